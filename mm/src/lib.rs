@@ -1,3 +1,55 @@
-//! The memory-hotplug subsystem: pure, without hardware.
+//! The memory-hotplug subsystem of altmap: pure, without hardware, the same code under `cargo test` and in the kernel.
+//!
+//! # The six steps
+//! | | step | here | undone by |
+//! |---|---|---|---|
+//! | add 1 | the memory becomes known | [`section`], [`group`] | remove |
+//! | add 2 | it is mapped in the direct map | [`machine::Mapper::map_range`] | remove |
+//! | add 3 | it gets a memmap, from its own head or from the system | [`altmap`], [`machine::Mapper::map_memmap`] | remove |
+//! | online 4 | the zone grows to span it | [`zone`] | offline |
+//! | online 5 | its struct pages are initialised | [`page`] | offline |
+//! | online 6 | its frames reach the allocator | the buddy lists of the zone | offline |
+//!
+//! [`hotplug`] tells the four verbs step by step; everything else is a part that they use.
+//!
+//! # What always holds
+//! [`Memory::validate`] recounts it:
+//! 1. A frame is in exactly one place: free in one list of its zone, allocated, memmap, reserved, isolated or offline.
+//! 2. `present = managed + what is set aside`, per block and zone, and the sums agree.
+//! 3. Struct pages of a block that is not online are read by nobody: walkers ask [`section::SectionTable::populated`].
+//! 4. Altmap frames are never handed out, survive offline and online, and go only with remove.
+//! 5. A failed operation leaves nothing behind.
+//!
+//! # Locks
+//! In the order in which they may be taken: the hotplug lock, the notifier chain, the groups, one zone, the journal. The first
+//! two block the task and are held across a whole operation, the others spin and are held for bounded work. Words of
+//! sections change under the hotplug lock and are read anywhere.
 #![no_std]
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod addr;
+pub mod alloc;
+pub mod altmap;
+mod buddy;
+pub mod errno;
+pub mod evacuate;
+pub mod group;
+pub mod hotplug;
+pub mod inject;
+pub mod journal;
+pub mod machine;
+pub mod memory;
+pub mod node;
+pub mod notifier;
+pub mod page;
+pub mod policy;
+pub mod report;
+pub mod section;
+#[cfg(test)]
+mod testing;
+pub mod validate;
+pub mod zone;
+
+pub use errno::Errno;
+pub use memory::{Memory, Storage};

@@ -1,0 +1,211 @@
+//! Add: a range becomes known (step 1), is mapped (2) and gets room for its struct pages (3).
+
+use super::Undo;
+use crate::addr::{NodeId, Order, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
+use crate::alloc::{Mobility, Place, Request, Urgency};
+use crate::altmap::Altmap;
+use crate::errno::Errno;
+use crate::group::{Group, GroupId, GroupName};
+use crate::inject::{Injected, Point};
+use crate::journal::{Op, Stopwatch};
+use crate::machine::{MEMMAP_PAGES, Machine, Pace, Stop};
+use crate::memory::Memory;
+use crate::page::Owner;
+use crate::section::{BlockState, MemmapPlace, Section, ZoneKind};
+
+/// Memory that became known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AddRequest {
+    /// Its whole blocks.
+    pub range: SectionRange,
+    /// Its node.
+    pub node: NodeId,
+    /// What the group shall be called.
+    pub name: GroupName,
+}
+
+/// Why memory could not be added.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum AddError {
+    /// The range ends above what the section table, and so the windows for struct pages and direct map, hold.
+    #[error("block {last} lies beyond block {limit}, the last that can be held")]
+    OutOfReach {
+        /// The last block of the range.
+        last: SectionId,
+        /// The last block that can be added.
+        limit: u64,
+    },
+    /// The node has no zones.
+    #[error("node {node} is beyond the nodes known at boot")]
+    NoNode {
+        /// The node.
+        node: NodeId,
+    },
+    /// A block of the range is there already.
+    #[error("block {0} exists already")]
+    Exists(SectionId),
+    /// A group of that name is there already.
+    #[error("group {0} exists already")]
+    NameTaken(GroupName),
+    /// There are too many groups.
+    #[error("too many groups")]
+    TooManyGroups,
+    /// Page tables or struct pages of the range found no room.
+    #[error("no memory for the struct pages and page tables of the range")]
+    NoMemory,
+    /// Somebody asked for this failure.
+    #[error("{0}")]
+    Injected(Injected),
+    /// It was told to stop.
+    #[error("{0}")]
+    Stopped(Stop),
+}
+
+impl AddError {
+    /// The errno name.
+    #[must_use]
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::OutOfReach { .. } | Self::NoNode { .. } => Errno::Invalid,
+            Self::Exists(_) | Self::NameTaken(_) => Errno::Exists,
+            Self::TooManyGroups | Self::NoMemory => Errno::NoMemory,
+            Self::Injected(injected) => injected.errno,
+            Self::Stopped(stop) => stop.errno(),
+        }
+    }
+}
+
+impl<M: Machine> Memory<M> {
+    /// Makes a range known, mapped and ready to be brought online.
+    ///
+    /// # Errors
+    /// See [`AddError`]; nothing has changed then.
+    pub fn add(&self, request: &AddRequest, pace: &mut dyn Pace) -> Result<GroupId, AddError> {
+        let _order = self.hotplug.lock();
+        let mut stopwatch = Stopwatch::start(&self.machine);
+        let result = self.add_steps(request, pace, &mut stopwatch);
+        let outcome = result.map(drop).map_err(AddError::errno);
+        self.record(stopwatch.event(Op::Add, request.range, outcome));
+        result
+    }
+
+    fn add_steps(
+        &self,
+        request: &AddRequest,
+        pace: &mut dyn Pace,
+        stopwatch: &mut Stopwatch<'_, M>,
+    ) -> Result<GroupId, AddError> {
+        let range = request.range;
+        self.check_vacant(request)?;
+        stopwatch.lap("check");
+
+        let altmap = if self.policy().memmap_on_memory {
+            Some(Altmap::new(range, self.machine.own_tables(range)).ok_or(AddError::NoMemory)?)
+        } else {
+            None
+        };
+        let tables = altmap.map_or(PfnRange::EMPTY, Altmap::tables);
+        self.pass(Point::AddMap).map_err(AddError::Injected)?;
+        self.machine.map_range(range, tables).map_err(|_| AddError::NoMemory)?;
+        let mapped = Undo::new(|| self.machine.unmap_range(range));
+        stopwatch.lap("map");
+
+        if altmap.is_none() {
+            self.reserve_memmaps(range, request.node, pace)?;
+        }
+        stopwatch.lap("memmap");
+
+        // Nothing below can fail.
+        mapped.keep();
+        let memmap = if altmap.is_some() { MemmapPlace::Head } else { MemmapPlace::System };
+        let group = Group { name: request.name, range, node: request.node, memmap, tables };
+        let group = self.groups.lock().insert(group);
+        for id in range.iter() {
+            let head = altmap.map_or(0, |altmap| altmap.head_frames(id));
+            self.sections.set(
+                id,
+                Section {
+                    state: BlockState::Offline,
+                    last_zone: ZoneKind::Normal,
+                    node: request.node,
+                    group,
+                    memmap,
+                    present: PAGES_PER_SECTION as u16,
+                    managed: (PAGES_PER_SECTION - head) as u16,
+                },
+            );
+        }
+        stopwatch.lap("publish");
+        Ok(group)
+    }
+
+    fn check_vacant(&self, request: &AddRequest) -> Result<(), AddError> {
+        let range = request.range;
+        let limit = self.sections.limit();
+        if u64::from(range.last().number()) >= limit {
+            return Err(AddError::OutOfReach { last: range.last(), limit: limit.saturating_sub(1) });
+        }
+        if request.node.index() >= self.node_limit() {
+            return Err(AddError::NoNode { node: request.node });
+        }
+        if let Some((id, _)) = self.sections.iter_range(range).next() {
+            return Err(AddError::Exists(id));
+        }
+        self.pass(Point::AddGroup).map_err(AddError::Injected)?;
+        let groups = self.groups.lock();
+        if groups.find(request.name).is_some() {
+            return Err(AddError::NameTaken(request.name));
+        }
+        groups.vacancy().map(drop).ok_or(AddError::TooManyGroups)
+    }
+
+    /// Takes the frames for the struct pages of every section from the system, all or none.
+    fn reserve_memmaps(&self, range: SectionRange, node: NodeId, pace: &mut dyn Pace) -> Result<(), AddError> {
+        // An add that cannot fit shall not empty the machine before it notices.
+        if self.memmap_budget() < range.count() * MEMMAP_PAGES {
+            return Err(AddError::NoMemory);
+        }
+        let reserved = core::cell::Cell::new(0);
+        let undo = Undo::new(|| {
+            for id in range.iter() {
+                for index in 0..MEMMAP_PAGES.min(reserved.get()) {
+                    let frame = self.machine.unmap_memmap(id, index);
+                    self.free(frame, Order::PAGE);
+                }
+                reserved.set(reserved.get().saturating_sub(MEMMAP_PAGES));
+            }
+        });
+        for id in range.iter() {
+            pace.pause().map_err(AddError::Stopped)?;
+            self.pass(Point::AddMemmap).map_err(AddError::Injected)?;
+            for index in 0..MEMMAP_PAGES {
+                let frame = self.memmap_frame(node)?;
+                self.machine.map_memmap(id, index, frame);
+                reserved.set(reserved.get() + 1);
+            }
+        }
+        undo.keep();
+        Ok(())
+    }
+
+    /// Free frames that struct pages of added memory may take: all that unmovable memory may, but the reserve.
+    fn memmap_budget(&self) -> u64 {
+        let free: u64 = self
+            .populated_zones()
+            .filter(|(_, kind)| *kind == ZoneKind::Normal)
+            .map(|(node, kind)| self.zone(node, kind).free_pages())
+            .sum();
+        free.saturating_sub(self.reserve_pages())
+    }
+
+    fn memmap_frame(&self, node: NodeId) -> Result<Pfn, AddError> {
+        let request = Request {
+            order: Order::PAGE,
+            mobility: Mobility::Unmovable,
+            place: Place::Near(node),
+            owner: Owner::Memmap,
+            urgency: Urgency::Ordinary,
+        };
+        self.allocate(&request).map_err(|_| AddError::NoMemory)
+    }
+}

@@ -1,0 +1,94 @@
+//! Memory that was there at boot: the same six steps, with a memmap whose place was chosen before there was an allocator.
+
+use crate::addr::{NodeId, PfnRange, SectionId, SectionRange};
+use crate::group::{Group, GroupKind, GroupName};
+use crate::machine::Machine;
+use crate::memory::Memory;
+use crate::page::{Head, Owner, PageState};
+use crate::section::{BlockState, MemmapPlace, Section, ZoneKind};
+
+/// What a run of frames of a boot section is used for when the allocator takes over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BootUse {
+    /// For nothing: the allocator gets it.
+    Free,
+    /// It holds the struct pages of its section.
+    Memmap,
+    /// By somebody for ever.
+    Reserved(Owner),
+}
+
+/// A section with memory in it at boot, mapped, its memmap mapped too.
+#[derive(Clone, Copy, Debug)]
+pub struct BootSection<'a> {
+    /// Which.
+    pub id: SectionId,
+    /// Its node.
+    pub node: NodeId,
+    /// What its frames are used for, without overlap; frames not named do not exist.
+    pub uses: &'a [(PfnRange, BootUse)],
+}
+
+impl<M: Machine> Memory<M> {
+    /// Takes over a boot section: known, initialised and online in the Normal zone of its node.
+    ///
+    /// # Panics
+    /// The section is present already, beyond the table, or on a node without zones; a use lies outside it. All of these are
+    /// mistakes of the boot code.
+    pub fn add_boot_section(&self, boot: &BootSection<'_>) {
+        let _order = self.hotplug.lock();
+        assert!(self.sections.get(boot.id).is_none(), "boot section {} is given twice", boot.id);
+        let pages = boot.id.pages();
+        for pfn in pages.iter() {
+            self.machine.page(pfn).clear();
+            self.machine.page(pfn).set_head(Head::single(PageState::Absent, Owner::None));
+        }
+        let (mut present, mut managed) = (0, 0);
+        for (range, usage) in boot.uses {
+            assert_eq!(range.intersection(pages), *range, "a boot section is described within its bounds");
+            let head = match usage {
+                BootUse::Free => Head::single(PageState::Offline, Owner::None),
+                BootUse::Memmap => Head::single(PageState::Memmap, Owner::Memmap),
+                BootUse::Reserved(owner) => Head::single(PageState::Reserved, *owner),
+            };
+            for pfn in range.iter() {
+                self.machine.page(pfn).set_head(head);
+            }
+            present += range.len();
+            if *usage == BootUse::Free {
+                managed += range.len();
+            }
+        }
+        let section = Section {
+            state: BlockState::GoingOnline(ZoneKind::Normal),
+            last_zone: ZoneKind::Normal,
+            node: boot.node,
+            group: self.boot_group(boot),
+            memmap: MemmapPlace::Boot,
+            present: present as u16,
+            managed: managed as u16,
+        };
+        self.sections.set(boot.id, section);
+        self.populate(boot.id);
+    }
+
+    /// The group that a boot section belongs to: one for each run of neighbours on one node.
+    fn boot_group(&self, boot: &BootSection<'_>) -> crate::group::GroupId {
+        let mut groups = self.groups.lock();
+        let below = groups
+            .iter()
+            .find(|(_, group)| group.node == boot.node && group.range.last().number() + 1 == boot.id.number());
+        if let Some((id, _)) = below {
+            groups.extend(id, boot.id);
+            return id;
+        }
+        let number = groups.iter().count() as u16;
+        groups.insert(Group {
+            name: GroupName { kind: GroupKind::Boot, number },
+            range: SectionRange::single(boot.id),
+            node: boot.node,
+            memmap: MemmapPlace::Boot,
+            tables: PfnRange::EMPTY,
+        })
+    }
+}

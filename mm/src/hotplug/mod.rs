@@ -1,0 +1,148 @@
+//! The four verbs that users know: add, online, offline, remove; and [`boot`], which is the same for what is there already.
+//!
+//! Each does first everything that can fail, then everything that cannot. What must be undone on the way is a guard that is
+//! dropped.
+
+mod add;
+mod boot;
+mod offline;
+mod online;
+mod remove;
+
+pub use add::{AddError, AddRequest};
+pub use boot::{BootSection, BootUse};
+pub use offline::OfflineError;
+pub use online::OnlineError;
+pub use remove::{RemoveError, UnplugError};
+
+use crate::addr::{SectionId, SectionRange};
+use crate::machine::{MEMMAP_PAGES, Machine};
+use crate::memory::Memory;
+use crate::notifier::{Change, Direction};
+use crate::section::{BlockState, MemmapPlace, Section};
+
+/// Undoes something when dropped, unless it is disarmed.
+#[must_use = "what is not kept is undone at once"]
+struct Undo<F: FnMut()> {
+    undo: Option<F>,
+}
+
+impl<F: FnMut()> Undo<F> {
+    fn new(undo: F) -> Self {
+        Self { undo: Some(undo) }
+    }
+
+    /// Keeps what was done.
+    fn keep(mut self) {
+        self.undo = None;
+    }
+}
+
+impl<F: FnMut()> Drop for Undo<F> {
+    fn drop(&mut self) {
+        if let Some(mut undo) = self.undo.take() {
+            undo();
+        }
+    }
+}
+
+impl<M: Machine> Memory<M> {
+    /// Maps the struct pages that lie at the head of an added section.
+    fn map_own_memmap(&self, id: SectionId, section: Section) {
+        if section.memmap == MemmapPlace::Head {
+            let first = id.pages().start().add(section.head_frames() - MEMMAP_PAGES);
+            for index in 0..MEMMAP_PAGES {
+                self.machine.map_memmap(id, index, first.add(index));
+            }
+        }
+    }
+
+    fn unmap_own_memmap(&self, id: SectionId, section: Section) {
+        if section.memmap == MemmapPlace::Head {
+            for index in 0..MEMMAP_PAGES {
+                self.machine.unmap_memmap(id, index);
+            }
+        }
+    }
+
+    /// The longest runs of consecutive blocks in `ranges` that share group, node and zone, lowest first.
+    fn runs<'a>(
+        &'a self,
+        ranges: &'a [SectionRange],
+        direction: Direction,
+    ) -> impl DoubleEndedIterator<Item = Change> + 'a {
+        ranges.iter().flat_map(move |range| Runs { memory: self, rest: Some(*range), direction })
+    }
+}
+
+/// Cuts a range wherever zone, node or group change.
+struct Runs<'a, M: Machine> {
+    memory: &'a Memory<M>,
+    rest: Option<SectionRange>,
+    direction: Direction,
+}
+
+impl<M: Machine> Runs<'_, M> {
+    fn key(&self, id: SectionId) -> (Section, Change) {
+        let section = self.memory.sections.get(id).expect("a block that changes state is present");
+        let change = Change {
+            direction: self.direction,
+            range: SectionRange::single(id),
+            zone: section.last_zone,
+            node: section.node,
+        };
+        (section, change)
+    }
+
+    fn same(a: (Section, Change), b: (Section, Change)) -> bool {
+        a.0.group == b.0.group && a.1.zone == b.1.zone && a.1.node == b.1.node
+    }
+
+    fn split(range: SectionRange, count: u64) -> (Option<SectionRange>, Option<SectionRange>) {
+        let first = u64::from(range.first().number());
+        (SectionRange::new(first, count), SectionRange::new(first + count, range.count() - count))
+    }
+}
+
+impl<M: Machine> Iterator for Runs<'_, M> {
+    type Item = Change;
+
+    fn next(&mut self) -> Option<Change> {
+        let range = self.rest?;
+        let first = self.key(range.first());
+        let count = range.iter().take_while(|id| Self::same(self.key(*id), first)).count() as u64;
+        let (run, rest) = Self::split(range, count);
+        self.rest = rest;
+        Some(Change { range: run?, ..first.1 })
+    }
+}
+
+impl<M: Machine> DoubleEndedIterator for Runs<'_, M> {
+    fn next_back(&mut self) -> Option<Change> {
+        let range = self.rest?;
+        let last = self.key(range.last());
+        let count = range.iter().rev().take_while(|id| Self::same(self.key(*id), last)).count() as u64;
+        let (rest, run) = Self::split(range, range.count() - count);
+        self.rest = rest;
+        Some(Change { range: run?, ..last.1 })
+    }
+}
+
+/// Whether `ranges` are what every verb takes: in order, without overlap.
+fn is_sorted(ranges: &[SectionRange]) -> bool {
+    ranges.is_sorted_by(|a, b| a.last() < b.first())
+}
+
+/// The smallest range around all of `ranges`, for the journal.
+fn hull(ranges: &[SectionRange]) -> Option<SectionRange> {
+    let first = u64::from(ranges.first()?.first().number());
+    let last = u64::from(ranges.last()?.last().number());
+    SectionRange::new(first, last - first + 1)
+}
+
+/// Puts blocks back into the state they came from, unless the change is kept.
+fn restore_states<M: Machine>(memory: &Memory<M>, range: SectionRange, back: impl Fn(BlockState) -> BlockState) {
+    for (id, section) in memory.sections.iter_range(range) {
+        memory.sections.set_state(id, back(section.state));
+    }
+}

@@ -1,0 +1,222 @@
+//! Online: blocks enter a zone (step 4), their struct pages are initialised (5) and their frames reach the allocator (6).
+
+use super::{Undo, hull, is_sorted, restore_states};
+use crate::addr::{PfnRange, SectionId, SectionRange};
+use crate::errno::Errno;
+use crate::inject::{Injected, Point};
+use crate::journal::{Op, Stopwatch};
+use crate::machine::{Machine, Pace, Stop};
+use crate::memory::Memory;
+use crate::notifier::{Direction, Veto};
+use crate::page::{Head, Owner, PageState};
+use crate::policy::OnlineAs;
+use crate::section::{BlockState, MemmapPlace, Section, ZoneKind, head_range};
+use crate::zone::Origin;
+
+/// Why blocks could not be brought online.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum OnlineError {
+    /// No block was named, or not in order.
+    #[error("no blocks, or not in order")]
+    BadList,
+    /// There is no such block.
+    #[error("there is no block {0}")]
+    Absent(SectionId),
+    /// The block is not offline.
+    #[error("block {block} is {state} already")]
+    NotOffline {
+        /// The block.
+        block: SectionId,
+        /// What it is.
+        state: &'static str,
+    },
+    /// A listener refused.
+    #[error("{0}")]
+    Vetoed(Veto),
+    /// Somebody asked for this failure.
+    #[error("{0}")]
+    Injected(Injected),
+    /// It was told to stop.
+    #[error("{0}")]
+    Stopped(Stop),
+}
+
+impl OnlineError {
+    /// The errno name.
+    #[must_use]
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::BadList | Self::NotOffline { .. } => Errno::Invalid,
+            Self::Absent(_) => Errno::NoEntry,
+            Self::Vetoed(_) => Errno::Busy,
+            Self::Injected(injected) => injected.errno,
+            Self::Stopped(stop) => stop.errno(),
+        }
+    }
+}
+
+impl<M: Machine> Memory<M> {
+    /// Brings all blocks of `ranges`, lowest first and without overlap, online, or none.
+    ///
+    /// # Errors
+    /// See [`OnlineError`]; nothing has changed then.
+    pub fn online(&self, ranges: &[SectionRange], how: OnlineAs, pace: &mut dyn Pace) -> Result<(), OnlineError> {
+        let hull = hull(ranges).filter(|_| is_sorted(ranges)).ok_or(OnlineError::BadList)?;
+        let _order = self.hotplug.lock();
+        let mut stopwatch = Stopwatch::start(&self.machine);
+        let result = self.online_steps(ranges, how, pace, &mut stopwatch);
+        match result {
+            Ok(()) => {
+                for range in ranges {
+                    self.record(stopwatch.event(Op::Online, *range, Ok(())));
+                }
+            }
+            Err(error) => self.record(stopwatch.event(Op::Online, hull, Err(error.errno()))),
+        }
+        result
+    }
+
+    fn online_steps(
+        &self,
+        ranges: &[SectionRange],
+        how: OnlineAs,
+        pace: &mut dyn Pace,
+        stopwatch: &mut Stopwatch<'_, M>,
+    ) -> Result<(), OnlineError> {
+        self.check_offline(ranges)?;
+        self.pass(Point::OnlineBegin).map_err(OnlineError::Injected)?;
+        pace.pause().map_err(OnlineError::Stopped)?;
+        let going = Undo::new(|| {
+            for range in ranges {
+                restore_states(self, *range, |_| BlockState::Offline);
+            }
+        });
+        self.choose_zones(ranges, how);
+        stopwatch.lap("begin");
+
+        self.pass(Point::OnlinePrepare).map_err(OnlineError::Injected)?;
+        self.prepare_all(ranges, Direction::Online).map_err(OnlineError::Vetoed)?;
+        stopwatch.lap("prepare");
+
+        // Nothing below can fail.
+        going.keep();
+        for range in ranges {
+            for id in range.iter() {
+                self.populate(id);
+                // There is no way back any more, so a wish to stop comes too late.
+                let _ = pace.pause();
+            }
+        }
+        stopwatch.lap("populate");
+        self.committed_all(ranges, Direction::Online);
+        stopwatch.lap("committed");
+        Ok(())
+    }
+
+    fn check_offline(&self, ranges: &[SectionRange]) -> Result<(), OnlineError> {
+        for id in ranges.iter().flat_map(|range| range.iter()) {
+            let section = self.sections.get(id).ok_or(OnlineError::Absent(id))?;
+            if section.state != BlockState::Offline {
+                return Err(OnlineError::NotOffline { block: id, state: section.state.name() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Every block is told where it goes before any goes, so that blocks of one command see the same world.
+    fn choose_zones(&self, ranges: &[SectionRange], how: OnlineAs) {
+        let policy = self.policy();
+        let mut pending = [0; ZoneKind::ALL.len()];
+        for range in ranges {
+            for (id, section) in self.sections.iter_range(*range) {
+                let zone = match how {
+                    OnlineAs::Zone(zone) => zone,
+                    OnlineAs::ByPolicy => {
+                        let mut around = self.surroundings(id, section);
+                        around.machine.movable += pending[ZoneKind::Movable as usize];
+                        around.node.movable += pending[ZoneKind::Movable as usize];
+                        policy.choose(&around)
+                    }
+                };
+                pending[zone as usize] += u64::from(section.present);
+                self.sections.set_state(id, BlockState::GoingOnline(zone));
+            }
+        }
+    }
+
+    /// Asks the listeners about every run of blocks; a refusal cancels the runs before it, last first.
+    pub(super) fn prepare_all(&self, ranges: &[SectionRange], direction: Direction) -> Result<(), Veto> {
+        let mut chain = self.chain.lock();
+        for (asked, change) in self.runs(ranges, direction).enumerate() {
+            if let Err(veto) = chain.prepare(&change) {
+                let total = self.runs(ranges, direction).count();
+                for earlier in self.runs(ranges, direction).rev().skip(total - asked) {
+                    chain.cancelled(&earlier);
+                }
+                return Err(veto);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn committed_all(&self, ranges: &[SectionRange], direction: Direction) {
+        let mut chain = self.chain.lock();
+        for change in self.runs(ranges, direction) {
+            chain.committed(&change);
+        }
+    }
+
+    /// Steps 4 to 6 for one block that is going online. Cannot fail.
+    pub(super) fn populate(&self, id: SectionId) {
+        let section = self.sections.get(id).expect("a block that goes online is present");
+        let kind = section.state.zone().expect("a block that goes online has a zone");
+        if section.memmap != MemmapPlace::Boot {
+            self.map_own_memmap(id, section);
+            self.initialise(id, section);
+        }
+        self.with_zone(section.node, kind, |zone| {
+            zone.grow(id, section);
+            self.sections.set_state(id, BlockState::Online(kind));
+            self.for_each_managed(id, section, |range| {
+                for (head, order) in range.blocks() {
+                    zone.put(&self.machine, Origin::of(section), head, order);
+                }
+            });
+        });
+    }
+
+    /// Step 5: struct pages of an added block.
+    fn initialise(&self, id: SectionId, section: Section) {
+        for pfn in id.pages().iter() {
+            self.machine.page(pfn).clear();
+        }
+        let head = head_range(id, section);
+        let tables = self.group(section.group).map_or(PfnRange::EMPTY, |group| group.tables);
+        for pfn in head.iter() {
+            let owner = if tables.contains(pfn) { Owner::PageTable } else { Owner::Memmap };
+            self.machine.page(pfn).set_head(Head::single(PageState::Memmap, owner));
+        }
+    }
+
+    /// The frames of a block that the allocator gets, run by run.
+    fn for_each_managed(&self, id: SectionId, section: Section, mut each: impl FnMut(PfnRange)) {
+        let pages = id.pages();
+        if !section.is_boot() {
+            let head = section.head_frames();
+            return each(PfnRange::new(pages.start().add(head), pages.len() - head));
+        }
+        let mut at = pages.start();
+        while at < pages.end() {
+            let rest = PfnRange::new(at, pages.end().number() - at.number());
+            let run =
+                rest.iter().take_while(|pfn| self.machine.page(*pfn).head().state == PageState::Offline).count() as u64;
+            for pfn in PfnRange::new(at, run).iter() {
+                self.machine.page(pfn).clear();
+            }
+            if run > 0 {
+                each(PfnRange::new(at, run));
+            }
+            at = at.add(run + 1);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The seams: what the memory subsystem asks of the machine it runs on.
+//!
+//! The kernel implements them with page tables and a clock; tests implement them with tables and a counter.
+
+use crate::addr::{Pfn, PfnRange, SectionId, SectionRange};
+use crate::errno::Errno;
+use crate::page::PageInfo;
+
+/// Pages that the struct pages of one section take: 1 MiB.
+pub const MEMMAP_PAGES: u64 = crate::addr::PAGES_PER_SECTION * crate::page::PAGE_INFO_SIZE / crate::addr::PAGE_SIZE;
+
+/// Access to the struct pages.
+pub trait Memmap {
+    /// The struct page of `pfn`, whose section's memmap must be mapped.
+    fn page(&self, pfn: Pfn) -> &PageInfo;
+}
+
+/// No table could be had for a mapping; nothing was mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("no memory for page tables")]
+pub struct MapError;
+
+/// The kernel's page tables: direct map and vmemmap window.
+pub trait Mapper {
+    /// How many page-table frames mapping `range` takes that map nothing outside `range`: those lie at its head.
+    fn own_tables(&self, range: SectionRange) -> u64;
+
+    /// Maps `range` in the direct map and prepares the tables of its part of the vmemmap window, so that
+    /// [`map_memmap`](Self::map_memmap) cannot fail later.
+    ///
+    /// Tables wholly inside `range` are taken from `own`, whose length is [`own_tables`](Self::own_tables) or zero;
+    /// all others, and all of them when `own` is empty, are system frames that neighbours share.
+    ///
+    /// # Errors
+    /// A system frame for a table could not be had. Then nothing is mapped and every frame is given back.
+    fn map_range(&self, range: SectionRange, own: PfnRange) -> Result<(), MapError>;
+
+    /// Undoes [`map_range`](Self::map_range) for a range mapped by one call of it. Nothing stale can be reached when
+    /// this returns; system frames whose last user this was are freed.
+    fn unmap_range(&self, range: SectionRange);
+
+    /// Backs page `index` (below [`MEMMAP_PAGES`]) of the memmap of `section` with `frame`.
+    fn map_memmap(&self, section: SectionId, index: u64, frame: Pfn);
+
+    /// Takes the backing of page `index` of the memmap of `section` away and returns it.
+    fn unmap_memmap(&self, section: SectionId, index: u64) -> Pfn;
+
+    /// Page-table frames in use, wherever they lie.
+    fn table_frames(&self) -> u64;
+}
+
+/// A clock that never goes back.
+pub trait Clock {
+    /// Nanoseconds since some moment before the first call.
+    fn now_ns(&self) -> u64;
+}
+
+/// Everything together, with the two kinds of lock.
+pub trait Machine: Memmap + Mapper + Clock + Sync + 'static {
+    /// Held for bounded work, also where an interrupt may come.
+    type Spin: lock_api::RawMutex + Sync + Send;
+    /// Held across a whole operation; waiting for it blocks the task.
+    type Sleep: lock_api::RawMutex + Sync + Send;
+}
+
+/// Called between the bounded steps of a long operation, with no spin lock held.
+pub trait Pace {
+    /// May let others run; says whether to go on.
+    ///
+    /// # Errors
+    /// The operation shall stop, for the reason given.
+    fn pause(&mut self) -> Result<(), Stop>;
+}
+
+/// Why a long operation is told to stop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Stop {
+    /// Somebody cancelled it.
+    #[error("cancelled")]
+    Cancelled,
+    /// It ran out of time.
+    #[error("out of time")]
+    Deadline,
+}
+
+impl Stop {
+    /// The errno name.
+    #[must_use]
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::Cancelled => Errno::Canceled,
+            Self::Deadline => Errno::TimedOut,
+        }
+    }
+}
+
+/// Never pauses and never stops.
+pub struct Unhurried;
+
+impl Pace for Unhurried {
+    fn pause(&mut self) -> Result<(), Stop> {
+        Ok(())
+    }
+}

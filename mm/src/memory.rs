@@ -1,0 +1,282 @@
+//! All parts together: the zones, the section table, the groups, the chain and the settings, each behind its own lock.
+
+use crate::addr::{NodeId, SectionId, SectionRange};
+use crate::errno::Errno;
+use crate::group::{Group, GroupId, GroupName, GroupTable};
+use crate::inject::{Injected, Point, Points};
+use crate::journal::{Event, Journal};
+use crate::machine::Machine;
+use crate::node::Distances;
+use crate::notifier::{Call, Chain, ChainError, Direction, ListenerReport, MemoryListener, Name};
+use crate::policy::{Balance, Policy, Surroundings};
+use crate::section::{BlockState, Section, SectionTable, ZoneKind};
+use crate::zone::{Origin, Zone};
+use core::sync::atomic::{AtomicU64, Ordering};
+use lock_api::{Mutex, MutexGuard};
+
+/// A zone behind the lock that guards it and the struct pages of its free blocks.
+pub type LockedZone<M> = Mutex<<M as Machine>::Spin, Zone>;
+
+/// What [`Memory`] keeps its tables in, given once and for ever.
+pub struct Storage<M: Machine> {
+    /// One zeroed word for every section from zero to the end of the hotplug window.
+    pub sections: &'static [AtomicU64],
+    /// Empty zones, [`ZoneKind::ALL`] of them for each of the first nodes.
+    pub zones: &'static [LockedZone<M>],
+    /// Distances between the nodes.
+    pub distances: Distances,
+}
+
+/// Frames of boot memory that only hotplug itself may take, so that it still works when everything else is gone.
+pub const RESERVE_PAGES: u64 = 256;
+
+/// The memory of the machine.
+///
+/// Locks, in the order in which they may be taken: the hotplug lock, the chain, the groups, one zone, the journal. Only the
+/// first two are held across a whole operation.
+pub struct Memory<M: Machine> {
+    pub(crate) machine: M,
+    pub(crate) sections: SectionTable,
+    pub(crate) zones: &'static [LockedZone<M>],
+    pub(crate) distances: Distances,
+    pub(crate) hotplug: Mutex<M::Sleep, ()>,
+    pub(crate) chain: Mutex<M::Sleep, Chain>,
+    pub(crate) groups: Mutex<M::Spin, GroupTable>,
+    pub(crate) policy: Mutex<M::Spin, Policy>,
+    pub(crate) journal: Mutex<M::Spin, Journal>,
+    pub(crate) points: Points,
+    /// Free frames of boot memory, over all zones: what the reserve is held against.
+    pub(crate) boot_free: AtomicU64,
+}
+
+impl<M: Machine> Memory<M> {
+    /// A machine without any memory yet.
+    pub fn new(machine: M, storage: Storage<M>) -> Self {
+        Self {
+            machine,
+            sections: SectionTable::new(storage.sections),
+            zones: storage.zones,
+            distances: storage.distances,
+            hotplug: Mutex::new(()),
+            chain: Mutex::new(Chain::new()),
+            groups: Mutex::new(GroupTable::new()),
+            policy: Mutex::new(Policy::DEFAULT),
+            journal: Mutex::new(Journal::new()),
+            points: Points::new(),
+            boot_free: AtomicU64::new(0),
+        }
+    }
+
+    /// The machine underneath.
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+
+    /// What is known of block `id`; `None` if it is absent.
+    pub fn section(&self, id: SectionId) -> Option<Section> {
+        self.sections.get(id)
+    }
+
+    /// The number of blocks that the hotplug window can hold, from block 0 on.
+    pub fn section_limit(&self) -> u64 {
+        self.sections.limit()
+    }
+
+    /// Every present block, lowest first.
+    pub fn blocks(&self) -> impl DoubleEndedIterator<Item = (SectionId, Section)> + '_ {
+        self.sections.iter()
+    }
+
+    /// How many nodes there can be.
+    pub(crate) fn node_limit(&self) -> usize {
+        self.zones.len() / ZoneKind::ALL.len()
+    }
+
+    pub(crate) fn zone(&self, node: NodeId, kind: ZoneKind) -> MutexGuard<'_, M::Spin, Zone> {
+        self.zones[node.index() * ZoneKind::ALL.len() + kind as usize].lock()
+    }
+
+    /// Every zone that spans anything.
+    pub(crate) fn populated_zones(&self) -> impl Iterator<Item = (NodeId, ZoneKind)> + '_ {
+        NodeId::all()
+            .take(self.node_limit())
+            .flat_map(|node| ZoneKind::ALL.map(|kind| (node, kind)))
+            .filter(|(node, kind)| self.zone(*node, *kind).span().is_some())
+    }
+
+    /// The sections that belong to a zone, lowest first.
+    pub(crate) fn sections_of(
+        &self,
+        node: NodeId,
+        kind: ZoneKind,
+        within: SectionRange,
+    ) -> impl DoubleEndedIterator<Item = SectionId> + '_ {
+        within.iter().filter(move |id| {
+            self.sections.get(*id).is_some_and(|section| {
+                section.node == node && section.state.is_populated() && section.state.zone() == Some(kind)
+            })
+        })
+    }
+
+    /// The settings.
+    pub fn policy(&self) -> Policy {
+        *self.policy.lock()
+    }
+
+    /// Changes settings.
+    pub fn set_policy(&self, change: impl FnOnce(&mut Policy)) {
+        change(&mut self.policy.lock());
+    }
+
+    /// The zones that `online` may put block `id` into, the one it would choose first.
+    pub fn valid_zones(&self, id: SectionId, section: Section) -> ([ZoneKind; 2], usize) {
+        match section.state {
+            BlockState::Offline => {
+                let default = self.policy().choose(&self.surroundings(id, section));
+                ([default, default.other()], 2)
+            }
+            state => {
+                let zone = state.zone().expect("every state but offline has a zone");
+                ([zone, zone], 1)
+            }
+        }
+    }
+
+    pub(crate) fn surroundings(&self, id: SectionId, section: Section) -> Surroundings {
+        let mut around = Surroundings {
+            in_normal_span: self.zone(section.node, ZoneKind::Normal).spans(id),
+            in_movable_span: self.zone(section.node, ZoneKind::Movable).spans(id),
+            pages: u64::from(section.present),
+            machine: Balance::default(),
+            node: Balance::default(),
+        };
+        for (node, kind) in self.populated_zones() {
+            let zone = self.zone(node, kind);
+            let share = match kind {
+                ZoneKind::Normal => Balance { kernel: zone.boot_present_pages(), movable: 0 },
+                ZoneKind::Movable => Balance { kernel: 0, movable: zone.present_pages() },
+            };
+            around.machine += share;
+            if node == section.node {
+                around.node += share;
+            }
+        }
+        around
+    }
+
+    /// The group `id`.
+    pub fn group(&self, id: GroupId) -> Option<Group> {
+        self.groups.lock().get(id)
+    }
+
+    /// The group with this name.
+    pub fn find_group(&self, name: GroupName) -> Option<(GroupId, Group)> {
+        self.groups.lock().find(name)
+    }
+
+    /// Every group, in no particular order. `each` must not call back into memory.
+    pub fn for_each_group(&self, mut each: impl FnMut(GroupId, Group)) {
+        for (id, group) in self.groups.lock().iter() {
+            each(id, group);
+        }
+    }
+
+    /// Lets a part of the kernel be asked and told of changes.
+    ///
+    /// # Errors
+    /// The name is taken, or there are too many listeners.
+    pub fn register_listener(
+        &self,
+        name: Name,
+        priority: i32,
+        listener: &'static dyn MemoryListener,
+    ) -> Result<(), ChainError> {
+        self.chain.lock().register(name, priority, listener)
+    }
+
+    /// Adds a listener that accepts everything, until it is told otherwise.
+    ///
+    /// # Errors
+    /// The name is taken, or there are too many listeners.
+    pub fn add_scripted_listener(&self, name: Name, priority: i32) -> Result<(), ChainError> {
+        self.chain.lock().add_scripted(name, priority)
+    }
+
+    /// Takes a scripted listener away.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn remove_scripted_listener(&self, name: Name) -> Result<(), ChainError> {
+        self.chain.lock().remove_scripted(name)
+    }
+
+    /// Makes a scripted listener refuse.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn script_veto(&self, name: Name, direction: Direction) -> Result<(), ChainError> {
+        self.chain.lock().veto(name, direction)
+    }
+
+    /// Makes a scripted listener accept again.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn script_allow(&self, name: Name) -> Result<(), ChainError> {
+        self.chain.lock().allow(name)
+    }
+
+    /// Every listener, the one to be asked first first. `each` must not call back into memory.
+    pub fn for_each_listener(&self, mut each: impl FnMut(ListenerReport)) {
+        self.chain.lock().report(&mut each);
+    }
+
+    /// Takes the oldest call that listeners got off the log.
+    pub fn next_call(&self) -> Option<Call> {
+        self.chain.lock().next_call()
+    }
+
+    /// Makes the next `times` passages of a failure point fail; zero disarms it.
+    pub fn arm(&self, point: Point, errno: Errno, times: u32) {
+        self.points.arm(point, errno, times);
+    }
+
+    /// Disarms every failure point.
+    pub fn disarm_all(&self) {
+        self.points.disarm_all();
+    }
+
+    /// What a failure point is armed with, and for how many times.
+    pub fn armed(&self, point: Point) -> Option<(Errno, u32)> {
+        self.points.armed(point)
+    }
+
+    pub(crate) fn pass(&self, point: Point) -> Result<(), Injected> {
+        self.points.pass(point)
+    }
+
+    /// The oldest kept event whose number is at least `number`.
+    pub fn event_since(&self, number: u64) -> Option<Event> {
+        self.journal.lock().since(number)
+    }
+
+    pub(crate) fn record(&self, event: Event) {
+        self.journal.lock().record(event);
+    }
+
+    /// Changes the reserve's view of free boot memory along with a zone, whose lock the caller holds.
+    pub(crate) fn account_boot_free(&self, zone: &Zone, before: u64) {
+        let after = zone.free_pages_of(Origin::Boot);
+        // Two's complement: adding the wrapped difference also subtracts.
+        self.boot_free.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+    }
+
+    /// Works on a zone under its lock and keeps the machine-wide count of free boot memory right.
+    pub(crate) fn with_zone<R>(&self, node: NodeId, kind: ZoneKind, work: impl FnOnce(&mut Zone) -> R) -> R {
+        let mut zone = self.zone(node, kind);
+        let before = zone.free_pages_of(Origin::Boot);
+        let result = work(&mut zone);
+        self.account_boot_free(&zone, before);
+        result
+    }
+}

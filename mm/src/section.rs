@@ -1,0 +1,286 @@
+//! The section table: one word for every section that can ever exist here, and all that lock-free readers need.
+//!
+//! A section is also a memory block, so its word carries the block's state machine too:
+//!
+//! ```text
+//! Absent -> Offline -> GoingOnline -> Online -> GoingOffline -> Offline -> Absent
+//!    (add)     (online begins / commits)   (offline begins / commits)   (remove)
+//! ```
+//!
+//! The `Going` states are left to the goal or back to where they came from. Words change only under the hotplug lock;
+//! they are read anywhere.
+
+use crate::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
+use crate::group::GroupId;
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Where the allocator puts memory.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum ZoneKind {
+    /// Memory for everything.
+    Normal = 0,
+    /// Memory for what can be moved elsewhere only.
+    Movable = 1,
+}
+
+impl ZoneKind {
+    /// Both kinds.
+    pub const ALL: [Self; 2] = [Self::Normal, Self::Movable];
+
+    /// Its name, as Linux writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::Movable => "Movable",
+        }
+    }
+
+    /// The one that it is not.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Normal => Self::Movable,
+            Self::Movable => Self::Normal,
+        }
+    }
+}
+
+impl fmt::Display for ZoneKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The state of a memory block; the zone is where it is, or is going to be, or was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BlockState {
+    /// Known, its memory unused.
+    Offline,
+    /// On its way into a zone.
+    GoingOnline(ZoneKind),
+    /// In use.
+    Online(ZoneKind),
+    /// On its way out of a zone.
+    GoingOffline(ZoneKind),
+}
+
+impl BlockState {
+    /// The zone, unless offline.
+    #[must_use]
+    pub const fn zone(self) -> Option<ZoneKind> {
+        match self {
+            Self::Offline => None,
+            Self::GoingOnline(zone) | Self::Online(zone) | Self::GoingOffline(zone) => Some(zone),
+        }
+    }
+
+    /// Whether struct pages and the allocator know its frames: online, or not yet gone.
+    #[must_use]
+    pub const fn is_populated(self) -> bool {
+        matches!(self, Self::Online(_) | Self::GoingOffline(_))
+    }
+
+    /// Its name, as in Linux's `state` file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Offline => "offline",
+            Self::GoingOnline(_) => "going-online",
+            Self::Online(_) => "online",
+            Self::GoingOffline(_) => "going-offline",
+        }
+    }
+}
+
+/// Where the struct pages of a section lie.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum MemmapPlace {
+    /// In the first frames of the section (altmap).
+    Head = 0,
+    /// In frames of the system, taken when the section was added.
+    System = 1,
+    /// Somewhere inside the section, chosen at boot, and there for ever.
+    Boot = 2,
+}
+
+/// What is known of a section that is present.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Section {
+    /// The state of the block.
+    pub state: BlockState,
+    /// The zone that it is in, is on its way into, or was in last.
+    pub last_zone: ZoneKind,
+    /// The node it belongs to.
+    pub node: NodeId,
+    /// The group that it came with.
+    pub group: GroupId,
+    /// Where its struct pages lie.
+    pub memmap: MemmapPlace,
+    /// Frames of memory in it.
+    pub present: u16,
+    /// Frames that the allocator gets: all but memmap, page tables and what is reserved.
+    pub managed: u16,
+}
+
+impl Section {
+    /// Whether it was there at boot.
+    #[must_use]
+    pub const fn is_boot(self) -> bool {
+        matches!(self.memmap, MemmapPlace::Boot)
+    }
+
+    /// Frames at its head that hold struct pages and tables; none for a boot section, whose layout is its own.
+    #[must_use]
+    pub const fn head_frames(self) -> u64 {
+        match self.memmap {
+            MemmapPlace::Head => (self.present - self.managed) as u64,
+            MemmapPlace::System | MemmapPlace::Boot => 0,
+        }
+    }
+
+    fn encode(self) -> u64 {
+        let zone = self.state.zone().unwrap_or(self.last_zone);
+        let state: u64 = match self.state {
+            BlockState::Offline => 1,
+            BlockState::GoingOnline(_) => 2,
+            BlockState::Online(_) => 3,
+            BlockState::GoingOffline(_) => 4,
+        };
+        state
+            | (zone as u64) << 4
+            | (self.memmap as u64) << 6
+            | u64::from(self.node.number()) << 8
+            | u64::from(self.group.number()) << 16
+            | u64::from(self.present) << 32
+            | u64::from(self.managed) << 48
+    }
+
+    fn decode(word: u64) -> Option<Self> {
+        let zone = if word >> 4 & 3 == 0 { ZoneKind::Normal } else { ZoneKind::Movable };
+        let state = match word & 0xf {
+            0 => return None,
+            1 => BlockState::Offline,
+            2 => BlockState::GoingOnline(zone),
+            3 => BlockState::Online(zone),
+            _ => BlockState::GoingOffline(zone),
+        };
+        Some(Self {
+            state,
+            last_zone: zone,
+            node: NodeId::new((word >> 8 & 0xff) as u32).expect("only valid nodes are stored"),
+            group: GroupId::new((word >> 16) as u16),
+            memmap: match word >> 6 & 3 {
+                0 => MemmapPlace::Head,
+                1 => MemmapPlace::System,
+                _ => MemmapPlace::Boot,
+            },
+            present: (word >> 32) as u16,
+            managed: (word >> 48) as u16,
+        })
+    }
+}
+
+const _: () = assert!(PAGES_PER_SECTION <= u16::MAX as u64, "frame counts of a section fit their fields");
+
+/// The words of all sections, from section 0 to the end of what the machine can ever have.
+#[derive(Clone, Copy)]
+pub struct SectionTable {
+    words: &'static [AtomicU64],
+}
+
+impl SectionTable {
+    /// A table over `words`, all of them zero: every section absent.
+    #[must_use]
+    pub const fn new(words: &'static [AtomicU64]) -> Self {
+        Self { words }
+    }
+
+    /// How many sections the table has words for.
+    #[must_use]
+    pub const fn limit(&self) -> u64 {
+        self.words.len() as u64
+    }
+
+    /// What is known of section `id`; `None` if it is absent.
+    #[must_use]
+    pub fn get(&self, id: SectionId) -> Option<Section> {
+        Section::decode(self.words.get(id.index())?.load(Ordering::Acquire))
+    }
+
+    /// The section of `pfn`, if it is present and its struct pages are in use.
+    #[must_use]
+    pub fn populated(&self, pfn: Pfn) -> Option<Section> {
+        SectionId::new(pfn.number() / PAGES_PER_SECTION)
+            .and_then(|id| self.get(id))
+            .filter(|section| section.state.is_populated())
+    }
+
+    /// Every present section, lowest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (SectionId, Section)> + '_ {
+        self.words.iter().enumerate().filter_map(|(n, word)| {
+            let section = Section::decode(word.load(Ordering::Acquire))?;
+            Some((SectionId::new(n as u64)?, section))
+        })
+    }
+
+    /// The present sections of `range`, lowest first.
+    pub fn iter_range(&self, range: SectionRange) -> impl Iterator<Item = (SectionId, Section)> + '_ {
+        range.iter().filter_map(|id| Some((id, self.get(id)?)))
+    }
+
+    pub(crate) fn set(&self, id: SectionId, section: Section) {
+        self.words[id.index()].store(section.encode(), Ordering::Release);
+    }
+
+    pub(crate) fn set_state(&self, id: SectionId, state: BlockState) {
+        let section = self.get(id).expect("a section that changes state is present");
+        self.set(id, Section { state, ..section });
+    }
+
+    pub(crate) fn clear(&self, id: SectionId) {
+        self.words[id.index()].store(0, Ordering::Release);
+    }
+}
+
+/// The frames of `id` that hold its struct pages and tables, at its head.
+pub(crate) fn head_range(id: SectionId, section: Section) -> PfnRange {
+    PfnRange::new(id.pages().start(), section.head_frames())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_section_survives_encoding() {
+        let mut seen = 0;
+        for zone in ZoneKind::ALL {
+            for state in [
+                BlockState::Offline,
+                BlockState::GoingOnline(zone),
+                BlockState::Online(zone),
+                BlockState::GoingOffline(zone),
+            ] {
+                for memmap in [MemmapPlace::Head, MemmapPlace::System, MemmapPlace::Boot] {
+                    let section = Section {
+                        state,
+                        last_zone: zone,
+                        node: NodeId::new(127).expect("in reach"),
+                        group: GroupId::new(511),
+                        memmap,
+                        present: 32768,
+                        managed: 32000,
+                    };
+                    assert_eq!(Section::decode(section.encode()), Some(section));
+                    seen += 1;
+                }
+            }
+        }
+        assert_eq!(seen, 24);
+        assert_eq!(Section::decode(0), None);
+    }
+}
