@@ -123,7 +123,7 @@ impl GroupTable {
         let id = self.vacancy().expect("the caller has seen a vacancy");
         match self.entries.get_mut(usize::from(id.0)) {
             Some(entry) => *entry = Some(group),
-            None => self.entries.push(Some(group)).ok().expect("the vacancy is within the limit"),
+            None => assert!(self.entries.push(Some(group)).is_ok(), "the vacancy is within the limit"),
         }
         id
     }
@@ -144,13 +144,13 @@ impl GroupTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::fmt::Write;
 
     #[test]
     fn names_read_as_they_are_written() {
         for text in ["dimm0", "dimm17", "boot1", "probe3"] {
             let mut written = heapless::String::<16>::new();
-            core::fmt::Write::write_fmt(&mut written, format_args!("{}", GroupName::parse(text).expect(text)))
-                .expect("short");
+            write!(written, "{}", GroupName::parse(text).expect(text)).expect("short");
             assert_eq!(written.as_str(), text);
         }
         for text in ["dimm", "dimm01", "dimm+1", "dimm-1", "dimm99999", "slot1", ""] {

@@ -82,7 +82,7 @@ impl Journal {
         }
         event.number = self.next_number;
         self.next_number += 1;
-        self.events.push_back(event).ok().expect("room was made");
+        assert!(self.events.push_back(event).is_ok(), "room was made");
     }
 
     /// The oldest kept event whose number is at least `number`.
@@ -109,7 +109,7 @@ impl<'a, C: Clock + ?Sized> Stopwatch<'a, C> {
     pub(crate) fn lap(&mut self, name: &'static str) {
         let now = self.clock.now_ns();
         let phase = Phase { name, ns: now.saturating_sub(self.since) };
-        self.phases.push(phase).ok().expect("an operation has at most PHASE_LIMIT phases");
+        assert!(self.phases.push(phase).is_ok(), "an operation has at most PHASE_LIMIT phases");
         self.since = now;
     }
 

@@ -13,6 +13,13 @@ pub const MEMMAP_PAGES: u64 = crate::addr::PAGES_PER_SECTION * crate::page::PAGE
 pub trait Memmap {
     /// The struct page of `pfn`, whose section's memmap must be mapped.
     fn page(&self, pfn: Pfn) -> &PageInfo;
+
+    /// Zeroes the struct pages of `range`, whose memmap must be mapped and in use by nobody else.
+    fn clear(&self, range: PfnRange) {
+        for pfn in range.iter() {
+            self.page(pfn).clear();
+        }
+    }
 }
 
 /// No table could be had for a mapping; nothing was mapped.

@@ -332,7 +332,7 @@ impl Chain {
             self.calls.pop_front();
         }
         let call = Call { listener, change: *change, kind };
-        self.calls.push_back(call).ok().expect("room was made");
+        assert!(self.calls.push_back(call).is_ok(), "room was made");
     }
 
     /// The oldest call not yet read.

@@ -1,6 +1,6 @@
 //! Memory that was there at boot: the same six steps, with a memmap whose place was chosen before there was an allocator.
 
-use crate::addr::{NodeId, PfnRange, SectionId, SectionRange};
+use crate::addr::{NodeId, Pfn, PfnRange, SectionId, SectionRange};
 use crate::group::{Group, GroupKind, GroupName};
 use crate::machine::Machine;
 use crate::memory::Memory;
@@ -25,7 +25,7 @@ pub struct BootSection<'a> {
     pub id: SectionId,
     /// Its node.
     pub node: NodeId,
-    /// What its frames are used for, without overlap; frames not named do not exist.
+    /// What its frames are used for, lowest first and without overlap; frames not named do not exist.
     pub uses: &'a [(PfnRange, BootUse)],
 }
 
@@ -33,32 +33,12 @@ impl<M: Machine> Memory<M> {
     /// Takes over a boot section: known, initialised and online in the Normal zone of its node.
     ///
     /// # Panics
-    /// The section is present already, beyond the table, or on a node without zones; a use lies outside it. All of these are
+    /// The section is present already, beyond the table, or on a node without zones; uses lie outside it or out of order. All of these are
     /// mistakes of the boot code.
     pub fn add_boot_section(&self, boot: &BootSection<'_>) {
         let _order = self.hotplug.lock();
         assert!(self.sections.get(boot.id).is_none(), "boot section {} is given twice", boot.id);
-        let pages = boot.id.pages();
-        for pfn in pages.iter() {
-            self.machine.page(pfn).clear();
-            self.machine.page(pfn).set_head(Head::single(PageState::Absent, Owner::None));
-        }
-        let (mut present, mut managed) = (0, 0);
-        for (range, usage) in boot.uses {
-            assert_eq!(range.intersection(pages), *range, "a boot section is described within its bounds");
-            let head = match usage {
-                BootUse::Free => Head::single(PageState::Offline, Owner::None),
-                BootUse::Memmap => Head::single(PageState::Memmap, Owner::Memmap),
-                BootUse::Reserved(owner) => Head::single(PageState::Reserved, *owner),
-            };
-            for pfn in range.iter() {
-                self.machine.page(pfn).set_head(head);
-            }
-            present += range.len();
-            if *usage == BootUse::Free {
-                managed += range.len();
-            }
-        }
+        let (present, managed) = self.describe_boot_frames(boot);
         let section = Section {
             state: BlockState::GoingOnline(ZoneKind::Normal),
             last_zone: ZoneKind::Normal,
@@ -69,7 +49,35 @@ impl<M: Machine> Memory<M> {
             managed: managed as u16,
         };
         self.sections.set(boot.id, section);
-        self.populate(boot.id);
+        self.hand_over(boot.id, section, |each| {
+            boot.uses.iter().filter(|(_, usage)| *usage == BootUse::Free).for_each(|(range, _)| each(*range));
+        });
+    }
+
+    /// Writes the struct pages of everything but free frames, and counts frames present and managed.
+    fn describe_boot_frames(&self, boot: &BootSection<'_>) -> (u64, u64) {
+        let pages = boot.id.pages();
+        self.machine.clear(pages);
+        let mark = |from: Pfn, to: Pfn, head| {
+            for pfn in PfnRange::new(from, to.number() - from.number()).iter() {
+                self.machine.page(pfn).set_head(head);
+            }
+        };
+        let absent = Head::single(PageState::Absent, Owner::None);
+        let (mut present, mut managed, mut at) = (0, 0, pages.start());
+        for (range, usage) in boot.uses {
+            assert!(at <= range.start() && range.end() <= pages.end(), "uses are in order and within the section");
+            mark(at, range.start(), absent);
+            at = range.end();
+            present += range.len();
+            match usage {
+                BootUse::Free => managed += range.len(),
+                BootUse::Memmap => mark(range.start(), at, Head::single(PageState::Memmap, Owner::Memmap)),
+                BootUse::Reserved(owner) => mark(range.start(), at, Head::single(PageState::Reserved, *owner)),
+            }
+        }
+        mark(at, pages.end(), absent);
+        (present, managed)
     }
 
     /// The group that a boot section belongs to: one for each run of neighbours on one node.

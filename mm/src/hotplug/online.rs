@@ -1,7 +1,7 @@
 //! Online: blocks enter a zone (step 4), their struct pages are initialised (5) and their frames reach the allocator (6).
 
 use super::{Undo, hull, is_sorted, restore_states};
-use crate::addr::{PfnRange, SectionId, SectionRange};
+use crate::addr::{Pfn, PfnRange, SectionId, SectionRange};
 use crate::errno::Errno;
 use crate::inject::{Injected, Point};
 use crate::journal::{Op, Stopwatch};
@@ -10,7 +10,7 @@ use crate::memory::Memory;
 use crate::notifier::{Direction, Veto};
 use crate::page::{Head, Owner, PageState};
 use crate::policy::OnlineAs;
-use crate::section::{BlockState, MemmapPlace, Section, ZoneKind, head_range};
+use crate::section::{BlockState, Section, ZoneKind, head_range};
 use crate::zone::Origin;
 
 /// Why blocks could not be brought online.
@@ -167,17 +167,25 @@ impl<M: Machine> Memory<M> {
     }
 
     /// Steps 4 to 6 for one block that is going online. Cannot fail.
-    pub(super) fn populate(&self, id: SectionId) {
+    fn populate(&self, id: SectionId) {
         let section = self.sections.get(id).expect("a block that goes online is present");
-        let kind = section.state.zone().expect("a block that goes online has a zone");
-        if section.memmap != MemmapPlace::Boot {
-            self.map_own_memmap(id, section);
-            self.initialise(id, section);
+        if section.is_boot() {
+            return self.hand_over(id, section, |each| self.for_each_returning(id, each));
         }
+        self.map_own_memmap(id, section);
+        self.initialise(id, section);
+        let head = section.head_frames();
+        let managed = PfnRange::new(id.pages().start().add(head), id.pages().len() - head);
+        self.hand_over(id, section, |each| each(managed));
+    }
+
+    /// Steps 4 and 6: the zone spans the block and gets its frames, which `managed` names run by run.
+    pub(super) fn hand_over(&self, id: SectionId, section: Section, managed: impl FnOnce(&mut dyn FnMut(PfnRange))) {
+        let kind = section.state.zone().expect("a block that goes online has a zone");
         self.with_zone(section.node, kind, |zone| {
             zone.grow(id, section);
             self.sections.set_state(id, BlockState::Online(kind));
-            self.for_each_managed(id, section, |range| {
+            managed(&mut |range| {
                 for (head, order) in range.blocks() {
                     zone.put(&self.machine, Origin::of(section), head, order);
                 }
@@ -187,36 +195,27 @@ impl<M: Machine> Memory<M> {
 
     /// Step 5: struct pages of an added block.
     fn initialise(&self, id: SectionId, section: Section) {
-        for pfn in id.pages().iter() {
-            self.machine.page(pfn).clear();
-        }
-        let head = head_range(id, section);
+        self.machine.clear(id.pages());
         let tables = self.group(section.group).map_or(PfnRange::EMPTY, |group| group.tables);
-        for pfn in head.iter() {
+        for pfn in head_range(id, section).iter() {
             let owner = if tables.contains(pfn) { Owner::PageTable } else { Owner::Memmap };
             self.machine.page(pfn).set_head(Head::single(PageState::Memmap, owner));
         }
     }
 
-    /// The frames of a block that the allocator gets, run by run.
-    fn for_each_managed(&self, id: SectionId, section: Section, mut each: impl FnMut(PfnRange)) {
+    /// The frames of a boot block that its offline took out of service.
+    fn for_each_returning(&self, id: SectionId, each: &mut dyn FnMut(PfnRange)) {
         let pages = id.pages();
-        if !section.is_boot() {
-            let head = section.head_frames();
-            return each(PfnRange::new(pages.start().add(head), pages.len() - head));
-        }
         let mut at = pages.start();
         while at < pages.end() {
             let rest = PfnRange::new(at, pages.end().number() - at.number());
-            let run =
-                rest.iter().take_while(|pfn| self.machine.page(*pfn).head().state == PageState::Offline).count() as u64;
-            for pfn in PfnRange::new(at, run).iter() {
-                self.machine.page(pfn).clear();
+            let is_offline = |pfn: &Pfn| self.machine.page(*pfn).head().state == PageState::Offline;
+            let run = PfnRange::new(at, rest.iter().take_while(is_offline).count() as u64);
+            self.machine.clear(run);
+            if !run.is_empty() {
+                each(run);
             }
-            if run > 0 {
-                each(PfnRange::new(at, run));
-            }
-            at = at.add(run + 1);
+            at = run.end().add(1);
         }
     }
 }

@@ -1,0 +1,193 @@
+//! A machine made of tables: memory that nobody has, struct pages that fault when they are not mapped.
+
+use mm::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
+use mm::group::{GroupKind, GroupName};
+use mm::hotplug::{BootSection, BootUse};
+use mm::machine::{Clock, MEMMAP_PAGES, Machine, MapError, Mapper, Memmap};
+use mm::node::Distances;
+use mm::page::{Owner, PageInfo};
+use mm::report::ZoneReport;
+use mm::section::Section;
+use mm::zone::Zone;
+use mm::{Memory, Storage};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
+
+/// How many sections the fake machine can have.
+pub(crate) const SECTIONS: u64 = 64;
+/// How many nodes it can have.
+pub(crate) const NODES: usize = 3;
+
+pub(crate) struct Fake {
+    memmaps: Vec<OnceLock<Box<[PageInfo]>>>,
+    mapped: Vec<[AtomicBool; MEMMAP_PAGES as usize]>,
+    backing: Mutex<HashMap<(SectionId, u64), Pfn>>,
+    ranges: Mutex<HashMap<SectionRange, PfnRange>>,
+    ticks: AtomicU64,
+    pub(crate) out_of_tables: AtomicBool,
+}
+
+impl Fake {
+    fn new() -> Self {
+        Self {
+            memmaps: (0..SECTIONS).map(|_| OnceLock::new()).collect(),
+            mapped: (0..SECTIONS).map(|_| [const { AtomicBool::new(false) }; MEMMAP_PAGES as usize]).collect(),
+            backing: Mutex::default(),
+            ranges: Mutex::default(),
+            ticks: AtomicU64::new(0),
+            out_of_tables: AtomicBool::new(false),
+        }
+    }
+
+    /// How many memmap pages are mapped.
+    pub(crate) fn mapped_memmap_pages(&self) -> usize {
+        self.backing.lock().unwrap().len()
+    }
+
+    /// How many ranges are in the direct map.
+    pub(crate) fn mapped_ranges(&self) -> usize {
+        self.ranges.lock().unwrap().len()
+    }
+}
+
+impl Memmap for Fake {
+    fn page(&self, pfn: Pfn) -> &PageInfo {
+        let (section, index) = (pfn.section().index(), pfn.index_in_section() as usize);
+        let memmap_page = index / (PAGES_PER_SECTION / MEMMAP_PAGES) as usize;
+        assert!(self.mapped[section][memmap_page].load(Ordering::Relaxed), "{pfn} has no memmap");
+        let fresh = || (0..PAGES_PER_SECTION).map(|_| PageInfo::default()).collect();
+        &self.memmaps[section].get_or_init(fresh)[index]
+    }
+}
+
+impl Mapper for Fake {
+    fn own_tables(&self, range: SectionRange) -> u64 {
+        range.count() / 2
+    }
+
+    fn map_range(&self, range: SectionRange, own: PfnRange) -> Result<(), MapError> {
+        if self.out_of_tables.load(Ordering::Relaxed) {
+            return Err(MapError);
+        }
+        assert!(own.is_empty() || own.len() == self.own_tables(range));
+        assert_eq!(self.ranges.lock().unwrap().insert(range, own), None, "mapped twice");
+        Ok(())
+    }
+
+    fn unmap_range(&self, range: SectionRange) {
+        self.ranges.lock().unwrap().remove(&range).expect("only a mapped range is unmapped");
+        let still_backed = self.backing.lock().unwrap().keys().any(|(section, _)| range.contains(*section));
+        assert!(!still_backed, "the memmap goes before its tables");
+    }
+
+    fn map_memmap(&self, section: SectionId, index: u64, frame: Pfn) {
+        let prepared = self.ranges.lock().unwrap().keys().any(|range| range.contains(section));
+        assert!(prepared, "the tables of the memmap are in place");
+        assert_eq!(self.backing.lock().unwrap().insert((section, index), frame), None, "backed twice");
+        self.mapped[section.index()][index as usize].store(true, Ordering::Relaxed);
+    }
+
+    fn unmap_memmap(&self, section: SectionId, index: u64) -> Pfn {
+        self.mapped[section.index()][index as usize].store(false, Ordering::Relaxed);
+        self.backing.lock().unwrap().remove(&(section, index)).expect("only a backed page is unmapped")
+    }
+
+    fn table_frames(&self) -> u64 {
+        self.ranges.lock().unwrap().values().map(|own| own.len()).sum()
+    }
+}
+
+impl Clock for Fake {
+    fn now_ns(&self) -> u64 {
+        self.ticks.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Machine for Fake {
+    type Spin = parking_lot::RawMutex;
+    type Sleep = parking_lot::RawMutex;
+}
+
+pub(crate) fn section(n: u64) -> SectionId {
+    SectionId::new(n).expect("in reach")
+}
+
+pub(crate) fn blocks(first: u64, last: u64) -> SectionRange {
+    SectionRange::new(first, last - first + 1).expect("in reach")
+}
+
+pub(crate) fn node(n: u32) -> NodeId {
+    NodeId::new(n).expect("in reach")
+}
+
+pub(crate) fn dimm(number: u16) -> GroupName {
+    GroupName { kind: GroupKind::Dimm, number }
+}
+
+/// A machine with two boot sections on node 0: in the first, the kernel and firmware take some and a hole is left.
+pub(crate) fn booted() -> Memory<Fake> {
+    let words: Vec<AtomicU64> = (0..SECTIONS).map(|_| AtomicU64::new(0)).collect();
+    let zones: Vec<_> = (0..NODES * 2).map(|_| lock_api::Mutex::new(Zone::new())).collect();
+    let storage = Storage {
+        sections: Vec::leak(words),
+        zones: Vec::leak(zones),
+        distances: Distances::new(3, &[10, 40, 20, 40, 10, 30, 20, 30, 10]).expect("square"),
+    };
+    let memory = Memory::new(Fake::new(), storage);
+    for id in [section(0), section(1)] {
+        let range = SectionRange::single(id);
+        memory.machine().map_range(range, PfnRange::EMPTY).expect("tables suffice");
+        let at = |from: u64, len: u64| PfnRange::new(id.pages().start().add(from), len);
+        let memmap = at(4096, MEMMAP_PAGES);
+        for (index, frame) in memmap.iter().enumerate() {
+            memory.machine().map_memmap(id, index as u64, frame);
+        }
+        let first = if id == section(0) { BootUse::Reserved(Owner::KernelImage) } else { BootUse::Free };
+        let uses = [
+            (at(0, 160), BootUse::Free),
+            (at(256, 1000), first),
+            (at(1256, 2840), BootUse::Free),
+            (memmap, BootUse::Memmap),
+            (at(4096 + MEMMAP_PAGES, 20000), BootUse::Free),
+        ];
+        memory.add_boot_section(&BootSection { id, node: node(0), uses: &uses });
+    }
+    memory
+}
+
+/// Everything that a failed operation must leave as it was.
+#[derive(PartialEq, Debug)]
+pub(crate) struct Snapshot {
+    sections: Vec<(SectionId, Section)>,
+    zones: Vec<ZoneReport>,
+    tables: u64,
+    ranges: usize,
+    memmap_pages: usize,
+}
+
+impl Snapshot {
+    pub(crate) fn of(memory: &Memory<Fake>) -> Self {
+        let mut zones = Vec::new();
+        memory.for_each_zone(|zone| zones.push(*zone));
+        let forget_history = |(id, section): (SectionId, Section)| {
+            (id, Section { last_zone: section.state.zone().unwrap_or(mm::section::ZoneKind::Normal), ..section })
+        };
+        Self {
+            sections: memory.blocks().map(forget_history).collect(),
+            zones,
+            tables: memory.machine().table_frames(),
+            ranges: memory.machine().mapped_ranges(),
+            memmap_pages: memory.machine().mapped_memmap_pages(),
+        }
+    }
+}
+
+#[track_caller]
+pub(crate) fn assert_valid(memory: &Memory<Fake>) {
+    let mut problems = Vec::new();
+    let totals = memory.validate(|problem| problems.push(problem.to_string()));
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!(totals.problems, 0);
+    assert!(totals.frames_checked > 0);
+}

@@ -1,0 +1,311 @@
+//! Random sequences of everything against a small model: what is known of every block, and who holds which frames.
+
+mod machine;
+
+use machine::{Fake, SECTIONS, Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use mm::Memory;
+use mm::addr::{Order, PAGE_SIZE, PAGES_PER_SECTION, Pfn, SectionRange};
+use mm::alloc::{Mobility, Place, Request, Urgency};
+use mm::errno::Errno;
+use mm::hotplug::AddRequest;
+use mm::inject::Point;
+use mm::machine::{MEMMAP_PAGES, Mapper, Unhurried};
+use mm::page::Owner;
+use mm::policy::OnlineAs;
+use mm::section::{BlockState, ZoneKind};
+use proptest::prelude::*;
+use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
+use std::collections::{BTreeMap, BTreeSet};
+
+const FIRST: u64 = 32;
+const LAST: u64 = 47;
+const DIMMS: u16 = 4;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Add { dimm: u16, first: u64, count: u64, node: u32, on_memory: bool },
+    Online { first: u64, count: u64, zone: ZoneKind },
+    Offline { first: u64, count: u64 },
+    Remove { dimm: u16 },
+    Unplug { dimm: u16 },
+    Allocate { order: u8, mobility: Mobility },
+    Free { which: prop::sample::Index },
+    Arm { point: prop::sample::Index },
+    Disarm,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Model {
+    groups: BTreeMap<u16, (u64, u64)>,
+    online: BTreeMap<u64, Option<ZoneKind>>,
+}
+
+impl Model {
+    fn is(&self, first: u64, count: u64, wanted: impl Fn(Option<&Option<ZoneKind>>) -> bool) -> bool {
+        (first..first + count).all(|block| wanted(self.online.get(&block)))
+    }
+
+    fn may(&self, step: &Step) -> bool {
+        match *step {
+            Step::Add { dimm, first, count, .. } => {
+                !self.groups.contains_key(&dimm) && self.is(first, count, |state| state.is_none())
+            }
+            Step::Online { first, count, .. } => self.is(first, count, |state| state == Some(&None)),
+            Step::Offline { first, count } => self.is(first, count, |state| matches!(state, Some(Some(_)))),
+            Step::Remove { dimm } => self
+                .groups
+                .get(&dimm)
+                .is_some_and(|(first, count)| self.is(*first, *count, |state| state == Some(&None))),
+            Step::Unplug { dimm } => self.groups.contains_key(&dimm),
+            Step::Allocate { .. } | Step::Free { .. } | Step::Arm { .. } | Step::Disarm => true,
+        }
+    }
+
+    fn apply(&mut self, step: &Step) {
+        match *step {
+            Step::Add { dimm, first, count, .. } => {
+                self.groups.insert(dimm, (first, count));
+                self.online.extend((first..first + count).map(|block| (block, None)));
+            }
+            Step::Online { first, count, zone } => {
+                self.online.extend((first..first + count).map(|block| (block, Some(zone))));
+            }
+            Step::Offline { first, count } => {
+                self.online.extend((first..first + count).map(|block| (block, None)));
+            }
+            Step::Remove { dimm } | Step::Unplug { dimm } => {
+                let (first, count) = self.groups.remove(&dimm).expect("may be removed");
+                (first..first + count).for_each(|block| {
+                    self.online.remove(&block);
+                });
+            }
+            Step::Allocate { .. } | Step::Free { .. } | Step::Arm { .. } | Step::Disarm => {}
+        }
+    }
+}
+
+/// Steps are chosen without looking at the state, so that refused ones come too.
+struct Steps;
+
+impl ReferenceStateMachine for Steps {
+    type State = ();
+    type Transition = Step;
+
+    fn init_state() -> BoxedStrategy<()> {
+        Just(()).boxed()
+    }
+
+    fn transitions((): &()) -> BoxedStrategy<Step> {
+        let range = || (FIRST..=LAST, 1u64..=4).prop_map(|(first, count)| (first, count.min(LAST - first + 1)));
+        let zone = prop_oneof![Just(ZoneKind::Normal), Just(ZoneKind::Movable)];
+        let mobility = prop_oneof![Just(Mobility::Unmovable), Just(Mobility::Movable)];
+        let add = (0..DIMMS, range(), 0u32..3, any::<bool>())
+            .prop_map(|(dimm, (first, count), node, on_memory)| Step::Add { dimm, first, count, node, on_memory });
+        prop_oneof![
+            3 => add,
+            4 => (range(), zone).prop_map(|((first, count), zone)| Step::Online { first, count, zone }),
+            3 => range().prop_map(|(first, count)| Step::Offline { first, count }),
+            1 => (0..DIMMS).prop_map(|dimm| Step::Remove { dimm }),
+            1 => (0..DIMMS).prop_map(|dimm| Step::Unplug { dimm }),
+            4 => (0u8..=10, mobility).prop_map(|(order, mobility)| Step::Allocate { order, mobility }),
+            3 => any::<prop::sample::Index>().prop_map(|which| Step::Free { which }),
+            1 => any::<prop::sample::Index>().prop_map(|point| Step::Arm { point }),
+            1 => Just(Step::Disarm),
+        ]
+        .boxed()
+    }
+
+    fn apply((): (), _: &Step) {}
+}
+
+struct World {
+    memory: Memory<Fake>,
+    model: Model,
+    held: Vec<(Pfn, Order)>,
+    boot_managed: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let memory = booted();
+        let boot_managed = memory.memory_report().total / PAGE_SIZE;
+        Self { memory, model: Model::default(), held: Vec::new(), boot_managed }
+    }
+
+    fn blocks_held(&self) -> BTreeSet<u64> {
+        self.held.iter().map(|(pfn, _)| u64::from(pfn.section().number())).collect()
+    }
+
+    fn range(first: u64, count: u64) -> SectionRange {
+        blocks(first, first + count - 1)
+    }
+
+    /// Whether a step that the model allows must still fail because somebody holds memory in its blocks.
+    fn is_blocked(&self, step: &Step) -> bool {
+        let held = self.blocks_held();
+        let (first, count) = match *step {
+            Step::Offline { first, count } => (first, count),
+            Step::Unplug { dimm } => self.model.groups[&dimm],
+            _ => return false,
+        };
+        (first..first + count).any(|block| held.contains(&block))
+    }
+
+    fn online_ranges(&self, first: u64, count: u64) -> Vec<SectionRange> {
+        (first..first + count)
+            .filter(|block| self.model.online[block].is_some())
+            .map(|block| SectionRange::single(section(block)))
+            .collect()
+    }
+
+    fn run(&mut self, step: &Step) -> Result<(), Errno> {
+        let memory = &self.memory;
+        match *step {
+            Step::Add { dimm: number, first, count, node: on, on_memory } => {
+                memory.set_policy(|policy| policy.memmap_on_memory = on_memory);
+                let request = AddRequest { range: Self::range(first, count), node: node(on), name: dimm(number) };
+                memory.add(&request, &mut Unhurried).map(drop).map_err(|error| error.errno())
+            }
+            Step::Online { first, count, zone } => memory
+                .online(&[Self::range(first, count)], OnlineAs::Zone(zone), &mut Unhurried)
+                .map_err(|error| error.errno()),
+            Step::Offline { first, count } => {
+                memory.offline(&[Self::range(first, count)], &mut Unhurried).map_err(|error| error.errno())
+            }
+            Step::Remove { dimm: number } => {
+                let (id, _) = memory.find_group(dimm(number)).ok_or(Errno::NoEntry)?;
+                memory.remove(id).map_err(|error| error.errno())
+            }
+            Step::Unplug { dimm: number } => {
+                let (id, _) = memory.find_group(dimm(number)).ok_or(Errno::NoEntry)?;
+                let (first, count) = self.model.groups[&number];
+                let online = self.online_ranges(first, count);
+                memory.unplug(id, &online, &mut Unhurried).map_err(|error| error.errno())
+            }
+            Step::Allocate { order, mobility } => {
+                let order = Order::new(order).expect("kept");
+                let request = Request {
+                    order,
+                    mobility,
+                    place: Place::Near(node(0)),
+                    owner: Owner::Selftest,
+                    urgency: Urgency::Ordinary,
+                };
+                let head = memory.allocate(&request).map_err(|error| error.errno())?;
+                assert_eq!(head.align_down(order), head);
+                let block = u64::from(head.section().number());
+                if mobility == Mobility::Unmovable && block >= FIRST {
+                    assert_eq!(self.model.online[&block], Some(ZoneKind::Normal));
+                }
+                self.held.push((head, order));
+                Ok(())
+            }
+            Step::Free { which } => {
+                if !self.held.is_empty() {
+                    let (head, order) = self.held.swap_remove(which.index(self.held.len()));
+                    memory.free(head, order);
+                }
+                Ok(())
+            }
+            Step::Arm { point } => {
+                memory.arm(*point.get(Point::ALL), Errno::Io, 1);
+                Ok(())
+            }
+            Step::Disarm => {
+                memory.disarm_all();
+                Ok(())
+            }
+        }
+    }
+
+    fn is_armed(&self) -> bool {
+        Point::ALL.iter().any(|point| self.memory.armed(*point).is_some())
+    }
+
+    fn check(&self) {
+        assert_valid(&self.memory);
+        let mut managed = self.boot_managed;
+        let mut reserved = 0;
+        for (first, count) in self.model.groups.values() {
+            let range = Self::range(*first, *count);
+            let (_, head) = self.memory.blocks().find(|(id, _)| *id == range.first()).expect("present");
+            let own = head.memmap == mm::section::MemmapPlace::Head;
+            for block in *first..first + count {
+                let state = self.memory.section(section(block)).expect("present").state;
+                let expected = self.model.online[&block].map_or(BlockState::Offline, BlockState::Online);
+                assert_eq!(state, expected, "block {block}");
+                if expected != BlockState::Offline {
+                    let tables = if block == *first { self.memory.machine().own_tables(range) } else { 0 };
+                    managed += PAGES_PER_SECTION - if own { tables + MEMMAP_PAGES } else { 0 };
+                }
+            }
+            if !own {
+                reserved += count * MEMMAP_PAGES;
+            }
+        }
+        let held: u64 = self.held.iter().map(|(_, order)| order.pages()).sum();
+        let report = self.memory.memory_report();
+        assert_eq!(report.total / PAGE_SIZE, managed);
+        assert_eq!(report.free / PAGE_SIZE, managed - held - reserved);
+        assert_eq!(self.memory.blocks().count() as u64, 2 + self.model.online.len() as u64);
+        assert!(self.memory.blocks().all(|(id, _)| u64::from(id.number()) < SECTIONS));
+    }
+}
+
+impl StateMachineTest for World {
+    type SystemUnderTest = Self;
+    type Reference = Steps;
+
+    fn init_test((): &()) -> Self {
+        Self::new()
+    }
+
+    fn apply(mut world: Self, (): &(), step: Step) -> Self {
+        let before = Snapshot::of(&world.memory);
+        let allowed = world.model.may(&step);
+        let certain = allowed && !(allowed && world.is_blocked(&step)) && !world.is_armed();
+        // Memory held by memmaps of other groups blocks an offline too, and may make an add run short.
+        let may_run_short = matches!(step, Step::Add { on_memory: false, .. } | Step::Allocate { .. });
+        let holds_memmaps = matches!(step, Step::Offline { .. } | Step::Unplug { .. });
+        match world.run(&step) {
+            Ok(()) => {
+                assert!(allowed && !world.is_blocked(&step), "{step:?} worked against the model");
+                world.model.apply(&step);
+            }
+            Err(errno) => {
+                let excused = may_run_short || (holds_memmaps && errno == Errno::Busy);
+                assert!(!certain || excused, "{step:?} failed with {errno}");
+                assert_eq!(Snapshot::of(&world.memory), before, "{step:?} left a trace");
+            }
+        }
+        world.check();
+        world
+    }
+
+    fn teardown(mut world: Self, (): ()) {
+        world.memory.disarm_all();
+        for (head, order) in std::mem::take(&mut world.held) {
+            world.memory.free(head, order);
+        }
+        // Groups whose memmaps lie in other groups' blocks can only go first, so a few rounds may be needed.
+        for _ in 0..DIMMS {
+            for number in world.model.groups.keys().copied().collect::<Vec<_>>() {
+                let step = Step::Unplug { dimm: number };
+                if world.run(&step).is_ok() {
+                    world.model.apply(&step);
+                }
+            }
+        }
+        world.check();
+        if world.model.groups.is_empty() {
+            assert_eq!(Snapshot::of(&world.memory), Snapshot::of(&booted()));
+        }
+    }
+}
+
+prop_state_machine! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_sequence_of_operations_breaks_the_books(sequential 1..40 => World);
+}

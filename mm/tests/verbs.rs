@@ -1,0 +1,525 @@
+//! The four verbs, one claim a test.
+
+mod machine;
+
+use machine::{Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use mm::Memory;
+use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn, SectionRange};
+use mm::alloc::{AllocError, Mobility, Place, Request, Urgency};
+use mm::errno::Errno;
+use mm::hotplug::{AddError, AddRequest, OfflineError, OnlineError, RemoveError, UnplugError};
+use mm::inject::{Point, PointOp};
+use mm::journal::Op;
+use mm::machine::{MEMMAP_PAGES, Mapper, Pace, Stop, Unhurried};
+use mm::notifier::{Accept, CallKind, Change, Direction, MemoryListener, Name};
+use mm::page::Owner;
+use mm::policy::OnlineAs;
+use mm::report::FrameState;
+use mm::section::{BlockState, ZoneKind};
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+
+type TestMemory = Memory<machine::Fake>;
+
+const MOVABLE: OnlineAs = OnlineAs::Zone(ZoneKind::Movable);
+const NORMAL: OnlineAs = OnlineAs::Zone(ZoneKind::Normal);
+
+/// Adds blocks as DIMM `number`.
+fn plug(memory: &TestMemory, number: u16, range: SectionRange, on: u32) {
+    let request = AddRequest { range, node: node(on), name: dimm(number) };
+    memory.add(&request, &mut Unhurried).expect("vacant");
+}
+
+fn request(mobility: Mobility, place: Place) -> Request {
+    Request { order: Order::PAGE, mobility, place, owner: Owner::Selftest, urgency: Urgency::Ordinary }
+}
+
+fn unmovable() -> Request {
+    request(Mobility::Unmovable, Place::Near(NodeId::ZERO))
+}
+
+fn movable_in(memory: &TestMemory, range: SectionRange) -> Pfn {
+    memory.allocate_within(&request(Mobility::Movable, Place::Near(NodeId::ZERO)), range).expect("free")
+}
+
+#[test]
+fn boot_memory_is_online_and_its_holes_and_reserved_frames_are_no_ones() {
+    let memory = booted();
+    assert_valid(&memory);
+    let report = memory.memory_report();
+    assert_eq!(report.free, report.total);
+    assert_eq!(report.total / PAGE_SIZE, 2 * (160 + 2840 + 20000) + 1000);
+    let state = |n| memory.frame_report(Pfn::new(n)).state;
+    assert_eq!(state(10), FrameState::Free);
+    assert_eq!(state(200), FrameState::Absent);
+    assert_eq!(state(256), FrameState::Reserved);
+    assert_eq!(state(4096), FrameState::Memmap);
+    assert_eq!(state(32760), FrameState::Absent);
+}
+
+#[test]
+fn a_round_of_plug_and_unplug_gives_everything_back() {
+    let memory = booted();
+    let before = Snapshot::of(&memory);
+    for how in [MOVABLE, NORMAL, OnlineAs::ByPolicy] {
+        for memmap_on_memory in [true, false] {
+            memory.set_policy(|policy| policy.memmap_on_memory = memmap_on_memory);
+            plug(&memory, 0, blocks(32, 35), 1);
+            assert_valid(&memory);
+            memory.online(&[blocks(32, 35)], how, &mut Unhurried).expect("offline blocks");
+            assert_valid(&memory);
+            memory.offline(&[blocks(32, 35)], &mut Unhurried).expect("free blocks");
+            let (id, _) = memory.find_group(dimm(0)).expect("added");
+            memory.remove(id).expect("offline");
+            assert_valid(&memory);
+            assert_eq!(Snapshot::of(&memory), before);
+        }
+    }
+}
+
+#[test]
+fn the_head_of_every_added_section_is_never_handed_out() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 33), 0);
+    let free_before = memory.memory_report().free;
+    memory.online(&[blocks(32, 33)], MOVABLE, &mut Unhurried).expect("offline blocks");
+    let tables = memory.machine().own_tables(blocks(32, 33));
+    let set_aside = 2 * MEMMAP_PAGES + tables;
+    let report = memory.memory_report();
+    assert_eq!(report.free - free_before, (2 * 32768 - set_aside) * PAGE_SIZE);
+    for (block, head) in [(32, MEMMAP_PAGES + tables), (33, MEMMAP_PAGES)] {
+        let start = section(block).pages().start();
+        assert_eq!(memory.frame_report(start).state, FrameState::Memmap);
+        assert_eq!(memory.frame_report(start.add(head - 1)).state, FrameState::Memmap);
+        assert_eq!(memory.frame_report(start.add(head)).state, FrameState::Free);
+        assert_eq!(movable_in(&memory, blocks(block, block)), start.add(head));
+    }
+    assert_eq!(memory.frame_report(section(32).pages().start()).owner, Owner::PageTable);
+}
+
+#[test]
+fn system_memmap_is_taken_at_add_and_leaves_the_section_whole() {
+    let memory = booted();
+    memory.set_policy(|policy| policy.memmap_on_memory = false);
+    let free = memory.memory_report().free;
+    plug(&memory, 0, blocks(32, 33), 0);
+    assert_eq!(free - memory.memory_report().free, 2 * MEMMAP_PAGES * PAGE_SIZE);
+    memory.online(&[blocks(33, 33)], MOVABLE, &mut Unhurried).expect("offline block");
+    assert_eq!(movable_in(&memory, blocks(33, 33)), section(33).pages().start());
+}
+
+#[test]
+fn an_add_whose_memmap_does_not_fit_leaves_no_trace() {
+    let memory = booted();
+    memory.set_policy(|policy| policy.memmap_on_memory = false);
+    let before = Snapshot::of(&memory);
+    // 46000 free frames hold the memmap of fewer than 62 sections once most of them are taken.
+    while memory.memory_report().free > 4 << 20 {
+        memory.allocate(&unmovable()).expect("free");
+    }
+    let exhausted = Snapshot::of(&memory);
+    let add = AddRequest { range: blocks(2, 40), node: node(0), name: dimm(0) };
+    assert_eq!(memory.add(&add, &mut Unhurried), Err(AddError::NoMemory));
+    assert_eq!(Snapshot::of(&memory), exhausted);
+    assert_ne!(exhausted, before);
+    memory.set_policy(|policy| policy.memmap_on_memory = true);
+    memory.add(&add, &mut Unhurried).expect("its own head holds it");
+}
+
+#[test]
+fn bad_adds_are_refused() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 33), 0);
+    let before = Snapshot::of(&memory);
+    let add = |range, on, number| {
+        memory.add(&AddRequest { range, node: node(on), name: dimm(number) }, &mut Unhurried).map(drop)
+    };
+    assert_eq!(add(blocks(31, 32), 0, 1), Err(AddError::Exists(section(32))));
+    assert_eq!(add(blocks(34, 34), 0, 0), Err(AddError::NameTaken(dimm(0))));
+    assert_eq!(add(blocks(60, 64), 0, 1), Err(AddError::OutOfReach { last: section(64), limit: 63 }));
+    assert_eq!(add(blocks(34, 34), 3, 1), Err(AddError::NoNode { node: node(3) }));
+    memory.machine().out_of_tables.store(true, Ordering::Relaxed);
+    assert_eq!(add(blocks(34, 34), 0, 1), Err(AddError::NoMemory));
+    assert_eq!(Snapshot::of(&memory), before);
+}
+
+#[test]
+fn online_takes_all_blocks_or_none() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 35), 0);
+    let before = Snapshot::of(&memory);
+    let online = |ranges: &[SectionRange]| memory.online(ranges, MOVABLE, &mut Unhurried);
+    assert_eq!(online(&[]), Err(OnlineError::BadList));
+    assert_eq!(online(&[blocks(33, 34), blocks(32, 33)]), Err(OnlineError::BadList));
+    assert_eq!(online(&[blocks(34, 36)]), Err(OnlineError::Absent(section(36))));
+    assert_eq!(online(&[blocks(0, 0)]), Err(OnlineError::NotOffline { block: section(0), state: "online" }));
+    assert_eq!(Snapshot::of(&memory), before);
+    assert_eq!(online(&[blocks(32, 32), blocks(34, 35)]), Ok(()));
+    assert_valid(&memory);
+    let error = OnlineError::NotOffline { block: section(34), state: "online" };
+    assert_eq!(online(&[blocks(33, 34)]), Err(error));
+    assert_eq!(error.errno(), Errno::Invalid);
+    assert_eq!(memory.section(section(33)).map(|section| section.state), Some(BlockState::Offline));
+}
+
+#[test]
+fn any_order_of_blocks_and_zones_works() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 37), 0);
+    for (block, how) in [(35, MOVABLE), (33, NORMAL), (32, MOVABLE), (37, NORMAL), (36, MOVABLE), (34, MOVABLE)] {
+        memory.online(&[blocks(block, block)], how, &mut Unhurried).expect("offline block");
+        assert_valid(&memory);
+    }
+    for block in [33, 36, 32, 34, 37, 35] {
+        memory.offline(&[blocks(block, block)], &mut Unhurried).expect("free block");
+        assert_valid(&memory);
+    }
+}
+
+#[test]
+fn the_zone_shown_before_is_the_zone_obtained() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 36), 1);
+    for block in [34, 33, 35, 32, 36] {
+        let id = section(block);
+        let (zones, count) = memory.valid_zones(id, memory.section(id).expect("added"));
+        assert_eq!(count, 2);
+        memory.online(&[SectionRange::single(id)], OnlineAs::ByPolicy, &mut Unhurried).expect("offline block");
+        assert_eq!(memory.section(id).expect("added").state, BlockState::Online(zones[0]));
+        if block == 34 {
+            memory.offline(&[SectionRange::single(id)], &mut Unhurried).expect("free");
+            memory.online(&[SectionRange::single(id)], MOVABLE, &mut Unhurried).expect("offline block");
+        }
+    }
+}
+
+#[test]
+fn auto_movable_counts_the_blocks_of_its_own_command() {
+    let memory = booted();
+    memory.set_policy(|policy| {
+        policy.online_policy = mm::policy::OnlinePolicy::AutoMovable;
+        policy.auto_movable_ratio = 150;
+    });
+    plug(&memory, 0, blocks(32, 39), 0);
+    memory.online(&[blocks(32, 39)], OnlineAs::ByPolicy, &mut Unhurried).expect("offline blocks");
+    // Two boot sections with holes have 48512 present frames; 150 % of that licence two blocks.
+    let movable = memory.blocks().filter(|(_, section)| section.state == BlockState::Online(ZoneKind::Movable));
+    assert_eq!(movable.map(|(id, _)| id.number()).collect::<Vec<_>>(), [32, 33]);
+}
+
+#[test]
+fn offline_names_what_is_in_the_way_and_changes_nothing() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 34), 0);
+    memory.online(&[blocks(32, 34)], MOVABLE, &mut Unhurried).expect("offline blocks");
+    let pfn = movable_in(&memory, blocks(33, 33));
+    let before = Snapshot::of(&memory);
+    let error = OfflineError::Unmovable { pfn, owner: Owner::Selftest };
+    assert_eq!(memory.offline(&[blocks(32, 34)], &mut Unhurried), Err(error));
+    assert_eq!(error.errno(), Errno::Busy);
+    assert_eq!(Snapshot::of(&memory), before);
+    assert_valid(&memory);
+    memory.free(pfn, Order::PAGE);
+    assert_eq!(memory.offline(&[blocks(32, 34)], &mut Unhurried), Ok(()));
+}
+
+#[test]
+fn a_boot_block_comes_back_as_it_was() {
+    let memory = booted();
+    let before = Snapshot::of(&memory);
+    memory.offline(&[blocks(1, 1)], &mut Unhurried).expect("nothing reserved in it");
+    assert_valid(&memory);
+    let offline = memory.frame_report(section(1).pages().start());
+    assert_eq!(offline.state, FrameState::Offline);
+    memory.online(&[blocks(1, 1)], NORMAL, &mut Unhurried).expect("offline");
+    assert_valid(&memory);
+    assert_eq!(Snapshot::of(&memory), before);
+    let kernel = OfflineError::Unmovable { pfn: Pfn::new(256), owner: Owner::KernelImage };
+    assert_eq!(memory.offline(&[blocks(0, 0)], &mut Unhurried), Err(kernel));
+}
+
+#[test]
+fn only_offline_added_groups_are_removed() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 33), 0);
+    memory.online(&[blocks(33, 33)], MOVABLE, &mut Unhurried).expect("offline block");
+    let (id, _) = memory.find_group(dimm(0)).expect("added");
+    assert_eq!(memory.remove(id), Err(RemoveError::NotOffline(section(33))));
+    let boot = memory.section(section(0)).expect("boot").group;
+    assert!(matches!(memory.remove(boot), Err(RemoveError::Boot(_))));
+    memory.offline(&[blocks(33, 33)], &mut Unhurried).expect("free");
+    memory.remove(id).expect("offline");
+    assert_eq!(memory.remove(id), Err(RemoveError::Absent));
+}
+
+#[test]
+fn a_refused_unplug_leaves_every_block_as_it_was() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 35), 0);
+    memory.online(&[blocks(32, 33)], MOVABLE, &mut Unhurried).expect("offline blocks");
+    memory.online(&[blocks(35, 35)], NORMAL, &mut Unhurried).expect("offline block");
+    let (id, _) = memory.find_group(dimm(0)).expect("added");
+    let online = [blocks(32, 33), blocks(35, 35)];
+    let pfn = movable_in(&memory, blocks(35, 35));
+    let before = Snapshot::of(&memory);
+    let refused = memory.unplug(id, &online, &mut Unhurried);
+    let error = OfflineError::Unmovable { pfn, owner: Owner::Selftest };
+    assert_eq!(refused, Err(UnplugError::Offline(error)));
+    assert_eq!(Snapshot::of(&memory), before);
+    let unnamed = memory.unplug(id, &online[..1], &mut Unhurried);
+    assert_eq!(unnamed, Err(UnplugError::Remove(RemoveError::NotOffline(section(35)))));
+    assert_eq!(Snapshot::of(&memory), before);
+    memory.free(pfn, Order::PAGE);
+    memory.unplug(id, &online, &mut Unhurried).expect("free");
+    assert!(memory.find_group(dimm(0)).is_none());
+    assert_valid(&memory);
+}
+
+#[test]
+fn every_failure_point_leaves_no_trace_and_the_same_call_succeeds_afterwards() {
+    let mut fired = 0;
+    for point in Point::ALL.iter().filter(|point| point.op() != PointOp::Alloc) {
+        for memmap_on_memory in [true, false] {
+            let memory = booted();
+            memory.set_policy(|policy| policy.memmap_on_memory = memmap_on_memory);
+            let verb = |op: PointOp| match op {
+                PointOp::Add => memory
+                    .add(&AddRequest { range: blocks(32, 34), node: node(1), name: dimm(0) }, &mut Unhurried)
+                    .map(drop)
+                    .map_err(AddError::errno),
+                PointOp::Online => {
+                    memory.online(&[blocks(32, 34)], MOVABLE, &mut Unhurried).map_err(OnlineError::errno)
+                }
+                PointOp::Offline => memory.offline(&[blocks(32, 34)], &mut Unhurried).map_err(OfflineError::errno),
+                PointOp::Remove => {
+                    let (id, _) = memory.find_group(dimm(0)).expect("added");
+                    memory.remove(id).map_err(RemoveError::errno)
+                }
+                PointOp::Alloc => Ok(()),
+            };
+            for op in [PointOp::Add, PointOp::Online, PointOp::Offline, PointOp::Remove] {
+                if op == point.op() {
+                    let before = Snapshot::of(&memory);
+                    memory.arm(*point, Errno::Again, 1);
+                    let unused = *point == Point::AddMemmap && memmap_on_memory;
+                    if unused {
+                        break;
+                    }
+                    assert_eq!(verb(op), Err(Errno::Again), "{point:?}");
+                    assert_eq!(Snapshot::of(&memory), before, "{point:?}");
+                    assert_valid(&memory);
+                    fired += 1;
+                }
+                assert_eq!(verb(op), Ok(()), "{point:?} {op:?}");
+            }
+        }
+    }
+    assert_eq!(fired, 2 * (Point::ALL.len() - 1) - 1);
+}
+
+#[test]
+fn memmap_frames_that_run_out_half_way_are_given_back() {
+    let memory = booted();
+    memory.set_policy(|policy| policy.memmap_on_memory = false);
+    let before = Snapshot::of(&memory);
+    let add = AddRequest { range: blocks(32, 35), node: node(0), name: dimm(0) };
+    for passages in [1, 255, 256, 257, 600] {
+        // The point fails once, after as many frames as are let through.
+        let mut taken = 0;
+        let mut pace = Countdown(passages);
+        match memory.add(&add, &mut pace) {
+            Err(AddError::Stopped(Stop::Cancelled)) => taken += 1,
+            other => assert!(passages > 4 && other.is_ok(), "{other:?}"),
+        }
+        if taken == 0 {
+            let (id, _) = memory.find_group(dimm(0)).expect("added");
+            memory.remove(id).expect("offline");
+        }
+        assert_eq!(Snapshot::of(&memory), before);
+        memory.arm(Point::AllocFrames, Errno::NoMemory, 1);
+        assert_eq!(memory.add(&add, &mut Unhurried), Err(AddError::NoMemory));
+        assert_eq!(Snapshot::of(&memory), before);
+    }
+}
+
+/// Cancels at the n-th pause.
+struct Countdown(u32);
+
+impl Pace for Countdown {
+    fn pause(&mut self) -> Result<(), Stop> {
+        self.0 = self.0.saturating_sub(1);
+        if self.0 == 0 { Err(Stop::Cancelled) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn a_cancelled_operation_leaves_no_trace() {
+    let memory = booted();
+    memory.set_policy(|policy| policy.memmap_on_memory = false);
+    plug(&memory, 0, blocks(32, 35), 0);
+    let before = Snapshot::of(&memory);
+    let online = memory.online(&[blocks(32, 35)], MOVABLE, &mut Countdown(1));
+    assert_eq!(online, Err(OnlineError::Stopped(Stop::Cancelled)));
+    assert_eq!(Snapshot::of(&memory), before);
+    memory.online(&[blocks(32, 35)], MOVABLE, &mut Unhurried).expect("offline blocks");
+    let before = Snapshot::of(&memory);
+    for pause in 1..=8 {
+        let offline = memory.offline(&[blocks(32, 35)], &mut Countdown(pause));
+        assert_eq!(offline, Err(OfflineError::Stopped(Stop::Cancelled)), "at pause {pause}");
+        assert_eq!(Snapshot::of(&memory), before);
+        assert_valid(&memory);
+    }
+}
+
+#[test]
+fn a_veto_names_the_listener_and_only_those_asked_before_hear_of_it() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 33), 0);
+    for (name, priority) in [("low", 1), ("high", 9)] {
+        memory.add_scripted_listener(Name::new(name).expect("valid"), priority).expect("room");
+    }
+    let low = Name::new("low").expect("valid");
+    memory.script_veto(low, Direction::Online).expect("exists");
+    let error = memory.online(&[blocks(32, 33)], MOVABLE, &mut Unhurried).expect_err("vetoed");
+    assert_eq!(error.to_string(), "vetoed by listener low");
+    assert_eq!(error.errno(), Errno::Busy);
+    let calls: Vec<_> = std::iter::from_fn(|| memory.next_call())
+        .map(|call| (call.listener.to_string(), call.kind, call.change.range))
+        .collect();
+    let range = blocks(32, 33);
+    let expected = [
+        ("high".to_string(), CallKind::Prepare(Accept::Yes), range),
+        ("low".to_string(), CallKind::Prepare(Accept::No), range),
+        ("high".to_string(), CallKind::Cancelled, range),
+    ];
+    assert_eq!(calls, expected);
+    memory.script_allow(low).expect("exists");
+    memory.online(&[blocks(32, 33)], MOVABLE, &mut Unhurried).expect("allowed");
+}
+
+#[test]
+fn cancelled_is_heard_after_the_pages_are_back() {
+    static MEMORY: OnceLock<TestMemory> = OnceLock::new();
+    static HEARD: OnceLock<u64> = OnceLock::new();
+    struct Watcher;
+    impl MemoryListener for Watcher {
+        fn prepare(&self, _: &Change) -> Accept {
+            Accept::Yes
+        }
+        fn committed(&self, _: &Change) {}
+        fn cancelled(&self, _: &Change) {
+            let free = MEMORY.get().expect("set").memory_report().free;
+            HEARD.set(free).expect("heard once");
+        }
+    }
+    let memory = MEMORY.get_or_init(booted);
+    plug(memory, 0, blocks(32, 32), 0);
+    memory.online(&[blocks(32, 32)], MOVABLE, &mut Unhurried).expect("offline");
+    movable_in(memory, blocks(32, 32));
+    let free = memory.memory_report().free;
+    memory.register_listener(Name::new("watcher").expect("valid"), 0, &Watcher).expect("room");
+    memory.offline(&[blocks(32, 32)], &mut Unhurried).expect_err("in use");
+    assert_eq!(HEARD.get(), Some(&free));
+}
+
+#[test]
+fn a_listener_may_take_memory_from_the_block_that_came_online() {
+    static MEMORY: OnceLock<TestMemory> = OnceLock::new();
+    static TAKEN: OnceLock<Pfn> = OnceLock::new();
+    struct Taker;
+    impl MemoryListener for Taker {
+        fn prepare(&self, _: &Change) -> Accept {
+            Accept::Yes
+        }
+        fn committed(&self, change: &Change) {
+            TAKEN.set(movable_in(MEMORY.get().expect("set"), change.range)).expect("heard once");
+        }
+        fn cancelled(&self, _: &Change) {}
+    }
+    let memory = MEMORY.get_or_init(booted);
+    memory.register_listener(Name::new("taker").expect("valid"), 0, &Taker).expect("room");
+    plug(memory, 0, blocks(33, 33), 0);
+    memory.online(&[blocks(33, 33)], MOVABLE, &mut Unhurried).expect("offline");
+    assert_eq!(TAKEN.get().expect("taken").section(), section(33));
+    assert_valid(memory);
+}
+
+#[test]
+fn kernel_memory_comes_from_boot_memory_of_any_node_first_and_never_from_movable() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 32), 1);
+    plug(&memory, 1, blocks(40, 40), 1);
+    memory.online(&[blocks(32, 32)], NORMAL, &mut Unhurried).expect("offline");
+    memory.online(&[blocks(40, 40)], MOVABLE, &mut Unhurried).expect("offline");
+    let near = |mobility| request(mobility, Place::Near(node(1)));
+    let mut sections = Vec::new();
+    while let Ok(pfn) = memory.allocate(&near(Mobility::Unmovable)) {
+        if sections.last() != Some(&pfn.section().number()) {
+            sections.push(pfn.section().number());
+        }
+    }
+    assert_eq!(sections.last(), Some(&32));
+    assert!(sections[..sections.len() - 1].iter().all(|section| *section < 2), "{sections:?}");
+    assert_eq!(memory.allocate(&near(Mobility::Movable)).expect("free").section(), section(40));
+    let on_node_2 = request(Mobility::Movable, Place::On(node(2)));
+    assert_eq!(memory.allocate(&on_node_2), Err(AllocError::OutOfMemory));
+    assert_valid(&memory);
+}
+
+#[test]
+fn hotplug_may_use_the_reserve_that_others_leave() {
+    let memory = booted();
+    while memory.allocate(&unmovable()).is_ok() {}
+    let report = memory.memory_report();
+    assert_eq!(report.free / PAGE_SIZE, memory.reserve_pages());
+    assert_eq!(report.available, 0);
+    let urgent = Request { urgency: Urgency::Hotplug, ..unmovable() };
+    memory.allocate(&urgent).expect("the reserve is there for it");
+    plug(&memory, 0, blocks(32, 33), 0);
+    memory.online(&[blocks(32, 33)], NORMAL, &mut Unhurried).expect("offline");
+    memory.allocate(&unmovable()).expect("added memory serves");
+}
+
+#[test]
+fn memory_falls_back_by_distance() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 32), 1);
+    plug(&memory, 1, blocks(40, 40), 2);
+    memory.online(&[blocks(32, 32)], MOVABLE, &mut Unhurried).expect("offline");
+    memory.online(&[blocks(40, 40)], MOVABLE, &mut Unhurried).expect("offline");
+    // From node 0, node 2 is at 20 and node 1 at 40.
+    let from_0 = request(Mobility::Movable, Place::Near(node(0)));
+    assert_eq!(memory.allocate(&from_0).expect("free").section(), section(40));
+    let from_1 = request(Mobility::Movable, Place::Near(node(1)));
+    assert_eq!(memory.allocate(&from_1).expect("free").section(), section(32));
+}
+
+#[test]
+fn the_journal_tells_every_operation_and_how_it_ended() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 33), 0);
+    memory.online(&[blocks(32, 32)], MOVABLE, &mut Unhurried).expect("offline");
+    memory.online(&[blocks(32, 33)], MOVABLE, &mut Unhurried).expect_err("one is online");
+    let events: Vec<_> = (0..).map_while(|number| memory.event_since(number)).collect();
+    let told: Vec<_> = events.iter().map(|event| (event.op, event.range, event.result)).collect();
+    let expected = [
+        (Op::Add, blocks(32, 33), Ok(())),
+        (Op::Online, blocks(32, 32), Ok(())),
+        (Op::Online, blocks(32, 33), Err(Errno::Invalid)),
+    ];
+    assert_eq!(told, expected);
+    assert!(events[1].phases.iter().any(|phase| phase.name == "populate"));
+}
+
+#[test]
+fn a_listener_error_and_a_page_error_are_told_by_validate() {
+    let memory = booted();
+    let pfn = memory.allocate(&unmovable()).expect("free");
+    assert_valid(&memory);
+    memory.machine().out_of_tables.store(false, Ordering::Relaxed);
+    // A frame whose struct page is wiped belongs to nobody: the recount must see it.
+    mm::machine::Memmap::page(memory.machine(), pfn).clear();
+    let mut problems = Vec::new();
+    memory.validate(|problem| problems.push(problem.to_string()));
+    assert!(problems.iter().any(|problem| problem.contains("belongs to no block")), "{problems:?}");
+}
