@@ -98,7 +98,7 @@ impl<M: Machine> Memory<M> {
     /// # Errors
     /// Nothing free serves the request; an injected failure.
     pub fn allocate(&self, request: &Request) -> Result<Pfn, AllocError> {
-        self.pass(Point::AllocFrames).map_err(AllocError::Injected)?;
+        self.pass_allocation(request)?;
         let passes: &[(ZoneKind, Origin)] = match request.mobility {
             Mobility::Unmovable => &[(ZoneKind::Normal, Origin::Boot), (ZoneKind::Normal, Origin::Added)],
             Mobility::Movable => &[
@@ -122,6 +122,14 @@ impl<M: Machine> Memory<M> {
             }
         }
         Err(AllocError::OutOfMemory)
+    }
+
+    /// The kernel heap has nobody whom it could tell of a failure, so it is spared the injected ones.
+    fn pass_allocation(&self, request: &Request) -> Result<(), AllocError> {
+        match request.owner {
+            Owner::Heap => Ok(()),
+            _ => self.pass(Point::AllocFrames).map_err(AllocError::Injected),
+        }
     }
 
     fn take(&self, node: NodeId, kind: ZoneKind, origin: Origin, request: &Request) -> Option<Pfn> {
@@ -154,7 +162,7 @@ impl<M: Machine> Memory<M> {
     /// # Errors
     /// No online block of `range` that may serve has a free block of that size; an injected failure.
     pub fn allocate_within(&self, request: &Request, range: SectionRange) -> Result<Pfn, AllocError> {
-        self.pass(Point::AllocFrames).map_err(AllocError::Injected)?;
+        self.pass_allocation(request)?;
         self.sections
             .iter_range(range)
             .find_map(|(id, section)| self.take_in_section(request, id, section))
