@@ -1,18 +1,46 @@
-//! The altmap kernel.
-#![no_std]
-#![no_main]
-#![feature(abi_x86_interrupt)]
+//! The altmap kernel: boot, page tables, firmware, drivers, tasks and the shell.
+//!
+//! This file is the boot order. Every line below starts one part of the machine; what each part does is told at the
+//! top of its own module.
+#![cfg_attr(not(test), no_std, no_main)]
+#![expect(
+    dead_code,
+    unused_imports,
+    reason = "the parts of the machine arrive one after another"
+)]
 
-use bootloader_api::{BootInfo, entry_point};
-use core::panic::PanicInfo;
+extern crate alloc;
 
-entry_point!(kernel_main);
+mod arch;
+mod boot_info;
+mod drivers;
+mod logging;
+mod memory;
+mod panic;
+mod power;
+mod selftest;
+mod symbols;
+mod sync;
+mod task;
+mod time;
 
-fn kernel_main(_boot: &'static mut BootInfo) -> ! {
-    loop { x86_64::instructions::hlt(); }
+use drivers::console;
+
+/// Brings the machine up, in order; becomes the idle task of the boot CPU.
+fn kernel_main(boot: &'static mut bootloader_api::BootInfo) -> ! {
+    time::start();
+    arch::early();
+    console::early();
+    logging::init();
+    let facts = boot_info::collect(boot);
+    symbols::init(facts);
+    memory::early(facts);
+    task::init();
+    log::info!(target: "boot", "altmap {}", env!("CARGO_PKG_VERSION"));
+    task::spawn("selftest", || selftest::run(""));
+    task::start()
 }
 
-#[panic_handler]
-fn panic(_info: &PanicInfo) -> ! {
-    loop { x86_64::instructions::hlt(); }
-}
+/// On the host the entry point is absent; this keeps the boot order compiled and linked there.
+#[cfg(test)]
+const _: fn(&'static mut bootloader_api::BootInfo) -> ! = kernel_main;

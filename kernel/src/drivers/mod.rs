@@ -1,0 +1,4 @@
+//! Devices, one file each.
+#![deny(unsafe_code)]
+
+pub(crate) mod console;

@@ -1,0 +1,249 @@
+//! The kernel log: what the `log` macros write.
+//!
+//! Every line goes into a ring that `dmesg` reads; the console takes its lines from there when it can show them, so
+//! a line that must wait for the end of a command's output line is never lost.
+#![deny(unsafe_code)]
+
+use crate::drivers::console;
+use crate::sync::SpinLock;
+use crate::time;
+use core::fmt::Write;
+use log::{LevelFilter, Log, Metadata, Record};
+
+/// Longer lines are cut.
+pub(crate) const LINE_MAX: usize = 512;
+
+/// Bytes of log that `dmesg` remembers.
+const RING_BYTES: usize = 64 * 1024;
+
+pub(crate) type Line = heapless::String<LINE_MAX>;
+
+struct KernelLog;
+
+static LOGGER: KernelLog = KernelLog;
+static RING: SpinLock<LineRing<RING_BYTES>> = SpinLock::new(LineRing::new());
+
+/// Makes the `log` macros work.
+pub(crate) fn init() {
+    log::set_logger(&LOGGER).expect("the logger is set once, at boot");
+    log::set_max_level(LevelFilter::Info);
+}
+
+/// Chooses what is logged, by Linux's numbers (`loglevel=`): 3 errors, 4 warnings, 6 information, 7 debugging.
+pub(crate) fn set_level(loglevel: u8) {
+    log::set_max_level(match loglevel {
+        0..=2 => LevelFilter::Off,
+        3 => LevelFilter::Error,
+        4 => LevelFilter::Warn,
+        5 | 6 => LevelFilter::Info,
+        7 => LevelFilter::Debug,
+        8.. => LevelFilter::Trace,
+    });
+}
+
+/// Shows every remembered line to `show`, oldest first. `show` may print and log.
+pub(crate) fn for_each(mut show: impl FnMut(&str)) {
+    let mut line = Line::new();
+    let mut next = 0;
+    let end = RING.lock().next_number();
+    while let Some(after) = read(next, &mut line) {
+        if next >= end {
+            break;
+        }
+        show(&line);
+        next = after;
+    }
+}
+
+/// Copies line `number`, or the oldest one still there, and says which comes next; `None` after the newest.
+pub(crate) fn read(number: u64, line: &mut Line) -> Option<u64> {
+    RING.lock().read(number, line)
+}
+
+/// As `read`, but finds nothing when somebody holds the log: for a panic.
+pub(crate) fn try_read(number: u64, line: &mut Line) -> Option<u64> {
+    RING.try_lock()?.read(number, line)
+}
+
+impl Log for KernelLog {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let microseconds = time::now_ns() / 1000;
+        let (seconds, fraction) = (microseconds / 1_000_000, microseconds % 1_000_000);
+        let mut line = Cut { line: Line::new() };
+        // Writing into `Cut` cannot fail; a `Display` that fails leaves a shorter line.
+        let _ = write!(
+            line,
+            "[{seconds}.{fraction:06}] {}: {}",
+            record.target(),
+            record.args()
+        );
+        RING.lock().push(&line.line);
+        console::show_log();
+    }
+
+    fn flush(&self) {}
+}
+
+/// A line that takes what fits and keeps to one line.
+struct Cut {
+    line: Line,
+}
+
+impl Write for Cut {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        for letter in text.chars() {
+            let letter = if letter.is_control() { ' ' } else { letter };
+            if self.line.push(letter).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Lines one after another in a circle of bytes, each behind its length; the newest overwrite the oldest.
+struct LineRing<const N: usize> {
+    bytes: [u8; N],
+    /// Where the oldest line begins, and how many bytes are in use.
+    start: usize,
+    used: usize,
+    /// Numbers of the oldest line and of the next one to come.
+    first_number: u64,
+    next_number: u64,
+}
+
+/// Bytes that tell a line's length.
+const LENGTH_BYTES: usize = 2;
+
+impl<const N: usize> LineRing<N> {
+    const fn new() -> Self {
+        Self {
+            bytes: [0; N],
+            start: 0,
+            used: 0,
+            first_number: 0,
+            next_number: 0,
+        }
+    }
+
+    fn next_number(&self) -> u64 {
+        self.next_number
+    }
+
+    fn push(&mut self, line: &Line) {
+        let length = line.len();
+        while self.used + LENGTH_BYTES + length > N {
+            let dropped = LENGTH_BYTES + self.length_at(self.start);
+            self.start = (self.start + dropped) % N;
+            self.used -= dropped;
+            self.first_number += 1;
+        }
+        let mut end = (self.start + self.used) % N;
+        let prefix = u16::try_from(length)
+            .expect("LINE_MAX fits 16 bits")
+            .to_le_bytes();
+        for byte in prefix.into_iter().chain(line.bytes()) {
+            self.bytes[end] = byte;
+            end = (end + 1) % N;
+        }
+        self.used += LENGTH_BYTES + length;
+        self.next_number += 1;
+    }
+
+    fn read(&self, number: u64, line: &mut Line) -> Option<u64> {
+        let number = number.max(self.first_number);
+        if number >= self.next_number {
+            return None;
+        }
+        let mut position = self.start;
+        for _ in self.first_number..number {
+            position = (position + LENGTH_BYTES + self.length_at(position)) % N;
+        }
+        let length = self.length_at(position);
+        let mut bytes: heapless::Vec<u8, LINE_MAX> = heapless::Vec::new();
+        bytes.extend((0..length).map(|index| self.bytes[(position + LENGTH_BYTES + index) % N]));
+        line.clear();
+        let text = core::str::from_utf8(&bytes).expect("lines are stored whole");
+        line.push_str(text).expect("a stored line fits a line");
+        Some(number + 1)
+    }
+
+    fn length_at(&self, position: usize) -> usize {
+        usize::from(u16::from_le_bytes([
+            self.bytes[position],
+            self.bytes[(position + 1) % N],
+        ]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::format;
+    use std::string::{String, ToString};
+    use std::vec::Vec;
+
+    fn line(text: &str) -> Line {
+        text.try_into().expect("short")
+    }
+
+    fn contents<const N: usize>(ring: &LineRing<N>) -> Vec<String> {
+        let mut next = 0;
+        let mut text = Line::new();
+        core::iter::from_fn(|| {
+            next = ring.read(next, &mut text)?;
+            Some(text.to_string())
+        })
+        .collect()
+    }
+
+    #[test]
+    fn lines_come_back_in_order() {
+        let mut ring = LineRing::<64>::new();
+        ring.push(&line("one"));
+        ring.push(&line(""));
+        ring.push(&line("three"));
+        assert_eq!(contents(&ring), ["one", "", "three"]);
+    }
+
+    #[test]
+    fn the_oldest_lines_make_room() {
+        let mut ring = LineRing::<32>::new();
+        for number in 0..100 {
+            ring.push(&line(&format!("line {number}")));
+        }
+        assert_eq!(contents(&ring), ["line 97", "line 98", "line 99"]);
+    }
+
+    #[test]
+    fn a_reader_that_fell_behind_goes_on_with_the_oldest() {
+        let mut ring = LineRing::<32>::new();
+        for number in 0..10 {
+            ring.push(&line(&format!("line {number}")));
+        }
+        let mut text = Line::new();
+        assert_eq!(ring.read(0, &mut text), Some(7));
+        assert_eq!(text, "line 6");
+    }
+
+    #[test]
+    fn control_characters_do_not_break_a_line() {
+        let mut cut = Cut { line: Line::new() };
+        cut.write_str("a\nb\x1b[2J").expect("never fails");
+        assert_eq!(cut.line, "a b [2J");
+    }
+
+    #[test]
+    fn a_line_too_long_is_cut() {
+        let mut cut = Cut { line: Line::new() };
+        cut.write_str(&"é".repeat(LINE_MAX)).expect("never fails");
+        assert_eq!(cut.line.len(), LINE_MAX);
+    }
+}

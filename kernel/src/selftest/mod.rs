@@ -1,0 +1,37 @@
+//! Tests that need the real machine, run inside the kernel by the parameter `selftest[=FILTER]`.
+//!
+//! The name is printed before a test and `ok` after it, so a hang or a panic names its test.
+#![deny(unsafe_code)]
+
+mod machine;
+
+use crate::power::{self, Outcome};
+use crate::{print, println};
+
+/// A claim and the code that checks it; it fails by panicking.
+pub(crate) struct Test {
+    /// `area::claim`.
+    pub(crate) name: &'static str,
+    pub(crate) run: fn(),
+}
+
+/// Every area's tests, in the order in which they run.
+const SUITES: &[&[Test]] = &[machine::TESTS];
+
+/// Runs the tests whose names contain `filter` and ends the machine with their verdict.
+pub(crate) fn run(filter: &str) -> ! {
+    let mut passed = 0;
+    for test in SUITES
+        .iter()
+        .copied()
+        .flatten()
+        .filter(|test| test.name.contains(filter))
+    {
+        print!("test {} ... ", test.name);
+        (test.run)();
+        println!("ok");
+        passed += 1;
+    }
+    println!("test result: ok. {passed} passed; 0 failed");
+    power::exit(Outcome::Success)
+}
