@@ -1,1 +1,27 @@
+//! The host side of altmap: disk images, every QEMU flag, the QMP client, the serial console and what `./x` does with
+//! them. It gets the kernel as a path and never links it; the system tests use the same modules.
+//!
+//! From the bottom up:
+//! - [`size`] and [`workspace`]: how sizes are written, where things lie.
+//! - [`build`] calls cargo for the kernel, [`symbols`] makes the table its backtraces need, [`image`] the disks.
+//! - [`qemu`] turns a description of a machine into a QEMU process; [`firmware`] finds OVMF, [`accelerator`] tries KVM.
+//! - [`qmp`] and [`serial`] talk to the running machine; [`ost`] puts the guest's ACPI answers into words.
+//! - [`plug`], [`devices`], [`run`], [`demo`], [`suite`] and [`doctor`] are the commands.
 
+pub mod accelerator;
+pub mod build;
+pub mod demo;
+pub mod devices;
+pub mod doctor;
+pub mod firmware;
+pub mod image;
+pub mod ost;
+pub mod plug;
+pub mod qemu;
+pub mod qmp;
+pub mod run;
+pub mod serial;
+pub mod size;
+pub mod suite;
+pub mod symbols;
+pub mod workspace;

@@ -1,1 +1,365 @@
-fn main(){}
+//! The host tool behind `./x`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use boot::accelerator::Accelerator;
+use boot::qemu::{Board, Debugger, Dimm, Firmware, Machine};
+use boot::qmp::Qmp;
+use boot::size::{Bytes, gib, mib};
+use boot::{demo, devices, doctor, image, plug, run, suite, workspace};
+use clap::{Args, Parser, Subcommand};
+
+/// altmap: a kernel whose whole point is memory hotplug
+#[derive(Parser)]
+#[command(name = "./x", bin_name = "./x")]
+struct Cli {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Build, boot, and put the console on this terminal
+    Run(RunArgs),
+    /// Build the disk images
+    Image,
+    /// Plug a memory module into the running machine and wait for the guest
+    Plug(PlugArgs),
+    /// Ask the guest to give a memory module back, and pull it
+    Unplug(UnplugArgs),
+    /// Show the memory devices of the running machine
+    Devices(Target),
+    /// A narrated tour without questions
+    Demo(AcceleratorArgs),
+    /// Run every test, or those whose names contain FILTER
+    Test {
+        /// Only tests whose names contain this
+        filter: Option<String>,
+    },
+    /// Say what is missing
+    Doctor,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// Boot memory, spread over the nodes
+    #[arg(long, value_name = "SIZE", default_value_t = gib(1))]
+    memory: Bytes,
+    /// Slots for memory modules
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(0..=256))]
+    slots: u32,
+    /// How far memory may grow
+    #[arg(long, value_name = "SIZE", default_value_t = gib(64))]
+    maxmem: Bytes,
+    /// Processors
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=255))]
+    cpus: u32,
+    /// NUMA nodes [default: 2, or 1 where memory is below 512M]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=128))]
+    nodes: Option<u32>,
+    /// The board that QEMU emulates
+    #[arg(long, value_enum, default_value_t = Board::Q35)]
+    machine: Board,
+    /// Boot through UEFI instead of BIOS
+    #[arg(long)]
+    uefi: bool,
+    /// A memory module that is in from the start: SIZE[,node=N][,addr=A][,id=ID]
+    #[arg(long = "dimm", value_name = "DIMM", value_parser = parse_dimm)]
+    dimms: Vec<Dimm>,
+    /// Kernel parameters, for example "loglevel=7 memhp_default_state=online_movable"
+    #[arg(long = "param", value_name = "WORDS")]
+    params: Vec<String>,
+    /// Wait for a debugger before the first instruction
+    #[arg(long)]
+    gdb: bool,
+    #[command(flatten)]
+    accelerator: AcceleratorArgs,
+    #[command(flatten)]
+    target: Target,
+    /// Boot this kernel instead of building one
+    #[arg(long, value_name = "ELF")]
+    kernel: Option<PathBuf>,
+    /// Passed on to QEMU as they are
+    #[arg(last = true, value_name = "QEMU ARGS")]
+    extra: Vec<String>,
+}
+
+#[derive(Args)]
+struct AcceleratorArgs {
+    /// Do not use KVM even where it works
+    #[arg(long)]
+    tcg: bool,
+}
+
+#[derive(Args)]
+struct Target {
+    /// The QMP socket of the machine [default: target/altmap/qmp.sock]
+    #[arg(long, value_name = "PATH")]
+    qmp: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct PlugArgs {
+    /// A multiple of 2M
+    size: Bytes,
+    /// The module's NUMA node
+    #[arg(long)]
+    node: Option<u32>,
+    /// Its name [default: dimmN in slot N, as the guest calls it]
+    #[arg(long)]
+    id: Option<String>,
+    /// Its guest-physical address [default: the first that is free]
+    #[arg(long, value_parser = parse_address)]
+    addr: Option<u64>,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Args)]
+struct UnplugArgs {
+    /// As ./x devices lists it
+    id: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Target {
+    fn path(&self) -> PathBuf {
+        self.qmp.clone().unwrap_or_else(workspace::qmp_socket)
+    }
+
+    fn connect(&self) -> Result<Qmp> {
+        Qmp::connect(&workspace::short(&self.path()))
+    }
+}
+
+impl AcceleratorArgs {
+    fn choose(&self) -> Accelerator {
+        if self.tcg {
+            Accelerator::Tcg
+        } else {
+            Accelerator::best()
+        }
+    }
+}
+
+impl RunArgs {
+    fn machine(&self) -> Machine {
+        let nodes = if self.memory < mib(512) { 1 } else { 2 };
+        Machine {
+            board: self.machine,
+            firmware: if self.uefi {
+                Firmware::Ovmf
+            } else {
+                Firmware::SeaBios
+            },
+            memory: self.memory,
+            maxmem: self.maxmem,
+            slots: self.slots,
+            cpus: self.cpus,
+            nodes: self.nodes.unwrap_or(nodes),
+            dimms: self.dimms.clone(),
+            params: self.params.clone(),
+            debugger: if self.gdb {
+                Debugger::WaitFor
+            } else {
+                Debugger::None
+            },
+            extra: self.extra.clone(),
+        }
+    }
+}
+
+fn parse_dimm(text: &str) -> Result<Dimm> {
+    let mut parts = text.split(',');
+    let size = parts.next().unwrap_or_default().parse()?;
+    let mut dimm = Dimm {
+        size,
+        id: None,
+        node: None,
+        address: None,
+    };
+    for part in parts {
+        match part.split_once('=') {
+            Some(("node", node)) => dimm.node = Some(node.parse()?),
+            Some(("addr", address)) => dimm.address = Some(parse_address(address)?),
+            Some(("id", id)) => dimm.id = Some(id.to_owned()),
+            _ => bail!("`{part}` is none of node=N, addr=A, id=ID"),
+        }
+    }
+    Ok(dimm)
+}
+
+/// An address is written in hexadecimal, or as a size is.
+fn parse_address(text: &str) -> Result<u64> {
+    match text.strip_prefix("0x") {
+        Some(digits) => Ok(u64::from_str_radix(&digits.replace('_', ""), 16)?),
+        None => Ok(text.parse::<Bytes>()?.0),
+    }
+}
+
+fn main() -> ExitCode {
+    match act(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(command: Verb) -> Result<()> {
+    match command {
+        Verb::Run(args) => run_machine(&args),
+        Verb::Image => {
+            let images = image::up_to_date()?;
+            println!(
+                "{}\n{}",
+                workspace::short(&images.bios).display(),
+                workspace::short(&images.uefi).display()
+            );
+            Ok(())
+        }
+        Verb::Plug(args) => {
+            let dimm = Dimm {
+                size: args.size,
+                id: args.id,
+                node: args.node,
+                address: args.addr,
+            };
+            report(plug::plug(&mut args.target.connect()?, &dimm, &mut note)?)
+        }
+        Verb::Unplug(args) => report(plug::unplug(
+            &mut args.target.connect()?,
+            &args.id,
+            &mut note,
+        )?),
+        Verb::Devices(target) => {
+            print!("{}", devices::table(&mut target.connect()?)?);
+            Ok(())
+        }
+        Verb::Demo(args) => demo::run(args.choose()),
+        Verb::Test { filter } => suite::run(filter.as_deref()),
+        Verb::Doctor => diagnose(),
+    }
+}
+
+fn run_machine(args: &RunArgs) -> Result<()> {
+    let images = match &args.kernel {
+        Some(kernel) => image::of_kernel(kernel)?,
+        None => image::up_to_date()?,
+    };
+    run::run(
+        &args.machine(),
+        &images,
+        args.accelerator.choose(),
+        &args.target.path(),
+    )?
+    .check()
+}
+
+fn note(text: &str) {
+    println!("{text}");
+}
+
+fn report(verdict: plug::Verdict) -> Result<()> {
+    println!("{}", verdict.into_result()?);
+    Ok(())
+}
+
+fn diagnose() -> Result<()> {
+    let findings = doctor::findings();
+    for doctor::Finding { what, state } in &findings {
+        let text = match state {
+            Ok(text) | Err(text) => text,
+        };
+        println!("{what:<12} {text}");
+    }
+    for (what, text) in doctor::extras() {
+        println!("{what:<12} {text}");
+    }
+    if findings.iter().any(|finding| finding.state.is_err()) {
+        bail!("something is missing");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(words: &[&str]) -> Machine {
+        let cli = Cli::try_parse_from([&["./x", "run"], words].concat()).expect("parses");
+        let Verb::Run(args) = cli.command else {
+            panic!("not run")
+        };
+        args.machine()
+    }
+
+    #[test]
+    fn the_command_line_describes_the_machine() {
+        let machine = parsed(&[
+            "--memory",
+            "2G",
+            "--slots",
+            "16",
+            "--maxmem",
+            "16G",
+            "--machine",
+            "pc",
+            "--uefi",
+        ]);
+        assert_eq!(
+            (machine.memory, machine.slots, machine.maxmem),
+            (gib(2), 16, gib(16))
+        );
+        assert_eq!(
+            (machine.board, machine.firmware),
+            (Board::Pc, Firmware::Ovmf)
+        );
+    }
+
+    #[test]
+    fn words_after_two_dashes_are_qemus() {
+        assert_eq!(parsed(&["--", "-d", "int"]).extra, ["-d", "int"]);
+    }
+
+    #[test]
+    fn a_small_machine_has_one_node_unless_told() {
+        assert_eq!(parsed(&[]).nodes, 2);
+        assert_eq!(parsed(&["--memory", "128M"]).nodes, 1);
+        assert_eq!(parsed(&["--memory", "128M", "--nodes", "2"]).nodes, 2);
+    }
+
+    #[test]
+    fn a_module_is_a_size_and_what_is_known_about_it() {
+        let dimm = parse_dimm("1.5G,node=1,addr=0x1_8000_0000,id=d7").expect("parses");
+        let expected = Dimm {
+            size: mib(1536),
+            id: Some("d7".into()),
+            node: Some(1),
+            address: Some(0x1_8000_0000),
+        };
+        assert_eq!(dimm, expected);
+        assert!(
+            parse_dimm("").is_err()
+                && parse_dimm("1G,slot=1").is_err()
+                && parse_dimm("1G,node=x").is_err()
+        );
+    }
+
+    #[test]
+    fn addresses_are_hexadecimal_or_sizes() {
+        assert_eq!(parse_address("0x1_0000_0000").expect("parses"), 1 << 32);
+        assert_eq!(parse_address("4G").expect("parses"), 1 << 32);
+        assert!(parse_address("0xzz").is_err());
+    }
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,575 @@
+//! From the description of a machine to a QEMU process. Every QEMU flag of the project is in this file.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use crate::accelerator::Accelerator;
+use crate::firmware::{self, Ovmf};
+use crate::image::Images;
+use crate::size::{Bytes, gib};
+
+/// The emulator.
+pub const BINARY: &str = "qemu-system-x86_64";
+
+/// Turns a byte written to the port into QEMU's exit status, `2 * byte + 1`.
+pub const DEBUG_EXIT: &str = "isa-debug-exit,iobase=0xf4,iosize=4";
+
+/// A machine to boot the kernel on.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    pub board: Board,
+    pub firmware: Firmware,
+    /// Boot memory, spread evenly over the nodes.
+    pub memory: Bytes,
+    pub maxmem: Bytes,
+    pub slots: u32,
+    pub cpus: u32,
+    pub nodes: u32,
+    /// Cold-plugged.
+    pub dimms: Vec<Dimm>,
+    /// Kernel parameters.
+    pub params: Vec<String>,
+    pub debugger: Debugger,
+    /// Appended to QEMU's command line as they are.
+    pub extra: Vec<String>,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self {
+            board: Board::Q35,
+            firmware: Firmware::SeaBios,
+            memory: gib(1),
+            maxmem: gib(64),
+            slots: 8,
+            cpus: 2,
+            nodes: 1,
+            dimms: Vec::new(),
+            params: Vec::new(),
+            debugger: Debugger::None,
+            extra: Vec::new(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Board {
+    Q35,
+    Pc,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    SeaBios,
+    Ovmf,
+}
+
+/// Whether the machine waits for a debugger before its first instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Debugger {
+    None,
+    WaitFor,
+}
+
+/// A memory module. What is left out, QEMU chooses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dimm {
+    pub size: Bytes,
+    pub id: Option<String>,
+    pub node: Option<u32>,
+    pub address: Option<u64>,
+}
+
+/// Where the first serial port ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Serial {
+    /// On our terminal, together with QEMU's own keys: Ctrl-A X, Ctrl-A H.
+    Terminal,
+    /// On a Unix socket that QEMU listens on.
+    Socket(PathBuf),
+}
+
+/// The files and sockets of one run of a machine.
+#[derive(Clone, Debug)]
+pub struct Wiring {
+    pub disk: PathBuf,
+    /// The firmware's code, and this run's own copy of its variables.
+    pub ovmf: Option<Ovmf>,
+    pub serial: Serial,
+    pub qmp: PathBuf,
+    pub accelerator: Accelerator,
+}
+
+/// A QEMU that runs; it ends with this value.
+#[derive(Debug)]
+pub struct Qemu {
+    child: Child,
+    /// As somebody would type it.
+    pub command_line: String,
+    _variables: Option<TempDir>,
+}
+
+/// How a machine ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The guest left through the debug exit and was content.
+    Success,
+    /// The guest left through the debug exit and was not.
+    Failure,
+    /// Powered off, or somebody told QEMU to quit.
+    PoweredOff,
+    /// QEMU itself failed or was killed.
+    Broken(ExitStatus),
+}
+
+/// Starts `machine` from `images`.
+pub fn start(
+    machine: &Machine,
+    images: &Images,
+    accelerator: Accelerator,
+    serial: Serial,
+    qmp: PathBuf,
+) -> Result<Qemu> {
+    let (disk, ovmf, variables) = match machine.firmware {
+        Firmware::SeaBios => (images.bios.clone(), None, None),
+        Firmware::Ovmf => {
+            let (ovmf, directory) = own_variables(firmware::ovmf()?)?;
+            (images.uefi.clone(), Some(ovmf), Some(directory))
+        }
+    };
+    let stdin = match serial {
+        Serial::Terminal => Stdio::inherit(),
+        Serial::Socket(_) => Stdio::null(),
+    };
+    let arguments = arguments(
+        machine,
+        &Wiring {
+            disk,
+            ovmf,
+            serial,
+            qmp,
+            accelerator,
+        },
+    );
+    let child = Command::new(BINARY)
+        .args(&arguments)
+        .stdin(stdin)
+        .spawn()
+        .with_context(|| format!("{BINARY} does not start; is it installed (./x doctor)?"))?;
+    let words = arguments.iter().map(|word| quoted(word));
+    let command_line = std::iter::once(BINARY.to_owned())
+        .chain(words)
+        .collect::<Vec<_>>()
+        .join(" ");
+    Ok(Qemu {
+        child,
+        command_line,
+        _variables: variables,
+    })
+}
+
+/// A machine writes its firmware's variables; each run gets a copy.
+fn own_variables(ovmf: Ovmf) -> Result<(Ovmf, TempDir)> {
+    let directory =
+        tempfile::tempdir().context("cannot make a directory for the UEFI variables")?;
+    let variables = directory.path().join("vars.fd");
+    fs::copy(&ovmf.variables, &variables)
+        .with_context(|| format!("cannot copy {}", ovmf.variables.display()))?;
+    Ok((Ovmf { variables, ..ovmf }, directory))
+}
+
+/// QEMU's command line.
+pub fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<String> {
+    let mut line = Line(Vec::new());
+    let board = match machine.board {
+        Board::Q35 => "q35",
+        Board::Pc => "pc",
+    };
+    line.pair("-machine", board);
+    line.pair("-accel", wiring.accelerator.name());
+    line.pair("-cpu", "max");
+    line.pair("-smp", machine.cpus);
+    let Machine {
+        memory,
+        slots,
+        maxmem,
+        ..
+    } = machine;
+    let hotplug = if *slots > 0 {
+        format!(",slots={slots},maxmem={maxmem}")
+    } else {
+        String::new()
+    };
+    line.pair("-m", format!("{memory}{hotplug}"));
+    if machine.nodes > 1 {
+        nodes(machine, &mut line);
+    }
+    for (number, dimm) in machine.dimms.iter().enumerate() {
+        cold_dimm(number, dimm, &mut line);
+    }
+    if let Some(ovmf) = &wiring.ovmf {
+        let (code, variables) = (file_name(&ovmf.code), file_name(&ovmf.variables));
+        line.pair(
+            "-drive",
+            format!("if=pflash,format=raw,unit=0,readonly=on,file={code}"),
+        );
+        line.pair(
+            "-drive",
+            format!("if=pflash,format=raw,unit=1,file={variables}"),
+        );
+    }
+    // Several machines share the image, and the kernel never writes it.
+    line.pair(
+        "-drive",
+        format!(
+            "format=raw,if=virtio,readonly=on,file={}",
+            file_name(&wiring.disk)
+        ),
+    );
+    // SeaBIOS hands over to the bootloader only where there is a VGA; a network card would cost a boot ROM's time.
+    line.0.push("-nodefaults".to_owned());
+    line.pair("-vga", "std");
+    line.pair("-display", "none");
+    match &wiring.serial {
+        Serial::Terminal => line.pair("-serial", "mon:stdio"),
+        Serial::Socket(path) => {
+            line.pair(
+                "-chardev",
+                format!(
+                    "socket,id=console,server=on,wait=on,path={}",
+                    file_name(path)
+                ),
+            );
+            line.pair("-serial", "chardev:console");
+        }
+    }
+    line.pair(
+        "-qmp",
+        format!("unix:{},server=on,wait=off", file_name(&wiring.qmp)),
+    );
+    line.pair("-device", DEBUG_EXIT);
+    if !machine.params.is_empty() {
+        let params = escaped(&machine.params.join(" "));
+        line.pair(
+            "-fw_cfg",
+            format!("name=opt/altmap/cmdline,string={params}"),
+        );
+    }
+    if machine.debugger == Debugger::WaitFor {
+        line.0.extend(["-s".to_owned(), "-S".to_owned()]);
+    }
+    line.0.extend(machine.extra.iter().cloned());
+    line.0
+}
+
+struct Line(Vec<String>);
+
+impl Line {
+    fn pair(&mut self, flag: &str, value: impl ToString) {
+        self.0.extend([flag.to_owned(), value.to_string()]);
+    }
+}
+
+fn nodes(machine: &Machine, line: &mut Line) {
+    for node in 0..machine.nodes {
+        let size = node_memory(machine.memory, machine.nodes, node);
+        line.pair(
+            "-object",
+            format!("memory-backend-ram,id=ram{node},size={size}"),
+        );
+        line.pair("-numa", format!("node,nodeid={node},memdev=ram{node}"));
+    }
+    // Nodes differ in distance, so that the guest gets a SLIT.
+    for (from, to) in pairs(machine.nodes) {
+        line.pair("-numa", format!("dist,src={from},dst={to},val=21"));
+    }
+}
+
+fn pairs(nodes: u32) -> impl Iterator<Item = (u32, u32)> {
+    (0..nodes).flat_map(move |from| (from + 1..nodes).map(move |to| (from, to)))
+}
+
+/// Equal shares in whole MiB; the last node takes the rest.
+fn node_memory(memory: Bytes, nodes: u32, node: u32) -> Bytes {
+    let share = (memory.0 / u64::from(nodes)) & !((1 << 20) - 1);
+    let last = node == nodes - 1;
+    Bytes(if last {
+        memory.0 - share * u64::from(nodes - 1)
+    } else {
+        share
+    })
+}
+
+fn cold_dimm(number: usize, dimm: &Dimm, line: &mut Line) {
+    let id = dimm.id.clone().unwrap_or_else(|| format!("dimm{number}"));
+    line.pair(
+        "-object",
+        format!("memory-backend-ram,id={},size={}", backend(&id), dimm.size),
+    );
+    let mut device = format!("pc-dimm,id={id},memdev={}", backend(&id));
+    if let Some(node) = dimm.node {
+        device += &format!(",node={node}");
+    }
+    if let Some(address) = dimm.address {
+        device += &format!(",addr={address:#x}");
+    }
+    line.pair("-device", device);
+}
+
+/// The id of the memory behind a DIMM.
+pub fn backend(dimm: &str) -> String {
+    format!("{dimm}-ram")
+}
+
+/// QEMU splits option values at commas; a doubled one is meant as such.
+fn escaped(value: &str) -> String {
+    value.replace(',', ",,")
+}
+
+fn file_name(path: &std::path::Path) -> String {
+    escaped(&path.display().to_string())
+}
+
+/// A word as a shell would want it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=,.:/+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+impl Qemu {
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Result<Option<Exit>> {
+        Ok(self
+            .child
+            .try_wait()
+            .context("cannot wait for QEMU")?
+            .map(Exit::of))
+    }
+
+    /// Waits for its end; `None` when the time is over.
+    pub fn wait(&mut self, limit: Duration) -> Option<Exit> {
+        wait_at_most(&mut self.child, limit).map(Exit::of)
+    }
+
+    /// Ends it without asking the guest.
+    pub fn kill(&mut self) {
+        // It may have ended by itself already.
+        self.child.kill().and_then(|()| self.child.wait()).ok();
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Waits for a process; `None` when the time is over.
+pub fn wait_at_most(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Ok(Some(status)) = child.try_wait() {
+            return Some(status);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+impl Exit {
+    const SUCCESS: i32 = 0x10 << 1 | 1;
+    const FAILURE: i32 = 0x20 << 1 | 1;
+
+    /// What QEMU's exit status says.
+    pub fn of(status: ExitStatus) -> Self {
+        match status.code() {
+            Some(0) => Self::PoweredOff,
+            Some(Self::SUCCESS) => Self::Success,
+            Some(Self::FAILURE) => Self::Failure,
+            _ => Self::Broken(status),
+        }
+    }
+
+    /// An error unless the guest was content.
+    pub fn check(self) -> Result<()> {
+        match self {
+            Self::Success | Self::PoweredOff => Ok(()),
+            Self::Failure => bail!("the guest failed"),
+            Self::Broken(status) => bail!("QEMU failed: {status}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::size::mib;
+    use std::os::unix::process::ExitStatusExt;
+
+    fn wiring() -> Wiring {
+        Wiring {
+            disk: "bios.img".into(),
+            ovmf: None,
+            serial: Serial::Terminal,
+            qmp: "qmp.sock".into(),
+            accelerator: Accelerator::Tcg,
+        }
+    }
+
+    fn line(machine: &Machine) -> String {
+        arguments(machine, &wiring()).join(" ")
+    }
+
+    #[track_caller]
+    fn assert_contains(line: &str, part: &str) {
+        assert!(line.contains(part), "`{part}` is not in: {line}");
+    }
+
+    #[test]
+    fn the_default_machine_is_the_documented_one() {
+        let line = line(&Machine::default());
+        assert_contains(&line, "-machine q35 ");
+        assert_contains(&line, "-m 1G,slots=8,maxmem=64G");
+        assert_contains(&line, "-device isa-debug-exit,iobase=0xf4,iosize=4");
+        assert_contains(&line, "-qmp unix:qmp.sock,server=on,wait=off");
+        assert!(
+            !line.contains("-numa") && !line.contains("fw_cfg") && !line.contains("-S"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn nodes_share_the_memory_and_have_distances() {
+        let line = line(&Machine {
+            nodes: 2,
+            memory: gib(2),
+            ..Machine::default()
+        });
+        assert_contains(
+            &line,
+            "memory-backend-ram,id=ram0,size=1G -numa node,nodeid=0,memdev=ram0",
+        );
+        assert_contains(
+            &line,
+            "memory-backend-ram,id=ram1,size=1G -numa node,nodeid=1,memdev=ram1",
+        );
+        assert_contains(&line, "-numa dist,src=0,dst=1,val=21");
+    }
+
+    #[test]
+    fn no_byte_is_lost_when_memory_does_not_divide() {
+        let shares: u64 = (0..3).map(|node| node_memory(gib(1), 3, node).0).sum();
+        assert_eq!(Bytes(shares), gib(1));
+    }
+
+    #[test]
+    fn cold_dimms_have_a_backend_each() {
+        let dimm = Dimm {
+            size: mib(256),
+            id: None,
+            node: Some(1),
+            address: Some(0x1_8000_0000),
+        };
+        let line = line(&Machine {
+            dimms: vec![dimm],
+            ..Machine::default()
+        });
+        assert_contains(&line, "-object memory-backend-ram,id=dimm0-ram,size=256M");
+        assert_contains(
+            &line,
+            "-device pc-dimm,id=dimm0,memdev=dimm0-ram,node=1,addr=0x180000000",
+        );
+    }
+
+    #[test]
+    fn a_machine_without_slots_has_no_maxmem() {
+        let arguments = arguments(
+            &Machine {
+                slots: 0,
+                ..Machine::default()
+            },
+            &wiring(),
+        );
+        assert!(
+            arguments.windows(2).any(|pair| pair == ["-m", "1G"]),
+            "{arguments:?}"
+        );
+    }
+
+    #[test]
+    fn commas_in_parameters_and_paths_survive_qemus_parser() {
+        let params = vec![
+            r#"run="online 32,34; lsmem""#.to_owned(),
+            "loglevel=7".to_owned(),
+        ];
+        let arguments = arguments(
+            &Machine {
+                params,
+                ..Machine::default()
+            },
+            &Wiring {
+                disk: "a,b".into(),
+                ..wiring()
+            },
+        );
+        assert!(arguments.contains(
+            &r#"name=opt/altmap/cmdline,string=run="online 32,,34; lsmem" loglevel=7"#.to_owned()
+        ));
+        assert!(arguments.contains(&"format=raw,if=virtio,readonly=on,file=a,,b".to_owned()));
+    }
+
+    #[test]
+    fn uefi_gets_its_own_variables() {
+        let ovmf = Some(Ovmf {
+            code: "CODE.fd".into(),
+            variables: "VARS.fd".into(),
+        });
+        let line = arguments(&Machine::default(), &Wiring { ovmf, ..wiring() }).join(" ");
+        assert_contains(
+            &line,
+            "if=pflash,format=raw,unit=0,readonly=on,file=CODE.fd",
+        );
+        assert_contains(&line, "if=pflash,format=raw,unit=1,file=VARS.fd");
+    }
+
+    #[test]
+    fn extra_arguments_come_last_and_the_debugger_is_waited_for() {
+        let extra = vec!["-d".to_owned(), "int".to_owned()];
+        let line = line(&Machine {
+            debugger: Debugger::WaitFor,
+            extra,
+            ..Machine::default()
+        });
+        assert!(line.ends_with("-s -S -d int"), "{line}");
+    }
+
+    #[test]
+    fn the_printed_line_can_be_typed() {
+        assert_eq!(quoted("format=raw,file=a.img"), "format=raw,file=a.img");
+        assert_eq!(quoted("run=\"a b\""), "'run=\"a b\"'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+
+    #[test]
+    fn the_guests_codes_are_told_from_qemus() {
+        let exit = |code: i32| Exit::of(ExitStatus::from_raw(code << 8));
+        assert_eq!(
+            [exit(0), exit(33), exit(65)],
+            [Exit::PoweredOff, Exit::Success, Exit::Failure]
+        );
+        assert!(matches!(exit(1), Exit::Broken(_)));
+        assert!(matches!(Exit::of(ExitStatus::from_raw(9)), Exit::Broken(_)));
+    }
+}

@@ -1,0 +1,472 @@
+//! The guest's serial console, as a program uses it: send a line, get its output.
+//!
+//! A thread reads all the time, so that the guest never waits for us and the log is complete. The text is taken apart
+//! in lines as a terminal would show them: what a redraw overwrote is gone, escape sequences too.
+
+use std::fmt;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+/// What the guest prints when it waits for a command.
+pub const PROMPT: &str = "altmap> ";
+
+/// The last line of a panic.
+const PANIC_END: &str = "panic: stopped";
+
+/// A connection to the serial port.
+#[derive(Debug)]
+pub struct Console {
+    socket: UnixStream,
+    heard: Arc<Heard>,
+    /// Where in the raw text the next line starts.
+    position: usize,
+    /// How much raw text there was at the last look.
+    seen: usize,
+    /// The line typed last is complete in the echo: what follows is its output. The prompt may be redrawn below a log
+    /// line at any time, but only a line that was entered ends with a newline.
+    entered: bool,
+    /// How long a command may take.
+    pub command_deadline: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    text: Mutex<Text>,
+    more: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Text {
+    raw: Vec<u8>,
+    /// The guest's end is closed: nothing follows.
+    closed: bool,
+}
+
+/// The guest refused a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestError {
+    pub errno: String,
+    pub sentence: String,
+}
+
+impl fmt::Display for GuestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.errno, self.sentence)
+    }
+}
+
+impl std::error::Error for GuestError {}
+
+impl Console {
+    /// Connects to the socket of a machine that was just started.
+    pub fn connect(path: &Path, deadline: Instant) -> Result<Self> {
+        loop {
+            match UnixStream::connect(path) {
+                Ok(socket) => return Self::over(socket),
+                Err(error) if Instant::now() >= deadline => {
+                    return Err(error)
+                        .with_context(|| format!("no serial port at {}", path.display()));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+
+    fn over(socket: UnixStream) -> Result<Self> {
+        let heard = Arc::new(Heard::default());
+        let ears = socket
+            .try_clone()
+            .context("cannot listen to the serial port")?;
+        let ours = Arc::clone(&heard);
+        std::thread::spawn(move || ours.listen(ears));
+        Ok(Self {
+            socket,
+            heard,
+            position: 0,
+            seen: 0,
+            entered: true,
+            command_deadline: Duration::from_secs(120),
+        })
+    }
+
+    /// Everything the guest ever said, readable.
+    pub fn log(&self) -> String {
+        let text = self.heard.lock();
+        String::from_utf8_lossy(&text.raw)
+            .lines()
+            .map(|line| shown(line) + "\n")
+            .collect()
+    }
+
+    /// Sends bytes as they are.
+    pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        self.socket
+            .write_all(bytes)
+            .context("the serial port is closed")
+    }
+
+    /// Waits until a line contains `text`, and returns that line.
+    pub fn expect(&mut self, text: &str, deadline: Instant) -> Result<String> {
+        self.line_until(deadline, |line| line.contains(text))
+            .with_context(|| format!("waiting for `{text}`"))
+    }
+
+    /// The next whole line; `None` when the machine has ended.
+    pub fn whole_line(&mut self, deadline: Instant) -> Result<Option<String>> {
+        loop {
+            match self.next_line() {
+                Line::Whole(line) => return Ok(Some(line)),
+                Line::Open(_) if self.closed() && self.heard.lock().raw.len() == self.seen => {
+                    return Ok(None);
+                }
+                Line::Open(_) => self.wait_for_more(deadline)?,
+            }
+        }
+    }
+
+    /// Waits for the prompt.
+    pub fn expect_prompt(&mut self, deadline: Instant) -> Result<()> {
+        self.line_until(deadline, |line| line == PROMPT)
+            .context("waiting for the prompt")
+            .map(drop)
+    }
+
+    /// Runs a command and returns what it printed, log lines left out. A refusal is a [`GuestError`] inside the error.
+    pub fn command(&mut self, line: &str) -> Result<String> {
+        self.command_within(line, self.command_deadline)
+    }
+
+    /// [`Self::command`] with a time limit of its own.
+    pub fn command_within(&mut self, line: &str, limit: Duration) -> Result<String> {
+        let output = self
+            .exchange(line, limit)
+            .with_context(|| format!("command `{line}`"))?;
+        let error = output.lines().find_map(|line| line.strip_prefix("error: "));
+        match error.and_then(|error| error.split_once(": ")) {
+            Some((errno, sentence)) => {
+                let error = GuestError {
+                    errno: errno.to_owned(),
+                    sentence: sentence.to_owned(),
+                };
+                Err(anyhow::Error::new(error).context(format!("command `{line}`")))
+            }
+            None => Ok(output),
+        }
+    }
+
+    /// Runs a command with `-J` and returns its object.
+    pub fn json(&mut self, line: &str) -> Result<Value> {
+        let output = self.command(&format!("{line} -J"))?;
+        serde_json::from_str(output.trim())
+            .with_context(|| format!("`{line} -J` printed no JSON: {output}"))
+    }
+
+    /// Types a line at the prompt, without waiting for what it does.
+    pub fn submit(&mut self, line: &str) -> Result<()> {
+        self.skip_to_end();
+        self.entered = false;
+        self.send(format!("{line}\r").as_bytes())
+    }
+
+    /// Whether the prompt is there, after the line that was typed last was entered; waits until `deadline` for it.
+    pub fn prompt_after_entry(&mut self, deadline: Instant) -> bool {
+        loop {
+            match self.next_line() {
+                Line::Whole(line) => self.entered |= line.starts_with(PROMPT.trim_end()),
+                Line::Open(line) if self.entered && line == PROMPT => return true,
+                Line::Open(_) if self.wait_for_more(deadline).is_err() => return false,
+                Line::Open(_) => {}
+            }
+        }
+    }
+
+    /// The bytes from `position` on, as the guest wrote them.
+    pub fn raw_from(&self, position: usize) -> Vec<u8> {
+        self.heard.lock().raw[position..].to_vec()
+    }
+
+    /// Nothing more will come.
+    pub fn closed(&self) -> bool {
+        self.heard.lock().closed
+    }
+
+    /// Gives the last bytes of a machine that ended time to arrive.
+    pub fn wait_closed(&self, limit: Duration) {
+        let waiting = |text: &mut Text| !text.closed;
+        drop(
+            self.heard
+                .more
+                .wait_timeout_while(self.heard.lock(), limit, waiting),
+        );
+    }
+
+    /// Sends a line at the prompt and collects the lines up to the next prompt.
+    fn exchange(&mut self, line: &str, limit: Duration) -> Result<String> {
+        let deadline = Instant::now() + limit;
+        self.submit(line)?;
+        let mut output = String::new();
+        loop {
+            match self.next_line() {
+                Line::Whole(line) if line.contains(PANIC_END) => bail!("the kernel panicked"),
+                Line::Whole(line) if !self.entered => {
+                    self.entered = line.starts_with(PROMPT.trim_end())
+                }
+                Line::Whole(line) if is_log(&line) => {}
+                Line::Whole(line) => output.push_str(&(line + "\n")),
+                Line::Open(line) if self.entered && line == PROMPT => return Ok(output),
+                Line::Open(_) => self.wait_for_more(deadline)?,
+            }
+        }
+    }
+
+    /// What came before a command is sent is not its output. The prompt itself stays: the echo completes its line.
+    fn skip_to_end(&mut self) {
+        let text = self.heard.lock();
+        self.position = text
+            .raw
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |newline| newline + 1);
+    }
+
+    fn line_until(&mut self, deadline: Instant, wanted: impl Fn(&str) -> bool) -> Result<String> {
+        loop {
+            match self.next_line() {
+                Line::Whole(line) | Line::Open(line) if wanted(&line) => return Ok(line),
+                Line::Whole(line) if line.contains(PANIC_END) => bail!("the kernel panicked"),
+                Line::Whole(_) => {}
+                Line::Open(_) => self.wait_for_more(deadline)?,
+            }
+        }
+    }
+
+    /// The line at our position: consumed when it is whole.
+    fn next_line(&mut self) -> Line {
+        let text = self.heard.lock();
+        self.seen = text.raw.len();
+        let rest = &text.raw[self.position..];
+        let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
+            return Line::Open(shown(&String::from_utf8_lossy(rest)));
+        };
+        let line = shown(&String::from_utf8_lossy(&rest[..end]));
+        self.position += end + 1;
+        Line::Whole(line)
+    }
+
+    fn wait_for_more(&self, deadline: Instant) -> Result<()> {
+        let text = self.heard.lock();
+        let known = self.seen;
+        if text.closed && text.raw.len() == known {
+            bail!("the machine is gone");
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let waiting = |text: &mut Text| text.raw.len() == known && !text.closed;
+        let (_text, timeout) = self
+            .heard
+            .more
+            .wait_timeout_while(text, left, waiting)
+            .unwrap_or_else(PoisonError::into_inner);
+        if timeout.timed_out() {
+            bail!("out of time");
+        }
+        Ok(())
+    }
+}
+
+enum Line {
+    /// Ended by a newline.
+    Whole(String),
+    /// Still being written.
+    Open(String),
+}
+
+impl Heard {
+    fn lock(&self) -> MutexGuard<'_, Text> {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listen(&self, mut socket: UnixStream) {
+        let mut chunk = [0; 16 << 10];
+        loop {
+            let read = socket.read(&mut chunk);
+            let mut text = self.lock();
+            match read {
+                Ok(0) => text.closed = true,
+                Ok(n) => text.raw.extend_from_slice(&chunk[..n]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => text.closed = true,
+            }
+            self.more.notify_all();
+            if text.closed {
+                return;
+            }
+        }
+    }
+}
+
+/// A kernel log line: `[seconds.microseconds] area: message`.
+fn is_log(line: &str) -> bool {
+    let stamp = line
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once("] "))
+        .map(|(stamp, _)| stamp.trim());
+    stamp.is_some_and(|stamp| {
+        !stamp.is_empty() && stamp.chars().all(|c| c.is_ascii_digit() || c == '.')
+    })
+}
+
+/// What a terminal shows of a line in the end: the part after the last return to its start, without escape sequences.
+fn shown(raw: &str) -> String {
+    let line = raw.trim_end_matches(['\r', '\n']);
+    let last = line.rsplit('\r').next().unwrap_or_default();
+    let mut text = String::new();
+    let mut chars = last.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\x1b' => skip_escape(&mut chars, &mut text),
+            '\x08' => drop(text.pop()),
+            '\x07' => {}
+            c => text.push(c),
+        }
+    }
+    text
+}
+
+/// Skips `ESC [ … letter`; clearing the line or the screen forgets what was on it.
+fn skip_escape(chars: &mut std::str::Chars<'_>, text: &mut String) {
+    if chars.next() != Some('[') {
+        return;
+    }
+    let mut parameters = String::new();
+    for c in chars.by_ref() {
+        match c {
+            '0'..='9' | ';' | '?' => parameters.push(c),
+            'J' | 'K' if parameters == "2" => return text.clear(),
+            _ => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn console() -> (Console, UnixStream) {
+        let (socket, guest) = UnixStream::pair().expect("a socket pair");
+        (Console::over(socket).expect("listening"), guest)
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(5)
+    }
+
+    /// A guest that prints `before`, reads a line and prints `after`.
+    fn guest(mut socket: UnixStream, before: &'static str, after: &'static str) {
+        socket.write_all(before.as_bytes()).expect("written");
+        std::thread::spawn(move || {
+            let mut byte = [0];
+            while byte != *b"\r" {
+                socket.read_exact(&mut byte).expect("a line");
+            }
+            socket.write_all(after.as_bytes()).expect("written");
+            // Stays open until the test is over.
+            socket.read_exact(&mut byte).ok();
+        });
+    }
+
+    #[test]
+    fn a_command_returns_its_output_without_echo_prompt_and_log() {
+        let (mut console, socket) = console();
+        let after = "lsmem\r\nRANGE SIZE\r\n[    1.250000] dimm: slot 0\r\n0-1 256M\r\naltmap> ";
+        guest(socket, "altmap 0.1.0\r\naltmap> ", after);
+        console.expect_prompt(soon()).expect("a prompt");
+        assert_eq!(
+            console.command("lsmem").expect("answered"),
+            "RANGE SIZE\n0-1 256M\n"
+        );
+    }
+
+    #[test]
+    fn a_log_line_above_the_prompt_does_not_end_a_command() {
+        let (mut console, socket) = console();
+        let after = "\r\x1b[K[1.0] dimm: slot 0\r\naltmap> vers\r\x1b[K[1.1] dimm: slot 1\r\naltmap> version\r\n0.1\r\naltmap> ";
+        guest(socket, "altmap> ", after);
+        console.expect_prompt(soon()).expect("a prompt");
+        assert_eq!(console.command("version").expect("answered"), "0.1\n");
+    }
+
+    #[test]
+    fn a_refusal_names_errno_and_sentence() {
+        let (mut console, socket) = console();
+        guest(
+            socket,
+            "altmap> ",
+            "online 99\r\nerror: ENOENT: no block 99: none of 0-15\r\naltmap> ",
+        );
+        console.expect_prompt(soon()).expect("a prompt");
+        let error = console.command("online 99").expect_err("refused");
+        let error = error
+            .downcast_ref::<GuestError>()
+            .expect("the guest's words");
+        assert_eq!(
+            (error.errno.as_str(), error.sentence.as_str()),
+            ("ENOENT", "no block 99: none of 0-15")
+        );
+    }
+
+    #[test]
+    fn json_is_parsed() {
+        let (mut console, socket) = console();
+        guest(
+            socket,
+            "altmap> ",
+            "meminfo -J\r\n{\"total\": 4096}\r\naltmap> ",
+        );
+        console.expect_prompt(soon()).expect("a prompt");
+        assert_eq!(console.json("meminfo").expect("answered")["total"], 4096);
+    }
+
+    #[test]
+    fn a_panic_and_a_closed_port_end_the_waiting() {
+        let (mut console, mut socket) = console();
+        socket.write_all(b"panic: stopped\r\n").expect("written");
+        let error = console.expect_prompt(soon()).expect_err("panicked");
+        assert!(format!("{error:#}").contains("panicked"), "{error:#}");
+        drop(socket);
+        let error = console.expect_prompt(soon()).expect_err("closed");
+        assert!(format!("{error:#}").contains("gone"), "{error:#}");
+    }
+
+    #[test]
+    fn silence_ends_at_the_deadline() {
+        let (mut console, _socket) = console();
+        let error = console
+            .expect("never", Instant::now() + Duration::from_millis(50))
+            .expect_err("silence");
+        assert!(format!("{error:#}").contains("out of time"), "{error:#}");
+    }
+
+    #[test]
+    fn a_line_is_what_a_terminal_shows() {
+        for (raw, text) in [
+            ("altmap> \r\x1b[K[1.0] x: y\r", "[1.0] x: y"),
+            ("\x1b[2J\x1b[01;01Hhello", "hello"),
+            ("abc\x08d", "abd"),
+            ("old\x1b[2Knew", "new"),
+        ] {
+            assert_eq!(shown(raw), text, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn only_stamped_lines_are_log() {
+        assert!(is_log("[    0.001234] acpi: x") && is_log("[12.5] a: b"));
+        assert!(!is_log("[abc] x") && !is_log("[] x") && !is_log("[1, 2]") && !is_log("{}"));
+    }
+}

@@ -1,0 +1,399 @@
+//! `./x test`: every check, from the format of the code to machines that get memory plugged.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::accelerator::Accelerator;
+use crate::build::{self, TARGET};
+use crate::image;
+use crate::qemu::{self, Dimm, Exit, Machine, Serial};
+use crate::serial::Console;
+use crate::size::{gib, mib};
+
+/// The whole in-kernel run, under TCG on a slow day.
+const SELFTEST_LIMIT: Duration = Duration::from_secs(600);
+
+/// Runs everything, or only the tests whose names contain `filter`, and prints the runners' totals.
+pub fn run(filter: Option<&str>) -> Result<()> {
+    let mut suite = Suite {
+        filter: filter.map(str::to_owned),
+        results: Vec::new(),
+    };
+    if filter.is_none() {
+        suite.checks();
+    }
+    suite.host_tests();
+    suite.in_kernel_tests();
+    suite.qemu_tests();
+    suite.totals()
+}
+
+struct Suite {
+    filter: Option<String>,
+    results: Vec<Outcome>,
+}
+
+/// How one runner ended.
+struct Outcome {
+    runner: String,
+    good: bool,
+    passed: u64,
+    /// The runner's own closing lines.
+    closing: Vec<String>,
+    took: Duration,
+}
+
+impl Suite {
+    fn checks(&mut self) {
+        // The host tool and its tests are built in release only: see the profiles in Cargo.toml.
+        let lints: [(&str, &[&str]); 7] = [
+            ("format", &["fmt", "--all", "--check"]),
+            (
+                "clippy mm",
+                &[
+                    "clippy",
+                    "-p",
+                    "mm",
+                    "--all-targets",
+                    "--locked",
+                    "--",
+                    "-D",
+                    "warnings",
+                ],
+            ),
+            (
+                "clippy kernel",
+                &[
+                    "clippy",
+                    "-p",
+                    "kernel",
+                    "--release",
+                    "--target",
+                    TARGET,
+                    "--",
+                    "-D",
+                    "warnings",
+                ],
+            ),
+            (
+                "clippy kernel tests",
+                &["clippy", "-p", "kernel", "--tests", "--", "-D", "warnings"],
+            ),
+            (
+                "clippy host",
+                &[
+                    "clippy",
+                    "-p",
+                    "boot",
+                    "-p",
+                    "system-tests",
+                    "--release",
+                    "--all-targets",
+                    "--",
+                    "-D",
+                    "warnings",
+                ],
+            ),
+            (
+                "documentation kernel",
+                &[
+                    "doc",
+                    "-p",
+                    "kernel",
+                    "--release",
+                    "--target",
+                    TARGET,
+                    "--no-deps",
+                    "--document-private-items",
+                ],
+            ),
+            (
+                "documentation host",
+                &[
+                    "doc",
+                    "-p",
+                    "mm",
+                    "-p",
+                    "boot",
+                    "-p",
+                    "system-tests",
+                    "--release",
+                    "--no-deps",
+                ],
+            ),
+        ];
+        for (name, arguments) in lints {
+            self.cargo(name, arguments);
+        }
+    }
+
+    fn host_tests(&mut self) {
+        let filter = self.filter.clone();
+        let with_filter = |arguments: &[&str]| -> Vec<String> {
+            arguments
+                .iter()
+                .copied()
+                .chain(filter.as_deref())
+                .map(str::to_owned)
+                .collect()
+        };
+        for (name, arguments) in [
+            ("host tests mm", with_filter(&["test", "-p", "mm"])),
+            ("host tests kernel", with_filter(&["test", "-p", "kernel"])),
+            (
+                "host tests boot",
+                with_filter(&["test", "-p", "boot", "--release"]),
+            ),
+        ] {
+            let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+            self.cargo(name, &arguments);
+        }
+    }
+
+    fn qemu_tests(&mut self) {
+        let mut arguments = vec!["test", "-p", "system-tests", "--release", "--test", "qemu"];
+        let filter = self.filter.clone();
+        if let Some(filter) = &filter {
+            arguments.extend(["--", filter]);
+        }
+        self.cargo("QEMU tests", &arguments);
+    }
+
+    /// Runs cargo, passing its output on, and remembers the totals that test runners print.
+    fn cargo(&mut self, runner: &str, arguments: &[&str]) {
+        let mut command = build::cargo();
+        command.args(arguments).env("RUSTDOCFLAGS", "-D warnings");
+        self.record(runner, |closing| {
+            println!("\n== {runner}: cargo {}", arguments.join(" "));
+            passed_on(&mut command, |line| {
+                if line.starts_with("test result: ") {
+                    closing.push(line.to_owned());
+                }
+            })
+        });
+    }
+
+    fn in_kernel_tests(&mut self) {
+        let filter = self.filter.clone();
+        self.record("in-kernel tests", |closing| {
+            println!("\n== in-kernel tests: the kernel with `selftest`");
+            let mut counted = Counted::default();
+            let exit = selftest(filter.as_deref(), |line| {
+                println!("{line}");
+                counted.line(line);
+            })?;
+            closing.push(counted.to_string());
+            if counted.failed > 0 {
+                bail!("{} failed", counted.failed);
+            }
+            exit.check()
+        });
+    }
+
+    fn record(&mut self, runner: &str, action: impl FnOnce(&mut Vec<String>) -> Result<()>) {
+        let start = Instant::now();
+        let mut closing = Vec::new();
+        let result = action(&mut closing);
+        if let Err(error) = &result {
+            println!("{runner}: {error:#}");
+        }
+        let passed = closing
+            .iter()
+            .filter_map(|line| number_before(line, " passed"))
+            .sum();
+        let outcome = Outcome {
+            runner: runner.to_owned(),
+            good: result.is_ok(),
+            passed,
+            closing,
+            took: start.elapsed(),
+        };
+        self.results.push(outcome);
+    }
+
+    fn totals(self) -> Result<()> {
+        println!("\n== totals");
+        for Outcome {
+            runner,
+            good,
+            closing,
+            took,
+            ..
+        } in &self.results
+        {
+            println!(
+                "{} {runner} ({} s)",
+                if *good { "ok    " } else { "FAILED" },
+                took.as_secs()
+            );
+            for line in closing.iter().filter(|line| !is_empty_run(line)) {
+                println!("         {line}");
+            }
+        }
+        std::io::stdout().flush().ok();
+        let failed: Vec<_> = self
+            .results
+            .iter()
+            .filter(|outcome| !outcome.good)
+            .map(|o| o.runner.as_str())
+            .collect();
+        if !failed.is_empty() {
+            bail!("failed: {}", failed.join(", "));
+        }
+        let passed: u64 = self.results.iter().map(|outcome| outcome.passed).sum();
+        match self.filter {
+            Some(filter) if passed == 0 => bail!("no test's name contains `{filter}`"),
+            _ => {
+                println!("all passed: {passed} tests");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A target without tests of its own says so too.
+fn is_empty_run(line: &str) -> bool {
+    line.contains(" 0 passed; 0 failed")
+}
+
+fn number_before(line: &str, word: &str) -> Option<u64> {
+    line[..line.find(word)?].rsplit(' ').next()?.parse().ok()
+}
+
+/// Shows a command's output while `each` sees every line of it.
+fn passed_on(command: &mut Command, mut each: impl FnMut(&str)) -> Result<()> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("it does not start")?;
+    let output = child.stdout.take().expect("piped above");
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line.context("its output broke off")?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        each(&line);
+    }
+    let status = child.wait().context("cannot wait for it")?;
+    if !status.success() {
+        bail!("{status}");
+    }
+    Ok(())
+}
+
+/// Boots the kernel with `selftest` on a machine with two nodes and a module, and shows `each` line to its end.
+fn selftest(filter: Option<&str>, mut each: impl FnMut(&str)) -> Result<Exit> {
+    let images = image::up_to_date()?;
+    let directory = tempfile::tempdir().context("cannot make a directory for the sockets")?;
+    let (serial, qmp) = (
+        directory.path().join("serial"),
+        directory.path().join("qmp"),
+    );
+    let parameter = filter.map_or_else(
+        || "selftest".to_owned(),
+        |filter| format!("selftest={filter}"),
+    );
+    let dimm = Dimm {
+        size: mib(256),
+        id: None,
+        node: Some(1),
+        address: None,
+    };
+    let machine = Machine {
+        memory: gib(1),
+        nodes: 2,
+        dimms: vec![dimm],
+        params: vec![parameter],
+        ..Machine::default()
+    };
+    let mut qemu = qemu::start(
+        &machine,
+        &images,
+        Accelerator::best(),
+        Serial::Socket(serial.clone()),
+        qmp,
+    )?;
+    let deadline = Instant::now() + SELFTEST_LIMIT;
+    let mut console = Console::connect(&serial, deadline)?;
+    while let Some(line) = console.whole_line(deadline)? {
+        each(&line);
+    }
+    qemu.wait(Duration::from_secs(10))
+        .context("the machine did not end")
+}
+
+/// In-kernel tests as their lines tell: `test NAME ... ok`.
+#[derive(Default)]
+struct Counted {
+    passed: u64,
+    failed: u64,
+}
+
+impl Counted {
+    fn line(&mut self, line: &str) {
+        let Some((_, verdict)) = line
+            .strip_prefix("test ")
+            .and_then(|rest| rest.split_once(" ... "))
+        else {
+            return;
+        };
+        match verdict.split([' ', ':']).next() {
+            Some("ok") => self.passed += 1,
+            Some("FAILED") => self.failed += 1,
+            _ => {}
+        }
+    }
+}
+
+impl std::fmt::Display for Counted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let verdict = if self.failed == 0 { "ok" } else { "FAILED" };
+        write!(
+            f,
+            "test result: {verdict}. {} passed; {} failed",
+            self.passed, self.failed
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_are_read_from_the_runners_closing_line() {
+        let line = "test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.00s";
+        assert_eq!(number_before(line, " passed"), Some(12));
+        assert_eq!(number_before("nothing", " passed"), None);
+    }
+
+    #[test]
+    fn in_kernel_tests_are_counted_once_each() {
+        let mut counted = Counted::default();
+        for line in [
+            "test heap::grows ... ",
+            "test heap::grows ... ok",
+            "test a ... FAILED: reason",
+            "other ... ok",
+        ] {
+            counted.line(line);
+        }
+        assert_eq!(
+            counted.to_string(),
+            "test result: FAILED. 1 passed; 1 failed"
+        );
+    }
+
+    #[test]
+    fn a_command_that_fails_is_an_error_and_its_output_was_seen() {
+        let mut seen = Vec::new();
+        let mut command = Command::new("sh");
+        let result = passed_on(command.args(["-c", "echo one; exit 3"]), |line| {
+            seen.push(line.to_owned())
+        });
+        assert!(result.is_err());
+        assert_eq!(seen, ["one"]);
+    }
+}
