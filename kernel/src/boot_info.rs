@@ -74,16 +74,15 @@ static FACTS: Once<BootFacts> = Once::new();
 /// Copies what the bootloader said out of its memory.
 pub(crate) fn collect(boot: &'static mut BootInfo) -> &'static BootFacts {
     FACTS.call_once(|| {
-        let (memory, regions_dropped) =
-            merge(boot.memory_regions.iter().map(|region| MemoryRegion {
-                start: region.start,
-                end: region.end,
-                kind: match region.kind {
-                    MemoryRegionKind::Usable => RegionKind::Usable,
-                    MemoryRegionKind::Bootloader => RegionKind::Bootloader,
-                    _ => RegionKind::Firmware,
-                },
-            }));
+        let (memory, regions_dropped) = merge(boot.memory_regions.iter().map(|region| MemoryRegion {
+            start: region.start,
+            end: region.end,
+            kind: match region.kind {
+                MemoryRegionKind::Usable => RegionKind::Usable,
+                MemoryRegionKind::Bootloader => RegionKind::Bootloader,
+                _ => RegionKind::Firmware,
+            },
+        }));
         BootFacts {
             memory,
             regions_dropped,
@@ -109,21 +108,14 @@ pub(crate) fn facts() -> Option<&'static BootFacts> {
 fn ramdisk(boot: &BootInfo) -> Option<&'static [u8]> {
     let start = boot.ramdisk_addr.into_option()?;
     let length = usize::try_from(boot.ramdisk_len).ok()?;
-    #[expect(
-        unsafe_code,
-        reason = "the bootloader passes the ramdisk as two integers"
-    )]
+    #[expect(unsafe_code, reason = "the bootloader passes the ramdisk as two integers")]
     // SAFETY: The bootloader mapped `length` bytes of ramdisk at `start`; nobody writes to them, and the kernel's own
     // page tables keep the bootloader's dynamic range.
-    Some(unsafe {
-        core::slice::from_raw_parts(core::ptr::with_exposed_provenance(start as usize), length)
-    })
+    Some(unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance(start as usize), length) })
 }
 
 /// Joins neighbours of one kind; what does not fit is counted, and the kernel does without it.
-fn merge(
-    regions: impl Iterator<Item = MemoryRegion>,
-) -> (heapless::Vec<MemoryRegion, REGIONS_MAX>, usize) {
+fn merge(regions: impl Iterator<Item = MemoryRegion>) -> (heapless::Vec<MemoryRegion, REGIONS_MAX>, usize) {
     let mut merged: heapless::Vec<MemoryRegion, REGIONS_MAX> = heapless::Vec::new();
     let mut dropped = 0;
     for region in regions.filter(|region| region.start < region.end) {
@@ -143,11 +135,7 @@ mod tests {
     use super::*;
 
     fn usable(start: u64, end: u64) -> MemoryRegion {
-        MemoryRegion {
-            start,
-            end,
-            kind: RegionKind::Usable,
-        }
+        MemoryRegion { start, end, kind: RegionKind::Usable }
     }
 
     #[test]
@@ -171,9 +159,6 @@ mod tests {
 
     #[test]
     fn the_bootloader_can_read_our_configuration() {
-        assert_eq!(
-            BootloaderConfig::deserialize(&CONFIG.serialize()),
-            Ok(CONFIG)
-        );
+        assert_eq!(BootloaderConfig::deserialize(&CONFIG.serialize()), Ok(CONFIG));
     }
 }

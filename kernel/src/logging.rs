@@ -78,12 +78,7 @@ impl Log for KernelLog {
         let (seconds, fraction) = (microseconds / 1_000_000, microseconds % 1_000_000);
         let mut line = Cut { line: Line::new() };
         // Writing into `Cut` cannot fail; a `Display` that fails leaves a shorter line.
-        let _ = write!(
-            line,
-            "[{seconds}.{fraction:06}] {}: {}",
-            record.target(),
-            record.args()
-        );
+        let _ = write!(line, "[{seconds}.{fraction:06}] {}: {}", record.target(), record.args());
         RING.lock().push(&line.line);
         console::show_log();
     }
@@ -124,13 +119,7 @@ const LENGTH_BYTES: usize = 2;
 
 impl<const N: usize> LineRing<N> {
     const fn new() -> Self {
-        Self {
-            bytes: [0; N],
-            start: 0,
-            used: 0,
-            first_number: 0,
-            next_number: 0,
-        }
+        Self { bytes: [0; N], start: 0, used: 0, first_number: 0, next_number: 0 }
     }
 
     fn next_number(&self) -> u64 {
@@ -146,9 +135,7 @@ impl<const N: usize> LineRing<N> {
             self.first_number += 1;
         }
         let mut end = (self.start + self.used) % N;
-        let prefix = u16::try_from(length)
-            .expect("LINE_MAX fits 16 bits")
-            .to_le_bytes();
+        let prefix = u16::try_from(length).expect("LINE_MAX fits 16 bits").to_le_bytes();
         for byte in prefix.into_iter().chain(line.bytes()) {
             self.bytes[end] = byte;
             end = (end + 1) % N;
@@ -176,10 +163,7 @@ impl<const N: usize> LineRing<N> {
     }
 
     fn length_at(&self, position: usize) -> usize {
-        usize::from(u16::from_le_bytes([
-            self.bytes[position],
-            self.bytes[(position + 1) % N],
-        ]))
+        usize::from(u16::from_le_bytes([self.bytes[position], self.bytes[(position + 1) % N]]))
     }
 }
 

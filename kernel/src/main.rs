@@ -3,11 +3,7 @@
 //! This file is the boot order. Every line below starts one part of the machine; what each part does is told at the
 //! top of its own module.
 #![cfg_attr(not(test), no_std, no_main)]
-#![expect(
-    dead_code,
-    unused_imports,
-    reason = "the parts of the machine arrive one after another"
-)]
+#![expect(dead_code, unused_imports, reason = "the parts of the machine arrive one after another")]
 
 extern crate alloc;
 
@@ -35,7 +31,15 @@ fn kernel_main(boot: &'static mut bootloader_api::BootInfo) -> ! {
     let facts = boot_info::collect(boot);
     symbols::init(facts);
     memory::early(facts);
+    let madt = arch::MadtInfo {
+        local_apic_address: 0xfee0_0000,
+        io_apics: alloc::vec![arch::IoApicInfo { id: 0, address: 0xfec0_0000, gsi_base: 0 }],
+        ..arch::MadtInfo::default()
+    };
+    arch::interrupts::init(&madt);
+    time::init([time::ClockSource::Hpet(0xfed0_0000)]);
     task::init();
+    console::start();
     log::info!(target: "boot", "altmap {}", env!("CARGO_PKG_VERSION"));
     task::spawn("selftest", || selftest::run(""));
     task::start()

@@ -6,10 +6,10 @@
 use crate::drivers::console;
 use crate::println;
 use crate::{arch, symbols};
+use core::fmt::Display;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// What `isa-debug-exit` is told after a panic.
-#[cfg(not(test))]
 const EXIT_FAILED: u8 = 0x20;
 
 static IN_PROGRESS: AtomicBool = AtomicBool::new(false);
@@ -19,41 +19,39 @@ pub(crate) fn in_progress() -> bool {
     IN_PROGRESS.load(Relaxed)
 }
 
-/// Switches to output without locks; says whether a panic was already under way.
-fn begin() -> bool {
+/// Says why the kernel cannot go on and where it was, and stops it.
+pub(crate) fn stop(reason: &dyn Display, place: usize, callers: arch::Frames) -> ! {
+    arch::push_off();
     if IN_PROGRESS.swap(true, Relaxed) {
-        return true;
+        // The panic itself went wrong; say so and no more.
+        println!("panic while panicking: {reason}");
+    } else {
+        console::flush_for_panic();
+        println!("{reason}");
+        println!("backtrace:");
+        print_frame(place, 0);
+        for address in callers {
+            // A return address may lie just behind its function, when the call never returns.
+            print_frame(address, 1);
+        }
     }
-    console::flush_for_panic();
-    false
+    println!("panic: stopped");
+    arch::debug_exit(EXIT_FAILED);
+    arch::halt_forever()
 }
 
-/// Prints return addresses with the names of their functions.
-fn print_backtrace(frames: arch::Frames) {
-    println!("backtrace:");
-    for address in frames {
-        // A return address may lie just behind its function, when that never returns.
-        match symbols::lookup(address as u64 - 1) {
-            Some(symbol) => println!(
-                "  {address:#018x} {} +{:#x}",
-                symbol.name,
-                symbol.offset + 1
-            ),
-            None => println!("  {address:#018x}"),
+/// Prints an address and the function that holds the byte `back` before it.
+fn print_frame(address: usize, back: usize) {
+    match symbols::lookup((address - back) as u64) {
+        Some(symbol) => {
+            println!("  {address:#018x} {}+{:#x}", symbol.name, symbol.offset + back as u64);
         }
+        None => println!("  {address:#018x}"),
     }
 }
 
 #[cfg(not(test))]
 #[panic_handler]
-fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    arch::push_off();
-    let again = begin();
-    println!("{info}");
-    if !again {
-        print_backtrace(arch::current_frames());
-    }
-    println!("panic: stopped");
-    arch::debug_exit(EXIT_FAILED);
-    arch::halt_forever()
+fn on_panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    stop(info, on_panic as *const () as usize, arch::current_frames())
 }

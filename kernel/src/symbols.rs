@@ -70,25 +70,14 @@ struct Entry {
 
 impl<'a> SymbolTable<'a> {
     fn parse(bytes: &'a [u8]) -> Result<Self, TableError> {
-        let (header, rest) = bytes
-            .split_at_checked(HEADER_BYTES)
-            .ok_or(TableError::Truncated)?;
+        let (header, rest) = bytes.split_at_checked(HEADER_BYTES).ok_or(TableError::Truncated)?;
         if header[..MAGIC.len()] != MAGIC {
             return Err(TableError::Magic);
         }
-        let entry_bytes = (word(header, 8) as usize)
-            .checked_mul(ENTRY_BYTES)
-            .ok_or(TableError::Truncated)?;
-        let (entries, rest) = rest
-            .split_at_checked(entry_bytes)
-            .ok_or(TableError::Truncated)?;
-        let strings = rest
-            .get(..word(header, 12) as usize)
-            .ok_or(TableError::Truncated)?;
-        let table = Self {
-            entries: entries.as_chunks().0,
-            strings,
-        };
+        let entry_bytes = (word(header, 8) as usize).checked_mul(ENTRY_BYTES).ok_or(TableError::Truncated)?;
+        let (entries, rest) = rest.split_at_checked(entry_bytes).ok_or(TableError::Truncated)?;
+        let strings = rest.get(..word(header, 12) as usize).ok_or(TableError::Truncated)?;
+        let table = Self { entries: entries.as_chunks().0, strings };
         table.check()?;
         Ok(table)
     }
@@ -108,17 +97,10 @@ impl<'a> SymbolTable<'a> {
 
     fn lookup(&self, address: u64) -> Option<Symbol<'a>> {
         let wanted = u32::try_from(address.checked_sub(IMAGE_BASE)?).ok()?;
-        let after = self
-            .entries
-            .partition_point(|bytes| Entry::read(bytes).start <= wanted);
+        let after = self.entries.partition_point(|bytes| Entry::read(bytes).start <= wanted);
         let entry = Entry::read(self.entries.get(after.checked_sub(1)?)?);
         let offset = wanted - entry.start;
-        (offset < entry.bytes).then(|| {
-            Some(Symbol {
-                name: self.name(&entry)?,
-                offset: offset.into(),
-            })
-        })?
+        (offset < entry.bytes).then(|| Some(Symbol { name: self.name(&entry)?, offset: offset.into() }))?
     }
 
     fn name(&self, entry: &Entry) -> Option<&'a str> {
@@ -130,22 +112,13 @@ impl<'a> SymbolTable<'a> {
 
 impl Entry {
     fn read(bytes: &[u8; ENTRY_BYTES]) -> Self {
-        Self {
-            start: word(bytes, 0),
-            bytes: word(bytes, 4),
-            name: word(bytes, 8),
-        }
+        Self { start: word(bytes, 0), bytes: word(bytes, 4), name: word(bytes, 8) }
     }
 }
 
 /// The 32-bit word at an offset that lies inside.
 fn word(bytes: &[u8], offset: usize) -> u32 {
-    u32::from_le_bytes([
-        bytes[offset],
-        bytes[offset + 1],
-        bytes[offset + 2],
-        bytes[offset + 3],
-    ])
+    u32::from_le_bytes([bytes[offset], bytes[offset + 1], bytes[offset + 2], bytes[offset + 3]])
 }
 
 #[cfg(test)]
@@ -170,33 +143,15 @@ mod tests {
     fn an_address_inside_a_function_has_its_name() {
         let bytes = table(&[(0x10, 8, 0), (0x20, 8, 2)], b"a\0bc\0");
         let table = SymbolTable::parse(&bytes).expect("well formed");
-        assert_eq!(
-            table.lookup(IMAGE_BASE + 0x22),
-            Some(Symbol {
-                name: "bc",
-                offset: 2
-            })
-        );
-        assert_eq!(
-            table.lookup(IMAGE_BASE + 0x10),
-            Some(Symbol {
-                name: "a",
-                offset: 0
-            })
-        );
+        assert_eq!(table.lookup(IMAGE_BASE + 0x22), Some(Symbol { name: "bc", offset: 2 }));
+        assert_eq!(table.lookup(IMAGE_BASE + 0x10), Some(Symbol { name: "a", offset: 0 }));
     }
 
     #[test]
     fn an_address_between_functions_has_none() {
         let bytes = table(&[(0x10, 8, 0), (0x20, 8, 2)], b"a\0bc\0");
         let table = SymbolTable::parse(&bytes).expect("well formed");
-        for address in [
-            0,
-            IMAGE_BASE,
-            IMAGE_BASE + 0x18,
-            IMAGE_BASE + 0x28,
-            u64::MAX,
-        ] {
+        for address in [0, IMAGE_BASE, IMAGE_BASE + 0x18, IMAGE_BASE + 0x28, u64::MAX] {
             assert_eq!(table.lookup(address), None);
         }
     }
@@ -227,9 +182,6 @@ mod tests {
     fn an_absurd_count_is_refused() {
         let mut bytes = MAGIC.to_vec();
         bytes.extend([0xff; 8]);
-        assert_eq!(
-            SymbolTable::parse(&bytes).err(),
-            Some(TableError::Truncated)
-        );
+        assert_eq!(SymbolTable::parse(&bytes).err(), Some(TableError::Truncated));
     }
 }

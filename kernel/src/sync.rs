@@ -22,19 +22,11 @@ pub(crate) struct RawIrqSpin {
     spin: spin::Mutex<()>,
 }
 
-#[expect(
-    unsafe_code,
-    reason = "lock_api's trait promises mutual exclusion, which an implementation vouches for"
-)]
+#[expect(unsafe_code, reason = "lock_api's trait promises mutual exclusion, which an implementation vouches for")]
 // SAFETY: Mutual exclusion is that of the inner mutex.
 unsafe impl RawMutex for RawIrqSpin {
-    #[expect(
-        clippy::declare_interior_mutable_const,
-        reason = "lock_api asks for a constant"
-    )]
-    const INIT: Self = Self {
-        spin: spin::Mutex::new(()),
-    };
+    #[expect(clippy::declare_interior_mutable_const, reason = "lock_api asks for a constant")]
+    const INIT: Self = Self { spin: spin::Mutex::new(()) };
     type GuardMarker = GuardNoSend;
 
     fn lock(&self) {
@@ -69,20 +61,11 @@ pub(crate) struct RawSleep {
     waiters: WaitQueue,
 }
 
-#[expect(
-    unsafe_code,
-    reason = "lock_api's trait promises mutual exclusion, which an implementation vouches for"
-)]
+#[expect(unsafe_code, reason = "lock_api's trait promises mutual exclusion, which an implementation vouches for")]
 // SAFETY: Only one caller at a time turns `held` from false to true, and only the holder turns it back.
 unsafe impl RawMutex for RawSleep {
-    #[expect(
-        clippy::declare_interior_mutable_const,
-        reason = "lock_api asks for a constant"
-    )]
-    const INIT: Self = Self {
-        held: AtomicBool::new(false),
-        waiters: WaitQueue::new(),
-    };
+    #[expect(clippy::declare_interior_mutable_const, reason = "lock_api asks for a constant")]
+    const INIT: Self = Self { held: AtomicBool::new(false), waiters: WaitQueue::new() };
     type GuardMarker = GuardNoSend;
 
     fn lock(&self) {
@@ -90,9 +73,7 @@ unsafe impl RawMutex for RawSleep {
     }
 
     fn try_lock(&self) -> bool {
-        self.held
-            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
+        self.held.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     unsafe fn unlock(&self) {

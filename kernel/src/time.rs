@@ -4,13 +4,19 @@
 //! jumps back.
 #![deny(unsafe_code)]
 
-use crate::arch;
-use crate::task::{Cancelled, WaitQueue};
+use crate::arch::ports::PortRange;
+use crate::arch::timer::{self, Rates};
+use crate::arch::{self, Hpet};
+use crate::task::{self, Cancelled, WaitQueue};
+use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use core::time::Duration;
 
 /// Taken before calibration.
 const FASTEST_TICKS_PER_SECOND: u64 = 8_000_000_000;
+
+/// ACPI 6.5 §4.8.3.3.
+const PM_TIMER_HZ: u64 = 3_579_545;
 
 const NS_PER_SECOND: u64 = 1_000_000_000;
 
@@ -33,9 +39,67 @@ pub(crate) fn now_ns() -> u64 {
     ticks_to_ns(arch::ticks().saturating_sub(ENTRY_TICKS.load(Relaxed)))
 }
 
-/// Tells the clock how fast the counter really is.
-pub(crate) fn calibrated(ticks_per_second: u64) {
-    NS_PER_TICK.store(scale(ticks_per_second), Relaxed);
+/// A clock whose rate is known, to measure ours with.
+#[derive(Debug)]
+pub(crate) enum ClockSource {
+    /// Physical address of the HPET's registers.
+    Hpet(u64),
+    /// The ACPI PM timer's port.
+    PmTimer(PortRange, PmTimerWidth),
+}
+
+/// How far the PM timer counts (the FADT's TMR_VAL_EXT flag).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PmTimerWidth {
+    Bits24,
+    Bits32,
+}
+
+/// Measures the counter and starts the tick; interrupts are set up. The first source that works is taken.
+pub(crate) fn init(sources: impl IntoIterator<Item = ClockSource>) {
+    let measured = sources.into_iter().find_map(|source| Some((source.measure()?, source)));
+    let (rates, source) = measured.expect("a PC has an HPET or a PM timer");
+    NS_PER_TICK.store(scale(rates.tsc_per_second), Relaxed);
+    timer::start_ticking(rates.timer_per_second);
+    log::info!(
+        target: "time",
+        "time-stamp counter at {}.{:03} MHz, by the {source}; {} ticks a second",
+        rates.tsc_per_second / 1_000_000,
+        rates.tsc_per_second / 1000 % 1000,
+        timer::TICK_HZ,
+    );
+}
+
+/// What the timer interrupt does.
+pub(crate) fn on_tick() {
+    task::tick(now_ns());
+}
+
+impl ClockSource {
+    fn measure(&self) -> Option<Rates> {
+        match self {
+            Self::Hpet(address) => {
+                let hpet = Hpet::start(*address)?;
+                Some(timer::calibrate(|| hpet.counter(), hpet.per_second(), u32::MAX.into()))
+            }
+            Self::PmTimer(port, width) => {
+                let mask = match width {
+                    PmTimerWidth::Bits24 => (1 << 24) - 1,
+                    PmTimerWidth::Bits32 => u32::MAX.into(),
+                };
+                Some(timer::calibrate(|| port.read_u32(0).into(), PM_TIMER_HZ, mask))
+            }
+        }
+    }
+}
+
+impl fmt::Display for ClockSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hpet(_) => "HPET",
+            Self::PmTimer(..) => "PM timer",
+        })
+    }
 }
 
 /// The length of a span of counter ticks.
@@ -55,9 +119,7 @@ pub(crate) fn sleep(duration: Duration) {
 
 /// Lets the task sleep, unless it is asked to stop.
 pub(crate) fn sleep_cancellable(duration: Duration) -> Result<(), Cancelled> {
-    SLEEPERS
-        .wait_until_deadline_cancellable(|| false, deadline_after(duration))
-        .map(|_| ())
+    SLEEPERS.wait_until_deadline_cancellable(|| false, deadline_after(duration)).map(|_| ())
 }
 
 const fn scale(ticks_per_second: u64) -> u64 {

@@ -28,6 +28,7 @@ const EDIT_MAX: usize = 4096;
 const PIECE_BYTES: usize = 256;
 
 const CTRL_C: u8 = 3;
+const COM1_IRQ: u8 = 4;
 
 /// Erases the line being edited.
 const ERASE_LINE: &str = "\r\x1b[K";
@@ -38,11 +39,7 @@ static INPUT_CHANGED: WaitQueue = WaitQueue::new();
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static BYTES_RECEIVED: AtomicU64 = AtomicU64::new(0);
 
-static OUTPUT: SpinLock<Output> = SpinLock::new(Output {
-    edit: None,
-    line_open: false,
-    next_log: 0,
-});
+static OUTPUT: SpinLock<Output> = SpinLock::new(Output { edit: None, line_open: false, next_log: 0 });
 
 /// Whom Ctrl-C cancels; 0 for nobody.
 static FOREGROUND: AtomicU64 = AtomicU64::new(0);
@@ -69,22 +66,15 @@ struct EditedLine {
 /// Prepares the device; from here on output works, by polling.
 pub(crate) fn early() {
     let mut uart = UART.lock();
-    let config = Config {
-        baud_rate: BaudRate::Baud115200,
-        ..Config::DEFAULT
-    };
+    let config = Config { baud_rate: BaudRate::Baud115200, ..Config::DEFAULT };
     // Without a device there is nobody to tell; the kernel runs on in silence.
     let _ = uart.init(config);
 }
 
-/// Lets the device announce input; its interrupt must be routed to `on_interrupt`.
-pub(crate) fn enable_interrupts() {
+/// Takes input by interrupt from here on.
+pub(crate) fn start() {
+    arch::interrupts::route_isa(COM1_IRQ, receive);
     UART.lock().enable_interrupts(IER::DATA_READY);
-}
-
-/// The device's interrupt handler.
-pub(crate) fn on_interrupt() {
-    receive();
 }
 
 /// Waits for a byte of input.
@@ -120,6 +110,18 @@ pub(crate) fn read_timeout(patience: Duration) -> Option<u8> {
     byte
 }
 
+/// Lets the device send bytes to itself, as far as its FIFO takes them; for testing. Says how many.
+pub(crate) fn loop_back(bytes: &[u8]) -> usize {
+    const LOOP_BACK: u8 = 1 << 4;
+    let control = arch::ports::com1_modem_control();
+    let mut uart = UART.lock();
+    let usual = control.read_u8(0);
+    control.write_u8(0, usual | LOOP_BACK);
+    let sent = uart.send_bytes(bytes);
+    control.write_u8(0, usual);
+    sent
+}
+
 /// How many bytes have come in since boot.
 pub(crate) fn bytes_received() -> u64 {
     BYTES_RECEIVED.load(Relaxed)
@@ -153,10 +155,7 @@ pub(crate) fn set_input_line(prompt_and_text: &str, cursor: usize) {
     let behind_cursor = text.chars().count().saturating_sub(cursor);
     let mut output = OUTPUT.lock();
     output.show_log();
-    output.edit = Some(EditedLine {
-        text,
-        behind_cursor,
-    });
+    output.edit = Some(EditedLine { text, behind_cursor });
     EDITING.store(true, Relaxed);
 }
 
@@ -247,7 +246,7 @@ impl Output {
     }
 }
 
-/// Moves what the device holds into the ring.
+/// The interrupt handler: moves what the device holds into the ring.
 fn receive() {
     let mut uart = UART.lock();
     let mut input = INPUT.lock();
@@ -283,7 +282,7 @@ fn take_byte() -> Option<u8> {
     let byte = input.pop_front();
     drop(input);
     if was_full {
-        enable_interrupts();
+        UART.lock().enable_interrupts(IER::DATA_READY);
     }
     byte
 }
@@ -320,9 +319,7 @@ impl Write for Pieces {
             for letter in line.chars() {
                 if self.piece.push(letter).is_err() {
                     self.flush();
-                    self.piece
-                        .push(letter)
-                        .expect("an empty piece has room for a character");
+                    self.piece.push(letter).expect("an empty piece has room for a character");
                 }
             }
             if line.ends_with('\n') {

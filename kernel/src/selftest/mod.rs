@@ -21,12 +21,7 @@ const SUITES: &[&[Test]] = &[machine::TESTS];
 /// Runs the tests whose names contain `filter` and ends the machine with their verdict.
 pub(crate) fn run(filter: &str) -> ! {
     let mut passed = 0;
-    for test in SUITES
-        .iter()
-        .copied()
-        .flatten()
-        .filter(|test| test.name.contains(filter))
-    {
+    for test in SUITES.iter().copied().flatten().filter(|test| test.name.contains(filter)) {
         print!("test {} ... ", test.name);
         (test.run)();
         println!("ok");

@@ -107,11 +107,7 @@ struct Body {
 impl Task {
     /// The stack, as far as it is the task's own; the boot flow has the bootloader's.
     fn stack_bounds(&self) -> (usize, usize) {
-        self.body
-            .lock()
-            .stack
-            .as_ref()
-            .map_or((0, 0), Stack::bounds)
+        self.body.lock().stack.as_ref().map_or((0, 0), Stack::bounds)
     }
 }
 
@@ -120,11 +116,7 @@ static TASKS: [Task; TASKS_MAX] = [const {
         context: Context::running(),
         cancelled: AtomicBool::new(false),
         cpu_ns: AtomicU64::new(0),
-        body: SpinLock::new(Body {
-            name: heapless::String::new(),
-            stack: None,
-            entry: None,
-        }),
+        body: SpinLock::new(Body { name: heapless::String::new(), stack: None, entry: None }),
     }
 }; TASKS_MAX];
 
@@ -151,10 +143,7 @@ pub(crate) fn spawn(name: &str, entry: impl FnOnce() + Send + 'static) -> TaskId
 }
 
 /// Starts a task.
-pub(crate) fn try_spawn(
-    name: &str,
-    entry: impl FnOnce() + Send + 'static,
-) -> Result<TaskId, SpawnError> {
+pub(crate) fn try_spawn(name: &str, entry: impl FnOnce() + Send + 'static) -> Result<TaskId, SpawnError> {
     reap();
     let mut stack = memory::alloc_stack().ok_or(SpawnError::NoStack)?;
     let entry = Box::new(entry);
@@ -189,12 +178,7 @@ pub(crate) fn list() -> Vec<TaskReport> {
         if let Some((id, state, running_ns)) = scheduler::state_of(slot) {
             let name = task.body.lock().name.clone();
             let cpu_ns = task.cpu_ns.load(Relaxed) + running_ns;
-            reports.push(TaskReport {
-                id,
-                name: name.as_str().into(),
-                state,
-                cpu_ns,
-            });
+            reports.push(TaskReport { id, name: name.as_str().into(), state, cpu_ns });
         }
     }
     reports.sort_unstable_by_key(|report| report.id);
@@ -218,9 +202,7 @@ pub(crate) fn cancelled() -> bool {
 
 /// Forgets a request to stop the current task; says whether there was one.
 pub(crate) fn take_cancelled() -> bool {
-    TASKS[scheduler::current_slot()]
-        .cancelled
-        .swap(false, Relaxed)
+    TASKS[scheduler::current_slot()].cancelled.swap(false, Relaxed)
 }
 
 /// Waits until a task has ended, or the waiting one is asked to stop.

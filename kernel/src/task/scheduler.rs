@@ -45,12 +45,7 @@ struct Scheduler {
 }
 
 static SCHEDULER: SpinLock<Scheduler> = SpinLock::new(Scheduler {
-    entries: [Entry {
-        id: TaskId(0),
-        state: State::Free,
-        on_cpu: None,
-        running_since_ns: 0,
-    }; TASKS_MAX],
+    entries: [Entry { id: TaskId(0), state: State::Free, on_cpu: None, running_since_ns: 0 }; TASKS_MAX],
     ready: heapless::Deque::new(),
     next_id: 1,
 });
@@ -81,10 +76,7 @@ pub(super) fn current_slot() -> usize {
 
 pub(super) fn claim_slot() -> Option<usize> {
     let mut scheduler = SCHEDULER.lock();
-    let slot = scheduler
-        .entries
-        .iter()
-        .position(|entry| entry.state == State::Free)?;
+    let slot = scheduler.entries.iter().position(|entry| entry.state == State::Free)?;
     scheduler.entries[slot].state = State::Claimed;
     Some(slot)
 }
@@ -100,10 +92,7 @@ pub(super) fn make_ready(slot: usize) -> TaskId {
 
 pub(super) fn slot_of(id: TaskId) -> Option<usize> {
     let scheduler = SCHEDULER.lock();
-    scheduler
-        .entries
-        .iter()
-        .position(|entry| entry.id == id && entry.state.is_alive())
+    scheduler.entries.iter().position(|entry| entry.id == id && entry.state.is_alive())
 }
 
 pub(super) fn id_of(slot: usize) -> TaskId {
@@ -118,16 +107,11 @@ pub(super) fn state_of(slot: usize) -> Option<(TaskId, TaskState, u64)> {
         State::Free | State::Claimed => return None,
         State::Ready => TaskState::Ready,
         State::Running => TaskState::Running,
-        State::Waiting {
-            deadline_ns: Some(_),
-            ..
-        } => TaskState::Sleeping,
+        State::Waiting { deadline_ns: Some(_), .. } => TaskState::Sleeping,
         State::Waiting { .. } => TaskState::Waiting,
         State::Ended => TaskState::Ended,
     };
-    let running_ns = entry
-        .on_cpu
-        .map_or(0, |_| now.saturating_sub(entry.running_since_ns));
+    let running_ns = entry.on_cpu.map_or(0, |_| now.saturating_sub(entry.running_since_ns));
     Some((entry.id, state, running_ns))
 }
 
@@ -149,10 +133,7 @@ pub(super) fn stay_running() {
 pub(super) fn wait() {
     let _off = arch::irq_off();
     let scheduler = SCHEDULER.lock();
-    if matches!(
-        scheduler.entries[current_slot()].state,
-        State::Waiting { .. }
-    ) {
+    if matches!(scheduler.entries[current_slot()].state, State::Waiting { .. }) {
         switch_away(scheduler);
     }
 }
@@ -228,9 +209,7 @@ pub(super) fn release_slot(slot: usize) {
 
 /// Wakes everybody who waits on a queue. May be called by an interrupt handler.
 pub(super) fn wake_queue(address: usize) {
-    SCHEDULER
-        .lock()
-        .wake_where(|state| matches!(state, State::Waiting { queue, .. } if *queue == address));
+    SCHEDULER.lock().wake_where(|state| matches!(state, State::Waiting { queue, .. } if *queue == address));
 }
 
 /// Wakes one task, whatever it waits for.
@@ -248,16 +227,12 @@ pub(crate) fn tick(now_ns: u64) {
         return;
     }
     let mut scheduler = SCHEDULER.lock();
-    scheduler.wake_where(
-        |state| matches!(state, State::Waiting { deadline_ns: Some(deadline), .. } if *deadline <= now_ns),
-    );
-    let next = scheduler
-        .entries
-        .iter()
-        .filter_map(|entry| match entry.state {
-            State::Waiting { deadline_ns, .. } => deadline_ns,
-            _ => None,
-        });
+    scheduler
+        .wake_where(|state| matches!(state, State::Waiting { deadline_ns: Some(deadline), .. } if *deadline <= now_ns));
+    let next = scheduler.entries.iter().filter_map(|entry| match entry.state {
+        State::Waiting { deadline_ns, .. } => deadline_ns,
+        _ => None,
+    });
     NEXT_DEADLINE_NS.store(next.min().unwrap_or(u64::MAX), Relaxed);
 }
 
@@ -270,9 +245,7 @@ impl State {
 impl Scheduler {
     fn enqueue(&mut self, slot: usize) {
         self.entries[slot].state = State::Ready;
-        self.ready
-            .push_back(slot)
-            .expect("the queue has room for every slot once");
+        self.ready.push_back(slot).expect("the queue has room for every slot once");
     }
 
     /// A task that still has its CPU simply goes on; another one queues for it.

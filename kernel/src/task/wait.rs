@@ -36,9 +36,7 @@ enum Outcome {
 
 impl WaitQueue {
     pub(crate) const fn new() -> Self {
-        Self {
-            waiters: AtomicUsize::new(0),
-        }
+        Self { waiters: AtomicUsize::new(0) }
     }
 
     /// Blocks the task until `condition` holds. The condition must not block.
@@ -47,20 +45,13 @@ impl WaitQueue {
     }
 
     /// Blocks until `condition` holds or the clock shows `deadline_ns`; says whether the condition holds.
-    pub(crate) fn wait_until_deadline(
-        &self,
-        condition: impl FnMut() -> bool,
-        deadline_ns: u64,
-    ) -> bool {
+    pub(crate) fn wait_until_deadline(&self, condition: impl FnMut() -> bool, deadline_ns: u64) -> bool {
         let outcome = self.wait(condition, Some(deadline_ns), OnCancel::KeepWaiting);
         matches!(outcome, Outcome::Satisfied)
     }
 
     /// Blocks until `condition` holds, unless the task is asked to stop.
-    pub(crate) fn wait_until_cancellable(
-        &self,
-        condition: impl FnMut() -> bool,
-    ) -> Result<(), Cancelled> {
+    pub(crate) fn wait_until_cancellable(&self, condition: impl FnMut() -> bool) -> Result<(), Cancelled> {
         match self.wait(condition, None, OnCancel::Return) {
             Outcome::Cancelled => Err(Cancelled),
             Outcome::Satisfied | Outcome::DeadlinePassed => Ok(()),
@@ -87,12 +78,7 @@ impl WaitQueue {
         }
     }
 
-    fn wait(
-        &self,
-        mut condition: impl FnMut() -> bool,
-        deadline_ns: Option<u64>,
-        on_cancel: OnCancel,
-    ) -> Outcome {
+    fn wait(&self, mut condition: impl FnMut() -> bool, deadline_ns: Option<u64>, on_cancel: OnCancel) -> Outcome {
         if condition() {
             return Outcome::Satisfied;
         }

@@ -19,10 +19,7 @@ static CHANGED: WaitQueue = WaitQueue::new();
 
 /// Has `run` run by the worker task, after everything submitted earlier.
 pub(crate) fn submit(name: &'static str, run: impl FnOnce() + Send + 'static) {
-    let mut work = Some(Work {
-        name,
-        run: Box::new(run),
-    });
+    let mut work = Some(Work { name, run: Box::new(run) });
     CHANGED.wait_until(|| {
         let Some(submitted) = work.take() else {
             return true;

@@ -30,10 +30,7 @@ pub(crate) fn current_frames() -> Frames {
 impl Frames {
     /// The frames above a frame pointer, as an exception found it.
     pub(crate) fn from(frame_pointer: usize) -> Self {
-        Self {
-            frame_pointer,
-            remaining: FRAMES_MAX,
-        }
+        Self { frame_pointer, remaining: FRAMES_MAX }
     }
 }
 
@@ -42,9 +39,7 @@ impl Iterator for Frames {
 
     fn next(&mut self) -> Option<usize> {
         let frame = self.frame_pointer;
-        let stack = known_stacks()
-            .into_iter()
-            .find(|stack| stack.contains(&frame))?;
+        let stack = known_stacks().into_iter().find(|stack| stack.contains(&frame))?;
         if self.remaining == 0 || !frame.is_multiple_of(8) || frame + 16 > stack.end {
             return None;
         }
@@ -52,23 +47,18 @@ impl Iterator for Frames {
         let pointer: *const [usize; 2] = core::ptr::with_exposed_provenance(frame);
         // SAFETY: Both words lie inside a stack that is mapped as long as this CPU may run on it, and are aligned.
         let [caller_frame, return_address] = unsafe { pointer.read_volatile() };
-        self.frame_pointer = if caller_frame > frame {
-            caller_frame
-        } else {
-            0
-        };
+        self.frame_pointer = if caller_frame > frame { caller_frame } else { 0 };
         (return_address != 0).then_some(return_address)
     }
 }
 
 /// The stacks that this CPU may be on.
-fn known_stacks() -> [Range<usize>; 2] {
+fn known_stacks() -> [Range<usize>; 3] {
     let cpu = cpu::this();
-    let boot = crate::boot_info::facts().map_or(0..0, |facts| {
-        facts.stack_bottom as usize..facts.stack_top as usize
-    });
+    let boot = crate::boot_info::facts().map_or(0..0, |facts| facts.stack_bottom as usize..facts.stack_top as usize);
     [
         cpu.stack_bottom.load(Relaxed)..cpu.stack_top.load(Relaxed),
+        cpu.emergency_bottom.load(Relaxed)..cpu.emergency_top.load(Relaxed),
         boot,
     ]
 }

@@ -17,9 +17,7 @@ pub(crate) struct Context {
 impl Context {
     /// The flow that runs now; it gets a stack pointer when it is switched away from.
     pub(crate) const fn running() -> Self {
-        Self {
-            stack_pointer: AtomicUsize::new(0),
-        }
+        Self { stack_pointer: AtomicUsize::new(0) }
     }
 
     /// Whether the flow has left its CPU, so that its stack lies still.

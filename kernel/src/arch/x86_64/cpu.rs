@@ -6,6 +6,7 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use super::tsc;
+use crate::time;
 
 /// More CPUs than this stay off.
 pub(crate) const CPUS_MAX: usize = 64;
@@ -21,10 +22,12 @@ pub(super) struct Cpu {
     critical_depth: AtomicUsize,
     irqs_were_on: AtomicBool,
     critical_since: AtomicU64,
-    worst_critical_ticks: AtomicU64,
+    worst_irqs_off_ticks: AtomicU64,
     current_task: AtomicUsize,
     pub(super) stack_bottom: AtomicUsize,
     pub(super) stack_top: AtomicUsize,
+    pub(super) emergency_bottom: AtomicUsize,
+    pub(super) emergency_top: AtomicUsize,
 }
 
 impl Cpu {
@@ -37,10 +40,12 @@ impl Cpu {
             critical_depth: AtomicUsize::new(0),
             irqs_were_on: AtomicBool::new(false),
             critical_since: AtomicU64::new(0),
-            worst_critical_ticks: AtomicU64::new(0),
+            worst_irqs_off_ticks: AtomicU64::new(0),
             current_task: AtomicUsize::new(0),
             stack_bottom: AtomicUsize::new(0),
             stack_top: AtomicUsize::new(0),
+            emergency_bottom: AtomicUsize::new(0),
+            emergency_top: AtomicUsize::new(0),
         }
     }
 }
@@ -86,23 +91,43 @@ pub(super) fn leave_critical() -> bool {
     assert!(depth > 0, "a critical section was left that nobody entered");
     let turn_on = depth == 1 && cpu.irqs_were_on.load(Relaxed);
     if turn_on {
-        let length = tsc::ticks().saturating_sub(cpu.critical_since.load(Relaxed));
-        if length > cpu.worst_critical_ticks.load(Relaxed) {
-            cpu.worst_critical_ticks.store(length, Relaxed);
-        }
+        note_irqs_off(tsc::ticks().saturating_sub(cpu.critical_since.load(Relaxed)));
     }
     cpu.critical_depth.store(depth - 1, Relaxed);
     turn_on
 }
 
+/// Remembers the longest time that this CPU had its interrupts off.
+pub(super) fn note_irqs_off(ticks: u64) {
+    let cpu = this();
+    if ticks > cpu.worst_irqs_off_ticks.load(Relaxed) {
+        cpu.worst_irqs_off_ticks.store(ticks, Relaxed);
+    }
+}
+
+/// One line of the list of CPUs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CpuReport {
+    pub(crate) id: usize,
+    pub(crate) apic_id: u32,
+    pub(crate) online: bool,
+    pub(crate) worst_irqs_off_ns: u64,
+}
+
+/// Every CPU that has been started, by number.
+pub(crate) fn cpu_reports() -> impl Iterator<Item = CpuReport> {
+    CPUS.iter().enumerate().filter(|(_, cpu)| cpu.online.load(Relaxed)).map(|(id, cpu)| CpuReport {
+        id,
+        apic_id: cpu.apic_id.load(Relaxed),
+        online: true,
+        worst_irqs_off_ns: time::ticks_to_ns(cpu.worst_irqs_off_ticks.load(Relaxed)),
+    })
+}
+
 /// Before a switch of stacks: what the flow that leaves will do about interrupts when it comes back.
 pub(super) fn suspend_critical() -> bool {
     let cpu = this();
-    assert_eq!(
-        cpu.critical_depth.load(Relaxed),
-        1,
-        "a task blocked inside a critical section"
-    );
+    assert_eq!(cpu.critical_depth.load(Relaxed), 1, "a task blocked inside a critical section");
     cpu.irqs_were_on.load(Relaxed)
 }
 
@@ -119,8 +144,7 @@ pub(crate) fn in_critical_section() -> bool {
 /// Gives the boot CPU its data.
 pub(super) fn init_boot_cpu() {
     let cpu = &CPUS[0];
-    cpu.this
-        .store(core::ptr::from_ref(cpu).expose_provenance(), Relaxed);
+    cpu.this.store(core::ptr::from_ref(cpu).expose_provenance(), Relaxed);
     cpu.online.store(true, Relaxed);
     x86_64::registers::model_specific::GsBase::write(x86_64::VirtAddr::from_ptr(cpu));
 }

@@ -16,9 +16,7 @@ pub(crate) struct IrqOff {
 /// Turns interrupts off until the value is dropped.
 pub(crate) fn irq_off() -> IrqOff {
     push_off();
-    IrqOff {
-        cpu_bound: PhantomData,
-    }
+    IrqOff { cpu_bound: PhantomData }
 }
 
 impl Drop for IrqOff {
@@ -50,6 +48,11 @@ pub(crate) fn pop_off() {
 pub(crate) fn pop_off_and_halt() {
     cpu::leave_critical();
     flag::enable_and_halt();
+}
+
+/// Turns interrupts on for the first time, once there are handlers for them.
+pub(super) fn enable() {
+    flag::enable();
 }
 
 /// The end of this CPU's work.

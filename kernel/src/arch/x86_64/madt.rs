@@ -58,10 +58,7 @@ pub(crate) enum Polarity {
 
 impl GsiMode {
     /// What an ISA interrupt is unless the firmware says otherwise.
-    pub(crate) const ISA: Self = Self {
-        trigger: Trigger::Edge,
-        polarity: Polarity::ActiveHigh,
-    };
+    pub(crate) const ISA: Self = Self { trigger: Trigger::Edge, polarity: Polarity::ActiveHigh };
 }
 
 impl MadtInfo {
@@ -81,18 +78,8 @@ mod tests {
 
     #[test]
     fn an_override_moves_an_isa_interrupt() {
-        let mode = GsiMode {
-            trigger: Trigger::Level,
-            polarity: Polarity::ActiveHigh,
-        };
-        let madt = MadtInfo {
-            overrides: vec![IsaOverride {
-                irq: 0,
-                gsi: 2,
-                mode,
-            }],
-            ..MadtInfo::default()
-        };
+        let mode = GsiMode { trigger: Trigger::Level, polarity: Polarity::ActiveHigh };
+        let madt = MadtInfo { overrides: vec![IsaOverride { irq: 0, gsi: 2, mode }], ..MadtInfo::default() };
         assert_eq!(madt.isa(0), (2, mode));
         assert_eq!(madt.isa(4), (4, GsiMode::ISA));
     }

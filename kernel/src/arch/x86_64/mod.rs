@@ -1,29 +1,42 @@
 //! x86_64: one file per concept, gathered here under the names that the kernel uses.
 
+mod apic;
 mod backtrace;
 mod context;
 mod cpu;
 mod debug_exit;
+mod gdt;
+mod hpet;
+mod idt;
+pub(crate) mod interrupts;
 mod irq;
 mod madt;
 mod pic;
 pub(crate) mod ports;
+pub(crate) mod timer;
+mod traps;
 mod tsc;
 
 pub(crate) use backtrace::{Frames, current_frames};
 pub(crate) use context::{Context, begin_flow, switch};
 pub(crate) use cpu::{
-    cpu_id, current_task, in_critical_section, set_current_stack, set_current_task,
+    CpuReport, cpu_id, cpu_reports, current_task, in_critical_section, set_current_stack, set_current_task,
 };
 pub(crate) use debug_exit::debug_exit;
-pub(crate) use irq::{
-    halt_forever, irq_off, pop_off, pop_off_and_halt, push_off, without_interrupts,
-};
+pub(crate) use hpet::Hpet;
+pub(crate) use irq::{halt_forever, irq_off, pop_off, pop_off_and_halt, push_off, without_interrupts};
 pub(crate) use madt::{CpuInfo, GsiMode, IoApicInfo, IsaOverride, MadtInfo, Polarity, Trigger};
 pub(crate) use tsc::ticks;
 
 /// Makes this CPU able to run the kernel's locks and report its own exceptions.
 pub(crate) fn early() {
     cpu::init_boot_cpu();
+    gdt::load_on_boot_cpu();
+    idt::load();
     pic::mask();
+}
+
+/// A breakpoint exception, which returns; for testing that it does.
+pub(crate) fn breakpoint() {
+    x86_64::instructions::interrupts::int3();
 }

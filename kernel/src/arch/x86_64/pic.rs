@@ -8,10 +8,9 @@ pub(super) const SPURIOUS_BASE: u8 = 0xe0;
 
 /// Moves both and masks every line.
 pub(super) fn mask() {
-    for (controller, vector_base, wiring) in [
-        (ports::pic_primary(), SPURIOUS_BASE, 1 << 2),
-        (ports::pic_secondary(), SPURIOUS_BASE + 8, 2),
-    ] {
+    for (controller, vector_base, wiring) in
+        [(ports::pic_primary(), SPURIOUS_BASE, 1 << 2), (ports::pic_secondary(), SPURIOUS_BASE + 8, 2)]
+    {
         const INITIALISE_WITH_ICW4: u8 = 0x11;
         const MODE_8086: u8 = 0x01;
         controller.write_u8(0, INITIALISE_WITH_ICW4);

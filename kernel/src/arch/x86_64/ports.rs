@@ -88,9 +88,7 @@ impl PortRange {
 
     fn port(&self, offset: u16, width: u16) -> u16 {
         assert!(
-            offset
-                .checked_add(width)
-                .is_some_and(|end| end <= self.length),
+            offset.checked_add(width).is_some_and(|end| end <= self.length),
             "port offset {offset:#x} lies outside the {} ports from {:#x}",
             self.length,
             self.base
@@ -115,6 +113,12 @@ pub(crate) fn dimm_controller() -> PortRange {
 pub(crate) fn from_fadt(base: u16, length: u16) -> PortRange {
     // SAFETY: the firmware says that these ports belong to ACPI's fixed hardware, which masters no bus.
     unsafe { PortRange::claim(base, length) }
+}
+
+/// The modem-control register of the first serial port.
+pub(crate) fn com1_modem_control() -> PortRange {
+    // SAFETY: part of COM1, and only its driver asks for it.
+    unsafe { PortRange::claim(0x3fc, 1) }
 }
 
 /// The first 8259.

@@ -1,0 +1,174 @@
+//! The local APIC of each CPU and the IOAPICs, by memory-mapped registers (Intel SDM volume 3, chapter 11; Intel 82093AA).
+
+use super::madt::{GsiMode, IoApicInfo, Polarity, Trigger};
+use crate::memory;
+use crate::sync::SpinLock;
+
+/// The registers of a device.
+struct Registers {
+    base: *mut u8,
+    length: usize,
+}
+
+// SAFETY: The registers are mapped for good and may be reached from every CPU.
+unsafe impl Send for Registers {}
+// SAFETY: Accesses are single volatile loads and stores; what needs an order between them has a lock.
+unsafe impl Sync for Registers {}
+
+impl Registers {
+    fn map(physical: u64, length: usize) -> Self {
+        Self { base: memory::map_mmio(physical, length), length }
+    }
+
+    fn read(&self, offset: usize) -> u32 {
+        // SAFETY: `register` checked the offset, and the registers stay mapped.
+        unsafe { self.register(offset).read_volatile() }
+    }
+
+    fn write(&self, offset: usize, value: u32) {
+        // SAFETY: As for `read`; what the device does with the value concerns interrupts only.
+        unsafe { self.register(offset).write_volatile(value) };
+    }
+
+    fn register(&self, offset: usize) -> *mut u32 {
+        assert!(offset.is_multiple_of(4) && offset + 4 <= self.length, "no register at {offset:#x}");
+        self.base.wrapping_add(offset).cast()
+    }
+}
+
+/// The local APIC, at the same address on every CPU.
+pub(super) struct LocalApic {
+    registers: Registers,
+}
+
+/// What the local APIC's timer does at zero.
+#[derive(Clone, Copy)]
+pub(super) enum TimerMode {
+    OneShot,
+    Periodic,
+}
+
+impl LocalApic {
+    const ID: usize = 0x20;
+    const TASK_PRIORITY: usize = 0x80;
+    const END_OF_INTERRUPT: usize = 0xb0;
+    const SPURIOUS: usize = 0xf0;
+    const ENABLE: u32 = 1 << 8;
+    const LINT0: usize = 0x350;
+    const LINT1: usize = 0x360;
+    const ERROR: usize = 0x370;
+    const MASKED: u32 = 1 << 16;
+    const DELIVER_NMI: u32 = 0b100 << 8;
+    const TIMER: usize = 0x320;
+    const TIMER_PERIODIC: u32 = 1 << 17;
+    const TIMER_INITIAL: usize = 0x380;
+    const TIMER_CURRENT: usize = 0x390;
+    const TIMER_DIVIDE: usize = 0x3e0;
+    const DIVIDE_BY_16: u32 = 0b0011;
+
+    pub(super) fn map(physical: u64) -> Self {
+        Self { registers: Registers::map(physical, 0x1000) }
+    }
+
+    /// Turns this CPU's local APIC on.
+    pub(super) fn enable(&self, spurious_vector: u8) {
+        let registers = &self.registers;
+        registers.write(Self::TASK_PRIORITY, 0);
+        registers.write(Self::LINT0, Self::MASKED);
+        registers.write(Self::LINT1, Self::DELIVER_NMI);
+        registers.write(Self::TIMER, Self::MASKED);
+        registers.write(Self::ERROR, Self::MASKED);
+        registers.write(Self::SPURIOUS, Self::ENABLE | u32::from(spurious_vector));
+    }
+
+    /// This CPU's number on the interrupt bus.
+    pub(super) fn id(&self) -> u8 {
+        (self.registers.read(Self::ID) >> 24) as u8
+    }
+
+    /// The current interrupt has been handled.
+    pub(super) fn end_of_interrupt(&self) {
+        self.registers.write(Self::END_OF_INTERRUPT, 0);
+    }
+
+    /// Lets the timer count down from `count`.
+    pub(super) fn start_timer(&self, vector: u8, mode: TimerMode, count: u32) {
+        let mode = match mode {
+            TimerMode::OneShot => 0,
+            TimerMode::Periodic => Self::TIMER_PERIODIC,
+        };
+        self.registers.write(Self::TIMER_DIVIDE, Self::DIVIDE_BY_16);
+        self.registers.write(Self::TIMER, mode | u32::from(vector));
+        self.registers.write(Self::TIMER_INITIAL, count);
+    }
+
+    /// Lets the timer count down from its highest value without an interrupt.
+    pub(super) fn start_silent_timer(&self) {
+        self.registers.write(Self::TIMER_DIVIDE, Self::DIVIDE_BY_16);
+        self.registers.write(Self::TIMER, Self::MASKED);
+        self.registers.write(Self::TIMER_INITIAL, u32::MAX);
+    }
+
+    /// Where the timer is on its way down.
+    pub(super) fn timer_count(&self) -> u32 {
+        self.registers.read(Self::TIMER_CURRENT)
+    }
+}
+
+/// One IOAPIC; its lock orders the two accesses that reach a register.
+pub(super) struct IoApic {
+    gsi_base: u32,
+    inputs: u32,
+    registers: SpinLock<Registers>,
+}
+
+impl IoApic {
+    const SELECT: usize = 0x00;
+    const WINDOW: usize = 0x10;
+    const VERSION: u32 = 1;
+    const REDIRECTION: u32 = 0x10;
+    const LEVEL: u32 = 1 << 15;
+    const ACTIVE_LOW: u32 = 1 << 13;
+    const MASKED: u32 = 1 << 16;
+
+    /// Maps an IOAPIC and masks all its inputs.
+    pub(super) fn map(info: &IoApicInfo) -> Self {
+        let registers = Registers::map(info.address, 0x20);
+        let inputs = (Self::read(&registers, Self::VERSION) >> 16 & 0xff) + 1;
+        for input in 0..inputs {
+            Self::write(&registers, Self::REDIRECTION + 2 * input, Self::MASKED);
+        }
+        Self { gsi_base: info.gsi_base, inputs, registers: SpinLock::new(registers) }
+    }
+
+    /// Whether a global system interrupt arrives here.
+    pub(super) fn has(&self, gsi: u32) -> bool {
+        (self.gsi_base..self.gsi_base + self.inputs).contains(&gsi)
+    }
+
+    /// Sends an input to one CPU.
+    pub(super) fn route(&self, gsi: u32, mode: GsiMode, vector: u8, apic_id: u8) {
+        let trigger = match mode.trigger {
+            Trigger::Edge => 0,
+            Trigger::Level => Self::LEVEL,
+        };
+        let polarity = match mode.polarity {
+            Polarity::ActiveHigh => 0,
+            Polarity::ActiveLow => Self::ACTIVE_LOW,
+        };
+        let entry = Self::REDIRECTION + 2 * (gsi - self.gsi_base);
+        let registers = self.registers.lock();
+        Self::write(&registers, entry + 1, u32::from(apic_id) << 24);
+        Self::write(&registers, entry, trigger | polarity | u32::from(vector));
+    }
+
+    fn read(registers: &Registers, register: u32) -> u32 {
+        registers.write(Self::SELECT, register);
+        registers.read(Self::WINDOW)
+    }
+
+    fn write(registers: &Registers, register: u32, value: u32) {
+        registers.write(Self::SELECT, register);
+        registers.write(Self::WINDOW, value);
+    }
+}

@@ -1,0 +1,91 @@
+//! From an interrupt line to its handler.
+//!
+//! Vectors: exceptions below 0x20, one per global system interrupt from 0x30 on, the timer, and two places where nothing
+//! happens (the silenced 8259s and the local APIC's spurious interrupt). Handlers run with interrupts off; they push a byte
+//! or set a flag and wake a task.
+
+use super::apic::{IoApic, LocalApic};
+use super::madt::{GsiMode, MadtInfo};
+use super::{cpu, pic, timer};
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering::Relaxed;
+use spin::Once;
+
+const FIRST_GSI_VECTOR: u8 = 0x30;
+pub(super) const TIMER_VECTOR: u8 = 0xdf;
+const SPURIOUS_VECTOR: u8 = 0xff;
+
+/// Global system interrupts above this have no vector.
+const GSIS_MAX: usize = 128;
+
+const _: () = assert!(FIRST_GSI_VECTOR as usize + GSIS_MAX <= TIMER_VECTOR as usize);
+const _: () = assert!(TIMER_VECTOR < pic::SPURIOUS_BASE);
+
+static HANDLERS: [Once<fn()>; GSIS_MAX] = [const { Once::new() }; GSIS_MAX];
+static HARDWARE: Once<Hardware> = Once::new();
+
+struct Hardware {
+    local_apic: LocalApic,
+    io_apics: Vec<IoApic>,
+    madt: MadtInfo,
+}
+
+/// Turns the interrupt controllers on, every line masked, and then this CPU's interrupts.
+pub(crate) fn init(madt: &MadtInfo) {
+    let hardware = HARDWARE.call_once(|| Hardware {
+        local_apic: LocalApic::map(madt.local_apic_address),
+        io_apics: madt.io_apics.iter().map(IoApic::map).collect(),
+        madt: madt.clone(),
+    });
+    hardware.local_apic.enable(SPURIOUS_VECTOR);
+    cpu::this().apic_id.store(hardware.local_apic.id().into(), Relaxed);
+    super::irq::enable();
+}
+
+/// Sends a global system interrupt to this CPU and to `handler`.
+///
+/// # Panics
+/// When no IOAPIC has that input, or it has a handler already: the caller got the number from the firmware and asks once.
+pub(crate) fn route_gsi(gsi: u32, mode: GsiMode, handler: fn()) {
+    let hardware = hardware();
+    let io_apic = hardware
+        .io_apics
+        .iter()
+        .find(|io_apic| io_apic.has(gsi))
+        .unwrap_or_else(|| panic!("no IOAPIC has interrupt {gsi}"));
+    let slot = HANDLERS.get(gsi as usize).unwrap_or_else(|| panic!("interrupt {gsi} has no vector"));
+    assert!(!slot.is_completed(), "interrupt {gsi} has a handler already");
+    slot.call_once(|| handler);
+    io_apic.route(gsi, mode, FIRST_GSI_VECTOR + gsi as u8, hardware.local_apic.id());
+}
+
+/// Sends an ISA interrupt to this CPU and to `handler`, wherever the firmware says it arrives.
+pub(crate) fn route_isa(irq: u8, handler: fn()) {
+    let (gsi, mode) = hardware().madt.isa(irq);
+    route_gsi(gsi, mode, handler);
+}
+
+/// This CPU's local APIC.
+pub(super) fn local_apic() -> &'static LocalApic {
+    &hardware().local_apic
+}
+
+fn hardware() -> &'static Hardware {
+    HARDWARE.get().expect("interrupts are used after `init`")
+}
+
+/// Every interrupt comes here.
+pub(super) fn on_interrupt(vector: u8) {
+    let since = super::tsc::ticks();
+    match vector {
+        SPURIOUS_VECTOR => return,
+        TIMER_VECTOR => timer::on_tick(),
+        pic::SPURIOUS_BASE.. => return,
+        _ => match HANDLERS.get(usize::from(vector - FIRST_GSI_VECTOR)).and_then(Once::get) {
+            Some(handler) => handler(),
+            None => log::warn!(target: "irq", "nobody handles vector {vector:#04x}"),
+        },
+    }
+    local_apic().end_of_interrupt();
+    cpu::note_irqs_off(super::tsc::ticks().saturating_sub(since));
+}
