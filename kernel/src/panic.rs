@@ -19,8 +19,8 @@ pub(crate) fn in_progress() -> bool {
     IN_PROGRESS.load(Relaxed)
 }
 
-/// Says why the kernel cannot go on and where it was, and stops it.
-pub(crate) fn stop(reason: &dyn Display, place: usize, callers: arch::Frames) -> ! {
+/// Says why the kernel cannot go on, where it was if the callers do not tell, and stops it.
+pub(crate) fn stop(reason: &dyn Display, place: Option<usize>, callers: arch::Frames) -> ! {
     arch::push_off();
     if IN_PROGRESS.swap(true, Relaxed) {
         // The panic itself went wrong; say so and no more.
@@ -29,7 +29,9 @@ pub(crate) fn stop(reason: &dyn Display, place: usize, callers: arch::Frames) ->
         console::flush_for_panic();
         println!("{reason}");
         println!("backtrace:");
-        print_frame(place, 0);
+        if let Some(place) = place {
+            print_frame(place, 0);
+        }
         for address in callers {
             // A return address may lie just behind its function, when the call never returns.
             print_frame(address, 1);
@@ -53,5 +55,5 @@ fn print_frame(address: usize, back: usize) {
 #[cfg(not(test))]
 #[panic_handler]
 fn on_panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    stop(info, on_panic as *const () as usize, arch::current_frames())
+    stop(info, None, arch::current_frames())
 }

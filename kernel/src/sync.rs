@@ -94,7 +94,7 @@ mod tests {
 
     fn counts_to_the_sum<R: RawMutex + Send + Sync + 'static>() {
         let counter = Arc::new(lock_api::Mutex::<R, u32>::new(0));
-        let threads: std::vec::Vec<_> = (0..4)
+        let threads: Vec<_> = (0..4)
             .map(|_| {
                 let counter = Arc::clone(&counter);
                 thread::spawn(move || (0..1000).for_each(|_| *counter.lock() += 1))

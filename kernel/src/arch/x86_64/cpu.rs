@@ -165,7 +165,7 @@ pub(super) fn this() -> &'static Cpu {
 #[cfg(test)]
 pub(super) fn this() -> &'static Cpu {
     std::thread_local! {
-        static CPU: &'static Cpu = std::boxed::Box::leak(std::boxed::Box::new(Cpu::new()));
+        static CPU: &'static Cpu = Box::leak(Box::new(Cpu::new()));
     }
     CPU.with(|cpu| *cpu)
 }

@@ -28,6 +28,11 @@ pub(crate) use irq::{halt_forever, irq_off, pop_off, pop_off_and_halt, push_off,
 pub(crate) use madt::{CpuInfo, GsiMode, IoApicInfo, IsaOverride, MadtInfo, Polarity, Trigger};
 pub(crate) use tsc::ticks;
 
+use crate::time;
+use ::x86_64::VirtAddr;
+use ::x86_64::structures::DescriptorTablePointer;
+use core::time::Duration;
+
 /// Makes this CPU able to run the kernel's locks and report its own exceptions.
 pub(crate) fn early() {
     cpu::init_boot_cpu();
@@ -39,4 +44,21 @@ pub(crate) fn early() {
 /// A breakpoint exception, which returns; for testing that it does.
 pub(crate) fn breakpoint() {
     x86_64::instructions::interrupts::int3();
+}
+
+/// Waits without giving up the CPU, for hardware that answers in microseconds or never.
+pub(crate) fn busy_wait(duration: Duration) {
+    let end = time::deadline_after(duration);
+    while time::now_ns() < end {
+        core::hint::spin_loop();
+    }
+}
+
+/// Resets this CPU, and with it a PC, by an exception that nobody can handle.
+pub(crate) fn triple_fault() -> ! {
+    let nothing = DescriptorTablePointer { limit: 0, base: VirtAddr::zero() };
+    // SAFETY: An empty table makes every exception fatal to the machine, which is the purpose.
+    unsafe { x86_64::instructions::tables::lidt(&nothing) };
+    breakpoint();
+    halt_forever()
 }

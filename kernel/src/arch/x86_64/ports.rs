@@ -115,6 +115,18 @@ pub(crate) fn from_fadt(base: u16, length: u16) -> PortRange {
     unsafe { PortRange::claim(base, length) }
 }
 
+/// The chipset's reset control.
+pub(crate) fn chipset_reset() -> PortRange {
+    // SAFETY: on machines without it the port belongs to nobody; only `power` asks for it.
+    unsafe { PortRange::claim(0xcf9, 1) }
+}
+
+/// The command port of the keyboard controller.
+pub(crate) fn keyboard_controller() -> PortRange {
+    // SAFETY: fixed on every PC; only `power` asks for it.
+    unsafe { PortRange::claim(0x64, 1) }
+}
+
 /// The modem-control register of the first serial port.
 pub(crate) fn com1_modem_control() -> PortRange {
     // SAFETY: part of COM1, and only its driver asks for it.

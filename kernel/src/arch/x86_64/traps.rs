@@ -96,7 +96,7 @@ pub(super) fn dispatch(frame: &TrapFrame) {
     match frame.vector {
         BREAKPOINT => log::info!(target: "trap", "breakpoint at {:#018x}", frame.rip),
         EXCEPTIONS.. => interrupts::on_interrupt(frame.vector as u8),
-        _ => panic::stop(&Report(frame), frame.rip as usize, Frames::from(frame.rbp as usize)),
+        _ => panic::stop(&Report(frame), Some(frame.rip as usize), Frames::from(frame.rbp as usize)),
     }
 }
 
@@ -118,8 +118,8 @@ impl fmt::Display for Report<'_> {
         if bottom.checked_sub(frame.rsp).is_some_and(|below| below < 4096) {
             writeln!(f, "the stack overflowed: its lowest address is {bottom:#018x}")?;
         }
-        writeln!(f, "rip {:018x} cs {:04x} rflags {:08x}", frame.rip, frame.cs, frame.rflags)?;
-        writeln!(f, "rsp {:018x} ss {:04x} error code {:#x}", frame.rsp, frame.ss, frame.error_code)?;
+        writeln!(f, "rip {:016x} cs {:04x} rflags {:08x}", frame.rip, frame.cs, frame.rflags)?;
+        writeln!(f, "rsp {:016x} ss {:04x} error code {:#x}", frame.rsp, frame.ss, frame.error_code)?;
         for row in [
             [("rax", frame.rax), ("rbx", frame.rbx), ("rcx", frame.rcx), ("rdx", frame.rdx)],
             [("rsi", frame.rsi), ("rdi", frame.rdi), ("rbp", frame.rbp), ("r8 ", frame.r8)],
