@@ -18,11 +18,7 @@ impl Accelerator {
     /// The best one that works on this machine.
     pub fn best() -> Self {
         static KVM_WORKS: OnceLock<bool> = OnceLock::new();
-        if *KVM_WORKS.get_or_init(kvm_works) {
-            Self::Kvm
-        } else {
-            Self::Tcg
-        }
+        if *KVM_WORKS.get_or_init(kvm_works) { Self::Kvm } else { Self::Tcg }
     }
 
     /// As `-accel` spells it.
@@ -42,12 +38,7 @@ const RESET_VECTOR: usize = FIRMWARE_BYTES - 16;
 
 /// A device file that opens proves little: in containers and nested machines a guest still may not run. Run one.
 fn kvm_works() -> bool {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .is_ok()
-        && probe(Accelerator::Kvm)
+    OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok() && probe(Accelerator::Kvm)
 }
 
 fn probe(accelerator: Accelerator) -> bool {
@@ -60,17 +51,7 @@ fn probe(accelerator: Accelerator) -> bool {
         return false;
     }
     let qemu = Command::new(BINARY)
-        .args([
-            "-machine",
-            "q35",
-            "-accel",
-            accelerator.name(),
-            "-cpu",
-            "max",
-            "-m",
-            "16M",
-            "-nodefaults",
-        ])
+        .args(["-machine", "q35", "-accel", accelerator.name(), "-cpu", "max", "-m", "16M", "-nodefaults"])
         .args(["-display", "none", "-device", qemu::DEBUG_EXIT, "-bios"])
         .arg(file.path())
         .stdin(Stdio::null())

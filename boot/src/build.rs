@@ -14,32 +14,20 @@ pub const TARGET: &str = "x86_64-unknown-none";
 /// directory of bootloader's stages for us.
 pub fn cargo() -> Command {
     let mut command = Command::new("cargo");
-    command
-        .current_dir(workspace::root())
-        .env_remove("CARGO_TARGET_DIR");
+    command.current_dir(workspace::root()).env_remove("CARGO_TARGET_DIR");
     command
 }
 
 /// Builds the kernel, with cargo's own progress on standard error, and returns the ELF with all its symbols.
 pub fn kernel() -> Result<PathBuf> {
     let status = cargo()
-        .args([
-            "build",
-            "--package",
-            "kernel",
-            "--release",
-            "--target",
-            TARGET,
-        ])
+        .args(["build", "--package", "kernel", "--release", "--target", TARGET])
         .status()
         .context("cargo does not start")?;
     if !status.success() {
         bail!("the kernel does not build");
     }
-    Ok(workspace::root()
-        .join("target")
-        .join(TARGET)
-        .join("release/kernel"))
+    Ok(workspace::root().join("target").join(TARGET).join("release/kernel"))
 }
 
 /// A program of the toolchain's `llvm-tools` component.
@@ -52,10 +40,7 @@ pub fn llvm_tool(name: &str) -> Result<PathBuf> {
     let libdir = PathBuf::from(String::from_utf8(output.stdout)?.trim());
     let tool = libdir.with_file_name("bin").join(name);
     if !tool.exists() {
-        bail!(
-            "{} is missing: rustup component add llvm-tools",
-            tool.display()
-        );
+        bail!("{} is missing: rustup component add llvm-tools", tool.display());
     }
     Ok(tool)
 }

@@ -5,54 +5,27 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::accelerator::Accelerator;
-use crate::qemu::{self, Dimm, Machine, Qemu, Serial};
+use crate::guest::Guest;
+use crate::qemu::{Dimm, Machine};
 use crate::qmp::Qmp;
-use crate::serial::Console;
 use crate::size::{Bytes, gib, mib};
 use crate::{image, plug, workspace};
 
 /// Runs the tour from boot to power-off.
 pub fn run(accelerator: Accelerator) -> Result<()> {
     let images = image::up_to_date()?;
-    let directory = tempfile::tempdir().context("cannot make a directory for the sockets")?;
-    let (serial, qmp) = (
-        directory.path().join("serial"),
-        directory.path().join("qmp"),
-    );
-
     say("A machine with two NUMA nodes, 512M each, and eight empty slots for memory modules.");
-    let machine = Machine {
-        memory: gib(1),
-        nodes: 2,
-        ..Machine::default()
-    };
-    let qemu = qemu::start(
-        &machine,
-        &images,
-        accelerator,
-        Serial::Socket(serial.clone()),
-        qmp.clone(),
-    )?;
-    println!(
-        "    {}",
-        qemu.command_line
-            .replace(&format!("{}/", workspace::root().display()), "")
-    );
-    let mut console = Console::connect(&serial, Instant::now() + Duration::from_secs(30))?;
-    console
-        .expect_prompt(Instant::now() + Duration::from_secs(300))
-        .context("the machine did not boot")?;
-    Tour {
-        qemu,
-        console,
-        qmp: Qmp::connect(&qmp)?,
-    }
-    .walk()
+    let machine = Machine { memory: gib(1), nodes: 2, ..Machine::default() };
+    let mut guest = Guest::start(&machine, &images, accelerator, None)?;
+    let root = format!("{}/", workspace::root().display());
+    indented(&guest.qemu.command_line.replace(&root, ""));
+    guest.console.expect_prompt(Instant::now() + Duration::from_secs(300)).context("the machine did not boot")?;
+    let qmp = guest.connect_qmp()?;
+    Tour { guest, qmp }.walk()
 }
 
 struct Tour {
-    qemu: Qemu,
-    console: Console,
+    guest: Guest,
     qmp: Qmp,
 }
 
@@ -66,19 +39,9 @@ impl Tour {
         let before = self.free()?;
 
         say("Now somebody plugs a module of 512M into node 1, while the machine runs.");
-        let dimm = Dimm {
-            size: mib(512),
-            id: None,
-            node: Some(1),
-            address: None,
-        };
-        println!(
-            "    {}",
-            plug::plug(&mut self.qmp, &dimm, &mut indented)?.into_result()?
-        );
-        say(
-            "The kernel knows the memory: four blocks of 128M, offline. Their struct pages lie in their own heads.",
-        );
+        let dimm = Dimm { size: mib(512), id: None, node: Some(1), address: None };
+        println!("    {}", plug::plug(&mut self.qmp, &dimm, &mut indented)?.into_result()?);
+        say("The kernel knows the memory: four blocks of 128M, offline. Their struct pages lie in their own heads.");
         self.type_line("lsmem")?;
         self.type_line("groups")?;
         self.told("plugging", before)?;
@@ -89,11 +52,7 @@ impl Tour {
         let online = self.told("bringing it online", before)?;
 
         say("Use a part of it, every page with its own content, and check every byte.");
-        let fill = self
-            .console
-            .json("fill 64M --in 33")
-            .context("command `fill 64M --in 33`")?["id"]
-            .clone();
+        let fill = self.guest.console.json("fill 64M --in 33").context("command `fill 64M --in 33`")?["id"].clone();
         println!("    altmap> fill 64M --in 33\n    fill {fill}");
         self.type_line(&format!("verify {fill}"))?;
         self.type_line(&format!("free {fill}"))?;
@@ -101,21 +60,15 @@ impl Tour {
 
         say("Take it offline again, and pull the module.");
         self.type_line(&format!("offline {FIRST_HOT_BLOCKS}"))?;
-        println!(
-            "    {}",
-            plug::unplug(&mut self.qmp, "dimm0", &mut indented)?.into_result()?
-        );
+        println!("    {}", plug::unplug(&mut self.qmp, "dimm0", &mut indented)?.into_result()?);
         self.type_line("lsmem")?;
         self.told("pulling it", before)?;
 
         say("What happened, with the time each phase took; and a recount of every frame.");
         self.type_line("events")?;
         self.type_line("memcheck")?;
-        self.console.submit("poweroff")?;
-        let exit = self
-            .qemu
-            .wait(Duration::from_secs(60))
-            .context("the machine does not power off")?;
+        self.guest.console.submit("poweroff")?;
+        let exit = self.guest.qemu.wait(Duration::from_secs(60)).context("the machine does not power off")?;
         say("That was the tour. ./x run gives you the same machine to play with.");
         exit.check()
     }
@@ -123,24 +76,18 @@ impl Tour {
     /// Types a command and shows what the guest says.
     fn type_line(&mut self, line: &str) -> Result<()> {
         println!("    altmap> {line}");
-        self.console.command(line)?.lines().for_each(indented);
+        self.guest.console.command(line)?.lines().for_each(indented);
         Ok(())
     }
 
     fn free(&mut self) -> Result<u64> {
-        self.console.json("meminfo")?["free"]
-            .as_u64()
-            .context("meminfo names no free memory")
+        self.guest.console.json("meminfo")?["free"].as_u64().context("meminfo names no free memory")
     }
 
     /// Says what an action changed in the guest's free memory.
     fn told(&mut self, action: &str, before: u64) -> Result<u64> {
         let now = self.free()?;
-        println!(
-            "    free memory: {} before, {} after {action}",
-            readable(before),
-            readable(now)
-        );
+        println!("    free memory: {} before, {} after {action}", readable(before), readable(now));
         Ok(now)
     }
 }

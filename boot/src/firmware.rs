@@ -25,10 +25,7 @@ pub fn ovmf() -> Result<Ovmf> {
 fn candidates() -> impl Iterator<Item = Ovmf> {
     KNOWN.lines().filter_map(|line| {
         let (code, variables) = line.split_once(' ')?;
-        Some(Ovmf {
-            code: Path::new(code).into(),
-            variables: Path::new(variables).into(),
-        })
+        Some(Ovmf { code: Path::new(code).into(), variables: Path::new(variables).into() })
     })
 }
 

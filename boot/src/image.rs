@@ -27,13 +27,9 @@ pub fn up_to_date() -> Result<Images> {
 /// The images of `kernel`, made where they are not the newest already.
 pub fn of_kernel(kernel: &Path) -> Result<Images> {
     let directory = workspace::artifacts();
-    fs::create_dir_all(&directory)
-        .with_context(|| format!("cannot make {}", directory.display()))?;
-    let images = Images {
-        bios: directory.join("bios.img"),
-        uefi: directory.join("uefi.img"),
-        kernel: kernel.to_path_buf(),
-    };
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let images =
+        Images { bios: directory.join("bios.img"), uefi: directory.join("uefi.img"), kernel: kernel.to_path_buf() };
     let elf = fs::read(kernel).with_context(|| format!("cannot read {}", kernel.display()))?;
     let stamp_file = directory.join("images.stamp");
     let stamp = stamp(&elf);
@@ -54,8 +50,7 @@ fn stamp(elf: &[u8]) -> String {
 }
 
 fn make(images: &Images, elf: &[u8]) -> Result<()> {
-    let work = tempfile::tempdir_in(workspace::artifacts())
-        .context("cannot make a directory for the images")?;
+    let work = tempfile::tempdir_in(workspace::artifacts()).context("cannot make a directory for the images")?;
     let in_work = |name: &str| work.path().join(name);
 
     let stripped = in_work("kernel");
@@ -70,17 +65,12 @@ fn make(images: &Images, elf: &[u8]) -> Result<()> {
     config.frame_buffer_logging = false;
     builder.set_boot_config(&config);
 
-    builder
-        .create_bios_image(&in_work("bios.img"))
-        .context("cannot make the BIOS image")?;
-    builder
-        .create_uefi_image(&in_work("uefi.img"))
-        .context("cannot make the UEFI image")?;
+    builder.create_bios_image(&in_work("bios.img")).context("cannot make the BIOS image")?;
+    builder.create_uefi_image(&in_work("uefi.img")).context("cannot make the UEFI image")?;
     // A machine that runs from the old image keeps it: the file is replaced, never written over.
     for image in [&images.bios, &images.uefi] {
         let name = image.file_name().expect("the images are named above");
-        fs::rename(work.path().join(name), image)
-            .with_context(|| format!("cannot replace {}", image.display()))?;
+        fs::rename(work.path().join(name), image).with_context(|| format!("cannot replace {}", image.display()))?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! - [`size`] and [`workspace`]: how sizes are written, where things lie.
 //! - [`build`] calls cargo for the kernel, [`symbols`] makes the table its backtraces need, [`image`] the disks.
 //! - [`qemu`] turns a description of a machine into a QEMU process; [`firmware`] finds OVMF, [`accelerator`] tries KVM.
-//! - [`qmp`] and [`serial`] talk to the running machine; [`ost`] puts the guest's ACPI answers into words.
+//! - [`qmp`] and [`serial`] talk to the running machine, [`guest`] is one that a program runs; [`ost`] puts the guest's ACPI answers into words.
 //! - [`plug`], [`devices`], [`run`], [`demo`], [`suite`] and [`doctor`] are the commands.
 
 pub mod accelerator;
@@ -13,7 +13,9 @@ pub mod build;
 pub mod demo;
 pub mod devices;
 pub mod doctor;
+mod feed;
 pub mod firmware;
+pub mod guest;
 pub mod image;
 pub mod ost;
 pub mod plug;

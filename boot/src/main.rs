@@ -137,11 +137,7 @@ impl Target {
 
 impl AcceleratorArgs {
     fn choose(&self) -> Accelerator {
-        if self.tcg {
-            Accelerator::Tcg
-        } else {
-            Accelerator::best()
-        }
+        if self.tcg { Accelerator::Tcg } else { Accelerator::best() }
     }
 }
 
@@ -150,11 +146,7 @@ impl RunArgs {
         let nodes = if self.memory < mib(512) { 1 } else { 2 };
         Machine {
             board: self.machine,
-            firmware: if self.uefi {
-                Firmware::Ovmf
-            } else {
-                Firmware::SeaBios
-            },
+            firmware: if self.uefi { Firmware::Ovmf } else { Firmware::SeaBios },
             memory: self.memory,
             maxmem: self.maxmem,
             slots: self.slots,
@@ -162,11 +154,7 @@ impl RunArgs {
             nodes: self.nodes.unwrap_or(nodes),
             dimms: self.dimms.clone(),
             params: self.params.clone(),
-            debugger: if self.gdb {
-                Debugger::WaitFor
-            } else {
-                Debugger::None
-            },
+            debugger: if self.gdb { Debugger::WaitFor } else { Debugger::None },
             extra: self.extra.clone(),
         }
     }
@@ -175,12 +163,7 @@ impl RunArgs {
 fn parse_dimm(text: &str) -> Result<Dimm> {
     let mut parts = text.split(',');
     let size = parts.next().unwrap_or_default().parse()?;
-    let mut dimm = Dimm {
-        size,
-        id: None,
-        node: None,
-        address: None,
-    };
+    let mut dimm = Dimm { size, id: None, node: None, address: None };
     for part in parts {
         match part.split_once('=') {
             Some(("node", node)) => dimm.node = Some(node.parse()?),
@@ -215,27 +198,14 @@ fn act(command: Verb) -> Result<()> {
         Verb::Run(args) => run_machine(&args),
         Verb::Image => {
             let images = image::up_to_date()?;
-            println!(
-                "{}\n{}",
-                workspace::short(&images.bios).display(),
-                workspace::short(&images.uefi).display()
-            );
+            println!("{}\n{}", workspace::short(&images.bios).display(), workspace::short(&images.uefi).display());
             Ok(())
         }
         Verb::Plug(args) => {
-            let dimm = Dimm {
-                size: args.size,
-                id: args.id,
-                node: args.node,
-                address: args.addr,
-            };
+            let dimm = Dimm { size: args.size, id: args.id, node: args.node, address: args.addr };
             report(plug::plug(&mut args.target.connect()?, &dimm, &mut note)?)
         }
-        Verb::Unplug(args) => report(plug::unplug(
-            &mut args.target.connect()?,
-            &args.id,
-            &mut note,
-        )?),
+        Verb::Unplug(args) => report(plug::unplug(&mut args.target.connect()?, &args.id, &mut note)?),
         Verb::Devices(target) => {
             print!("{}", devices::table(&mut target.connect()?)?);
             Ok(())
@@ -251,13 +221,7 @@ fn run_machine(args: &RunArgs) -> Result<()> {
         Some(kernel) => image::of_kernel(kernel)?,
         None => image::up_to_date()?,
     };
-    run::run(
-        &args.machine(),
-        &images,
-        args.accelerator.choose(),
-        &args.target.path(),
-    )?
-    .check()
+    run::run(&args.machine(), &images, args.accelerator.choose(), &args.target.path())?.check()
 }
 
 fn note(text: &str) {
@@ -292,33 +256,15 @@ mod tests {
 
     fn parsed(words: &[&str]) -> Machine {
         let cli = Cli::try_parse_from([&["./x", "run"], words].concat()).expect("parses");
-        let Verb::Run(args) = cli.command else {
-            panic!("not run")
-        };
+        let Verb::Run(args) = cli.command else { panic!("not run") };
         args.machine()
     }
 
     #[test]
     fn the_command_line_describes_the_machine() {
-        let machine = parsed(&[
-            "--memory",
-            "2G",
-            "--slots",
-            "16",
-            "--maxmem",
-            "16G",
-            "--machine",
-            "pc",
-            "--uefi",
-        ]);
-        assert_eq!(
-            (machine.memory, machine.slots, machine.maxmem),
-            (gib(2), 16, gib(16))
-        );
-        assert_eq!(
-            (machine.board, machine.firmware),
-            (Board::Pc, Firmware::Ovmf)
-        );
+        let machine = parsed(&["--memory", "2G", "--slots", "16", "--maxmem", "16G", "--machine", "pc", "--uefi"]);
+        assert_eq!((machine.memory, machine.slots, machine.maxmem), (gib(2), 16, gib(16)));
+        assert_eq!((machine.board, machine.firmware), (Board::Pc, Firmware::Ovmf));
     }
 
     #[test]
@@ -336,18 +282,9 @@ mod tests {
     #[test]
     fn a_module_is_a_size_and_what_is_known_about_it() {
         let dimm = parse_dimm("1.5G,node=1,addr=0x1_8000_0000,id=d7").expect("parses");
-        let expected = Dimm {
-            size: mib(1536),
-            id: Some("d7".into()),
-            node: Some(1),
-            address: Some(0x1_8000_0000),
-        };
+        let expected = Dimm { size: mib(1536), id: Some("d7".into()), node: Some(1), address: Some(0x1_8000_0000) };
         assert_eq!(dimm, expected);
-        assert!(
-            parse_dimm("").is_err()
-                && parse_dimm("1G,slot=1").is_err()
-                && parse_dimm("1G,node=x").is_err()
-        );
+        assert!(parse_dimm("").is_err() && parse_dimm("1G,slot=1").is_err() && parse_dimm("1G,node=x").is_err());
     }
 
     #[test]

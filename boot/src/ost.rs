@@ -32,20 +32,12 @@ impl Answer {
             other => Event::Other(other),
         };
         let status = info.get("status")?.as_u64()?;
-        Some(Self {
-            device: text("device"),
-            slot: text("slot"),
-            event,
-            status,
-        })
+        Some(Self { device: text("device"), slot: text("slot"), event, status })
     }
 
     /// The guest is still at it; another answer follows.
     pub fn in_progress(&self) -> bool {
-        matches!(
-            (self.event, self.status),
-            (Event::Insertion, 0x80) | (Event::Ejection, 0x84)
-        )
+        matches!((self.event, self.status), (Event::Insertion, 0x80) | (Event::Ejection, 0x84))
     }
 
     pub fn success(&self) -> bool {
@@ -97,10 +89,7 @@ mod tests {
     fn only_zero_is_success() {
         assert!(answer(1, 0).success() && answer(0x103, 0).success());
         for status in [1, 2, 0x80, 0x82, 0x84, 0xffff] {
-            assert!(
-                !answer(1, status).success() && !answer(3, status).success(),
-                "{status:#x}"
-            );
+            assert!(!answer(1, status).success() && !answer(3, status).success(), "{status:#x}");
         }
     }
 

@@ -37,16 +37,13 @@ impl Verdict {
 pub fn plug(qmp: &mut Qmp, dimm: &Dimm, progress: &mut dyn FnMut(&str)) -> Result<Verdict> {
     qmp.forget_events();
     let id = insert(qmp, dimm)?;
-    progress(&format!(
-        "{id}: {} plugged, waiting for the guest",
-        dimm.size
-    ));
+    progress(&format!("{id}: {} plugged, waiting for the guest", dimm.size));
     let answer = wait_for_answer(qmp, &id, ost::Event::Insertion, progress)?;
     Ok(match answer {
         Some(answer) if answer.success() => Verdict::Done(format!("{id}: {answer}")),
-        Some(answer) => Verdict::Refused(format!(
-            "{id}: the guest did not take it: {answer}; it stays plugged (./x unplug {id})"
-        )),
+        Some(answer) => {
+            Verdict::Refused(format!("{id}: the guest did not take it: {answer}; it stays plugged (./x unplug {id})"))
+        }
         None => Verdict::Silent(format!("{id}: plugged, but the guest did not answer")),
     })
 }
@@ -91,14 +88,11 @@ pub fn unplug(qmp: &mut Qmp, id: &str, progress: &mut dyn FnMut(&str)) -> Result
     let answer = wait_for_answer(qmp, id, ost::Event::Ejection, progress)?;
     Ok(match answer {
         Some(answer) if answer.success() => {
-            qmp.execute("object-del", json!({"id": memory}))
-                .context("the memory behind the module stays")?;
+            qmp.execute("object-del", json!({"id": memory})).context("the memory behind the module stays")?;
             Verdict::Done(format!("{id}: {answer}"))
         }
         Some(answer) => Verdict::Refused(format!("{id}: the guest keeps it: {answer}")),
-        None => Verdict::Silent(format!(
-            "{id}: the guest did not answer; it may still give it back"
-        )),
+        None => Verdict::Silent(format!("{id}: the guest did not answer; it may still give it back")),
     })
 }
 
@@ -124,12 +118,7 @@ fn wait_for_answer(
 fn answer_about(event: &Event, id: &str, about: ost::Event) -> Option<Answer> {
     match event.name.as_str() {
         "DEVICE_DELETED" if about == ost::Event::Ejection && event.data["device"] == id => {
-            Some(Answer {
-                device: Some(id.to_owned()),
-                slot: None,
-                event: about,
-                status: 0,
-            })
+            Some(Answer { device: Some(id.to_owned()), slot: None, event: about, status: 0 })
         }
         "ACPI_DEVICE_OST" => {
             let answer = Answer::from_json(&event.data["info"])?;
@@ -153,18 +142,13 @@ fn memory_of(qmp: &mut Qmp, id: &str) -> Result<Option<String>> {
 
 fn free_slot(qmp: &mut Qmp) -> Result<u64> {
     let devices = memory_devices(qmp)?;
-    let taken: Vec<_> = devices
-        .iter()
-        .filter_map(|device| device["data"]["slot"].as_u64())
-        .collect();
+    let taken: Vec<_> = devices.iter().filter_map(|device| device["data"]["slot"].as_u64()).collect();
     Ok(lowest_free(&taken))
 }
 
 /// QEMU itself refuses a slot beyond the last.
 fn lowest_free(taken: &[u64]) -> u64 {
-    (0..)
-        .find(|slot| !taken.contains(slot))
-        .expect("there are more numbers than slots")
+    (0..).find(|slot| !taken.contains(slot)).expect("there are more numbers than slots")
 }
 
 #[cfg(test)]
@@ -172,15 +156,11 @@ mod tests {
     use super::*;
 
     fn ost_event(device: Option<&str>, source: u64, status: u64) -> Event {
-        let mut info =
-            json!({"slot": "0", "slot-type": "DIMM", "source": source, "status": status});
+        let mut info = json!({"slot": "0", "slot-type": "DIMM", "source": source, "status": status});
         if let Some(device) = device {
             info["device"] = json!(device);
         }
-        Event {
-            name: "ACPI_DEVICE_OST".into(),
-            data: json!({"info": info}),
-        }
+        Event { name: "ACPI_DEVICE_OST".into(), data: json!({"info": info}) }
     }
 
     #[test]
@@ -194,23 +174,14 @@ mod tests {
 
     #[test]
     fn a_deleted_device_counts_as_ejected() {
-        let deleted = Event {
-            name: "DEVICE_DELETED".into(),
-            data: json!({"device": "d0", "path": "/x/d0"}),
-        };
-        assert!(
-            answer_about(&deleted, "d0", ost::Event::Ejection)
-                .is_some_and(|answer| answer.success())
-        );
+        let deleted = Event { name: "DEVICE_DELETED".into(), data: json!({"device": "d0", "path": "/x/d0"}) };
+        assert!(answer_about(&deleted, "d0", ost::Event::Ejection).is_some_and(|answer| answer.success()));
         assert_eq!(answer_about(&deleted, "d1", ost::Event::Ejection), None);
         assert_eq!(answer_about(&deleted, "d0", ost::Event::Insertion), None);
     }
 
     #[test]
     fn the_lowest_free_slot_is_taken() {
-        assert_eq!(
-            [lowest_free(&[]), lowest_free(&[0, 1, 3]), lowest_free(&[1])],
-            [0, 2, 0]
-        );
+        assert_eq!([lowest_free(&[]), lowest_free(&[0, 1, 3]), lowest_free(&[1])], [0, 2, 0]);
     }
 }

@@ -90,7 +90,7 @@ pub struct Dimm {
 pub enum Serial {
     /// On our terminal, together with QEMU's own keys: Ctrl-A X, Ctrl-A H.
     Terminal,
-    /// On a Unix socket that QEMU listens on.
+    /// On a Unix socket that somebody listens on already.
     Socket(PathBuf),
 }
 
@@ -146,40 +146,22 @@ pub fn start(
         Serial::Terminal => Stdio::inherit(),
         Serial::Socket(_) => Stdio::null(),
     };
-    let arguments = arguments(
-        machine,
-        &Wiring {
-            disk,
-            ovmf,
-            serial,
-            qmp,
-            accelerator,
-        },
-    );
+    let arguments = arguments(machine, &Wiring { disk, ovmf, serial, qmp, accelerator });
     let child = Command::new(BINARY)
         .args(&arguments)
         .stdin(stdin)
         .spawn()
         .with_context(|| format!("{BINARY} does not start; is it installed (./x doctor)?"))?;
     let words = arguments.iter().map(|word| quoted(word));
-    let command_line = std::iter::once(BINARY.to_owned())
-        .chain(words)
-        .collect::<Vec<_>>()
-        .join(" ");
-    Ok(Qemu {
-        child,
-        command_line,
-        _variables: variables,
-    })
+    let command_line = std::iter::once(BINARY.to_owned()).chain(words).collect::<Vec<_>>().join(" ");
+    Ok(Qemu { child, command_line, _variables: variables })
 }
 
 /// A machine writes its firmware's variables; each run gets a copy.
 fn own_variables(ovmf: Ovmf) -> Result<(Ovmf, TempDir)> {
-    let directory =
-        tempfile::tempdir().context("cannot make a directory for the UEFI variables")?;
+    let directory = tempfile::tempdir().context("cannot make a directory for the UEFI variables")?;
     let variables = directory.path().join("vars.fd");
-    fs::copy(&ovmf.variables, &variables)
-        .with_context(|| format!("cannot copy {}", ovmf.variables.display()))?;
+    fs::copy(&ovmf.variables, &variables).with_context(|| format!("cannot copy {}", ovmf.variables.display()))?;
     Ok((Ovmf { variables, ..ovmf }, directory))
 }
 
@@ -194,17 +176,8 @@ pub fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<String> {
     line.pair("-accel", wiring.accelerator.name());
     line.pair("-cpu", "max");
     line.pair("-smp", machine.cpus);
-    let Machine {
-        memory,
-        slots,
-        maxmem,
-        ..
-    } = machine;
-    let hotplug = if *slots > 0 {
-        format!(",slots={slots},maxmem={maxmem}")
-    } else {
-        String::new()
-    };
+    let Machine { memory, slots, maxmem, .. } = machine;
+    let hotplug = if *slots > 0 { format!(",slots={slots},maxmem={maxmem}") } else { String::new() };
     line.pair("-m", format!("{memory}{hotplug}"));
     if machine.nodes > 1 {
         nodes(machine, &mut line);
@@ -214,23 +187,11 @@ pub fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<String> {
     }
     if let Some(ovmf) = &wiring.ovmf {
         let (code, variables) = (file_name(&ovmf.code), file_name(&ovmf.variables));
-        line.pair(
-            "-drive",
-            format!("if=pflash,format=raw,unit=0,readonly=on,file={code}"),
-        );
-        line.pair(
-            "-drive",
-            format!("if=pflash,format=raw,unit=1,file={variables}"),
-        );
+        line.pair("-drive", format!("if=pflash,format=raw,unit=0,readonly=on,file={code}"));
+        line.pair("-drive", format!("if=pflash,format=raw,unit=1,file={variables}"));
     }
     // Several machines share the image, and the kernel never writes it.
-    line.pair(
-        "-drive",
-        format!(
-            "format=raw,if=virtio,readonly=on,file={}",
-            file_name(&wiring.disk)
-        ),
-    );
+    line.pair("-drive", format!("format=raw,if=virtio,readonly=on,file={}", file_name(&wiring.disk)));
     // SeaBIOS hands over to the bootloader only where there is a VGA; a network card would cost a boot ROM's time.
     line.0.push("-nodefaults".to_owned());
     line.pair("-vga", "std");
@@ -238,27 +199,15 @@ pub fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<String> {
     match &wiring.serial {
         Serial::Terminal => line.pair("-serial", "mon:stdio"),
         Serial::Socket(path) => {
-            line.pair(
-                "-chardev",
-                format!(
-                    "socket,id=console,server=on,wait=on,path={}",
-                    file_name(path)
-                ),
-            );
+            line.pair("-chardev", format!("socket,id=console,path={}", file_name(path)));
             line.pair("-serial", "chardev:console");
         }
     }
-    line.pair(
-        "-qmp",
-        format!("unix:{},server=on,wait=off", file_name(&wiring.qmp)),
-    );
+    line.pair("-qmp", format!("unix:{},server=on,wait=off", file_name(&wiring.qmp)));
     line.pair("-device", DEBUG_EXIT);
     if !machine.params.is_empty() {
         let params = escaped(&machine.params.join(" "));
-        line.pair(
-            "-fw_cfg",
-            format!("name=opt/altmap/cmdline,string={params}"),
-        );
+        line.pair("-fw_cfg", format!("name=opt/altmap/cmdline,string={params}"));
     }
     if machine.debugger == Debugger::WaitFor {
         line.0.extend(["-s".to_owned(), "-S".to_owned()]);
@@ -278,10 +227,7 @@ impl Line {
 fn nodes(machine: &Machine, line: &mut Line) {
     for node in 0..machine.nodes {
         let size = node_memory(machine.memory, machine.nodes, node);
-        line.pair(
-            "-object",
-            format!("memory-backend-ram,id=ram{node},size={size}"),
-        );
+        line.pair("-object", format!("memory-backend-ram,id=ram{node},size={size}"));
         line.pair("-numa", format!("node,nodeid={node},memdev=ram{node}"));
     }
     // Nodes differ in distance, so that the guest gets a SLIT.
@@ -298,19 +244,12 @@ fn pairs(nodes: u32) -> impl Iterator<Item = (u32, u32)> {
 fn node_memory(memory: Bytes, nodes: u32, node: u32) -> Bytes {
     let share = (memory.0 / u64::from(nodes)) & !((1 << 20) - 1);
     let last = node == nodes - 1;
-    Bytes(if last {
-        memory.0 - share * u64::from(nodes - 1)
-    } else {
-        share
-    })
+    Bytes(if last { memory.0 - share * u64::from(nodes - 1) } else { share })
 }
 
 fn cold_dimm(number: usize, dimm: &Dimm, line: &mut Line) {
     let id = dimm.id.clone().unwrap_or_else(|| format!("dimm{number}"));
-    line.pair(
-        "-object",
-        format!("memory-backend-ram,id={},size={}", backend(&id), dimm.size),
-    );
+    line.pair("-object", format!("memory-backend-ram,id={},size={}", backend(&id), dimm.size));
     let mut device = format!("pc-dimm,id={id},memdev={}", backend(&id));
     if let Some(node) = dimm.node {
         device += &format!(",node={node}");
@@ -348,11 +287,7 @@ fn quoted(word: &str) -> String {
 impl Qemu {
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Result<Option<Exit>> {
-        Ok(self
-            .child
-            .try_wait()
-            .context("cannot wait for QEMU")?
-            .map(Exit::of))
+        Ok(self.child.try_wait().context("cannot wait for QEMU")?.map(Exit::of))
     }
 
     /// Waits for its end; `None` when the time is over.
@@ -443,27 +378,14 @@ mod tests {
         assert_contains(&line, "-m 1G,slots=8,maxmem=64G");
         assert_contains(&line, "-device isa-debug-exit,iobase=0xf4,iosize=4");
         assert_contains(&line, "-qmp unix:qmp.sock,server=on,wait=off");
-        assert!(
-            !line.contains("-numa") && !line.contains("fw_cfg") && !line.contains("-S"),
-            "{line}"
-        );
+        assert!(!line.contains("-numa") && !line.contains("fw_cfg") && !line.contains("-S"), "{line}");
     }
 
     #[test]
     fn nodes_share_the_memory_and_have_distances() {
-        let line = line(&Machine {
-            nodes: 2,
-            memory: gib(2),
-            ..Machine::default()
-        });
-        assert_contains(
-            &line,
-            "memory-backend-ram,id=ram0,size=1G -numa node,nodeid=0,memdev=ram0",
-        );
-        assert_contains(
-            &line,
-            "memory-backend-ram,id=ram1,size=1G -numa node,nodeid=1,memdev=ram1",
-        );
+        let line = line(&Machine { nodes: 2, memory: gib(2), ..Machine::default() });
+        assert_contains(&line, "memory-backend-ram,id=ram0,size=1G -numa node,nodeid=0,memdev=ram0");
+        assert_contains(&line, "memory-backend-ram,id=ram1,size=1G -numa node,nodeid=1,memdev=ram1");
         assert_contains(&line, "-numa dist,src=0,dst=1,val=21");
     }
 
@@ -475,82 +397,41 @@ mod tests {
 
     #[test]
     fn cold_dimms_have_a_backend_each() {
-        let dimm = Dimm {
-            size: mib(256),
-            id: None,
-            node: Some(1),
-            address: Some(0x1_8000_0000),
-        };
-        let line = line(&Machine {
-            dimms: vec![dimm],
-            ..Machine::default()
-        });
+        let dimm = Dimm { size: mib(256), id: None, node: Some(1), address: Some(0x1_8000_0000) };
+        let line = line(&Machine { dimms: vec![dimm], ..Machine::default() });
         assert_contains(&line, "-object memory-backend-ram,id=dimm0-ram,size=256M");
-        assert_contains(
-            &line,
-            "-device pc-dimm,id=dimm0,memdev=dimm0-ram,node=1,addr=0x180000000",
-        );
+        assert_contains(&line, "-device pc-dimm,id=dimm0,memdev=dimm0-ram,node=1,addr=0x180000000");
     }
 
     #[test]
     fn a_machine_without_slots_has_no_maxmem() {
-        let arguments = arguments(
-            &Machine {
-                slots: 0,
-                ..Machine::default()
-            },
-            &wiring(),
-        );
-        assert!(
-            arguments.windows(2).any(|pair| pair == ["-m", "1G"]),
-            "{arguments:?}"
-        );
+        let arguments = arguments(&Machine { slots: 0, ..Machine::default() }, &wiring());
+        assert!(arguments.windows(2).any(|pair| pair == ["-m", "1G"]), "{arguments:?}");
     }
 
     #[test]
     fn commas_in_parameters_and_paths_survive_qemus_parser() {
-        let params = vec![
-            r#"run="online 32,34; lsmem""#.to_owned(),
-            "loglevel=7".to_owned(),
-        ];
-        let arguments = arguments(
-            &Machine {
-                params,
-                ..Machine::default()
-            },
-            &Wiring {
-                disk: "a,b".into(),
-                ..wiring()
-            },
+        let params = vec![r#"run="online 32,34; lsmem""#.to_owned(), "loglevel=7".to_owned()];
+        let arguments =
+            arguments(&Machine { params, ..Machine::default() }, &Wiring { disk: "a,b".into(), ..wiring() });
+        assert!(
+            arguments.contains(&r#"name=opt/altmap/cmdline,string=run="online 32,,34; lsmem" loglevel=7"#.to_owned())
         );
-        assert!(arguments.contains(
-            &r#"name=opt/altmap/cmdline,string=run="online 32,,34; lsmem" loglevel=7"#.to_owned()
-        ));
         assert!(arguments.contains(&"format=raw,if=virtio,readonly=on,file=a,,b".to_owned()));
     }
 
     #[test]
     fn uefi_gets_its_own_variables() {
-        let ovmf = Some(Ovmf {
-            code: "CODE.fd".into(),
-            variables: "VARS.fd".into(),
-        });
+        let ovmf = Some(Ovmf { code: "CODE.fd".into(), variables: "VARS.fd".into() });
         let line = arguments(&Machine::default(), &Wiring { ovmf, ..wiring() }).join(" ");
-        assert_contains(
-            &line,
-            "if=pflash,format=raw,unit=0,readonly=on,file=CODE.fd",
-        );
+        assert_contains(&line, "if=pflash,format=raw,unit=0,readonly=on,file=CODE.fd");
         assert_contains(&line, "if=pflash,format=raw,unit=1,file=VARS.fd");
     }
 
     #[test]
     fn extra_arguments_come_last_and_the_debugger_is_waited_for() {
         let extra = vec!["-d".to_owned(), "int".to_owned()];
-        let line = line(&Machine {
-            debugger: Debugger::WaitFor,
-            extra,
-            ..Machine::default()
-        });
+        let line = line(&Machine { debugger: Debugger::WaitFor, extra, ..Machine::default() });
         assert!(line.ends_with("-s -S -d int"), "{line}");
     }
 
@@ -565,10 +446,7 @@ mod tests {
     #[test]
     fn the_guests_codes_are_told_from_qemus() {
         let exit = |code: i32| Exit::of(ExitStatus::from_raw(code << 8));
-        assert_eq!(
-            [exit(0), exit(33), exit(65)],
-            [Exit::PoweredOff, Exit::Success, Exit::Failure]
-        );
+        assert_eq!([exit(0), exit(33), exit(65)], [Exit::PoweredOff, Exit::Success, Exit::Failure]);
         assert!(matches!(exit(1), Exit::Broken(_)));
         assert!(matches!(Exit::of(ExitStatus::from_raw(9)), Exit::Broken(_)));
     }

@@ -6,7 +6,6 @@
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -64,57 +63,29 @@ impl fmt::Display for GuestError {
 impl std::error::Error for GuestError {}
 
 impl Console {
-    /// Connects to the socket of a machine that was just started.
-    pub fn connect(path: &Path, deadline: Instant) -> Result<Self> {
-        loop {
-            match UnixStream::connect(path) {
-                Ok(socket) => return Self::over(socket),
-                Err(error) if Instant::now() >= deadline => {
-                    return Err(error)
-                        .with_context(|| format!("no serial port at {}", path.display()));
-                }
-                Err(_) => std::thread::sleep(Duration::from_millis(20)),
-            }
-        }
-    }
-
-    fn over(socket: UnixStream) -> Result<Self> {
+    /// The console at the other end of `socket`.
+    pub fn over(socket: UnixStream) -> Result<Self> {
         let heard = Arc::new(Heard::default());
-        let ears = socket
-            .try_clone()
-            .context("cannot listen to the serial port")?;
+        let ears = socket.try_clone().context("cannot listen to the serial port")?;
         let ours = Arc::clone(&heard);
         std::thread::spawn(move || ours.listen(ears));
-        Ok(Self {
-            socket,
-            heard,
-            position: 0,
-            seen: 0,
-            entered: true,
-            command_deadline: Duration::from_secs(120),
-        })
+        Ok(Self { socket, heard, position: 0, seen: 0, entered: true, command_deadline: Duration::from_secs(120) })
     }
 
     /// Everything the guest ever said, readable.
     pub fn log(&self) -> String {
         let text = self.heard.lock();
-        String::from_utf8_lossy(&text.raw)
-            .lines()
-            .map(|line| shown(line) + "\n")
-            .collect()
+        String::from_utf8_lossy(&text.raw).lines().map(|line| shown(line) + "\n").collect()
     }
 
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        self.socket
-            .write_all(bytes)
-            .context("the serial port is closed")
+        self.socket.write_all(bytes).context("the serial port is closed")
     }
 
     /// Waits until a line contains `text`, and returns that line.
     pub fn expect(&mut self, text: &str, deadline: Instant) -> Result<String> {
-        self.line_until(deadline, |line| line.contains(text))
-            .with_context(|| format!("waiting for `{text}`"))
+        self.line_until(deadline, |line| line.contains(text)).with_context(|| format!("waiting for `{text}`"))
     }
 
     /// The next whole line; `None` when the machine has ended.
@@ -132,9 +103,7 @@ impl Console {
 
     /// Waits for the prompt.
     pub fn expect_prompt(&mut self, deadline: Instant) -> Result<()> {
-        self.line_until(deadline, |line| line == PROMPT)
-            .context("waiting for the prompt")
-            .map(drop)
+        self.line_until(deadline, |line| line == PROMPT).context("waiting for the prompt").map(drop)
     }
 
     /// Runs a command and returns what it printed, log lines left out. A refusal is a [`GuestError`] inside the error.
@@ -144,16 +113,11 @@ impl Console {
 
     /// [`Self::command`] with a time limit of its own.
     pub fn command_within(&mut self, line: &str, limit: Duration) -> Result<String> {
-        let output = self
-            .exchange(line, limit)
-            .with_context(|| format!("command `{line}`"))?;
+        let output = self.exchange(line, limit).with_context(|| format!("command `{line}`"))?;
         let error = output.lines().find_map(|line| line.strip_prefix("error: "));
         match error.and_then(|error| error.split_once(": ")) {
             Some((errno, sentence)) => {
-                let error = GuestError {
-                    errno: errno.to_owned(),
-                    sentence: sentence.to_owned(),
-                };
+                let error = GuestError { errno: errno.to_owned(), sentence: sentence.to_owned() };
                 Err(anyhow::Error::new(error).context(format!("command `{line}`")))
             }
             None => Ok(output),
@@ -163,8 +127,7 @@ impl Console {
     /// Runs a command with `-J` and returns its object.
     pub fn json(&mut self, line: &str) -> Result<Value> {
         let output = self.command(&format!("{line} -J"))?;
-        serde_json::from_str(output.trim())
-            .with_context(|| format!("`{line} -J` printed no JSON: {output}"))
+        serde_json::from_str(output.trim()).with_context(|| format!("`{line} -J` printed no JSON: {output}"))
     }
 
     /// Types a line at the prompt, without waiting for what it does.
@@ -199,11 +162,7 @@ impl Console {
     /// Gives the last bytes of a machine that ended time to arrive.
     pub fn wait_closed(&self, limit: Duration) {
         let waiting = |text: &mut Text| !text.closed;
-        drop(
-            self.heard
-                .more
-                .wait_timeout_while(self.heard.lock(), limit, waiting),
-        );
+        drop(self.heard.more.wait_timeout_while(self.heard.lock(), limit, waiting));
     }
 
     /// Sends a line at the prompt and collects the lines up to the next prompt.
@@ -214,9 +173,7 @@ impl Console {
         loop {
             match self.next_line() {
                 Line::Whole(line) if line.contains(PANIC_END) => bail!("the kernel panicked"),
-                Line::Whole(line) if !self.entered => {
-                    self.entered = line.starts_with(PROMPT.trim_end())
-                }
+                Line::Whole(line) if !self.entered => self.entered = line.starts_with(PROMPT.trim_end()),
                 Line::Whole(line) if is_log(&line) => {}
                 Line::Whole(line) => output.push_str(&(line + "\n")),
                 Line::Open(line) if self.entered && line == PROMPT => return Ok(output),
@@ -228,11 +185,7 @@ impl Console {
     /// What came before a command is sent is not its output. The prompt itself stays: the echo completes its line.
     fn skip_to_end(&mut self) {
         let text = self.heard.lock();
-        self.position = text
-            .raw
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |newline| newline + 1);
+        self.position = text.raw.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
     }
 
     fn line_until(&mut self, deadline: Instant, wanted: impl Fn(&str) -> bool) -> Result<String> {
@@ -267,11 +220,8 @@ impl Console {
         }
         let left = deadline.saturating_duration_since(Instant::now());
         let waiting = |text: &mut Text| text.raw.len() == known && !text.closed;
-        let (_text, timeout) = self
-            .heard
-            .more
-            .wait_timeout_while(text, left, waiting)
-            .unwrap_or_else(PoisonError::into_inner);
+        let (_text, timeout) =
+            self.heard.more.wait_timeout_while(text, left, waiting).unwrap_or_else(PoisonError::into_inner);
         if timeout.timed_out() {
             bail!("out of time");
         }
@@ -312,13 +262,8 @@ impl Heard {
 
 /// A kernel log line: `[seconds.microseconds] area: message`.
 fn is_log(line: &str) -> bool {
-    let stamp = line
-        .strip_prefix('[')
-        .and_then(|rest| rest.split_once("] "))
-        .map(|(stamp, _)| stamp.trim());
-    stamp.is_some_and(|stamp| {
-        !stamp.is_empty() && stamp.chars().all(|c| c.is_ascii_digit() || c == '.')
-    })
+    let stamp = line.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map(|(stamp, _)| stamp.trim());
+    stamp.is_some_and(|stamp| !stamp.is_empty() && stamp.chars().all(|c| c.is_ascii_digit() || c == '.'))
 }
 
 /// What a terminal shows of a line in the end: the part after the last return to its start, without escape sequences.
@@ -386,10 +331,7 @@ mod tests {
         let after = "lsmem\r\nRANGE SIZE\r\n[    1.250000] dimm: slot 0\r\n0-1 256M\r\naltmap> ";
         guest(socket, "altmap 0.1.0\r\naltmap> ", after);
         console.expect_prompt(soon()).expect("a prompt");
-        assert_eq!(
-            console.command("lsmem").expect("answered"),
-            "RANGE SIZE\n0-1 256M\n"
-        );
+        assert_eq!(console.command("lsmem").expect("answered"), "RANGE SIZE\n0-1 256M\n");
     }
 
     #[test]
@@ -404,30 +346,17 @@ mod tests {
     #[test]
     fn a_refusal_names_errno_and_sentence() {
         let (mut console, socket) = console();
-        guest(
-            socket,
-            "altmap> ",
-            "online 99\r\nerror: ENOENT: no block 99: none of 0-15\r\naltmap> ",
-        );
+        guest(socket, "altmap> ", "online 99\r\nerror: ENOENT: no block 99: none of 0-15\r\naltmap> ");
         console.expect_prompt(soon()).expect("a prompt");
         let error = console.command("online 99").expect_err("refused");
-        let error = error
-            .downcast_ref::<GuestError>()
-            .expect("the guest's words");
-        assert_eq!(
-            (error.errno.as_str(), error.sentence.as_str()),
-            ("ENOENT", "no block 99: none of 0-15")
-        );
+        let error = error.downcast_ref::<GuestError>().expect("the guest's words");
+        assert_eq!((error.errno.as_str(), error.sentence.as_str()), ("ENOENT", "no block 99: none of 0-15"));
     }
 
     #[test]
     fn json_is_parsed() {
         let (mut console, socket) = console();
-        guest(
-            socket,
-            "altmap> ",
-            "meminfo -J\r\n{\"total\": 4096}\r\naltmap> ",
-        );
+        guest(socket, "altmap> ", "meminfo -J\r\n{\"total\": 4096}\r\naltmap> ");
         console.expect_prompt(soon()).expect("a prompt");
         assert_eq!(console.json("meminfo").expect("answered")["total"], 4096);
     }
@@ -446,9 +375,7 @@ mod tests {
     #[test]
     fn silence_ends_at_the_deadline() {
         let (mut console, _socket) = console();
-        let error = console
-            .expect("never", Instant::now() + Duration::from_millis(50))
-            .expect_err("silence");
+        let error = console.expect("never", Instant::now() + Duration::from_millis(50)).expect_err("silence");
         assert!(format!("{error:#}").contains("out of time"), "{error:#}");
     }
 

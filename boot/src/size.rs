@@ -26,10 +26,7 @@ impl FromStr for Bytes {
 
     fn from_str(text: &str) -> Result<Self> {
         let unit = text.chars().last().map(|last| last.to_ascii_uppercase());
-        let shift = UNITS
-            .iter()
-            .find(|(name, _)| Some(*name) == unit)
-            .map(|(_, shift)| *shift);
+        let shift = UNITS.iter().find(|(name, _)| Some(*name) == unit).map(|(_, shift)| *shift);
         let (number, shift) = match shift {
             Some(shift) => (&text[..text.len() - 1], shift),
             None => (text, 0),
@@ -43,9 +40,7 @@ impl FromStr for Bytes {
         let too_large = || format!("`{text}` is more than 64 bits hold");
         let whole = whole.parse::<u64>().ok().with_context(too_large)?;
         let whole = whole.checked_mul(1 << shift).with_context(too_large)?;
-        let denominator = 10_u64
-            .checked_pow(fraction.len() as u32)
-            .with_context(malformed)?;
+        let denominator = 10_u64.checked_pow(fraction.len() as u32).with_context(malformed)?;
         let numerator = u128::from(fraction.parse::<u64>().with_context(malformed)?) << shift;
         let (rest, denominator) = (numerator / u128::from(denominator), u128::from(denominator));
         if rest * denominator != numerator {
@@ -89,36 +84,15 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in [
-            "",
-            "G",
-            "-1",
-            "1.G",
-            ".5G",
-            "1,5G",
-            "1GB",
-            "0x10",
-            "0.3K",
-            "99999999999T",
-            "18446744073709551616",
-        ] {
+        for text in ["", "G", "-1", "1.G", ".5G", "1,5G", "1GB", "0x10", "0.3K", "99999999999T", "18446744073709551616"]
+        {
             assert!(text.parse::<Bytes>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn what_is_printed_parses_to_the_same_number() {
-        for bytes in [
-            0,
-            1,
-            4095,
-            4096,
-            3 << 20,
-            128 << 20,
-            3 << 29,
-            1 << 40,
-            u64::MAX,
-        ] {
+        for bytes in [0, 1, 4095, 4096, 3 << 20, 128 << 20, 3 << 29, 1 << 40, u64::MAX] {
             let text = Bytes(bytes).to_string();
             assert_eq!(text.parse::<Bytes>().expect(&text), Bytes(bytes), "{text}");
         }

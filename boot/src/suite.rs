@@ -8,9 +8,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::accelerator::Accelerator;
 use crate::build::{self, TARGET};
+use crate::guest::Guest;
 use crate::image;
-use crate::qemu::{self, Dimm, Exit, Machine, Serial};
-use crate::serial::Console;
+use crate::qemu::{Dimm, Exit, Machine};
 use crate::size::{gib, mib};
 
 /// The whole in-kernel run, under TCG on a slow day.
@@ -18,10 +18,7 @@ const SELFTEST_LIMIT: Duration = Duration::from_secs(600);
 
 /// Runs everything, or only the tests whose names contain `filter`, and prints the runners' totals.
 pub fn run(filter: Option<&str>) -> Result<()> {
-    let mut suite = Suite {
-        filter: filter.map(str::to_owned),
-        results: Vec::new(),
-    };
+    let mut suite = Suite { filter: filter.map(str::to_owned), results: Vec::new() };
     if filter.is_none() {
         suite.checks();
     }
@@ -51,79 +48,18 @@ impl Suite {
         // The host tool and its tests are built in release only: see the profiles in Cargo.toml.
         let lints: [(&str, &[&str]); 7] = [
             ("format", &["fmt", "--all", "--check"]),
-            (
-                "clippy mm",
-                &[
-                    "clippy",
-                    "-p",
-                    "mm",
-                    "--all-targets",
-                    "--locked",
-                    "--",
-                    "-D",
-                    "warnings",
-                ],
-            ),
-            (
-                "clippy kernel",
-                &[
-                    "clippy",
-                    "-p",
-                    "kernel",
-                    "--release",
-                    "--target",
-                    TARGET,
-                    "--",
-                    "-D",
-                    "warnings",
-                ],
-            ),
-            (
-                "clippy kernel tests",
-                &["clippy", "-p", "kernel", "--tests", "--", "-D", "warnings"],
-            ),
+            ("clippy mm", &["clippy", "-p", "mm", "--all-targets", "--locked", "--", "-D", "warnings"]),
+            ("clippy kernel", &["clippy", "-p", "kernel", "--release", "--target", TARGET, "--", "-D", "warnings"]),
+            ("clippy kernel tests", &["clippy", "-p", "kernel", "--tests", "--", "-D", "warnings"]),
             (
                 "clippy host",
-                &[
-                    "clippy",
-                    "-p",
-                    "boot",
-                    "-p",
-                    "system-tests",
-                    "--release",
-                    "--all-targets",
-                    "--",
-                    "-D",
-                    "warnings",
-                ],
+                &["clippy", "-p", "boot", "-p", "system-tests", "--release", "--all-targets", "--", "-D", "warnings"],
             ),
             (
                 "documentation kernel",
-                &[
-                    "doc",
-                    "-p",
-                    "kernel",
-                    "--release",
-                    "--target",
-                    TARGET,
-                    "--no-deps",
-                    "--document-private-items",
-                ],
+                &["doc", "-p", "kernel", "--release", "--target", TARGET, "--no-deps", "--document-private-items"],
             ),
-            (
-                "documentation host",
-                &[
-                    "doc",
-                    "-p",
-                    "mm",
-                    "-p",
-                    "boot",
-                    "-p",
-                    "system-tests",
-                    "--release",
-                    "--no-deps",
-                ],
-            ),
+            ("documentation host", &["doc", "-p", "mm", "-p", "boot", "-p", "system-tests", "--release", "--no-deps"]),
         ];
         for (name, arguments) in lints {
             self.cargo(name, arguments);
@@ -133,20 +69,12 @@ impl Suite {
     fn host_tests(&mut self) {
         let filter = self.filter.clone();
         let with_filter = |arguments: &[&str]| -> Vec<String> {
-            arguments
-                .iter()
-                .copied()
-                .chain(filter.as_deref())
-                .map(str::to_owned)
-                .collect()
+            arguments.iter().copied().chain(filter.as_deref()).map(str::to_owned).collect()
         };
         for (name, arguments) in [
             ("host tests mm", with_filter(&["test", "-p", "mm"])),
             ("host tests kernel", with_filter(&["test", "-p", "kernel"])),
-            (
-                "host tests boot",
-                with_filter(&["test", "-p", "boot", "--release"]),
-            ),
+            ("host tests boot", with_filter(&["test", "-p", "boot", "--release"])),
         ] {
             let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
             self.cargo(name, &arguments);
@@ -200,46 +128,22 @@ impl Suite {
         if let Err(error) = &result {
             println!("{runner}: {error:#}");
         }
-        let passed = closing
-            .iter()
-            .filter_map(|line| number_before(line, " passed"))
-            .sum();
-        let outcome = Outcome {
-            runner: runner.to_owned(),
-            good: result.is_ok(),
-            passed,
-            closing,
-            took: start.elapsed(),
-        };
+        let passed = closing.iter().filter_map(|line| number_before(line, " passed")).sum();
+        let outcome =
+            Outcome { runner: runner.to_owned(), good: result.is_ok(), passed, closing, took: start.elapsed() };
         self.results.push(outcome);
     }
 
     fn totals(self) -> Result<()> {
         println!("\n== totals");
-        for Outcome {
-            runner,
-            good,
-            closing,
-            took,
-            ..
-        } in &self.results
-        {
-            println!(
-                "{} {runner} ({} s)",
-                if *good { "ok    " } else { "FAILED" },
-                took.as_secs()
-            );
+        for Outcome { runner, good, closing, took, .. } in &self.results {
+            println!("{} {runner} ({} s)", if *good { "ok    " } else { "FAILED" }, took.as_secs());
             for line in closing.iter().filter(|line| !is_empty_run(line)) {
                 println!("         {line}");
             }
         }
         std::io::stdout().flush().ok();
-        let failed: Vec<_> = self
-            .results
-            .iter()
-            .filter(|outcome| !outcome.good)
-            .map(|o| o.runner.as_str())
-            .collect();
+        let failed: Vec<_> = self.results.iter().filter(|outcome| !outcome.good).map(|o| o.runner.as_str()).collect();
         if !failed.is_empty() {
             bail!("failed: {}", failed.join(", "));
         }
@@ -265,10 +169,7 @@ fn number_before(line: &str, word: &str) -> Option<u64> {
 
 /// Shows a command's output while `each` sees every line of it.
 fn passed_on(command: &mut Command, mut each: impl FnMut(&str)) -> Result<()> {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("it does not start")?;
+    let mut child = command.stdout(Stdio::piped()).spawn().context("it does not start")?;
     let output = child.stdout.take().expect("piped above");
     for line in BufReader::new(output).split(b'\n') {
         let line = line.context("its output broke off")?;
@@ -286,42 +187,16 @@ fn passed_on(command: &mut Command, mut each: impl FnMut(&str)) -> Result<()> {
 /// Boots the kernel with `selftest` on a machine with two nodes and a module, and shows `each` line to its end.
 fn selftest(filter: Option<&str>, mut each: impl FnMut(&str)) -> Result<Exit> {
     let images = image::up_to_date()?;
-    let directory = tempfile::tempdir().context("cannot make a directory for the sockets")?;
-    let (serial, qmp) = (
-        directory.path().join("serial"),
-        directory.path().join("qmp"),
-    );
-    let parameter = filter.map_or_else(
-        || "selftest".to_owned(),
-        |filter| format!("selftest={filter}"),
-    );
-    let dimm = Dimm {
-        size: mib(256),
-        id: None,
-        node: Some(1),
-        address: None,
-    };
-    let machine = Machine {
-        memory: gib(1),
-        nodes: 2,
-        dimms: vec![dimm],
-        params: vec![parameter],
-        ..Machine::default()
-    };
-    let mut qemu = qemu::start(
-        &machine,
-        &images,
-        Accelerator::best(),
-        Serial::Socket(serial.clone()),
-        qmp,
-    )?;
+    let parameter = filter.map_or_else(|| "selftest".to_owned(), |filter| format!("selftest={filter}"));
+    let dimm = Dimm { size: mib(256), id: None, node: Some(1), address: None };
+    let machine =
+        Machine { memory: gib(1), nodes: 2, dimms: vec![dimm], params: vec![parameter], ..Machine::default() };
+    let mut guest = Guest::start(&machine, &images, Accelerator::best(), None)?;
     let deadline = Instant::now() + SELFTEST_LIMIT;
-    let mut console = Console::connect(&serial, deadline)?;
-    while let Some(line) = console.whole_line(deadline)? {
+    while let Some(line) = guest.console.whole_line(deadline)? {
         each(&line);
     }
-    qemu.wait(Duration::from_secs(10))
-        .context("the machine did not end")
+    guest.qemu.wait(Duration::from_secs(10)).context("the machine did not end")
 }
 
 /// In-kernel tests as their lines tell: `test NAME ... ok`.
@@ -333,10 +208,7 @@ struct Counted {
 
 impl Counted {
     fn line(&mut self, line: &str) {
-        let Some((_, verdict)) = line
-            .strip_prefix("test ")
-            .and_then(|rest| rest.split_once(" ... "))
-        else {
+        let Some((_, verdict)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) else {
             return;
         };
         match verdict.split([' ', ':']).next() {
@@ -350,11 +222,7 @@ impl Counted {
 impl std::fmt::Display for Counted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let verdict = if self.failed == 0 { "ok" } else { "FAILED" };
-        write!(
-            f,
-            "test result: {verdict}. {} passed; {} failed",
-            self.passed, self.failed
-        )
+        write!(f, "test result: {verdict}. {} passed; {} failed", self.passed, self.failed)
     }
 }
 
@@ -372,27 +240,17 @@ mod tests {
     #[test]
     fn in_kernel_tests_are_counted_once_each() {
         let mut counted = Counted::default();
-        for line in [
-            "test heap::grows ... ",
-            "test heap::grows ... ok",
-            "test a ... FAILED: reason",
-            "other ... ok",
-        ] {
+        for line in ["test heap::grows ... ", "test heap::grows ... ok", "test a ... FAILED: reason", "other ... ok"] {
             counted.line(line);
         }
-        assert_eq!(
-            counted.to_string(),
-            "test result: FAILED. 1 passed; 1 failed"
-        );
+        assert_eq!(counted.to_string(), "test result: FAILED. 1 passed; 1 failed");
     }
 
     #[test]
     fn a_command_that_fails_is_an_error_and_its_output_was_seen() {
         let mut seen = Vec::new();
         let mut command = Command::new("sh");
-        let result = passed_on(command.args(["-c", "echo one; exit 3"]), |line| {
-            seen.push(line.to_owned())
-        });
+        let result = passed_on(command.args(["-c", "echo one; exit 3"]), |line| seen.push(line.to_owned()));
         assert!(result.is_err());
         assert_eq!(seen, ["one"]);
     }

@@ -19,16 +19,10 @@ const NAME_BYTES_MAX: usize = 96;
 /// The symbol table of an unstripped kernel.
 pub fn table(elf: &[u8]) -> Result<Vec<u8>> {
     let file = object::File::parse(elf).context("the kernel is no ELF file")?;
-    let functions = file
-        .symbols()
-        .filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.size() > 0);
+    let functions = file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.size() > 0);
     let functions = functions.filter_map(|symbol| {
         let name = readable(symbol.name().ok()?);
-        Some(Function {
-            offset: offset(symbol.address())?,
-            size: u32::try_from(symbol.size()).ok()?,
-            name,
-        })
+        Some(Function { offset: offset(symbol.address())?, size: u32::try_from(symbol.size()).ok()?, name })
     });
     let functions: Vec<_> = functions.collect();
     if functions.is_empty() {
@@ -90,11 +84,7 @@ mod tests {
     use super::*;
 
     fn function(offset: u32, name: &str) -> Function {
-        Function {
-            offset,
-            size: 16,
-            name: name.to_owned(),
-        }
+        Function { offset, size: 16, name: name.to_owned() }
     }
 
     fn word(table: &[u8], at: usize) -> u32 {
@@ -103,41 +93,27 @@ mod tests {
 
     #[test]
     fn entries_are_sorted_and_point_at_their_names() {
-        let table =
-            encode(vec![function(0x200, "second"), function(0x100, "first")]).expect("encodes");
+        let table = encode(vec![function(0x200, "second"), function(0x100, "first")]).expect("encodes");
         assert_eq!(&table[..8], MAGIC);
         assert_eq!((word(&table, 8), word(&table, 12)), (2, 13));
         let strings = &table[16 + 2 * 12..];
         assert_eq!(strings, b"first\0second\0");
-        assert_eq!(
-            [16, 20, 24, 28, 32, 36].map(|at| word(&table, at)),
-            [0x100, 16, 0, 0x200, 16, 6]
-        );
+        assert_eq!([16, 20, 24, 28, 32, 36].map(|at| word(&table, at)), [0x100, 16, 0, 0x200, 16, 6]);
     }
 
     #[test]
     fn a_folded_function_appears_once_and_a_shared_name_is_stored_once() {
-        let functions = vec![
-            function(0x100, "b"),
-            function(0x100, "a"),
-            function(0x200, "a"),
-        ];
+        let functions = vec![function(0x100, "b"), function(0x100, "a"), function(0x200, "a")];
         let table = encode(functions).expect("encodes");
         assert_eq!((word(&table, 8), word(&table, 12)), (2, 2));
     }
 
     #[test]
     fn names_lose_their_hash_and_keep_their_path() {
-        assert_eq!(
-            readable("_ZN6kernel5shell3run17h0123456789abcdefE"),
-            "kernel::shell::run"
-        );
+        assert_eq!(readable("_ZN6kernel5shell3run17h0123456789abcdefE"), "kernel::shell::run");
         assert_eq!(readable("_start"), "_start");
         let long = readable(&"x".repeat(500));
-        assert!(
-            long.len() <= NAME_BYTES_MAX && long.ends_with(".."),
-            "{long}"
-        );
+        assert!(long.len() <= NAME_BYTES_MAX && long.ends_with(".."), "{long}");
     }
 
     #[test]
