@@ -1,19 +1,21 @@
 //! The serial console: COM1, seen as a stream of lines.
 //!
-//! Output has two modes. While somebody edits a command (`set_input_line`), a log line moves above that line, which is
-//! drawn again. Else a command is printing: log lines wait until its current line is complete.
+//! What goes out passes through `screen`, which finds the places where log lines may go.
 //!
 //! Input is taken out of the device by its interrupt and kept in a ring. When the ring is full the interrupt is turned
 //! off and the bytes stay with the sender, so none is lost.
 #![deny(unsafe_code)]
 
-use crate::logging::{self, Line};
+mod screen;
+
+use crate::logging;
 use crate::sync::SpinLock;
 use crate::task::{self, Cancelled, TaskId, WaitQueue};
 use crate::{arch, time};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use core::time::Duration;
+use screen::Screen;
 use uart_16550::backend::PioBackend;
 use uart_16550::spec::registers::IER;
 use uart_16550::{BaudRate, Config, Uart16550};
@@ -21,17 +23,11 @@ use uart_16550::{BaudRate, Config, Uart16550};
 /// Input that nobody has read yet.
 const INPUT_BYTES: usize = 128 * 1024;
 
-/// A longer input line is redrawn as far as this.
-const EDIT_MAX: usize = 4096;
-
 /// What a formatted print sends in one piece, so that nothing comes between.
 const PIECE_BYTES: usize = 256;
 
 const CTRL_C: u8 = 3;
 const COM1_IRQ: u8 = 4;
-
-/// Erases the line being edited.
-const ERASE_LINE: &str = "\r\x1b[K";
 
 static UART: SpinLock<Uart16550<PioBackend>> = SpinLock::new(arch::ports::com1());
 static INPUT: SpinLock<heapless::Deque<u8, INPUT_BYTES>> = SpinLock::new(heapless::Deque::new());
@@ -39,29 +35,13 @@ static INPUT_CHANGED: WaitQueue = WaitQueue::new();
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static BYTES_RECEIVED: AtomicU64 = AtomicU64::new(0);
 
-static OUTPUT: SpinLock<Output> = SpinLock::new(Output { edit: None, line_open: false, next_log: 0 });
+static SCREEN: SpinLock<Screen> = SpinLock::new(Screen::new());
 
 /// Whom Ctrl-C cancels; 0 for nobody.
 static FOREGROUND: AtomicU64 = AtomicU64::new(0);
 
 /// Whether a line is being edited, for the interrupt handler.
 static EDITING: AtomicBool = AtomicBool::new(false);
-
-/// What is on the screen.
-struct Output {
-    /// The line being edited, when one is.
-    edit: Option<EditedLine>,
-    /// A command has printed the beginning of a line.
-    line_open: bool,
-    /// The number of the next log line to show.
-    next_log: u64,
-}
-
-struct EditedLine {
-    text: heapless::String<EDIT_MAX>,
-    /// Characters to the right of the cursor.
-    behind_cursor: usize,
-}
 
 /// Prepares the device; from here on output works, by polling.
 pub(crate) fn early() {
@@ -144,105 +124,58 @@ pub(crate) fn set_foreground(task: Option<TaskId>) {
 
 /// Tells what stands on the line being edited (prompt and text) and where the cursor is, in characters from its start.
 ///
-/// The editor draws the line itself; this is for redrawing it below a log line.
+/// The editor draws first and tells then; what it drew as its prompt counts as an output line until it has told.
 pub(crate) fn set_input_line(prompt_and_text: &str, cursor: usize) {
-    let mut text = heapless::String::new();
-    for letter in prompt_and_text.chars() {
-        if text.push(letter).is_err() {
-            break;
-        }
-    }
-    let behind_cursor = text.chars().count().saturating_sub(cursor);
-    let mut output = OUTPUT.lock();
-    output.show_log();
-    output.edit = Some(EditedLine { text, behind_cursor });
-    EDITING.store(true, Relaxed);
+    draw_input_line("", prompt_and_text, cursor);
 }
 
-/// The line is finished: what follows is the output of a command. The editor has sent its line end.
+/// Sends what the editor draws and records the result, with nothing in between.
+pub(crate) fn draw_input_line(drawn: &str, prompt_and_text: &str, cursor: usize) {
+    let mut screen = SCREEN.lock();
+    let mut uart = UART.lock();
+    screen.write(&mut Port(&mut uart), drawn);
+    screen.edit(prompt_and_text, cursor);
+    EDITING.store(true, Relaxed);
+    screen.show_log(&mut Port(&mut uart), logging::read);
+}
+
+/// The line is finished, and the editor has sent its line end: what follows is the output of a command.
 pub(crate) fn clear_input_line() {
-    let mut output = OUTPUT.lock();
-    output.edit = None;
+    let mut screen = SCREEN.lock();
+    screen.end_edit();
     EDITING.store(false, Relaxed);
-    output.line_open = false;
-    output.show_log();
+    screen.show_log(&mut Port(&mut UART.lock()), logging::read);
 }
 
 /// Writes text; line feeds become carriage return and line feed.
 pub(crate) fn write_str(text: &str) {
-    if text.is_empty() {
-        return;
-    }
     if crate::panic::in_progress() {
-        send(&mut arch::ports::com1_unlocked(), text);
-        return;
+        let sent = Port(&mut arch::ports::com1_unlocked()).write_str(text);
+        return sent.expect("the port takes everything");
     }
-    let mut output = OUTPUT.lock();
-    send(&mut UART.lock(), text);
-    if output.edit.is_none() {
-        output.line_open = !text.ends_with('\n');
-        output.show_log();
-    }
+    let mut screen = SCREEN.lock();
+    let mut uart = UART.lock();
+    screen.write(&mut Port(&mut uart), text);
+    screen.show_log(&mut Port(&mut uart), logging::read);
 }
 
 /// Shows the log lines that have not been shown yet, if this is a moment for it.
 pub(crate) fn show_log() {
     if !crate::panic::in_progress() {
-        OUTPUT.lock().show_log();
+        SCREEN.lock().show_log(&mut Port(&mut UART.lock()), logging::read);
     }
 }
 
-/// For a panic: ends an open line and shows every log line still waiting, without taking a lock for granted.
+/// For a panic: ends an open line and shows every log line still waiting, as far as no lock is in the way.
 pub(crate) fn flush_for_panic() {
-    let uart = &mut arch::ports::com1_unlocked();
-    let mut next_log = match OUTPUT.try_lock() {
-        Some(output) => {
-            if output.line_open || output.edit.is_some() {
-                send(uart, "\n");
-            }
-            output.next_log
+    let mut uart = arch::ports::com1_unlocked();
+    let port = &mut Port(&mut uart);
+    match SCREEN.try_lock() {
+        Some(mut screen) => {
+            screen.break_line(port);
+            screen.show_log(port, logging::try_read);
         }
-        None => {
-            send(uart, "\n");
-            return;
-        }
-    };
-    let mut line = Line::new();
-    while let Some(after) = logging::try_read(next_log, &mut line) {
-        send(uart, &line);
-        send(uart, "\n");
-        next_log = after;
-    }
-}
-
-impl Output {
-    fn show_log(&mut self) {
-        if self.line_open {
-            return;
-        }
-        let mut line = Line::new();
-        let Some(mut next) = logging::read(self.next_log, &mut line) else {
-            return;
-        };
-        let mut uart = UART.lock();
-        if self.edit.is_some() {
-            send(&mut uart, ERASE_LINE);
-        }
-        loop {
-            send(&mut uart, &line);
-            send(&mut uart, "\n");
-            self.next_log = next;
-            match logging::read(next, &mut line) {
-                Some(after) => next = after,
-                None => break,
-            }
-        }
-        if let Some(edit) = &self.edit {
-            send(&mut uart, &edit.text);
-            for _ in 0..edit.behind_cursor {
-                send(&mut uart, "\x08");
-            }
-        }
+        None => port.write_str("\n").expect("the port takes everything"),
     }
 }
 
@@ -287,16 +220,21 @@ fn take_byte() -> Option<u8> {
     byte
 }
 
-/// Sends text by polling, a FIFO full at a time.
-fn send(uart: &mut Uart16550<PioBackend>, text: &str) {
-    for line in text.split_inclusive('\n') {
-        match line.strip_suffix('\n') {
-            Some(line) => {
-                uart.send_bytes_exact(line.as_bytes());
-                uart.send_bytes_exact(b"\r\n");
+/// The device as something to write text to: by polling, a FIFO full at a time.
+struct Port<'a>(&'a mut Uart16550<PioBackend>);
+
+impl Write for Port<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for line in text.split_inclusive('\n') {
+            match line.strip_suffix('\n') {
+                Some(line) => {
+                    self.0.send_bytes_exact(line.as_bytes());
+                    self.0.send_bytes_exact(b"\r\n");
+                }
+                None => self.0.send_bytes_exact(line.as_bytes()),
             }
-            None => uart.send_bytes_exact(line.as_bytes()),
         }
+        Ok(())
     }
 }
 

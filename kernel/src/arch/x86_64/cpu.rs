@@ -105,6 +105,11 @@ pub(super) fn note_irqs_off(ticks: u64) {
     }
 }
 
+/// Starts that measurement anew, after work that had to keep them off.
+pub(super) fn forget_irqs_off() {
+    this().worst_irqs_off_ticks.store(0, Relaxed);
+}
+
 /// One line of the list of CPUs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CpuReport {

@@ -1,0 +1,209 @@
+//! What stands on the other end's screen, and where a log line may go.
+//!
+//! While somebody edits a command, a log line moves above that line, which is drawn again. Else a command is printing:
+//! log lines wait until its current line is complete. Either way they stay in the log until they can be shown.
+#![deny(unsafe_code)]
+
+use crate::logging::Line;
+use core::fmt::Write;
+
+/// A longer input line is redrawn as far as this.
+const EDIT_MAX: usize = 4096;
+
+/// Back to the first column, and erase what stands there.
+const ERASE_LINE: &str = "\r\x1b[K";
+
+/// The state of the screen. Every method sends to `port`, which cannot fail.
+pub(super) struct Screen {
+    /// The line being edited, when one is.
+    edit: Option<EditedLine>,
+    /// A command has printed the beginning of a line.
+    line_open: bool,
+    /// The number of the next log line to show.
+    next_log: u64,
+}
+
+struct EditedLine {
+    text: heapless::String<EDIT_MAX>,
+    /// Characters to the right of the cursor.
+    behind_cursor: usize,
+}
+
+impl Screen {
+    pub(super) const fn new() -> Self {
+        Self { edit: None, line_open: false, next_log: 0 }
+    }
+
+    /// Sends what a command prints, or what an editor draws.
+    pub(super) fn write(&mut self, port: &mut impl Write, text: &str) {
+        send(port, text);
+        if self.edit.is_none() && !text.is_empty() {
+            self.line_open = !text.ends_with('\n');
+        }
+    }
+
+    /// The line being edited now reads `text`, with the cursor behind its first `cursor` characters.
+    pub(super) fn edit(&mut self, text: &str, cursor: usize) {
+        let mut kept = heapless::String::new();
+        for letter in text.chars() {
+            if kept.push(letter).is_err() {
+                break;
+            }
+        }
+        let behind_cursor = kept.chars().count().saturating_sub(cursor);
+        self.edit = Some(EditedLine { text: kept, behind_cursor });
+        self.line_open = false;
+    }
+
+    /// Nothing is being edited any more; the cursor stands at the beginning of a line.
+    pub(super) fn end_edit(&mut self) {
+        self.edit = None;
+        self.line_open = false;
+    }
+
+    /// Shows the log lines that `read` has and that have not been shown, if this is a moment for it.
+    pub(super) fn show_log(&mut self, port: &mut impl Write, read: impl Fn(u64, &mut Line) -> Option<u64>) {
+        if self.line_open {
+            return;
+        }
+        let mut line = Line::new();
+        let Some(mut next) = read(self.next_log, &mut line) else { return };
+        if self.edit.is_some() {
+            send(port, ERASE_LINE);
+        }
+        loop {
+            send(port, &line);
+            send(port, "\n");
+            self.next_log = next;
+            match read(next, &mut line) {
+                Some(after) => next = after,
+                None => break,
+            }
+        }
+        if let Some(edit) = &self.edit {
+            send(port, &edit.text);
+            for _ in 0..edit.behind_cursor {
+                send(port, "\x08");
+            }
+        }
+    }
+
+    /// Ends whatever stands on the screen's last line, so that something urgent can begin a line of its own.
+    pub(super) fn break_line(&mut self, port: &mut impl Write) {
+        if self.line_open || self.edit.is_some() {
+            send(port, "\n");
+        }
+        self.end_edit();
+    }
+}
+
+fn send(port: &mut impl Write, text: &str) {
+    port.write_str(text).expect("ports take everything");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A screen, what it sent, and the log behind it.
+    struct Bench {
+        screen: Screen,
+        sent: String,
+        log: Vec<&'static str>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self { screen: Screen::new(), sent: String::new(), log: Vec::new() }
+        }
+
+        fn print(&mut self, text: &str) {
+            self.screen.write(&mut self.sent, text);
+            self.show();
+        }
+
+        fn edit(&mut self, drawn: &str, text: &str, cursor: usize) {
+            self.screen.write(&mut self.sent, drawn);
+            self.screen.edit(text, cursor);
+            self.show();
+        }
+
+        fn log(&mut self, line: &'static str) {
+            self.log.push(line);
+            self.show();
+        }
+
+        fn show(&mut self) {
+            let log = &self.log;
+            self.screen.show_log(&mut self.sent, |number, line| {
+                *line = Line::try_from(*log.get(number as usize)?).expect("short");
+                Some(number + 1)
+            });
+        }
+    }
+
+    #[test]
+    fn a_log_line_waits_for_the_end_of_an_output_line() {
+        let mut bench = Bench::new();
+        bench.print("half");
+        bench.log("[1] late");
+        bench.print(" done\n");
+        bench.print("next\n");
+        assert_eq!(bench.sent, "half done\n[1] late\nnext\n");
+    }
+
+    #[test]
+    fn a_log_line_between_output_lines_comes_at_once() {
+        let mut bench = Bench::new();
+        bench.print("one\n");
+        bench.log("[1] now");
+        assert_eq!(bench.sent, "one\n[1] now\n");
+    }
+
+    #[test]
+    fn a_log_line_moves_above_the_edited_line() {
+        let mut bench = Bench::new();
+        bench.edit("> ab\x08", "> ab", 3);
+        bench.log("[1] now");
+        assert_eq!(bench.sent, "> ab\x08\r\x1b[K[1] now\n> ab\x08");
+    }
+
+    #[test]
+    fn log_lines_that_came_under_the_prompt_show_when_editing_begins() {
+        let mut bench = Bench::new();
+        bench.screen.write(&mut bench.sent, "> ");
+        bench.log("[1] now");
+        bench.edit("", "> ", 2);
+        assert_eq!(bench.sent, "> \r\x1b[K[1] now\n> ");
+    }
+
+    #[test]
+    fn every_log_line_is_shown_once() {
+        let mut bench = Bench::new();
+        bench.log("[1] a");
+        bench.print("x");
+        bench.log("[2] b");
+        bench.log("[3] c");
+        bench.print("\n");
+        bench.show();
+        assert_eq!(bench.sent, "[1] a\nx\n[2] b\n[3] c\n");
+    }
+
+    #[test]
+    fn an_endless_input_line_is_redrawn_in_part() {
+        let mut bench = Bench::new();
+        bench.edit("", &"x".repeat(2 * EDIT_MAX), 2 * EDIT_MAX);
+        bench.log("[1] now");
+        assert!(bench.sent.ends_with(&"x".repeat(EDIT_MAX)));
+        assert!(!bench.sent.ends_with('\x08'));
+    }
+
+    #[test]
+    fn something_urgent_gets_a_line_of_its_own() {
+        let mut bench = Bench::new();
+        bench.print("half");
+        bench.screen.break_line(&mut bench.sent);
+        bench.screen.break_line(&mut bench.sent);
+        assert_eq!(bench.sent, "half\n");
+    }
+}
