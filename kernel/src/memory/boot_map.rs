@@ -1,0 +1,202 @@
+//! The first page tables of our own, built while the CPU still walks those of the boot loader.
+//!
+//! The boot loader maps no physical memory, only its own tables, by one entry of the top-level table that points to that
+//! table itself. That is enough: through it the entry of one page of our image is found and made the scratch page, and
+//! through the scratch page all new tables are written.
+
+use super::entry::{DATA, Entry, Level, READ_ONLY};
+use super::plan::HugeLeaves;
+use super::tables::{KernelTables, Scratch};
+use super::tree::{TableMemory, Tree};
+use super::{EARLY, layout};
+use crate::boot_info::BootFacts;
+use core::cell::UnsafeCell;
+use mm::addr::{PAGE_SIZE, Pfn, PfnRange};
+use mm::machine::MapError;
+use x86_64::PhysAddr;
+use x86_64::registers::control::{Cr0, Cr0Flags, Cr3, Cr3Flags, Cr4, Cr4Flags};
+use x86_64::registers::model_specific::{Efer, EferFlags};
+use x86_64::structures::paging::PageTableFlags as Flags;
+use x86_64::structures::paging::PhysFrame;
+
+/// The page of our image whose entry is borrowed; the new tables do not map it.
+#[repr(align(4096))]
+struct BorrowedPage(UnsafeCell<[u8; PAGE_SIZE as usize]>);
+
+// SAFETY: Nobody reads or writes the bytes under this name; only its address is used.
+unsafe impl Sync for BorrowedPage {}
+
+static BORROWED: BorrowedPage = BorrowedPage(UnsafeCell::new([0; PAGE_SIZE as usize]));
+
+/// The boot loader's tables, read through the entry that points to themselves.
+struct OldTables {
+    slot: u64,
+}
+
+impl OldTables {
+    /// Where the entry of `level` for `address` is seen: each pass through the slot climbs one level.
+    fn entry_address(&self, address: u64, level: Level) -> u64 {
+        const LOWER_48_BITS: u64 = (1 << 48) - 1;
+        let number = (address & LOWER_48_BITS) / level.entry_size();
+        let window = (0..level.number()).map(|pass| self.slot << (39 - 9 * pass)).sum::<u64>();
+        !LOWER_48_BITS | window | (number * 8)
+    }
+
+    fn entry(&self, address: u64, level: Level) -> Entry {
+        let entry = self.entry_address(address, level);
+        // SAFETY: Callers ask for an entry only when those of all levels above are present tables, so it is mapped.
+        Entry::from_bits(unsafe { core::ptr::with_exposed_provenance::<u64>(entry as usize).read_volatile() })
+    }
+
+    /// Calls `visit` with every 4 KiB page mapped between two addresses. The boot loader makes no larger ones here.
+    fn for_each_page(
+        &self,
+        start: u64,
+        end: u64,
+        mut visit: impl FnMut(u64, Entry) -> Result<(), MapError>,
+    ) -> Result<(), MapError> {
+        let mut at = start;
+        'pages: while at < end {
+            for level in [Level::TOP, Level::POINTERS, Level::DIRECTORY] {
+                if self.entry(at, level).table(level).is_none() {
+                    match (at - at % level.entry_size()).checked_add(level.entry_size()) {
+                        Some(next) => at = next,
+                        None => return Ok(()),
+                    }
+                    continue 'pages;
+                }
+            }
+            let entry = self.entry(at, Level::PAGE_TABLE);
+            if entry.is_present() {
+                visit(at, entry)?;
+            }
+            at += PAGE_SIZE;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the CPU has leaves of 1 GiB (CPUID 8000_0001h, EDX bit 26).
+pub(super) fn huge_leaves() -> HugeLeaves {
+    let has_leaf = core::arch::x86_64::__cpuid(0x8000_0000).eax >= 0x8000_0001;
+    if has_leaf && core::arch::x86_64::__cpuid(0x8000_0001).edx & 1 << 26 != 0 {
+        HugeLeaves::Have
+    } else {
+        HugeLeaves::Lack
+    }
+}
+
+/// Builds the kernel's tables, lets the CPU use them, and returns them. The lower half is empty then.
+pub(super) fn build(facts: &BootFacts) -> Result<Tree<KernelTables>, MapError> {
+    let old = OldTables { slot: u64::from(facts.recursive_index) };
+    let page = BORROWED.0.get().expose_provenance() as u64;
+    // SAFETY: The boot loader maps our image by pages of 4 KiB, and the borrowed page is used for nothing else.
+    let scratch = unsafe { Scratch::new(page, old.entry_address(page, Level::PAGE_TABLE)) };
+    let mut memory = KernelTables::new(scratch);
+    let root = memory.take().ok_or(MapError)?;
+    memory.fill(root, &mut |_| Entry::EMPTY);
+    let mut tree = Tree::new(root, memory);
+
+    // The top-level table gets all its entries now or at the end of boot, and never changes afterwards.
+    for window in [layout::VMEMMAP, layout::HEAP, layout::STACKS, layout::DEVICES] {
+        tree.make(window, Level::POINTERS)?;
+    }
+    let leaves = huge_leaves();
+    // Each table takes a frame under this lock too, so it is not held on the way.
+    let mut next = Pfn::new(0);
+    while let Some(span) = {
+        let early = EARLY.lock();
+        let found = early.ram().spans().find(|span| span.start() >= next);
+        found
+    } {
+        map_physical(&mut tree, span, leaves)?;
+        next = span.end();
+    }
+    copy_boot_mappings(&mut tree, &old, facts, page)?;
+    let table = tree.make(layout::SCRATCH, Level::PAGE_TABLE)?;
+    switch(tree.root());
+    let entry = layout::direct(table) + 8 * Level::PAGE_TABLE.index(layout::SCRATCH) as u64;
+    // SAFETY: This is the entry for the first page of the device window in the table just made, seen through the direct
+    // map; the page is set aside for this.
+    let scratch = unsafe { Scratch::new(layout::SCRATCH, entry) };
+    tree.memory.use_direct_map(scratch);
+    Ok(tree)
+}
+
+/// Maps RAM in the direct map by the largest leaves that fit.
+fn map_physical(tree: &mut Tree<KernelTables>, span: PfnRange, leaves: HugeLeaves) -> Result<(), MapError> {
+    let mut at = span.start();
+    while at < span.end() {
+        let left = span.end().number() - at.number();
+        let fits = |level: &Level| {
+            at.number().is_multiple_of(level.entry_pages())
+                && level.entry_pages() <= left
+                && (*level != Level::POINTERS || leaves == HugeLeaves::Have)
+        };
+        let level = [Level::POINTERS, Level::DIRECTORY].into_iter().find(fits).unwrap_or(Level::PAGE_TABLE);
+        tree.map(layout::direct(at), level, Entry::leaf(at, DATA, level))?;
+        at = at.add(level.entry_pages());
+    }
+    Ok(())
+}
+
+/// Maps what the boot loader mapped and the kernel goes on using: its image, the ramdisk and the stack it runs on.
+fn copy_boot_mappings(
+    tree: &mut Tree<KernelTables>,
+    old: &OldTables,
+    facts: &BootFacts,
+    borrowed: u64,
+) -> Result<(), MapError> {
+    const LAST_PAGE: u64 = u64::MAX - PAGE_SIZE + 1;
+    let ramdisk = facts.ramdisk.map_or(0..0, |bytes| {
+        let range = bytes.as_ptr_range();
+        range.start.expose_provenance() as u64..range.end.expose_provenance() as u64
+    });
+    let ranges = [layout::KERNEL_IMAGE..LAST_PAGE, ramdisk, facts.stack_bottom..facts.stack_top];
+    for range in ranges {
+        old.for_each_page(range.start, range.end, |address, entry| {
+            if address == borrowed {
+                return Ok(());
+            }
+            let rights = entry.flags() & (Flags::PRESENT | Flags::WRITABLE | Flags::NO_EXECUTE);
+            tree.map(address, Level::PAGE_TABLE, Entry::new(entry.frame(), rights | Flags::GLOBAL))?;
+            if rights.contains(Flags::WRITABLE) { Ok(()) } else { protect_alias(tree, entry.frame()) }
+        })?;
+    }
+    Ok(())
+}
+
+/// What our image maps read-only is read-only in the direct map too.
+fn protect_alias(tree: &mut Tree<KernelTables>, frame: Pfn) -> Result<(), MapError> {
+    let address = layout::direct(frame);
+    tree.split(address, Level::PAGE_TABLE)?;
+    tree.map(address, Level::PAGE_TABLE, Entry::new(frame, READ_ONLY))
+}
+
+/// Makes the CPU obey the new tables, with all their rights.
+fn switch(root: Pfn) {
+    // SAFETY: The tables use the no-execute bit, which this gives its meaning.
+    unsafe { Efer::update(|flags| flags.insert(EferFlags::NO_EXECUTE_ENABLE)) };
+    // SAFETY: No code of ours writes through read-only mappings.
+    unsafe { Cr0::update(|flags| flags.insert(Cr0Flags::WRITE_PROTECT)) };
+    let frame = PhysFrame::containing_address(PhysAddr::new(root.address()));
+    // SAFETY: The tables map the image, the stack and everything else that is in use with the rights it had; descriptor
+    // tables lie in the image.
+    unsafe { Cr3::write(frame, Cr3Flags::empty()) };
+    // SAFETY: Global pages are the same in every address space, as they all share the upper half.
+    unsafe { Cr4::update(|flags| flags.insert(Cr4Flags::PAGE_GLOBAL)) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_seen_through_the_slot_that_points_to_the_tables() {
+        let old = OldTables { slot: 0o640 };
+        let address = 0o177777_777_776_123_456_0000_u64;
+        assert_eq!(old.entry_address(address, Level::PAGE_TABLE), 0o177777_640_777_776_123_0000 + 8 * 0o456);
+        assert_eq!(old.entry_address(address, Level::DIRECTORY), 0o177777_640_640_777_776_0000 + 8 * 0o123);
+        assert_eq!(old.entry_address(address, Level::TOP), 0o177777_640_640_640_640_0000 + 8 * 0o777);
+    }
+}

@@ -1,0 +1,89 @@
+//! The machine as `mm` sees it: struct pages in their window, our page tables, our clock and our locks.
+
+use super::entry::{DATA, Entry, Level};
+use super::plan::{self, HugeLeaves};
+use super::ranges::{self, Tables};
+use super::tables::{self, KernelEditor};
+use super::tree::TableMemory;
+use super::{layout, tlb};
+use crate::sync::{RawIrqSpin, RawSleep};
+use crate::time;
+use core::ptr::with_exposed_provenance;
+use core::sync::atomic::{AtomicU64, Ordering};
+use mm::addr::{PAGE_SIZE, Pfn, PfnRange, SectionId, SectionRange};
+use mm::machine::{Clock, Machine, MapError, Mapper, Memmap};
+use mm::page::PageInfo;
+
+/// This machine.
+pub(crate) struct Kernel {
+    leaves: HugeLeaves,
+    /// Page tables that lie in the ranges that they map.
+    own_tables: AtomicU64,
+}
+
+impl Kernel {
+    pub(super) const fn new(leaves: HugeLeaves) -> Self {
+        Self { leaves, own_tables: AtomicU64::new(0) }
+    }
+}
+
+impl Memmap for Kernel {
+    fn page(&self, pfn: Pfn) -> &PageInfo {
+        // SAFETY: mm asks for struct pages of sections only whose memmap is mapped; a struct page is atomics, valid for any
+        // bits, and stays mapped while its section is populated.
+        unsafe { &*with_exposed_provenance(layout::page_info(pfn) as usize) }
+    }
+}
+
+/// Where page `index` of the memmap of `section` lies.
+fn memmap_page(section: SectionId, index: u64) -> u64 {
+    layout::page_info(section.pages().start()) + index * PAGE_SIZE
+}
+
+impl Mapper for Kernel {
+    fn own_tables(&self, range: SectionRange) -> u64 {
+        plan::own_tables(range, self.leaves)
+    }
+
+    fn map_range(&self, range: SectionRange, own: PfnRange) -> Result<(), MapError> {
+        ranges::map(&KernelEditor, range, own, self.leaves)?;
+        self.own_tables.fetch_add(own.len(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn unmap_range(&self, range: SectionRange) {
+        if ranges::unmap(&KernelEditor, range) == Tables::Own {
+            self.own_tables.fetch_sub(self.own_tables(range), Ordering::Relaxed);
+        }
+    }
+
+    fn map_memmap(&self, section: SectionId, index: u64, frame: Pfn) {
+        let address = memmap_page(section, index);
+        tables::edit(|tree| {
+            let table = tree.table(address, Level::PAGE_TABLE).expect("map_range made the tables of the memmap");
+            tree.memory.write(table, Level::PAGE_TABLE.index(address), Entry::new(frame, DATA));
+        });
+    }
+
+    fn unmap_memmap(&self, section: SectionId, index: u64) -> Pfn {
+        let address = memmap_page(section, index);
+        let entry = tables::edit(|tree| tree.unmap_page(address)).expect("only mapped memmap is unmapped");
+        tlb::flush_page(address);
+        entry.frame()
+    }
+
+    fn table_frames(&self) -> u64 {
+        tables::edit(|tree| tree.memory.count()) + self.own_tables.load(Ordering::Relaxed)
+    }
+}
+
+impl Clock for Kernel {
+    fn now_ns(&self) -> u64 {
+        time::now_ns()
+    }
+}
+
+impl Machine for Kernel {
+    type Spin = RawIrqSpin;
+    type Sleep = RawSleep;
+}

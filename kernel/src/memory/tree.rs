@@ -1,0 +1,129 @@
+//! A tree of page tables: finding the table or leaf of an address, and making tables on the way there.
+//!
+//! Knows nothing of where tables lie and how they are reached; [`TableMemory`] does, so this runs on the host too.
+
+use super::entry::{ENTRIES, Entry, Level, TABLE};
+use mm::addr::Pfn;
+use mm::machine::MapError;
+
+/// Where tables are read and written, and where new ones come from.
+pub(super) trait TableMemory {
+    fn read(&mut self, table: Pfn, index: usize) -> Entry;
+
+    fn write(&mut self, table: Pfn, index: usize, entry: Entry);
+
+    /// Writes every entry, also of a table in memory that the direct map does not reach yet.
+    fn fill(&mut self, table: Pfn, entries: &mut dyn FnMut(usize) -> Entry);
+
+    /// A system frame for a new table.
+    fn take(&mut self) -> Option<Pfn>;
+
+    /// A table that [`take`](Self::take) gave is linked nowhere any more; it is free once no CPU can still walk it.
+    fn give_back(&mut self, table: Pfn);
+}
+
+/// The tables below one top-level table.
+pub(super) struct Tree<M> {
+    root: Pfn,
+    pub(super) memory: M,
+}
+
+impl<M: TableMemory> Tree<M> {
+    pub(super) const fn new(root: Pfn, memory: M) -> Self {
+        Self { root, memory }
+    }
+
+    pub(super) const fn root(&self) -> Pfn {
+        self.root
+    }
+
+    /// The table of `level` that covers `address`.
+    pub(super) fn table(&mut self, address: u64, level: Level) -> Option<Pfn> {
+        let (mut table, mut at) = (self.root, Level::TOP);
+        while at > level {
+            table = self.memory.read(table, at.index(address)).table(at)?;
+            at = at.below()?;
+        }
+        Some(table)
+    }
+
+    /// The leaf that maps `address`, and the level of the table it stands in.
+    pub(super) fn leaf(&mut self, address: u64) -> Option<(Entry, Level)> {
+        let (mut table, mut at) = (self.root, Level::TOP);
+        loop {
+            let entry = self.memory.read(table, at.index(address));
+            if entry.is_leaf(at) {
+                return Some((entry, at));
+            }
+            table = entry.table(at)?;
+            at = at.below()?;
+        }
+    }
+
+    /// The table of `level` that covers `address`; those that are missing on the way are made from system frames.
+    pub(super) fn make(&mut self, address: u64, level: Level) -> Result<Pfn, MapError> {
+        let (mut table, mut at) = (self.root, Level::TOP);
+        while at > level {
+            table = self.make_child(table, at, address, || None)?;
+            at = at.below().ok_or(MapError)?;
+        }
+        Ok(table)
+    }
+
+    /// The table below `parent`, a table of `level`; if it is missing, `own` may give the frame for it, else the system.
+    pub(super) fn make_child(
+        &mut self,
+        parent: Pfn,
+        level: Level,
+        address: u64,
+        own: impl FnOnce() -> Option<Pfn>,
+    ) -> Result<Pfn, MapError> {
+        let index = level.index(address);
+        let entry = self.memory.read(parent, index);
+        if let Some(table) = entry.table(level) {
+            return Ok(table);
+        }
+        assert!(!entry.is_present(), "no table can be made below {entry:?}, which maps {address:#x}");
+        let table = own().or_else(|| self.memory.take()).ok_or(MapError)?;
+        self.memory.fill(table, &mut |_| Entry::EMPTY);
+        self.memory.write(parent, index, Entry::new(table, TABLE));
+        Ok(table)
+    }
+
+    /// Maps `address` by a leaf of `level`.
+    pub(super) fn map(&mut self, address: u64, level: Level, leaf: Entry) -> Result<(), MapError> {
+        let table = self.make(address, level)?;
+        self.memory.write(table, level.index(address), leaf);
+        Ok(())
+    }
+
+    /// Takes the 4 KiB leaf of `address` away and returns it.
+    pub(super) fn unmap_page(&mut self, address: u64) -> Option<Entry> {
+        let table = self.table(address, Level::PAGE_TABLE)?;
+        let index = Level::PAGE_TABLE.index(address);
+        let entry = self.memory.read(table, index);
+        self.memory.write(table, index, Entry::EMPTY);
+        entry.is_present().then_some(entry)
+    }
+
+    /// Makes sure that the leaf of `address`, if there is one, is no larger than those of level `limit`; the pieces keep
+    /// memory and rights.
+    pub(super) fn split(&mut self, address: u64, limit: Level) -> Result<(), MapError> {
+        while let Some((leaf, level)) = self.leaf(address).filter(|(_, level)| *level > limit) {
+            let below = level.below().ok_or(MapError)?;
+            let table = self.memory.take().ok_or(MapError)?;
+            let flags = leaf.flags() - x86_64::structures::paging::PageTableFlags::HUGE_PAGE;
+            self.memory.fill(table, &mut |index| {
+                Entry::leaf(leaf.frame().add(index as u64 * below.entry_pages()), flags, below)
+            });
+            let parent = self.table(address, level).ok_or(MapError)?;
+            self.memory.write(parent, level.index(address), Entry::new(table, TABLE));
+        }
+        Ok(())
+    }
+
+    /// Whether `table` maps nothing.
+    pub(super) fn is_empty(&mut self, table: Pfn) -> bool {
+        (0..ENTRIES).all(|index| !self.memory.read(table, index).is_present())
+    }
+}
