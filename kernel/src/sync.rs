@@ -25,7 +25,6 @@ pub(crate) struct RawIrqSpin {
 #[expect(unsafe_code, reason = "lock_api's trait promises mutual exclusion, which an implementation vouches for")]
 // SAFETY: Mutual exclusion is that of the inner mutex.
 unsafe impl RawMutex for RawIrqSpin {
-    #[expect(clippy::declare_interior_mutable_const, reason = "lock_api asks for a constant")]
     const INIT: Self = Self { spin: spin::Mutex::new(()) };
     type GuardMarker = GuardNoSend;
 
@@ -64,7 +63,6 @@ pub(crate) struct RawSleep {
 #[expect(unsafe_code, reason = "lock_api's trait promises mutual exclusion, which an implementation vouches for")]
 // SAFETY: Only one caller at a time turns `held` from false to true, and only the holder turns it back.
 unsafe impl RawMutex for RawSleep {
-    #[expect(clippy::declare_interior_mutable_const, reason = "lock_api asks for a constant")]
     const INIT: Self = Self { held: AtomicBool::new(false), waiters: WaitQueue::new() };
     type GuardMarker = GuardNoSend;
 

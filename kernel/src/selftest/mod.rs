@@ -27,6 +27,10 @@ pub(crate) fn run(filter: &str) -> ! {
         println!("ok");
         passed += 1;
     }
+    if passed == 0 {
+        println!("test result: FAILED. no test's name contains '{filter}'");
+        power::exit(Outcome::Failure);
+    }
     println!("test result: ok. {passed} passed; 0 failed");
     power::exit(Outcome::Success)
 }

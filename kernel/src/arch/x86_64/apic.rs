@@ -3,6 +3,7 @@
 use super::madt::{GsiMode, IoApicInfo, Polarity, Trigger};
 use crate::memory;
 use crate::sync::SpinLock;
+use x86_64::registers::model_specific::Msr;
 
 /// The registers of a device.
 struct Registers {
@@ -36,9 +37,41 @@ impl Registers {
     }
 }
 
-/// The local APIC, at the same address on every CPU.
+/// The local APIC, reached the same way on every CPU.
 pub(super) struct LocalApic {
-    registers: Registers,
+    registers: LocalRegisters,
+}
+
+/// Firmware that starts many CPUs leaves the local APICs in x2APIC mode, where registers are MSRs.
+enum LocalRegisters {
+    Mapped(Registers),
+    X2Apic,
+}
+
+impl LocalRegisters {
+    const X2APIC_BASE: u32 = 0x800;
+
+    fn read(&self, offset: usize) -> u32 {
+        match self {
+            Self::Mapped(registers) => registers.read(offset),
+            Self::X2Apic => {
+                let register = Msr::new(Self::X2APIC_BASE + offset as u32 / 16);
+                // SAFETY: The CPU is in x2APIC mode, and the offsets below are those of readable registers.
+                unsafe { register.read() as u32 }
+            }
+        }
+    }
+
+    fn write(&self, offset: usize, value: u32) {
+        match self {
+            Self::Mapped(registers) => registers.write(offset, value),
+            Self::X2Apic => {
+                let mut register = Msr::new(Self::X2APIC_BASE + offset as u32 / 16);
+                // SAFETY: As for `read`; the values concern interrupts only.
+                unsafe { register.write(value.into()) };
+            }
+        }
+    }
 }
 
 /// What the local APIC's timer does at zero.
@@ -67,7 +100,16 @@ impl LocalApic {
     const DIVIDE_BY_16: u32 = 0b0011;
 
     pub(super) fn map(physical: u64) -> Self {
-        Self { registers: Registers::map(physical, 0x1000) }
+        const APIC_BASE: u32 = 0x1b;
+        const X2APIC_ENABLED: u64 = 1 << 10;
+        // SAFETY: Every x86_64 CPU with a local APIC has this register.
+        let base = unsafe { Msr::new(APIC_BASE).read() };
+        let registers = if base & X2APIC_ENABLED != 0 {
+            LocalRegisters::X2Apic
+        } else {
+            LocalRegisters::Mapped(Registers::map(physical, 0x1000))
+        };
+        Self { registers }
     }
 
     /// Turns this CPU's local APIC on.
@@ -82,8 +124,12 @@ impl LocalApic {
     }
 
     /// This CPU's number on the interrupt bus.
-    pub(super) fn id(&self) -> u8 {
-        (self.registers.read(Self::ID) >> 24) as u8
+    pub(super) fn id(&self) -> u32 {
+        let id = self.registers.read(Self::ID);
+        match self.registers {
+            LocalRegisters::Mapped(_) => id >> 24,
+            LocalRegisters::X2Apic => id,
+        }
     }
 
     /// The current interrupt has been handled.
@@ -146,8 +192,8 @@ impl IoApic {
         (self.gsi_base..self.gsi_base + self.inputs).contains(&gsi)
     }
 
-    /// Sends an input to one CPU.
-    pub(super) fn route(&self, gsi: u32, mode: GsiMode, vector: u8, apic_id: u8) {
+    /// Sends an input to one CPU; the boot CPU's number fits the eight bits that there are.
+    pub(super) fn route(&self, gsi: u32, mode: GsiMode, vector: u8, apic_id: u32) {
         let trigger = match mode.trigger {
             Trigger::Edge => 0,
             Trigger::Level => Self::LEVEL,
@@ -158,7 +204,7 @@ impl IoApic {
         };
         let entry = Self::REDIRECTION + 2 * (gsi - self.gsi_base);
         let registers = self.registers.lock();
-        Self::write(&registers, entry + 1, u32::from(apic_id) << 24);
+        Self::write(&registers, entry + 1, apic_id << 24);
         Self::write(&registers, entry, trigger | polarity | u32::from(vector));
     }
 

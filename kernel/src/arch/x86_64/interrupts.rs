@@ -38,7 +38,7 @@ pub(crate) fn init(madt: &MadtInfo) {
         madt: madt.clone(),
     });
     hardware.local_apic.enable(SPURIOUS_VECTOR);
-    cpu::this().apic_id.store(hardware.local_apic.id().into(), Relaxed);
+    cpu::this().apic_id.store(hardware.local_apic.id(), Relaxed);
     super::irq::enable();
 }
 

@@ -39,6 +39,7 @@ pub(crate) fn early() {
     gdt::load_on_boot_cpu();
     idt::load();
     pic::mask();
+    traps::enable_machine_check();
 }
 
 /// A breakpoint exception, which returns; for testing that it does.

@@ -9,7 +9,7 @@ use super::{cpu, interrupts};
 use crate::panic;
 use core::fmt;
 use core::sync::atomic::Ordering::Relaxed;
-use x86_64::registers::control::{Cr0, Cr2, Cr3, Cr4};
+use x86_64::registers::control::{Cr0, Cr2, Cr3, Cr4, Cr4Flags};
 
 const BREAKPOINT: u64 = 3;
 const PAGE_FAULT: u64 = 14;
@@ -89,6 +89,12 @@ pub(super) fn emergency_stack(vector: usize) -> Option<EmergencyStack> {
         18 => Some(EmergencyStack::MachineCheck),
         _ => None,
     }
+}
+
+/// Makes broken hardware raise an exception; else the CPU would shut down without a word.
+pub(super) fn enable_machine_check() {
+    // SAFETY: The exception has a handler and a stack.
+    unsafe { Cr4::update(|flags| flags.insert(Cr4Flags::MACHINE_CHECK_EXCEPTION)) };
 }
 
 /// Every exception and interrupt comes here, interrupts off.
