@@ -113,7 +113,7 @@ impl Console {
 
     /// [`Self::command`] with a time limit of its own.
     pub fn command_within(&mut self, line: &str, limit: Duration) -> Result<String> {
-        let output = self.exchange(line, limit).with_context(|| format!("command `{line}`"))?;
+        let output = self.output(line, limit).with_context(|| format!("command `{line}`"))?;
         let error = output.lines().find_map(|line| line.strip_prefix("error: "));
         match error.and_then(|error| error.split_once(": ")) {
             Some((errno, sentence)) => {
@@ -165,8 +165,8 @@ impl Console {
         drop(self.heard.more.wait_timeout_while(self.heard.lock(), limit, waiting));
     }
 
-    /// Sends a line at the prompt and collects the lines up to the next prompt.
-    fn exchange(&mut self, line: &str, limit: Duration) -> Result<String> {
+    /// Sends a line at the prompt and collects the lines up to the next prompt, refusals included, log lines left out.
+    pub fn output(&mut self, line: &str, limit: Duration) -> Result<String> {
         let deadline = Instant::now() + limit;
         self.submit(line)?;
         let mut output = String::new();
