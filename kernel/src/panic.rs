@@ -32,14 +32,28 @@ pub(crate) fn stop(reason: &dyn Display, place: Option<usize>, callers: arch::Fr
         if let Some(place) = place {
             print_frame(place, 0);
         }
-        for address in callers {
-            // A return address may lie just behind its function, when the call never returns.
-            print_frame(address, 1);
-        }
+        print_callers(callers);
     }
     println!("panic: stopped");
     arch::debug_exit(EXIT_FAILED);
     arch::halt_forever()
+}
+
+/// Prints return addresses, each run of equal ones once: an endless recursion stays readable.
+fn print_callers(mut callers: arch::Frames) {
+    let mut next = callers.next();
+    while let Some(address) = next {
+        // A return address may lie just behind its function, when the call never returns.
+        print_frame(address, 1);
+        let mut repeated = 0;
+        next = callers.find(|&other| {
+            repeated += usize::from(other == address);
+            other != address
+        });
+        if repeated > 0 {
+            println!("  ... {repeated} more of the same");
+        }
+    }
 }
 
 /// Prints an address and the function that holds the byte `back` before it.

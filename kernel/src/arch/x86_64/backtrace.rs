@@ -7,8 +7,8 @@ use super::cpu;
 use core::ops::Range;
 use core::sync::atomic::Ordering::Relaxed;
 
-/// More frames than this say nothing new.
-const FRAMES_MAX: usize = 48;
+/// More frames than this fit no stack of ours; a loop in a broken chain ends here.
+const FRAMES_MAX: usize = 4096;
 
 /// The return addresses above a frame, innermost first.
 pub(crate) struct Frames {
