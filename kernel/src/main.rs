@@ -10,6 +10,13 @@ extern crate alloc;
 mod arch;
 mod boot_info;
 mod drivers;
+mod firmware {
+    #[cfg(test)]
+    mod fixtures;
+    pub(crate) mod slit;
+    pub(crate) mod srat;
+    mod table;
+}
 mod logging;
 mod memory;
 mod panic;
@@ -38,6 +45,7 @@ fn kernel_main(boot: &'static mut bootloader_api::BootInfo) -> ! {
     };
     arch::interrupts::init(&madt);
     time::init([time::ClockSource::Hpet(0xfed0_0000)]);
+    memory::start(&firmware::srat::Srat::absent(), None, None);
     task::init();
     console::start();
     log::info!(target: "boot", "altmap {}", env!("CARGO_PKG_VERSION"));

@@ -25,6 +25,7 @@ mod plan;
 mod ram;
 mod ranges;
 mod stack;
+mod start;
 mod tables;
 mod tlb;
 mod tree;
@@ -34,6 +35,7 @@ pub(crate) use frame::OwnedFrames;
 pub(crate) use heap::{heap_size, heap_used};
 pub(crate) use machine::Kernel;
 pub(crate) use stack::{Stack, alloc_stack};
+pub(crate) use start::{hidden, start};
 
 use crate::boot_info::BootFacts;
 use crate::sync::SpinLock;

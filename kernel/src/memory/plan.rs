@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn sections_at_odd_ends_share_their_tables() {
         assert_eq!(own_tables(range(33, 8), HugeLeaves::Lack), 3);
-        let cut: std::vec::Vec<_> = chunks(range(33, 4), PER_MEMMAP_TABLE).map(|chunk| chunk.is_whole).collect();
+        let cut: Vec<_> = chunks(range(33, 4), PER_MEMMAP_TABLE).map(|chunk| chunk.is_whole).collect();
         assert_eq!(cut, [false, true, false]);
     }
 

@@ -2,7 +2,7 @@
 //!
 //! The firmware's map mixes RAM and devices: its reserved ranges are ACPI tables and the like, which lie in RAM, but also
 //! configuration windows and ranges that only keep operating systems away. A reserved range counts as RAM if it is small and
-//! touches RAM.
+//! follows RAM without a gap; one that RAM follows does not, as the last range below 4 GiB is the firmware's own flash.
 
 use crate::boot_info::{MemoryRegion, RegionKind};
 use mm::addr::{PAGE_SIZE, PAGES_PER_SECTION, Pfn, PfnRange, SectionId};
@@ -60,8 +60,7 @@ impl Ram {
                 }
             }
         }
-        spread_ram(pieces.iter_mut());
-        spread_ram(pieces.iter_mut().rev());
+        spread_ram(&mut pieces);
         let mut ram = Self::empty();
         pieces.iter().filter(|(_, is_ram)| *is_ram).for_each(|(piece, _)| ram.push(*piece));
         ram
@@ -145,17 +144,14 @@ fn outside(region: &MemoryRegion) -> PfnRange {
     between(Pfn::containing(region.start), Pfn::new(region.end.div_ceil(PAGE_SIZE)))
 }
 
-/// Marks reserved pieces as RAM that follow RAM without a gap, in the direction of `pieces`.
-fn spread_ram<'a>(pieces: impl Iterator<Item = &'a mut (Piece, bool)>) {
-    let mut last: Option<(Piece, bool)> = None;
-    for entry in pieces {
-        if let Some((before, true)) = last
-            && (before.pages.end() == entry.0.pages.start() || entry.0.pages.end() == before.pages.start())
-            && entry.0.pages.len() <= FIRMWARE_PAGES_MAX
-        {
-            entry.1 = true;
+/// Marks reserved pieces as RAM that follow RAM without a gap.
+fn spread_ram(pieces: &mut [(Piece, bool)]) {
+    let mut ram_end = Pfn::new(0);
+    for (piece, is_ram) in pieces {
+        *is_ram |= piece.pages.start() == ram_end && piece.pages.len() <= FIRMWARE_PAGES_MAX;
+        if *is_ram {
+            ram_end = piece.pages.end();
         }
-        last = Some(*entry);
     }
 }
 
@@ -178,6 +174,8 @@ mod tests {
             region(0x40_0000, 0x3ffd_f000, Usable),
             region(0x3ffd_f000, 0x4000_0000, Firmware),
             region(0xb000_0000, 0xc000_0000, Firmware),
+            region(0xfffc_0000, 0x1_0000_0000, Firmware),
+            region(0x1_0000_0000, 0x1_4000_0000, Usable),
             region(0xfd_0000_0000, 0x100_0000_0000, Firmware),
         ])
     }
@@ -186,25 +184,26 @@ mod tests {
     fn reserved_ranges_that_touch_ram_are_ram_and_others_are_not() {
         let ram = seabios_q35();
         let spans: Vec<_> = ram.spans().collect();
-        assert_eq!(spans, [PfnRange::new(Pfn::new(0), 0xa0), PfnRange::new(Pfn::new(0xf0), 0x4_0000 - 0xf0)]);
-        assert_eq!(ram.end(), Pfn::new(0x4_0000));
+        let bounds = [(0, 0xa_0000), (0x10_0000, 0x4000_0000), (0x1_0000_0000, 0x1_4000_0000)];
+        assert_eq!(spans, bounds.map(|(start, end)| PfnRange::inside(start, end)));
+        assert_eq!(ram.end(), Pfn::containing(0x1_4000_0000));
     }
 
     #[test]
     fn nobody_gets_memory_below_one_mebibyte() {
         let ram = seabios_q35();
         let free: Vec<_> = ram.pieces().iter().filter(|piece| piece.holder == Holder::Nobody).collect();
-        assert_eq!(free.len(), 1);
+        assert_eq!(free.len(), 2);
         assert_eq!(free[0].pages, PfnRange::inside(0x40_0000, 0x3ffd_f000));
     }
 
     #[test]
     fn sections_with_ram_are_named_once() {
         let numbers: Vec<_> = seabios_q35().sections().map(SectionId::number).collect();
-        assert_eq!(numbers, (0..8).collect::<Vec<_>>());
+        assert_eq!(numbers, (0..8).chain(32..40).collect::<Vec<_>>());
         let ram = seabios_q35();
         let unused: Vec<_> = ram.sections().filter(|id| ram.is_unused(*id)).map(SectionId::number).collect();
-        assert_eq!(unused, (1..7).collect::<Vec<_>>());
+        assert_eq!(unused, (1..7).chain(32..40).collect::<Vec<_>>());
     }
 
     #[test]

@@ -1,0 +1,209 @@
+//! Handing boot memory to `mm`: every section with RAM gets its memmap out of its own frames, then `mm` learns what each
+//! frame is used for.
+
+use super::entry::Level;
+use super::machine::Kernel;
+use super::ranges::{self, Editor};
+use super::tables::{self, KernelEditor};
+use super::{EARLY, MM, boot_map, layout};
+use crate::firmware::slit::Slit;
+use crate::firmware::srat::Srat;
+use alloc::vec::Vec;
+use core::sync::atomic::AtomicU64;
+use mm::addr::{NodeId, PAGE_SIZE, Pfn, PfnRange, SECTION_LIMIT, SECTION_SIZE, SectionId, SectionRange};
+use mm::hotplug::{BootSection, BootUse};
+use mm::machine::{MEMMAP_PAGES, Mapper};
+use mm::memory::LockedZone;
+use mm::node::Distances;
+use mm::page::Owner;
+use mm::section::ZoneKind;
+use mm::zone::Zone;
+use mm::{Memory, Storage};
+
+/// Less than this is no machine for us, so a smaller `mem=` is not obeyed.
+const SMALLEST: u64 = SECTION_SIZE;
+
+/// The sections that `mem=` hid.
+static HIDDEN: spin::Once<Vec<SectionRange>> = spin::Once::new();
+
+/// The RAM that `mem=` hid, in whole sections: it may be added by hand.
+pub(crate) fn hidden() -> &'static [SectionRange] {
+    HIDDEN.get().map_or(&[], Vec::as_slice)
+}
+
+/// Makes `mm` the owner of all memory. `limit` is the address above which RAM is left alone (`mem=`).
+pub(crate) fn start(srat: &Srat, slit: Option<&Slit>, limit: Option<u64>) {
+    let begun_ns = crate::time::now_ns();
+    let limit = limit.map_or(u64::MAX, |limit| obeyed_limit(limit));
+    hide_ram_above(limit);
+
+    let sections = boot_sections(limit);
+    let ram_end = EARLY.lock().ram().end().address();
+    let window_end = srat.window().map_or(0, |window| window.end());
+    let section_count = ram_end.max(window_end).div_ceil(SECTION_SIZE).min(SECTION_LIMIT);
+    let nodes = node_count(srat);
+    let storage = Storage {
+        sections: section_words(section_count),
+        zones: empty_zones(nodes),
+        distances: slit.map_or(Distances::UNKNOWN, |slit| distances(slit, nodes)),
+    };
+    make_tables(&sections, section_count * SECTION_SIZE);
+
+    let mut uses = Vec::with_capacity(USES_MAX);
+    EARLY.lock().close();
+    let mm = MM.call_once(|| Memory::new(Kernel::new(boot_map::huge_leaves()), storage));
+    for id in sections {
+        hand_over(mm, srat, id, limit, &mut uses);
+    }
+    super::open();
+    log::info!(
+        target: "memory",
+        "{} MiB in {} blocks on {} nodes, room for {} blocks; {} page tables; {} us",
+        mm.blocks().map(|(_, section)| u64::from(section.present)).sum::<u64>() * PAGE_SIZE >> 20,
+        mm.blocks().count(),
+        nodes,
+        section_count,
+        mm.machine().table_frames(),
+        (crate::time::now_ns() - begun_ns) / 1000,
+    );
+}
+
+fn obeyed_limit(limit: u64) -> u64 {
+    if limit < SMALLEST {
+        log::warn!(target: "memory", "mem= is raised to {} MiB", SMALLEST >> 20);
+    }
+    limit.max(SMALLEST)
+}
+
+/// Takes whole unused sections above `limit` out of the direct map and remembers them.
+fn hide_ram_above(limit: u64) {
+    let mut ranges: Vec<SectionRange> = Vec::new();
+    if limit < u64::MAX {
+        let first = limit.div_ceil(SECTION_SIZE);
+        let early = EARLY.lock();
+        let unused = early.ram().sections().filter(|id| u64::from(id.number()) >= first && early.is_untouched(*id));
+        for id in unused.map(|id| u64::from(id.number())) {
+            match ranges.last_mut() {
+                Some(last) if u64::from(last.last().number()) + 1 == id => {
+                    *last = SectionRange::new(u64::from(last.first().number()), last.count() + 1)
+                        .expect("a run of sections that exist");
+                }
+                _ => ranges.extend(SectionRange::new(id, 1)),
+            }
+        }
+    }
+    for range in &ranges {
+        let start = layout::direct(range.pages().start());
+        let last = layout::direct(range.last().pages().start());
+        for address in [start, last] {
+            KernelEditor
+                .edit(|tree| tree.split(address, Level::DIRECTORY))
+                .expect("boot memory has room for a page table");
+        }
+        ranges::unmap(&KernelEditor, *range);
+        log::info!(target: "memory", "blocks {}-{} are hidden by mem=", range.first(), range.last());
+    }
+    HIDDEN.call_once(|| ranges);
+}
+
+/// Sections with RAM below `limit`.
+fn boot_sections(limit: u64) -> Vec<SectionId> {
+    EARLY.lock().ram().sections().filter(|id| id.address() < limit).collect()
+}
+
+/// One more than the highest node that the firmware names.
+fn node_count(srat: &Srat) -> usize {
+    let highest = srat.nodes().into_iter().filter_map(NodeId::new).max().unwrap_or(NodeId::ZERO);
+    highest.index() + 1
+}
+
+fn node_of(srat: &Srat, frame: Pfn) -> NodeId {
+    srat.node_of(frame.address()).and_then(NodeId::new).unwrap_or(NodeId::ZERO)
+}
+
+fn section_words(count: u64) -> &'static [AtomicU64] {
+    let pages = (count * size_of::<AtomicU64>() as u64).div_ceil(PAGE_SIZE);
+    let frames = EARLY.lock().take(pages, Owner::BootTables).expect("boot memory has room for the section table");
+    let start = core::ptr::with_exposed_provenance_mut::<u64>(layout::direct(frames.start()) as usize);
+    // SAFETY: The frames are mapped and were taken for this; this many words lie in them.
+    unsafe { start.write_bytes(0, count as usize) };
+    // SAFETY: The words are initialised, stay mapped for ever, and are reached through this slice only.
+    unsafe { core::slice::from_raw_parts(start.cast::<AtomicU64>(), count as usize) }
+}
+
+fn empty_zones(nodes: usize) -> &'static [LockedZone<Kernel>] {
+    let zones: Vec<_> = (0..nodes * ZoneKind::ALL.len()).map(|_| LockedZone::<Kernel>::new(Zone::new())).collect();
+    zones.leak()
+}
+
+fn distances(slit: &Slit, nodes: usize) -> Distances {
+    let rows = 0..nodes as u32;
+    let matrix: Vec<u8> = rows.clone().flat_map(|from| rows.clone().map(move |to| slit.distance(from, to))).collect();
+    Distances::new(nodes, matrix.leak()).expect("a matrix of rows and columns is square")
+}
+
+/// Completes the top-level table and makes the page tables for the struct pages of boot memory.
+fn make_tables(sections: &[SectionId], end: u64) {
+    for slot in 0..end.div_ceil(layout::SLOT_SIZE) {
+        tables::edit(|tree| tree.make(layout::DIRECT_MAP + slot * layout::SLOT_SIZE, Level::POINTERS))
+            .expect("boot memory has room for its page tables");
+    }
+    for id in sections {
+        tables::edit(|tree| ranges::claim_memmap(tree, *id)).expect("boot memory has room for its page tables");
+    }
+}
+
+/// More runs of different use than this in one section are left out.
+const USES_MAX: usize = 256;
+
+fn hand_over(mm: &Memory<Kernel>, srat: &Srat, id: SectionId, limit: u64, uses: &mut Vec<(PfnRange, BootUse)>) {
+    uses.clear();
+    let visible = PfnRange::inside(0, limit);
+    EARLY.lock().uses(id, |pages, usage| {
+        let pages = pages.intersection(visible);
+        if !pages.is_empty() && uses.len() < USES_MAX - 1 {
+            uses.push((pages, usage));
+        }
+    });
+    let Some(memmap) = place_memmap(uses) else {
+        log::info!(target: "memory", "block {id} has no room for its own memmap and is left out");
+        return;
+    };
+    for (index, frame) in memmap.iter().enumerate() {
+        mm.machine().map_memmap(id, index as u64, frame);
+    }
+    let [first, last] = [uses.first(), uses.last()].map(|found| found.map_or(memmap, |(pages, _)| *pages));
+    let node = node_of(srat, first.start());
+    if node_of(srat, last.start()) != node {
+        log::warn!(target: "memory", "block {id} lies on two nodes; node {node} gets all of it");
+    }
+    mm.add_boot_section(&BootSection { id, node, uses });
+}
+
+/// Sets the lowest frames aside that are free in a row and hold the memmap of a section.
+fn place_memmap(uses: &mut Vec<(PfnRange, BootUse)>) -> Option<PfnRange> {
+    let found = uses.iter().position(|(pages, usage)| *usage == BootUse::Free && pages.len() >= MEMMAP_PAGES)?;
+    let (pages, _) = uses[found];
+    let memmap = PfnRange::new(pages.start(), MEMMAP_PAGES);
+    let rest = PfnRange::new(memmap.end(), pages.len() - MEMMAP_PAGES);
+    uses[found] = (memmap, BootUse::Memmap);
+    if !rest.is_empty() {
+        uses.insert(found + 1, (rest, BootUse::Free));
+    }
+    Some(memmap)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memmap_of_a_boot_section_takes_the_lowest_free_run_that_holds_it() {
+        let run = |start, len| PfnRange::new(Pfn::new(start), len);
+        let mut uses =
+            std::vec![(run(0, 255), BootUse::Free), (run(300, 10), BootUse::Memmap), (run(1000, 300), BootUse::Free)];
+        assert_eq!(place_memmap(&mut uses), Some(run(1000, 256)));
+        assert_eq!(uses[2..], [(run(1000, 256), BootUse::Memmap), (run(1256, 44), BootUse::Free)]);
+        assert_eq!(place_memmap(&mut uses), None);
+    }
+}
