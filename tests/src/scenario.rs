@@ -1,0 +1,121 @@
+//! A scenario: a machine, what is done to it, and what must hold afterwards whatever was done.
+
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, ensure};
+use boot::image::{self, Images};
+use boot::qemu::Machine;
+use boot::size::gib;
+
+use crate::vm::Vm;
+
+/// The machine of most scenarios: two nodes of 1 GiB, room for sixteen modules. Boot memory is blocks 0 to 15, and the
+/// first module lands at 4 GiB: [`FIRST_HOT`].
+pub fn two_nodes() -> Machine {
+    Machine { memory: gib(2), maxmem: gib(16), slots: 16, nodes: 2, ..Machine::default() }
+}
+
+/// The block at 4 GiB.
+pub const FIRST_HOT: u64 = 32;
+
+/// One test: its machine boots, the body runs, the final checks pass.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// A claim, after the name of its topic.
+    pub name: String,
+    machine: Machine,
+    body: fn(&mut Vm) -> Result<()>,
+    beginning: Beginning,
+    ending: Ending,
+}
+
+/// Where the body takes over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Beginning {
+    /// At the prompt.
+    Prompt,
+    /// When the machine is switched on.
+    PowerOn,
+}
+
+/// What is left of the machine after the body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ending {
+    /// A shell that answers and memory that adds up.
+    Alive,
+    /// Nothing: the body saw its end.
+    Gone,
+}
+
+impl Scenario {
+    /// A scenario on [`two_nodes`]; `path` is the full path of a function.
+    pub fn new(path: &str, body: fn(&mut Vm) -> Result<()>) -> Self {
+        let name = path.split_once("::").map_or(path, |(_, name)| name).to_owned();
+        Self { name, machine: two_nodes(), body, beginning: Beginning::Prompt, ending: Ending::Alive }
+    }
+
+    /// The same on another machine.
+    pub fn on(self, machine: Machine) -> Self {
+        Self { machine, ..self }
+    }
+
+    /// The same under a name that tells which machine it is on.
+    pub fn with(self, variant: &str) -> Self {
+        Self { name: format!("{}_{variant}", self.name), ..self }
+    }
+
+    /// With kernel parameters.
+    pub fn params(mut self, params: &[&str]) -> Self {
+        self.machine.params = params.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// The body sees the machine boot.
+    pub fn unbooted(self) -> Self {
+        Self { beginning: Beginning::PowerOn, ..self }
+    }
+
+    /// The machine ends in the body: nothing is left to check.
+    pub fn ends(self) -> Self {
+        Self { ending: Ending::Gone, ..self }
+    }
+
+    /// Runs it. The error carries everything the guest said.
+    pub fn run(&self) -> Result<()> {
+        let mut vm = match self.beginning {
+            Beginning::Prompt => Vm::boot(&self.machine, images()?)?,
+            Beginning::PowerOn => Vm::start(&self.machine, images()?)?,
+        };
+        let result = (self.body)(&mut vm).and_then(|()| match self.ending {
+            Ending::Alive => still_sound(&mut vm).context("after the scenario"),
+            Ending::Gone => Ok(()),
+        });
+        result.map_err(|error| vm.explain(error))
+    }
+}
+
+/// A scenario named after its function: `scenario!(a_function)`.
+#[macro_export]
+macro_rules! scenario {
+    ($body:ident) => {
+        $crate::scenario::Scenario::new(concat!(module_path!(), "::", stringify!($body)), $body)
+    };
+}
+
+/// The images of the newest kernel, built once for all scenarios.
+fn images() -> Result<&'static Images> {
+    static IMAGES: OnceLock<Result<Images>> = OnceLock::new();
+    let images = IMAGES.get_or_init(image::up_to_date);
+    images.as_ref().map_err(|error| anyhow::anyhow!("no images: {error:#}"))
+}
+
+/// What holds at any time: the shell answers, memory adds up, nothing panicked.
+fn still_sound(vm: &mut Vm) -> Result<()> {
+    vm.memcheck()?;
+    let version = vm.cmd("version")?;
+    ensure!(version.contains("altmap"), "`version` printed: {version}");
+    let log = vm.console.log();
+    let panicked = log.lines().find(|line| line.starts_with("panic") || line.contains("panicked at"));
+    ensure!(panicked.is_none(), "the kernel panicked: {panicked:?}");
+    Ok(())
+}

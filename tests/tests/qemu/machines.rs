@@ -1,0 +1,77 @@
+//! The same kernel on every machine it is meant for.
+
+use anyhow::{Context, Result, ensure};
+use boot::qemu::{Board, Firmware, Machine};
+use boot::size::{gib, mib};
+use serde_json::json;
+use system_tests::check::same;
+use system_tests::dimms::dimm;
+use system_tests::memory::BLOCK_BYTES;
+use system_tests::scenario;
+use system_tests::scenario::{Scenario, two_nodes};
+use system_tests::vm::Vm;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let on = |board, firmware| Machine { board, firmware, ..Machine::default() };
+    let extra = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let comes_and_goes = || scenario!(memory_comes_and_goes);
+    vec![
+        comes_and_goes().with("on_q35_with_seabios").on(on(Board::Q35, Firmware::SeaBios)),
+        comes_and_goes().with("on_q35_with_ovmf").on(on(Board::Q35, Firmware::Ovmf)),
+        comes_and_goes().with("on_pc_with_seabios").on(on(Board::Pc, Firmware::SeaBios)),
+        comes_and_goes().with("on_pc_with_ovmf").on(on(Board::Pc, Firmware::Ovmf)),
+        comes_and_goes().with("on_pc_with_ovmf_and_two_nodes").on(Machine {
+            board: Board::Pc,
+            firmware: Firmware::Ovmf,
+            ..two_nodes()
+        }),
+        comes_and_goes().with("in_128_mib").on(Machine { memory: mib(128), ..Machine::default() }),
+        comes_and_goes().with("in_192_mib_with_ovmf").on(Machine {
+            memory: mib(192),
+            firmware: Firmware::Ovmf,
+            ..Machine::default()
+        }),
+        comes_and_goes()
+            .with("on_the_plainest_cpu")
+            .on(Machine { extra: extra(&["-cpu", "qemu64"]), ..Machine::default() }),
+        comes_and_goes().with("on_one_cpu").on(Machine { cpus: 1, ..Machine::default() }),
+        comes_and_goes().with("with_boot_memory_above_4_gib").on(Machine { memory: gib(6), ..Machine::default() }),
+        comes_and_goes().with("with_odd_boot_memory").on(Machine { memory: mib(1001), ..Machine::default() }),
+        scenario!(a_machine_without_slots_boots).on(Machine { slots: 0, ..Machine::default() }),
+    ]
+}
+
+fn memory_comes_and_goes(vm: &mut Vm) -> Result<()> {
+    let before = vm.trace()?;
+    let srat = vm.json("srat")?;
+    ensure!(srat["window"]["size"].as_u64().is_some_and(|size| size > 0), "no hotplug window: {srat}");
+
+    vm.plug(&dimm("d0", mib(256)))?;
+    let modules = vm.modules()?;
+    let first = modules["d0"].address / BLOCK_BYTES;
+    vm.expect_blocks(&[(first..=first + 1, "offline")])?;
+    vm.cmd("online_movable dimm0")?;
+    let usage = vm.usage()?;
+    let gained = vm.managed(first)? + vm.managed(first + 1)?;
+    same("total", usage.total, before.usage().total + gained)?;
+
+    let id = vm.json(&format!("fill 32M --in {first}"))?["id"].clone();
+    vm.cmd(&format!("verify {id}"))?;
+    vm.cmd(&format!("free {id}"))?;
+    vm.cmd("offline dimm0")?;
+    vm.unplug("d0")?;
+    vm.unchanged_since("a DIMM that came and went", &before)
+}
+
+fn a_machine_without_slots_boots(vm: &mut Vm) -> Result<()> {
+    let list = vm.json("lsmem")?;
+    same("online", &list["online"], &json!(gib(1).0))?;
+    let before = vm.trace()?;
+    vm.fails("probe 0x1_0000_0000", "ENODEV")?;
+    let id = vm.json("fill 16M")?["id"].clone();
+    vm.cmd(&format!("verify {id}"))?;
+    vm.cmd(&format!("free {id}"))?;
+    vm.unchanged_since("fill and free", &before)?;
+    let srat = vm.json("srat")?;
+    srat.get("window").context("no word about the window").map(drop)
+}

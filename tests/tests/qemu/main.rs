@@ -1,0 +1,56 @@
+//! The scenarios, each on a machine of its own under QEMU: `cargo test -p system-tests --release -- FILTER`.
+//!
+//! Two machines run at a time. A failure prints what the machine was and everything it said.
+
+mod agreement;
+mod console;
+mod discovery;
+mod faults;
+mod iomem;
+mod jobs;
+mod listeners;
+mod machines;
+mod memmap;
+mod online;
+mod parameters;
+mod power;
+mod readme;
+mod removal;
+mod slots;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use system_tests::scenario::Scenario;
+
+/// More machines at once only make each slower, and the memory of a host finite.
+const MACHINES_AT_ONCE: usize = 2;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    let wanted = arguments.test_threads.unwrap_or(MACHINES_AT_ONCE);
+    arguments.test_threads = Some(wanted.min(MACHINES_AT_ONCE));
+    let topics = [
+        machines::scenarios(),
+        discovery::scenarios(),
+        online::scenarios(),
+        removal::scenarios(),
+        memmap::scenarios(),
+        slots::scenarios(),
+        agreement::scenarios(),
+        faults::scenarios(),
+        listeners::scenarios(),
+        console::scenarios(),
+        jobs::scenarios(),
+        parameters::scenarios(),
+        power::scenarios(),
+        readme::scenarios(),
+    ];
+    let trials = topics.into_iter().flatten().map(trial).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trial(scenario: Scenario) -> Trial {
+    let name = scenario.name.clone();
+    Trial::test(name, move || scenario.run().map_err(|error| Failed::from(format!("{error:#}"))))
+}

@@ -1,0 +1,151 @@
+//! Where struct pages lie, and what adding memory costs.
+
+use anyhow::{Result, ensure};
+use boot::qemu::Machine;
+use boot::size::{gib, mib};
+use system_tests::check::same;
+use system_tests::dimms::{SUCCESS, dimm, dimm_on};
+use system_tests::memory::{BLOCK_BYTES, BLOCK_FRAMES, FRAME_BYTES};
+use system_tests::scenario;
+use system_tests::scenario::Scenario;
+use system_tests::vm::Vm;
+
+/// Struct pages of a block: 32 bytes a frame.
+const MEMMAP_BYTES: u64 = 1 << 20;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let small = Machine { memory: mib(128), ..Machine::default() };
+    vec![
+        scenario!(the_head_of_every_added_block_holds_its_struct_pages),
+        scenario!(boot_memory_keeps_its_struct_pages_in_its_own_blocks),
+        scenario!(the_place_of_struct_pages_is_chosen_per_dimm),
+        scenario!(one_gib_costs_the_boot_memory_at_most_64_kib),
+        scenario!(struct_pages_that_do_not_fit_refuse_the_dimm).on(small.clone()),
+        scenario!(sixteen_gib_fit_into_a_128_mib_guest).on(small),
+    ]
+}
+
+fn the_head_of_every_added_block_holds_its_struct_pages(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm_on("d0", mib(256), 0))?;
+    let before = vm.usage()?;
+    vm.cmd("online_movable 32-33")?;
+    let memmap_frames = MEMMAP_BYTES / FRAME_BYTES;
+    let head = [vm.head_frames(32)?, vm.head_frames(33)?];
+    // The first block of a group also holds the tables that map the group alone.
+    ensure!(head[0] >= memmap_frames && head[0] <= memmap_frames + 16, "head of the first block: {head:?}");
+    same("head of the second block", head[1], memmap_frames)?;
+
+    let zone = vm.usage()?.zone(0, "Movable");
+    same("present", zone.present, 2 * BLOCK_BYTES)?;
+    same("managed", zone.managed, zone.present - (head[0] + head[1]) * FRAME_BYTES)?;
+    same("free", zone.free, zone.managed)?;
+
+    // Neither offline and online nor use moves it.
+    for command in ["offline 33", "online_movable 33", "offline 32-33", "online_kernel 32-33"] {
+        vm.cmd(command)?;
+        same("heads", [vm.head_frames(32)?, vm.head_frames(33)?], head)?;
+    }
+    let id = vm.json("kfill 120M --in 33")?["id"].clone();
+    same("heads", [vm.head_frames(32)?, vm.head_frames(33)?], head)?;
+    same("a frame behind the head", vm.frame_state(33 * BLOCK_FRAMES + memmap_frames)?, "allocated")?;
+    vm.cmd(&format!("verify {id}"))?;
+    vm.cmd(&format!("free {id}"))?;
+    vm.cmd("offline 32-33")?;
+    same("totals", vm.usage()?, before)?;
+    same("a frame behind the head, offline", vm.frame_state(33 * BLOCK_FRAMES + memmap_frames)?, "offline")
+}
+
+fn boot_memory_keeps_its_struct_pages_in_its_own_blocks(vm: &mut Vm) -> Result<()> {
+    let usage = vm.usage()?;
+    same("struct pages", usage.memmap.used, 16 * MEMMAP_BYTES)?;
+    // Blocks in the middle of a node hold nothing of the firmware: their head is free for it.
+    for block in [3, 9, 12] {
+        same(&format!("head of block {block}"), vm.head_frames(block)?, MEMMAP_BYTES / FRAME_BYTES)?;
+    }
+    let id = vm.json("kfill 1G")?["id"].clone();
+    same("head of block 3", vm.head_frames(3)?, MEMMAP_BYTES / FRAME_BYTES)?;
+    vm.cmd(&format!("verify {id}"))?;
+    vm.cmd(&format!("free {id}"))?;
+    same("usage", vm.usage()?, usage)
+}
+
+fn the_place_of_struct_pages_is_chosen_per_dimm(vm: &mut Vm) -> Result<()> {
+    let before = vm.usage()?;
+    vm.plug(&dimm("inside", mib(128)))?;
+    let inside = vm.usage()?;
+    vm.cmd("memmap_on_memory off")?;
+    vm.plug(&dimm("outside", mib(128)))?;
+    let outside = vm.usage()?;
+    // What the second one's struct pages take is gone at add, before anybody brings it online.
+    ensure!(
+        inside.free - outside.free >= MEMMAP_BYTES && inside.free - outside.free <= MEMMAP_BYTES + (64 << 10),
+        "free before: {}, after: {}",
+        inside.free,
+        outside.free
+    );
+    ensure!(before.free - inside.free <= 64 << 10, "free before: {}, after: {}", before.free, inside.free);
+    same("reserved", outside.memmap.reserved, inside.memmap.reserved + MEMMAP_BYTES)?;
+
+    vm.cmd("online 32")?;
+    let first = vm.usage()?.total - outside.total;
+    vm.cmd("online 33")?;
+    let second = vm.usage()?.total - outside.total - first;
+    let head = vm.head_frames(32)? * FRAME_BYTES;
+    same("what the second brings", second, BLOCK_BYTES)?;
+    same("what the first brings", first, BLOCK_BYTES - head)?;
+    same("head of the second", vm.head_frames(33)?, 0)?;
+    same("policy", &vm.json("policy")?["memmap_on_memory"], false)?;
+
+    vm.unplug("outside")?;
+    vm.cmd("memmap_on_memory on")?;
+    vm.unplug("inside")?;
+    same("totals", vm.usage()?, before)
+}
+
+fn one_gib_costs_the_boot_memory_at_most_64_kib(vm: &mut Vm) -> Result<()> {
+    let before = vm.usage()?;
+    vm.plug(&dimm("d0", gib(1)))?;
+    vm.cmd("online_movable dimm0")?;
+    let after = vm.usage()?;
+    let taken = before.free_in("Normal") - after.free_in("Normal");
+    ensure!(taken <= 64 << 10, "Normal lost {taken} bytes; before {before:?}, after {after:?}");
+
+    // The same in zone Normal, where the new memory must not hide what the old one lost.
+    vm.cmd("offline dimm0")?;
+    vm.cmd("online_kernel dimm0")?;
+    let after = vm.usage()?;
+    let gained = after.total - before.total;
+    ensure!(after.free + (64 << 10) >= before.free + gained, "before {before:?}, after {after:?}");
+    vm.unplug("d0")?;
+    same("totals", vm.usage()?, before)
+}
+
+fn struct_pages_that_do_not_fit_refuse_the_dimm(vm: &mut Vm) -> Result<()> {
+    vm.cmd("memmap_on_memory off")?;
+    let before = vm.trace()?;
+    // 128 MiB of struct pages: all the memory there is.
+    let status = vm.plug_status(&dimm("big", gib(16)))?;
+    ensure!(status != SUCCESS, "the guest claims success");
+    vm.unchanged_since("a refused add", &before)?;
+    let last = vm.operations()?.pop();
+    ensure!(last.as_ref().is_some_and(|last| last.op == "add" && last.result == "ENOMEM"), "{last:?}");
+    vm.unplug("big")?;
+    vm.unchanged_since("a refused DIMM that went", &before)?;
+
+    vm.plug(&dimm("small", mib(256)))?;
+    vm.cmd("online dimm0")?;
+    vm.unplug("small")?;
+    vm.unchanged_since("a DIMM that fits", &before)
+}
+
+fn sixteen_gib_fit_into_a_128_mib_guest(vm: &mut Vm) -> Result<()> {
+    let before = vm.usage()?;
+    vm.plug(&dimm("big", gib(16)))?;
+    vm.cmd("online_movable dimm0")?;
+    let after = vm.usage()?;
+    let taken = before.free_in("Normal") - after.free_in("Normal");
+    ensure!(taken <= 128 << 10, "Normal lost {taken} bytes");
+    ensure!(after.zone(0, "Movable").present == 16 << 30, "{after:?}");
+    vm.unplug("big")?;
+    same("totals", vm.usage()?, before)
+}

@@ -1,0 +1,82 @@
+//! Ways out: power button, commands, panic; and back in.
+
+use anyhow::{Result, ensure};
+use boot::qemu::{Board, Exit, Machine};
+use boot::size::mib;
+use serde_json::json;
+use system_tests::check::same;
+use system_tests::dimms::dimm;
+use system_tests::scenario;
+use system_tests::scenario::{Scenario, two_nodes};
+use system_tests::vm::Vm;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let pc = Machine { board: Board::Pc, ..two_nodes() };
+    vec![
+        scenario!(the_power_button_powers_off).ends(),
+        scenario!(the_power_button_powers_off).with("on_pc").on(pc).ends(),
+        scenario!(the_power_button_works_while_a_job_runs).ends(),
+        scenario!(poweroff_leaves_with_success).ends(),
+        scenario!(a_panic_says_who_called_whom_and_leaves_with_failure).ends(),
+        scenario!(reboot_comes_back_to_the_prompt),
+        scenario!(selftest_passes_and_leaves_with_success).on(with_a_module()).params(&["selftest"]).unbooted().ends(),
+    ]
+}
+
+fn with_a_module() -> Machine {
+    Machine { dimms: vec![dimm("d0", mib(256))], ..two_nodes() }
+}
+
+fn the_power_button_powers_off(vm: &mut Vm) -> Result<()> {
+    vm.qmp("system_powerdown", json!({}))?;
+    let exit = vm.end()?;
+    ensure!(matches!(exit, Exit::PoweredOff | Exit::Success), "{exit:?}");
+    Ok(())
+}
+
+fn the_power_button_works_while_a_job_runs(vm: &mut Vm) -> Result<()> {
+    vm.cmd("fill 1500M &")?;
+    the_power_button_powers_off(vm)
+}
+
+fn poweroff_leaves_with_success(vm: &mut Vm) -> Result<()> {
+    vm.type_raw(b"poweroff\r")?;
+    same("exit", vm.end()?, Exit::Success)
+}
+
+fn a_panic_says_who_called_whom_and_leaves_with_failure(vm: &mut Vm) -> Result<()> {
+    vm.type_raw(b"panic\r")?;
+    same("exit", vm.end()?, Exit::Failure)?;
+    let log = vm.console.log();
+    let from = log.rfind("altmap> panic").unwrap_or(0);
+    let words: Vec<_> = log[from..].lines().collect();
+    same("the last line", words.last().copied(), Some("panic: stopped"))?;
+    let named = words.iter().filter(|line| line.contains("::") && line.contains("0x")).count();
+    ensure!(named >= 3, "only {named} functions are named:\n{}", words.join("\n"));
+    ensure!(words.iter().any(|line| line.contains("shell")), "nobody names the shell:\n{}", words.join("\n"));
+    Ok(())
+}
+
+fn reboot_comes_back_to_the_prompt(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm("d0", mib(256)))?;
+    vm.cmd("online_movable dimm0")?;
+    vm.type_raw(b"reboot\r")?;
+    vm.event("RESET", |event| (event.name == "RESET").then_some(()))?;
+    vm.console.expect_prompt(system_tests::vm::soon())?;
+    // The module is a cold one now.
+    vm.expect_blocks(&[(0..=15, "Normal"), (32..=33, "offline")])?;
+    vm.cmd("online_movable dimm0")?;
+    vm.unplug("d0")
+}
+
+fn selftest_passes_and_leaves_with_success(vm: &mut Vm) -> Result<()> {
+    same("exit", vm.end()?, Exit::Success)?;
+    let log = vm.console.log();
+    let tests: Vec<_> = log.lines().filter(|line| line.starts_with("test ")).collect();
+    let passed = tests.iter().filter(|line| line.ends_with("... ok")).count();
+    let failed: Vec<_> = tests.iter().filter(|line| line.contains("FAILED")).collect();
+    ensure!(passed > 0 && failed.is_empty(), "{passed} passed, failed: {failed:?}");
+    let summary = format!("{passed} passed; 0 failed");
+    ensure!(log.lines().any(|line| line.starts_with("test result: ok") && line.contains(&summary)), "no `{summary}`");
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! The corners of the DIMM controller: odd sizes and places, and events that overtake each other.
+
+use anyhow::{Result, ensure};
+use boot::ost;
+use boot::plug;
+use boot::qemu::backend;
+use boot::size::mib;
+use serde_json::json;
+use system_tests::check::contains;
+use system_tests::dimms::{SUCCESS, dimm, dimm_at};
+use system_tests::memory::BLOCK_BYTES;
+use system_tests::scenario;
+use system_tests::scenario::{FIRST_HOT, Scenario};
+use system_tests::vm::Vm;
+
+use crate::iomem;
+
+const FOUR_GIB: u64 = FIRST_HOT * BLOCK_BYTES;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![
+        scenario!(whole_blocks_of_a_dimm_are_used_and_the_rest_is_reported),
+        scenario!(a_dimm_off_the_block_grid_gives_its_whole_blocks),
+        scenario!(a_dimm_without_a_whole_block_is_refused_and_can_go),
+        scenario!(a_dimm_deleted_before_it_was_handled_leaves_nothing),
+        scenario!(one_dimm_comes_while_another_goes),
+        scenario!(a_dimm_asked_for_twice_goes_once),
+        scenario!(events_of_empty_slots_are_cleared),
+    ]
+}
+
+/// The range of `iomem` that ends or starts as said, and belongs to somebody.
+fn reported(vm: &mut Vm, start: u64, bytes: u64) -> Result<()> {
+    let map = iomem::map(vm)?;
+    iomem::is_a_tree(&map)?;
+    let found = map.iter().find(|entry| (entry.start, entry.end) == (start, start + bytes - 1));
+    ensure!(found.is_some(), "iomem does not report {start:#x}-{:#x}: {map:#x?}", start + bytes - 1);
+    Ok(())
+}
+
+fn whole_blocks_of_a_dimm_are_used_and_the_rest_is_reported(vm: &mut Vm) -> Result<()> {
+    let before = vm.trace()?;
+    vm.plug(&dimm("d0", mib(192)))?;
+    vm.expect_blocks(&[(32..=32, "offline"), (33..=33, "absent")])?;
+    reported(vm, FOUR_GIB + BLOCK_BYTES, 64 << 20)?;
+    let log = vm.cmd("dmesg")?;
+    ensure!(log.lines().any(|line| line.contains("64M") || line.contains("64 MiB")), "no word of the tail:\n{log}");
+
+    vm.cmd("online 32")?;
+    vm.memcheck()?;
+    vm.unplug("d0")?;
+    vm.unchanged_since("a DIMM that came and went", &before)
+}
+
+fn a_dimm_off_the_block_grid_gives_its_whole_blocks(vm: &mut Vm) -> Result<()> {
+    let before = vm.trace()?;
+    // From 2 MiB into block 32 to 2 MiB into block 34: one whole block.
+    vm.plug(&dimm_at("d0", mib(256), FOUR_GIB + (2 << 20)))?;
+    vm.expect_blocks(&[(32..=32, "absent"), (33..=33, "offline"), (34..=34, "absent")])?;
+    reported(vm, FOUR_GIB + (2 << 20), 126 << 20)?;
+    reported(vm, FOUR_GIB + 2 * BLOCK_BYTES, 2 << 20)?;
+    vm.cmd("online_movable 33")?;
+
+    // A neighbour that shares block 34 and brings block 35.
+    vm.plug(&dimm_at("d1", mib(254), FOUR_GIB + 2 * BLOCK_BYTES + (2 << 20)))?;
+    vm.expect_blocks(&[(33..=33, "Movable"), (34..=34, "absent"), (35..=35, "offline"), (36..=36, "absent")])?;
+    vm.unplug("d0")?;
+    vm.expect_blocks(&[(33..=34, "absent"), (35..=35, "offline")])?;
+    vm.unplug("d1")?;
+    vm.unchanged_since("DIMMs that came and went", &before)
+}
+
+fn a_dimm_without_a_whole_block_is_refused_and_can_go(vm: &mut Vm) -> Result<()> {
+    let before = vm.trace()?;
+    for module in [
+        dimm("small", mib(64)),
+        dimm_at("astride", mib(128), FOUR_GIB + (64 << 20)),
+        dimm_at("tiny", mib(2), FOUR_GIB + BLOCK_BYTES - (2 << 20)),
+    ] {
+        let id = module.id.clone().unwrap_or_default();
+        let status = vm.plug_status(&module)?;
+        ensure!(status != SUCCESS, "{id}: the guest claims success");
+        vm.unchanged_since("a DIMM without a whole block", &before)?;
+        vm.unplug(&id)?;
+        vm.unchanged_since("a DIMM without a whole block that went", &before)?;
+    }
+    Ok(())
+}
+
+fn a_dimm_deleted_before_it_was_handled_leaves_nothing(vm: &mut Vm) -> Result<()> {
+    let before = vm.trace()?;
+    for _ in 0..3 {
+        vm.qmp("stop", json!({}))?;
+        plug::insert(&mut vm.qmp, &dimm("d0", mib(256)))?;
+        vm.qmp("device_del", json!({"id": "d0"}))?;
+        vm.qmp("cont", json!({}))?;
+        let answers = vm.answers(&["d0"], ost::Event::Ejection)?;
+        ensure!(answers["d0"] == SUCCESS, "{answers:?}");
+        vm.qmp("object-del", json!({"id": backend("d0")}))?;
+        vm.expect_blocks(&[(32..=33, "absent")])?;
+        vm.unchanged_since("a DIMM that nobody saw", &before)?;
+    }
+    vm.plug(&dimm("d1", mib(256)))?;
+    vm.expect_blocks(&[(32..=33, "offline")])
+}
+
+fn one_dimm_comes_while_another_goes(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm("d0", mib(256)))?;
+    vm.cmd("online_movable dimm0")?;
+    vm.qmp("stop", json!({}))?;
+    plug::insert(&mut vm.qmp, &dimm("d1", mib(128)))?;
+    vm.qmp("device_del", json!({"id": "d0"}))?;
+    plug::insert(&mut vm.qmp, &dimm("d2", mib(128)))?;
+    vm.qmp("cont", json!({}))?;
+    vm.wait_for("both to come and one to go", |vm| {
+        let modules = vm.modules()?;
+        let blocks = vm.blocks()?;
+        let settled = !modules.contains_key("d0") && [34, 35].iter().all(|block| blocks.contains_key(block));
+        Ok(settled.then_some(()))
+    })?;
+    vm.expect_blocks(&[(32..=33, "absent"), (34..=35, "offline"), (36..=36, "absent")])
+}
+
+fn a_dimm_asked_for_twice_goes_once(vm: &mut Vm) -> Result<()> {
+    let before = vm.trace()?;
+    vm.plug(&dimm("d0", mib(256)))?;
+    vm.cmd("online dimm0")?;
+    vm.qmp("stop", json!({}))?;
+    vm.qmp("device_del", json!({"id": "d0"}))?;
+    // Some QEMUs refuse the second request, others pass it on.
+    vm.qmp("device_del", json!({"id": "d0"})).ok();
+    vm.qmp("cont", json!({}))?;
+    let answers = vm.answers(&["d0"], ost::Event::Ejection)?;
+    ensure!(answers["d0"] == SUCCESS, "{answers:?}");
+    vm.qmp("object-del", json!({"id": backend("d0")}))?;
+    vm.unchanged_since("a DIMM that came and went", &before)?;
+    vm.plug(&dimm("d0", mib(256)))?;
+    vm.expect_blocks(&[(32..=33, "offline")])
+}
+
+/// The host pokes the controller: a module leaves while its events are pending, so that the slot is empty and they stay.
+fn events_of_empty_slots_are_cleared(vm: &mut Vm) -> Result<()> {
+    let before = vm.trace()?;
+    let flags = |vm: &mut Vm| -> Result<String> {
+        vm.qmp("stop", json!({}))?;
+        vm.monitor("o /w 0xa00 0")?;
+        let flags = vm.monitor("i /b 0xa14")?;
+        vm.qmp("cont", json!({}))?;
+        Ok(flags)
+    };
+    for (pending, poke) in [("remove", Some("o /b 0xa14 2")), ("insert and remove", None)] {
+        vm.qmp("stop", json!({}))?;
+        plug::insert(&mut vm.qmp, &dimm("d0", mib(256)))?;
+        vm.qmp("device_del", json!({"id": "d0"}))?;
+        vm.monitor("o /w 0xa00 0")?;
+        if let Some(poke) = poke {
+            vm.monitor(poke)?;
+        }
+        vm.monitor("o /b 0xa14 8")?;
+        ensure!(!vm.modules()?.contains_key("d0"), "the host did not pull the module");
+        vm.qmp("object-del", json!({"id": backend("d0")}))?;
+        vm.qmp("cont", json!({}))?;
+
+        // Some other event, so that the guest certainly looked.
+        vm.plug(&dimm("d1", mib(128)))?;
+        vm.unplug("d1")?;
+        vm.unchanged_since(&format!("{pending} on an empty slot"), &before)?;
+        contains(&format!("flags after {pending}"), &flags(vm)?, "= 0x0")?;
+    }
+    Ok(())
+}
