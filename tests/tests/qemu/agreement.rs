@@ -118,7 +118,7 @@ fn the_sums_of_nodes_zones_and_blocks_agree(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm_on("b", mib(512), 1))?;
     vm.cmd("online_movable 32-33,38")?;
     vm.cmd("online_kernel 34,36-37")?;
-    vm.cmd("kfill 100M --node 1")?;
+    vm.cmd("fill 100M --node 1")?;
     vm.cmd("fill 100M --node 0")?;
     let object = vm.json("meminfo")?;
     let usage = vm.usage()?;

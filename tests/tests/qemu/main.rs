@@ -17,6 +17,7 @@ mod power;
 mod readme;
 mod removal;
 mod slots;
+mod soak;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         jobs::scenarios(),
         parameters::scenarios(),
         power::scenarios(),
+        soak::scenarios(),
         readme::scenarios(),
     ];
     let trials = topics.into_iter().flatten().map(trial).collect();

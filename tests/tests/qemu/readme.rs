@@ -1,11 +1,13 @@
 //! The transcript in the README is what a machine says.
 
 use anyhow::{Context, Result, ensure};
+use boot::ost;
 use boot::qemu::Machine;
 use boot::size::{gib, mib};
 use boot::workspace;
+use serde_json::Value;
 use system_tests::check::same;
-use system_tests::dimms::dimm_on;
+use system_tests::dimms::{SUCCESS, dimm_on};
 use system_tests::scenario;
 use system_tests::scenario::Scenario;
 use system_tests::vm::{PATIENCE, Vm};
@@ -13,18 +15,24 @@ use system_tests::vm::{PATIENCE, Vm};
 const PROMPT: &str = "altmap> ";
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    vec![scenario!(the_transcript_is_what_the_shell_prints).on(Machine {
-        memory: gib(1),
-        nodes: 2,
-        ..Machine::default()
-    })]
+    let machine = Machine { memory: gib(1), nodes: 2, ..Machine::default() };
+    vec![
+        scenario!(the_transcript_is_what_the_shell_prints).on(machine.clone()),
+        scenario!(the_qmp_lines_plug_and_unplug).on(machine),
+    ]
 }
 
-/// Commands and what each prints, from the first block after the marker.
-fn transcript() -> Result<Vec<(String, String)>> {
+/// The first block of this language in the README.
+fn block(language: &str) -> Result<String> {
     let readme = std::fs::read_to_string(workspace::root().join("README.md")).context("no README.md")?;
-    let block = readme.split_once("<!-- transcript").and_then(|(_, rest)| rest.split_once("```console\n"));
-    let block = block.and_then(|(_, rest)| rest.split_once("```")).context("no transcript in README.md")?.0;
+    let start = format!("```{language}\n");
+    let block = readme.split_once(&start).and_then(|(_, rest)| rest.split_once("```"));
+    Ok(block.with_context(|| format!("no block of {language} in README.md"))?.0.to_owned())
+}
+
+/// Commands and what each prints.
+fn transcript() -> Result<Vec<(String, String)>> {
+    let block = block("console")?;
     let mut exchanges: Vec<(String, String)> = Vec::new();
     for line in block.lines() {
         match (line.strip_prefix(PROMPT), exchanges.last_mut()) {
@@ -45,5 +53,31 @@ fn the_transcript_is_what_the_shell_prints(vm: &mut Vm) -> Result<()> {
         let shown: String = output.lines().map(|line| format!("{}\n", line.trim_end())).collect();
         same(&format!("output of `{command}`"), shown, expected)?;
     }
+    Ok(())
+}
+
+fn the_qmp_lines_plug_and_unplug(vm: &mut Vm) -> Result<()> {
+    let mut executed = Vec::new();
+    for line in block("json")?.lines() {
+        let request: Value = serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))?;
+        let command = request["execute"].as_str().with_context(|| format!("no command: {line}"))?;
+        let arguments = request.get("arguments").cloned().unwrap_or(Value::Object(Default::default()));
+        executed.push(command.to_owned());
+        // The conversation is open already.
+        if command == "qmp_capabilities" {
+            continue;
+        }
+        vm.qmp(command, arguments.clone())?;
+        let id = arguments["id"].as_str().unwrap_or_default();
+        let event = match command {
+            "device_add" => ost::Event::Insertion,
+            "device_del" => ost::Event::Ejection,
+            _ => continue,
+        };
+        same(command, vm.answers(&[id], event)?[id], SUCCESS)?;
+        same("in use", vm.blocks()?.contains_key(&32), command == "device_add")?;
+    }
+    let both = ["device_add", "device_del"].iter().all(|command| executed.iter().any(|done| done == command));
+    ensure!(both, "the README shows only {executed:?}");
     Ok(())
 }

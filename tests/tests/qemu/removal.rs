@@ -92,6 +92,10 @@ fn a_block_with_kernel_memory_stays_online_and_usable(vm: &mut Vm) -> Result<()>
         vm.cmd(&format!("free {id}"))?;
     }
     vm.cmd("offline 32-33")?;
+    vm.cmd("online_kernel 32-33")?;
+    let online = vm.trace()?;
+    vm.fails("offline 32-33 --within 0", "ETIMEDOUT")?;
+    vm.unchanged_since("an offline without time", &online)?;
     // The kernel's own text never goes.
     let boot = vm.trace()?;
     vm.fails("offline 0", "EBUSY")?;

@@ -1,0 +1,160 @@
+//! Random work from a seed, compared with a model after every step.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use boot::size::mib;
+use system_tests::check::same;
+use system_tests::dimms::{BUSY, SUCCESS, dimm_on};
+use system_tests::memory::BLOCK_BYTES;
+use system_tests::scenario;
+use system_tests::scenario::Scenario;
+use system_tests::vm::Vm;
+
+const STEPS: usize = 120;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![scenario!(random_work_goes_as_a_model_says)]
+}
+
+/// What should be there.
+#[derive(Debug, Default)]
+struct Model {
+    /// Modules by id, with their first block and their length in blocks.
+    modules: BTreeMap<String, (u64, u64)>,
+    /// Hot blocks: `offline`, or their zone.
+    blocks: BTreeMap<u64, &'static str>,
+    /// Fills by id, with the block that each lies in.
+    fills: BTreeMap<u64, u64>,
+    made: usize,
+}
+
+fn random_work_goes_as_a_model_says(vm: &mut Vm) -> Result<()> {
+    let before = vm.usage()?;
+    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    let mut model = Model::default();
+    for step in 0..STEPS {
+        let done = model.step(vm, &mut dice).with_context(|| format!("step {step}, {model:?}"))?;
+        model.compare(vm).with_context(|| format!("after step {step}: {done}"))?;
+        if step % 10 == 0 {
+            vm.memcheck().with_context(|| format!("after step {step}: {done}"))?;
+        }
+    }
+    for id in model.fills.keys() {
+        vm.cmd(&format!("verify {id}"))?;
+        vm.cmd(&format!("free {id}"))?;
+    }
+    for id in model.modules.keys() {
+        vm.unplug(id)?;
+    }
+    same("totals", vm.usage()?, before)
+}
+
+impl Model {
+    /// Does something at random and says what.
+    fn step(&mut self, vm: &mut Vm, dice: &mut Dice) -> Result<String> {
+        match dice.below(8) {
+            0 | 1 if self.modules.len() < 6 => self.plug(vm, dice),
+            2 => self.unplug(vm, dice),
+            3 => self.fill(vm, dice),
+            4 => self.free(vm, dice),
+            5 => self.offline(vm, dice),
+            _ => self.online(vm, dice),
+        }
+    }
+
+    fn plug(&mut self, vm: &mut Vm, dice: &mut Dice) -> Result<String> {
+        self.made += 1;
+        let (id, blocks, node) = (format!("m{}", self.made), 1 + dice.below(4), dice.below(2) as u32);
+        vm.plug(&dimm_on(&id, mib(128 * blocks), node))?;
+        let first = vm.modules()?[&id].address / BLOCK_BYTES;
+        self.blocks.extend((first..first + blocks).map(|block| (block, "offline")));
+        let done = format!("plug {id} of {blocks} blocks at {first}");
+        self.modules.insert(id, (first, blocks));
+        Ok(done)
+    }
+
+    fn unplug(&mut self, vm: &mut Vm, dice: &mut Dice) -> Result<String> {
+        let Some((id, (first, count))) = dice.pick(&self.modules) else { return Ok("nothing".to_owned()) };
+        let blocks = first..first + count;
+        let busy = self.fills.values().any(|block| blocks.contains(block));
+        let status = vm.unplug_status(&id)?;
+        same("answer", status, if busy { BUSY } else { SUCCESS })?;
+        if !busy {
+            self.modules.remove(&id);
+            self.blocks.retain(|block, _| !blocks.contains(block));
+        }
+        Ok(format!("unplug {id}, busy: {busy}"))
+    }
+
+    fn online(&mut self, vm: &mut Vm, dice: &mut Dice) -> Result<String> {
+        let Some((block, place)) = dice.pick(&self.blocks) else { return Ok("nothing".to_owned()) };
+        let (command, zone) =
+            if dice.below(2) == 0 { ("online_kernel", "Normal") } else { ("online_movable", "Movable") };
+        let line = format!("{command} {block}");
+        if place == "offline" {
+            vm.cmd(&line)?;
+            self.blocks.insert(block, zone);
+        } else {
+            vm.fails(&line, "EINVAL")?;
+        }
+        Ok(line)
+    }
+
+    fn offline(&mut self, vm: &mut Vm, dice: &mut Dice) -> Result<String> {
+        let Some((block, place)) = dice.pick(&self.blocks) else { return Ok("nothing".to_owned()) };
+        let line = format!("offline {block}");
+        if place == "offline" {
+            vm.fails(&line, "EINVAL")?;
+        } else if self.fills.values().any(|in_use| *in_use == block) {
+            vm.fails(&line, "EBUSY")?;
+        } else {
+            vm.cmd(&line)?;
+            self.blocks.insert(block, "offline");
+        }
+        Ok(line)
+    }
+
+    /// Unmovable memory, in Normal only.
+    fn fill(&mut self, vm: &mut Vm, dice: &mut Dice) -> Result<String> {
+        let normal: BTreeMap<u64, ()> =
+            self.blocks.iter().filter(|(_, place)| **place == "Normal").map(|(block, _)| (*block, ())).collect();
+        let Some((block, ())) = dice.pick(&normal) else { return Ok("nothing".to_owned()) };
+        let line = format!("kfill {}K --in {block}", 4 << dice.below(10));
+        let id = vm.json(&line)?["id"].as_u64().context("no id")?;
+        self.fills.insert(id, block);
+        Ok(line)
+    }
+
+    fn free(&mut self, vm: &mut Vm, dice: &mut Dice) -> Result<String> {
+        let Some((id, _)) = dice.pick(&self.fills) else { return Ok("nothing".to_owned()) };
+        vm.cmd(&format!("verify {id}"))?;
+        vm.cmd(&format!("free {id}"))?;
+        self.fills.remove(&id);
+        Ok(format!("free {id}"))
+    }
+
+    fn compare(&self, vm: &mut Vm) -> Result<()> {
+        let blocks = vm.blocks()?;
+        let hot: BTreeMap<u64, &str> = blocks.range(32..).map(|(number, block)| (*number, block.place())).collect();
+        ensure!(hot == self.blocks, "blocks: got {hot:?}, expected {:?}", self.blocks);
+        Ok(())
+    }
+}
+
+/// Xorshift: the same numbers in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % limit
+    }
+
+    fn pick<K: Clone, V: Clone>(&mut self, map: &BTreeMap<K, V>) -> Option<(K, V)> {
+        let index = self.below(map.len().max(1) as u64) as usize;
+        map.iter().nth(index).map(|(key, value)| (key.clone(), value.clone()))
+    }
+}
