@@ -24,6 +24,7 @@ pub struct Scenario {
     /// A claim, after the name of its topic.
     pub name: String,
     machine: Machine,
+    params: Vec<String>,
     body: fn(&mut Vm) -> Result<()>,
     beginning: Beginning,
     ending: Ending,
@@ -51,7 +52,14 @@ impl Scenario {
     /// A scenario on [`two_nodes`]; `path` is the full path of a function.
     pub fn new(path: &str, body: fn(&mut Vm) -> Result<()>) -> Self {
         let name = path.split_once("::").map_or(path, |(_, name)| name).to_owned();
-        Self { name, machine: two_nodes(), body, beginning: Beginning::Prompt, ending: Ending::Alive }
+        Self {
+            name,
+            machine: two_nodes(),
+            params: Vec::new(),
+            body,
+            beginning: Beginning::Prompt,
+            ending: Ending::Alive,
+        }
     }
 
     /// The same on another machine.
@@ -64,10 +72,9 @@ impl Scenario {
         Self { name: format!("{}_{variant}", self.name), ..self }
     }
 
-    /// With kernel parameters.
-    pub fn params(mut self, params: &[&str]) -> Self {
-        self.machine.params = params.iter().map(|word| (*word).to_owned()).collect();
-        self
+    /// With kernel parameters, on whatever machine.
+    pub fn params(self, params: &[&str]) -> Self {
+        Self { params: params.iter().map(|word| (*word).to_owned()).collect(), ..self }
     }
 
     /// The body sees the machine boot.
@@ -82,9 +89,10 @@ impl Scenario {
 
     /// Runs it. The error carries everything the guest said.
     pub fn run(&self) -> Result<()> {
+        let machine = Machine { params: self.params.clone(), ..self.machine.clone() };
         let mut vm = match self.beginning {
-            Beginning::Prompt => Vm::boot(&self.machine, images()?)?,
-            Beginning::PowerOn => Vm::start(&self.machine, images()?)?,
+            Beginning::Prompt => Vm::boot(&machine, images()?)?,
+            Beginning::PowerOn => Vm::start(&machine, images()?)?,
         };
         let result = (self.body)(&mut vm).and_then(|()| match self.ending {
             Ending::Alive => still_sound(&mut vm).context("after the scenario"),

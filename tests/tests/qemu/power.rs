@@ -1,8 +1,8 @@
 //! Ways out: power button, commands, panic; and back in.
 
 use anyhow::{Result, ensure};
-use boot::qemu::{Board, Exit, Machine};
-use boot::size::mib;
+use boot::qemu::{Board, Exit, Firmware, Machine};
+use boot::size::{gib, mib};
 use serde_json::json;
 use system_tests::check::same;
 use system_tests::dimms::dimm;
@@ -19,8 +19,24 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(poweroff_leaves_with_success).ends(),
         scenario!(a_panic_says_who_called_whom_and_leaves_with_failure).ends(),
         scenario!(reboot_comes_back_to_the_prompt),
-        scenario!(selftest_passes_and_leaves_with_success).on(with_a_module()).params(&["selftest"]).unbooted().ends(),
+        selftest().with("on_q35").on(with_a_module()),
+        selftest().with("on_pc_with_ovmf").on(Machine {
+            board: Board::Pc,
+            firmware: Firmware::Ovmf,
+            ..with_a_module()
+        }),
+        selftest().with("in_128_mib_on_the_plainest_cpu").on(Machine {
+            memory: mib(128),
+            extra: vec!["-cpu".to_owned(), "qemu64".to_owned()],
+            ..Machine::default()
+        }),
+        selftest().with("with_boot_memory_above_4_gib").on(Machine { memory: gib(6), ..Machine::default() }),
     ]
+}
+
+/// What runs inside the kernel.
+fn selftest() -> Scenario {
+    scenario!(selftest_passes_and_leaves_with_success).params(&["selftest"]).unbooted().ends()
 }
 
 fn with_a_module() -> Machine {
