@@ -3,6 +3,7 @@
 
 use crate::arch;
 use crate::arch::ports::{self, PortRange};
+use crate::drivers::console;
 use core::time::Duration;
 use spin::Once;
 
@@ -49,6 +50,7 @@ pub(crate) fn init(controls: PowerControls) {
 
 /// Ends the run: through QEMU's debug-exit device where that is, else by switching off.
 pub(crate) fn exit(outcome: Outcome) -> ! {
+    console::flush();
     arch::debug_exit(match outcome {
         Outcome::Success => 0x10,
         Outcome::Failure => 0x20,
@@ -59,6 +61,7 @@ pub(crate) fn exit(outcome: Outcome) -> ! {
 /// Switches the machine off.
 pub(crate) fn off() -> ! {
     log::info!(target: "power", "off");
+    console::flush();
     if let Some(soft_off) = CONTROLS.get().and_then(|controls| controls.soft_off.as_ref()) {
         soft_off.enter();
         arch::busy_wait(PATIENCE);
@@ -70,6 +73,7 @@ pub(crate) fn off() -> ! {
 /// Starts the machine anew, by whichever way works.
 pub(crate) fn reboot() -> ! {
     log::info!(target: "power", "reboot");
+    console::flush();
     if let Some(reset) = CONTROLS.get().and_then(|controls| controls.reset.as_ref()) {
         reset.port.write_u8(0, reset.value);
         arch::busy_wait(PATIENCE);

@@ -1,12 +1,10 @@
 //! The serial console: COM1, seen as a stream of lines.
 //!
-//! What goes out passes through `screen`, which finds the places where log lines may go.
-//!
-//! Input is taken out of the device by its interrupt and kept in a ring. When the ring is full the interrupt is turned
-//! off and the bytes stay with the sender, so none is lost.
+//! `screen` finds the places in the output where log lines may go; `serial` carries the bytes.
 #![deny(unsafe_code)]
 
 mod screen;
+mod serial;
 
 use crate::logging;
 use crate::sync::SpinLock;
@@ -16,12 +14,7 @@ use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use core::time::Duration;
 use screen::Screen;
-use uart_16550::backend::PioBackend;
-use uart_16550::spec::registers::IER;
-use uart_16550::{BaudRate, Config, Uart16550};
-
-/// Input that nobody has read yet.
-const INPUT_BYTES: usize = 128 * 1024;
+use serial::{OUTPUT_BYTES, Serial};
 
 /// What a formatted print sends in one piece, so that nothing comes between.
 const PIECE_BYTES: usize = 256;
@@ -29,32 +22,35 @@ const PIECE_BYTES: usize = 256;
 const CTRL_C: u8 = 3;
 const COM1_IRQ: u8 = 4;
 
-static UART: SpinLock<Uart16550<PioBackend>> = SpinLock::new(arch::ports::com1());
-static INPUT: SpinLock<heapless::Deque<u8, INPUT_BYTES>> = SpinLock::new(heapless::Deque::new());
+static SERIAL: SpinLock<Serial> = SpinLock::new(Serial::new(arch::ports::com1()));
 static INPUT_CHANGED: WaitQueue = WaitQueue::new();
+static OUTPUT_CHANGED: WaitQueue = WaitQueue::new();
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static BYTES_RECEIVED: AtomicU64 = AtomicU64::new(0);
 
 static SCREEN: SpinLock<Screen> = SpinLock::new(Screen::new());
 
-/// Whom Ctrl-C cancels; 0 for nobody.
-static FOREGROUND: AtomicU64 = AtomicU64::new(0);
+/// Whom Ctrl-C cancels.
+static FOREGROUND: AtomicU64 = AtomicU64::new(NOBODY);
+const NOBODY: u64 = u64::MAX;
 
 /// Whether a line is being edited, for the interrupt handler.
 static EDITING: AtomicBool = AtomicBool::new(false);
 
 /// Prepares the device; from here on output works, by polling.
 pub(crate) fn early() {
-    let mut uart = UART.lock();
-    let config = Config { baud_rate: BaudRate::Baud115200, ..Config::DEFAULT };
-    // Without a device there is nobody to tell; the kernel runs on in silence.
-    let _ = uart.init(config);
+    SERIAL.lock().init();
 }
 
-/// Takes input by interrupt from here on.
+/// Works by interrupt from here on.
 pub(crate) fn start() {
-    arch::interrupts::route_isa(COM1_IRQ, receive);
-    UART.lock().enable_interrupts(IER::DATA_READY);
+    arch::interrupts::route_isa(COM1_IRQ, on_interrupt);
+    SERIAL.lock().start_interrupts();
+}
+
+/// Waits until everything printed has left; for those who are about to switch the machine off.
+pub(crate) fn flush() {
+    SERIAL.lock().flush();
 }
 
 /// Waits for a byte of input.
@@ -94,10 +90,11 @@ pub(crate) fn read_timeout(patience: Duration) -> Option<u8> {
 pub(crate) fn loop_back(bytes: &[u8]) -> usize {
     const LOOP_BACK: u8 = 1 << 4;
     let control = arch::ports::com1_modem_control();
-    let mut uart = UART.lock();
+    let mut serial = SERIAL.lock();
+    serial.flush();
     let usual = control.read_u8(0);
     control.write_u8(0, usual | LOOP_BACK);
-    let sent = uart.send_bytes(bytes);
+    let sent = serial.send_directly(bytes);
     control.write_u8(0, usual);
     sent
 }
@@ -119,7 +116,7 @@ pub(crate) fn take_interrupt() -> bool {
 
 /// Names the task that Ctrl-C cancels while no line is being edited.
 pub(crate) fn set_foreground(task: Option<TaskId>) {
-    FOREGROUND.store(task.map_or(0, TaskId::as_u64), Relaxed);
+    FOREGROUND.store(task.map_or(NOBODY, TaskId::as_u64), Relaxed);
 }
 
 /// Tells what stands on the line being edited (prompt and text) and where the cursor is, in characters from its start.
@@ -131,111 +128,96 @@ pub(crate) fn set_input_line(prompt_and_text: &str, cursor: usize) {
 
 /// Sends what the editor draws and records the result, with nothing in between.
 pub(crate) fn draw_input_line(drawn: &str, prompt_and_text: &str, cursor: usize) {
-    let mut screen = SCREEN.lock();
-    let mut uart = UART.lock();
-    screen.write(&mut Port(&mut uart), drawn);
-    screen.edit(prompt_and_text, cursor);
-    EDITING.store(true, Relaxed);
-    screen.show_log(&mut Port(&mut uart), logging::read);
+    change_screen(|screen, serial| {
+        screen.write(serial, drawn);
+        screen.edit(prompt_and_text, cursor);
+        EDITING.store(true, Relaxed);
+    });
 }
 
 /// The line is finished, and the editor has sent its line end: what follows is the output of a command.
 pub(crate) fn clear_input_line() {
-    let mut screen = SCREEN.lock();
-    screen.end_edit();
-    EDITING.store(false, Relaxed);
-    screen.show_log(&mut Port(&mut UART.lock()), logging::read);
+    change_screen(|screen, _| {
+        screen.end_edit();
+        EDITING.store(false, Relaxed);
+    });
 }
 
 /// Writes text; line feeds become carriage return and line feed.
 pub(crate) fn write_str(text: &str) {
     if crate::panic::in_progress() {
-        let sent = Port(&mut arch::ports::com1_unlocked()).write_str(text);
-        return sent.expect("the port takes everything");
+        return last_words(text);
     }
-    let mut screen = SCREEN.lock();
-    let mut uart = UART.lock();
-    screen.write(&mut Port(&mut uart), text);
-    screen.show_log(&mut Port(&mut uart), logging::read);
+    if arch::may_block() {
+        // Twice, for the line feeds.
+        let bytes = (2 * text.len()).min(OUTPUT_BYTES);
+        OUTPUT_CHANGED.wait_until(|| SERIAL.lock().has_room_for(bytes));
+    }
+    change_screen(|screen, serial| screen.write(serial, text));
 }
 
 /// Shows the log lines that have not been shown yet, if this is a moment for it.
 pub(crate) fn show_log() {
     if !crate::panic::in_progress() {
-        SCREEN.lock().show_log(&mut Port(&mut UART.lock()), logging::read);
+        change_screen(|_, _| ());
     }
 }
 
 /// For a panic: ends an open line and shows every log line still waiting, as far as no lock is in the way.
 pub(crate) fn flush_for_panic() {
+    let locks = SCREEN.try_lock().zip(SERIAL.try_lock());
+    let Some((mut screen, mut serial)) = locks else {
+        return last_words("\n");
+    };
+    screen.break_line(&mut *serial);
+    screen.show_log(&mut *serial, logging::try_read);
+    serial.flush();
+}
+
+/// Does something to the screen, then shows the log lines for which there is a place now.
+fn change_screen(change: impl FnOnce(&mut Screen, &mut Serial)) {
+    let mut screen = SCREEN.lock();
+    let mut serial = SERIAL.lock();
+    change(&mut screen, &mut serial);
+    screen.show_log(&mut *serial, logging::read);
+    serial.kick();
+}
+
+/// Sends to the device without asking anybody.
+fn last_words(text: &str) {
     let mut uart = arch::ports::com1_unlocked();
-    let port = &mut Port(&mut uart);
-    match SCREEN.try_lock() {
-        Some(mut screen) => {
-            screen.break_line(port);
-            screen.show_log(port, logging::try_read);
+    for line in text.split_inclusive('\n') {
+        uart.send_bytes_exact(line.trim_end_matches('\n').as_bytes());
+        if line.ends_with('\n') {
+            uart.send_bytes_exact(b"\r\n");
         }
-        None => port.write_str("\n").expect("the port takes everything"),
     }
 }
 
-/// The interrupt handler: moves what the device holds into the ring.
-fn receive() {
-    let mut uart = UART.lock();
-    let mut input = INPUT.lock();
+/// The device's interrupt handler.
+fn on_interrupt() {
     let mut received = 0;
     let mut interrupted = false;
-    while !input.is_full() {
-        let Ok(byte) = uart.try_receive_byte() else {
-            break;
-        };
+    SERIAL.lock().on_interrupt(|byte| {
         received += 1;
-        if byte == CTRL_C && !EDITING.load(Relaxed) {
-            interrupted = true;
-        } else {
-            input.push_back(byte).expect("the ring is not full");
-        }
-    }
-    if input.is_full() {
-        uart.disable_interrupts(IER::DATA_READY);
-    }
-    drop(input);
-    drop(uart);
+        let cancels = byte == CTRL_C && !EDITING.load(Relaxed);
+        interrupted |= cancels;
+        !cancels
+    });
     BYTES_RECEIVED.fetch_add(received, Relaxed);
     if interrupted {
         INTERRUPTED.store(true, Relaxed);
-        task::cancel(TaskId::from(FOREGROUND.load(Relaxed)));
+        let foreground = FOREGROUND.load(Relaxed);
+        if foreground != NOBODY {
+            task::cancel(TaskId::from(foreground));
+        }
     }
     INPUT_CHANGED.wake_all();
+    OUTPUT_CHANGED.wake_all();
 }
 
 fn take_byte() -> Option<u8> {
-    let mut input = INPUT.lock();
-    let was_full = input.is_full();
-    let byte = input.pop_front();
-    drop(input);
-    if was_full {
-        UART.lock().enable_interrupts(IER::DATA_READY);
-    }
-    byte
-}
-
-/// The device as something to write text to: by polling, a FIFO full at a time.
-struct Port<'a>(&'a mut Uart16550<PioBackend>);
-
-impl Write for Port<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for line in text.split_inclusive('\n') {
-            match line.strip_suffix('\n') {
-                Some(line) => {
-                    self.0.send_bytes_exact(line.as_bytes());
-                    self.0.send_bytes_exact(b"\r\n");
-                }
-                None => self.0.send_bytes_exact(line.as_bytes()),
-            }
-        }
-        Ok(())
-    }
+    SERIAL.lock().take_input()
 }
 
 /// Formats into pieces, each sent at once.

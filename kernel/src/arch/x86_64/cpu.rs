@@ -142,7 +142,7 @@ pub(super) fn resume_critical(irqs_were_on: bool) {
 }
 
 /// Whether this CPU is inside a critical section, where nothing may block.
-pub(crate) fn in_critical_section() -> bool {
+pub(super) fn in_critical_section() -> bool {
     this().critical_depth.load(Relaxed) > 0
 }
 

@@ -44,6 +44,11 @@ pub(crate) fn pop_off() {
     }
 }
 
+/// Whether the caller may give up the CPU: outside of critical sections and interrupt handlers.
+pub(crate) fn may_block() -> bool {
+    flag::is_on() && !cpu::in_critical_section()
+}
+
 /// Leaves the outermost critical section and sleeps until an interrupt arrives, without a gap between the two.
 pub(crate) fn pop_off_and_halt() {
     cpu::leave_critical();
@@ -77,6 +82,10 @@ mod flag {
         interrupts::enable();
     }
 
+    pub(super) fn is_on() -> bool {
+        interrupts::are_enabled()
+    }
+
     pub(super) fn enable_and_halt() {
         interrupts::enable_and_hlt();
     }
@@ -94,6 +103,10 @@ mod flag {
     }
 
     pub(super) fn enable() {}
+
+    pub(super) fn is_on() -> bool {
+        true
+    }
 
     pub(super) fn enable_and_halt() {
         std::thread::yield_now();
