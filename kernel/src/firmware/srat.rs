@@ -107,7 +107,9 @@ pub enum SratProblem {
     Unaligned { start: u64, len: u64 },
     #[error("memory at {start:#x} with {len:#x} bytes overlaps {other:#x} of the same node")]
     OverlapsSameNode { start: u64, len: u64, other: u64 },
-    #[error("memory at {start:#x} with {len:#x} bytes for node {domain} overlaps {other:#x} of node {other_domain}, ignored")]
+    #[error(
+        "memory at {start:#x} with {len:#x} bytes for node {domain} overlaps {other:#x} of node {other_domain}, ignored"
+    )]
     Overlaps { start: u64, len: u64, domain: u32, other: u64, other_domain: u32 },
     #[error("memory at {start:#x} is in proximity domain {domain}, but node ids end at {}, ignored", DOMAIN_LIMIT - 1)]
     Domain { start: u64, domain: u32 },

@@ -2,20 +2,28 @@
 #![deny(unsafe_code)]
 
 use super::Test;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, SpinLock};
 use crate::task::{self, WaitQueue};
-use crate::{arch, drivers::console, time};
+use crate::{arch, drivers::console, logging, memory, symbols, time};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::time::Duration;
 
 pub(super) const TESTS: &[Test] = &[
     Test { name: "heap::memory_comes_back", run: memory_comes_back },
     Test { name: "trap::a_breakpoint_returns", run: a_breakpoint_returns },
+    Test { name: "trap::callers_are_found_by_their_frames", run: callers_are_found_by_their_frames },
+    Test { name: "sync::a_spin_lock_keeps_interrupts_off", run: a_spin_lock_keeps_interrupts_off },
+    Test { name: "log::the_ring_remembers_a_line", run: the_ring_remembers_a_line },
+    Test { name: "time::the_clock_never_goes_back", run: the_clock_never_goes_back },
     Test { name: "time::the_tick_keeps_pace_with_the_clock", run: the_tick_keeps_pace_with_the_clock },
     Test { name: "time::sleepers_wake_in_time_and_in_order", run: sleepers_wake_in_time_and_in_order },
     Test { name: "task::tasks_switch_and_end", run: tasks_switch_and_end },
     Test { name: "task::a_mutex_makes_tasks_wait", run: a_mutex_makes_tasks_wait },
+    Test { name: "task::a_deadline_ends_a_wait", run: a_deadline_ends_a_wait },
+    Test { name: "task::waking_reaches_everybody", run: waking_reaches_everybody },
+    Test { name: "task::ended_tasks_leave_nothing_behind", run: ended_tasks_leave_nothing_behind },
     Test { name: "task::a_cancelled_sleeper_wakes_at_once", run: a_cancelled_sleeper_wakes_at_once },
     Test { name: "task::work_runs_in_order", run: work_runs_in_order },
     Test { name: "console::the_ring_counts_what_comes_in", run: the_ring_counts_what_comes_in },
@@ -32,6 +40,47 @@ fn memory_comes_back() {
 
 fn a_breakpoint_returns() {
     arch::breakpoint();
+}
+
+fn callers_are_found_by_their_frames() {
+    #[inline(never)]
+    fn inner() -> Vec<usize> {
+        let frames = arch::current_frames().collect();
+        core::hint::black_box(frames)
+    }
+    let frames = inner();
+    assert!(frames.len() >= 3, "{frames:x?}");
+    let names: Vec<_> = frames.iter().filter_map(|&address| symbols::lookup(address as u64 - 1)).collect();
+    let known = names.iter().any(|symbol| symbol.name.contains("first_act"));
+    assert!(known || names.is_empty(), "{names:?}");
+}
+
+fn a_spin_lock_keeps_interrupts_off() {
+    let (outer, inner) = (SpinLock::new(()), SpinLock::new(()));
+    assert!(arch::may_block());
+    let first = outer.lock();
+    let second = inner.lock();
+    assert!(!arch::may_block());
+    drop(first);
+    assert!(!arch::may_block(), "the inner lock is still held");
+    drop(second);
+    assert!(arch::may_block());
+}
+
+fn the_ring_remembers_a_line() {
+    log::info!(target: "selftest", "a line to remember");
+    let mut found = false;
+    logging::for_each(|line| found |= line.starts_with('[') && line.ends_with("] selftest: a line to remember"));
+    assert!(found);
+}
+
+fn the_clock_never_goes_back() {
+    let mut last = time::now_ns();
+    for _ in 0..10_000 {
+        let now = time::now_ns();
+        assert!(now >= last, "{now} after {last}");
+        last = now;
+    }
 }
 
 fn the_tick_keeps_pace_with_the_clock() {
@@ -59,6 +108,56 @@ fn sleepers_wake_in_time_and_in_order() {
     let woken = woken.lock();
     assert!(woken.iter().map(|(wanted, _)| wanted).is_sorted(), "{woken:?}");
     assert!(woken.iter().all(|(wanted, slept)| slept >= wanted && *slept < wanted + 500), "{woken:?}");
+}
+
+fn a_deadline_ends_a_wait() {
+    let queue = WaitQueue::new();
+    let start = time::now_ns();
+    let satisfied = queue.wait_until_deadline(|| false, start + 30_000_000);
+    assert!(!satisfied);
+    assert!(time::now_ns() >= start + 30_000_000);
+    assert!(queue.wait_until_deadline(|| true, 0), "what holds already needs no time");
+}
+
+fn waking_reaches_everybody() {
+    let gate = Arc::new((WaitQueue::new(), AtomicBool::new(false), AtomicUsize::new(0)));
+    let tasks: Vec<_> = (0..20)
+        .map(|_| {
+            let gate = Arc::clone(&gate);
+            task::spawn("waiter", move || {
+                let (queue, open, passed) = &*gate;
+                queue.wait_until(|| open.load(Ordering::Relaxed));
+                passed.fetch_add(1, Ordering::Relaxed);
+            })
+        })
+        .collect();
+    task::yield_now();
+    let (queue, open, passed) = &*gate;
+    queue.wake_all();
+    task::yield_now();
+    assert_eq!(passed.load(Ordering::Relaxed), 0, "the gate is closed");
+    open.store(true, Ordering::Relaxed);
+    queue.wake_all();
+    for task in tasks {
+        task::join(task).expect("nobody cancels the tests");
+    }
+    assert_eq!(passed.load(Ordering::Relaxed), 20);
+}
+
+fn ended_tasks_leave_nothing_behind() {
+    let round = || {
+        for _ in 0..50 {
+            let task = task::spawn("short", || ());
+            task::join(task).expect("nobody cancels the tests");
+        }
+        // The worker gives back the last stack.
+        time::sleep(Duration::from_millis(20));
+        (task::list().len(), memory::heap_used())
+    };
+    let first = round();
+    for _ in 0..5 {
+        assert_eq!(round(), first);
+    }
 }
 
 fn a_cancelled_sleeper_wakes_at_once() {
