@@ -9,6 +9,7 @@
 //! | [`tables`], [`boot_map`], [`tlb`] | the tables in use, how the first were built, and forgetting translations |
 //! | [`machine`], [`start`] | `mm`'s seams, and boot memory handed to it |
 //! | [`frame`], [`heap`], [`stack`], [`devices`] | what the rest of the kernel gets |
+//! | [`inspect`] | looking at what is mapped |
 //!
 //! The order is: [`early`](fn@early) as soon as the machine can report a fault, then the firmware's tables are read, then
 //! [`start`](fn@start). Frames come from boot memory before, from `mm` afterwards.
@@ -19,6 +20,7 @@ mod early;
 mod entry;
 mod frame;
 mod heap;
+mod inspect;
 mod layout;
 mod machine;
 mod plan;
@@ -33,6 +35,7 @@ mod tree;
 pub(crate) use devices::{Fault, map_firmware, map_mmio, read_probe};
 pub(crate) use frame::OwnedFrames;
 pub(crate) use heap::{heap_size, heap_used};
+pub(crate) use inspect::{Mapping, inspect, maps_lower_half};
 pub(crate) use machine::Kernel;
 pub(crate) use stack::{Stack, alloc_stack};
 pub(crate) use start::{hidden, start};
@@ -65,6 +68,11 @@ pub(crate) fn early(facts: &BootFacts) {
 /// [`start`](fn@start) was not called before, a mistake of the boot order.
 pub(crate) fn mm() -> &'static Memory<Kernel> {
     MM.get().expect("the boot order hands memory over first")
+}
+
+/// Where the direct map shows a physical address that it reaches.
+pub(crate) const fn direct_map_address(physical: u64) -> u64 {
+    layout::DIRECT_MAP + physical
 }
 
 /// From now on frames come from `mm`.

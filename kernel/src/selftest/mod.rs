@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 mod machine;
+mod memory;
 
 use crate::power::{self, Outcome};
 use crate::{print, println};
@@ -16,7 +17,7 @@ pub(crate) struct Test {
 }
 
 /// Every area's tests, in the order in which they run.
-const SUITES: &[&[Test]] = &[machine::TESTS];
+const SUITES: &[&[Test]] = &[machine::TESTS, memory::TESTS];
 
 /// Runs the tests whose names contain `filter` and ends the machine with their verdict.
 pub(crate) fn run(filter: &str) -> ! {

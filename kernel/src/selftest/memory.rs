@@ -1,0 +1,158 @@
+//! Page tables, heap, stacks and the memory of the machine.
+#![deny(unsafe_code)]
+
+use super::Test;
+use crate::memory::{self, Fault, OwnedFrames, inspect};
+use alloc::vec::Vec;
+use mm::addr::{NodeId, Order, PfnRange, SectionRange};
+use mm::alloc::{Mobility, Place, Request, Urgency};
+use mm::machine::{MEMMAP_PAGES, Mapper, Memmap};
+use mm::page::Owner;
+
+pub(super) const TESTS: &[Test] = &[
+    Test { name: "memory::the_direct_map_shows_all_boot_memory", run: the_direct_map_shows_all_boot_memory },
+    Test { name: "memory::the_image_is_protected", run: the_image_is_protected },
+    Test { name: "memory::the_lower_half_is_empty", run: the_lower_half_is_empty },
+    Test { name: "memory::the_recount_agrees", run: the_recount_agrees },
+    Test { name: "memory::a_memmap_is_mapped_and_unmapped", run: a_memmap_is_mapped_and_unmapped },
+    Test { name: "memory::the_heap_grows", run: the_heap_grows },
+    Test { name: "memory::a_stack_has_a_guard_and_comes_back", run: a_stack_has_a_guard_and_comes_back },
+    Test { name: "memory::frames_hold_what_was_written", run: frames_hold_what_was_written },
+    Test { name: "memory::a_probe_of_nothing_is_refused", run: a_probe_of_nothing_is_refused },
+];
+
+const REQUEST: Request = Request {
+    order: Order::PAGEBLOCK,
+    mobility: Mobility::Unmovable,
+    place: Place::Near(NodeId::ZERO),
+    owner: Owner::Selftest,
+    urgency: Urgency::Ordinary,
+};
+
+fn free_pages() -> u64 {
+    let mut free = 0;
+    memory::mm().for_each_zone(|zone| free += zone.free);
+    free
+}
+
+fn table_frames() -> u64 {
+    memory::mm().machine().table_frames()
+}
+
+fn the_direct_map_shows_all_boot_memory() {
+    let image = inspect(the_direct_map_shows_all_boot_memory as fn() as usize as u64).expect("this runs").physical;
+    for (id, section) in memory::mm().blocks().filter(|(_, section)| section.is_boot()) {
+        let frames = id.pages();
+        let mut seen = 0;
+        for pfn in frames.iter().step_by(64) {
+            let Some(mapping) = inspect(memory::direct_map_address(pfn.address())) else { continue };
+            assert_eq!(mapping.physical, pfn.address());
+            assert!(!mapping.is_executable && mapping.is_cached, "{pfn}: {mapping:?}");
+            assert!(mapping.is_writable || pfn.address().abs_diff(image) < 64 << 20, "{pfn}: {mapping:?}");
+            seen += 64;
+        }
+        let present = u64::from(section.present);
+        assert!(seen + 64 * 8 >= present, "block {id} has {present} frames, {seen} are mapped");
+    }
+}
+
+fn the_image_is_protected() {
+    static DATA: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(1);
+    const TEXT: &str = "read-only data";
+    let rights = |address: usize| {
+        let mapping = inspect(address as u64).expect("the image is mapped");
+        (mapping.is_writable, mapping.is_executable)
+    };
+    let code = the_image_is_protected as fn() as usize;
+    assert_eq!(rights(code), (false, true));
+    assert_eq!(rights(TEXT.as_ptr().addr()), (false, false));
+    assert_eq!(rights((&raw const DATA).addr()), (true, false));
+    let alias = memory::direct_map_address(inspect(code as u64).expect("it is mapped").physical);
+    let alias = inspect(alias).expect("the image lies in RAM");
+    assert!(!alias.is_writable && !alias.is_executable, "{alias:?}");
+}
+
+fn the_lower_half_is_empty() {
+    assert!(!memory::maps_lower_half());
+}
+
+fn the_recount_agrees() {
+    let mut problems = Vec::new();
+    let totals = memory::mm().validate(|problem| problems.push(problem));
+    assert!(problems.is_empty(), "{problems:?}");
+    assert_eq!(totals.page_tables, table_frames());
+}
+
+/// On an address range that no memory can be at; nothing touches what the direct map shows there meanwhile.
+fn a_memmap_is_mapped_and_unmapped() {
+    let machine = memory::mm().machine();
+    let range = SectionRange::new(4001, 3).expect("in reach");
+    let before = (free_pages(), table_frames());
+    machine.map_range(range, PfnRange::EMPTY).expect("there is memory");
+    let id = range.last();
+    let frames: Vec<_> = (0..MEMMAP_PAGES)
+        .map(|_| OwnedFrames::allocate(&Request { order: Order::PAGE, ..REQUEST }).expect("there is memory"))
+        .collect();
+    for (index, frame) in frames.iter().enumerate() {
+        machine.map_memmap(id, index as u64, frame.head());
+    }
+    for pfn in id.pages().iter() {
+        machine.page(pfn).clear();
+        machine.page(pfn).set_private(pfn.number());
+    }
+    assert!(id.pages().iter().all(|pfn| machine.page(pfn).private() == pfn.number()));
+    for (index, frame) in frames.iter().enumerate() {
+        assert_eq!(machine.unmap_memmap(id, index as u64), frame.head());
+    }
+    drop(frames);
+    machine.unmap_range(range);
+    assert_eq!(inspect(memory::direct_map_address(id.address())), None);
+    assert_eq!((free_pages(), table_frames()), before);
+}
+
+fn the_heap_grows() {
+    let before = memory::heap_size();
+    let blocks: Vec<Vec<u64>> = (0..4).map(|block| alloc::vec![block; 96 << 10]).collect();
+    assert!(memory::heap_size() >= before + (2 << 20));
+    assert!(blocks.iter().zip(0..).all(|(block, value)| block.iter().all(|word| *word == value)));
+    let used = memory::heap_used();
+    drop(blocks);
+    assert!(memory::heap_used() + (3 << 20) <= used);
+    let absurd = Vec::<u8>::new().try_reserve(1 << 40);
+    assert!(absurd.is_err(), "the heap cannot hold a terabyte");
+}
+
+fn a_stack_has_a_guard_and_comes_back() {
+    // The tables of the window stay, so the first round is not counted.
+    drop(memory::alloc_stack());
+    let before = (free_pages(), table_frames());
+    let mut stack = memory::alloc_stack().expect("there is memory");
+    stack.bytes().fill(0xa5);
+    let (low, high) = stack.bounds();
+    assert!(inspect(low as u64).is_some_and(|mapping| mapping.is_writable && !mapping.is_executable));
+    assert_eq!(inspect(low as u64 - 1), None);
+    assert_eq!(inspect(high as u64), None);
+    drop(stack);
+    assert_eq!(inspect(low as u64), None);
+    assert_eq!((free_pages(), table_frames()), before);
+}
+
+fn frames_hold_what_was_written() {
+    let before = free_pages();
+    let mut blocks: Vec<_> = (0..4).map(|_| OwnedFrames::allocate(&REQUEST).expect("there is memory")).collect();
+    for (value, block) in blocks.iter_mut().enumerate() {
+        block.bytes_mut().fill(value as u8);
+    }
+    assert!(blocks.iter().enumerate().all(|(value, block)| block.bytes().iter().all(|byte| *byte == value as u8)));
+    drop(blocks);
+    assert_eq!(free_pages(), before);
+}
+
+fn a_probe_of_nothing_is_refused() {
+    let frame = OwnedFrames::allocate(&REQUEST).expect("there is memory");
+    assert_eq!(memory::read_probe(frame.head().address()), Ok(frame.bytes()[0]));
+    let nowhere = 4001 << 27;
+    assert_eq!(memory::read_probe(nowhere), Err(Fault::Unmapped(nowhere)));
+    assert_eq!(memory::read_probe(1 << 46), Err(Fault::OutOfReach(1 << 46)));
+    assert_eq!(memory::read_probe(u64::MAX), Err(Fault::OutOfReach(u64::MAX)));
+}
