@@ -8,7 +8,8 @@ use crate::drivers::console;
 use crate::sync::SpinLock;
 use crate::time;
 use core::fmt::Write;
-use log::{LevelFilter, Log, Metadata, Record};
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
 /// Longer lines are cut.
 pub(crate) const LINE_MAX: usize = 512;
@@ -21,6 +22,7 @@ pub(crate) type Line = heapless::String<LINE_MAX>;
 struct KernelLog;
 
 static LOGGER: KernelLog = KernelLog;
+static CONSOLE_LEVEL: AtomicUsize = AtomicUsize::new(LevelFilter::Info as usize);
 static RING: SpinLock<LineRing<RING_BYTES>> = SpinLock::new(LineRing::new());
 
 /// Makes the `log` macros work.
@@ -29,16 +31,19 @@ pub(crate) fn init() {
     log::set_max_level(LevelFilter::Info);
 }
 
-/// Chooses what is logged, by Linux's numbers (`loglevel=`): 3 errors, 4 warnings, 6 information, 7 debugging.
-pub(crate) fn set_level(loglevel: u8) {
-    log::set_max_level(match loglevel {
-        0..=2 => LevelFilter::Off,
-        3 => LevelFilter::Error,
-        4 => LevelFilter::Warn,
-        5 | 6 => LevelFilter::Info,
-        7 => LevelFilter::Debug,
-        8.. => LevelFilter::Trace,
-    });
+/// Chooses what the console shows: as Linux' `loglevel=`, everything more severe than a number. Errors are 3, warnings 4,
+/// information 6, debugging 7. `dmesg` has at least information whatever the console shows.
+pub(crate) fn set_console_level(loglevel: u8) {
+    let level = match loglevel {
+        0..=3 => LevelFilter::Off,
+        4 => LevelFilter::Error,
+        5 | 6 => LevelFilter::Warn,
+        7 => LevelFilter::Info,
+        8 => LevelFilter::Debug,
+        9.. => LevelFilter::Trace,
+    };
+    CONSOLE_LEVEL.store(level as usize, Relaxed);
+    log::set_max_level(level.max(LevelFilter::Info));
 }
 
 /// Shows every remembered line to `show`, oldest first. `show` may print and log.
@@ -55,14 +60,18 @@ pub(crate) fn for_each(mut show: impl FnMut(&str)) {
     }
 }
 
-/// Copies line `number`, or the oldest one still there, and says which comes next; `None` after the newest.
-pub(crate) fn read(number: u64, line: &mut Line) -> Option<u64> {
-    RING.lock().read(number, line)
+/// Copies the first line from `number` on that the console shows, and says which comes next; `None` after the newest.
+pub(crate) fn read_for_console(number: u64, line: &mut Line) -> Option<u64> {
+    RING.lock().read_shown(number, line)
 }
 
-/// As `read`, but finds nothing when somebody holds the log: for a panic.
-pub(crate) fn try_read(number: u64, line: &mut Line) -> Option<u64> {
-    RING.try_lock()?.read(number, line)
+/// As `read_for_console`, but finds nothing when somebody holds the log: for a panic.
+pub(crate) fn try_read_for_console(number: u64, line: &mut Line) -> Option<u64> {
+    RING.try_lock()?.read_shown(number, line)
+}
+
+fn read(number: u64, line: &mut Line) -> Option<u64> {
+    Some(RING.lock().read(number, line)?.0)
 }
 
 impl Log for KernelLog {
@@ -79,7 +88,7 @@ impl Log for KernelLog {
         let mut line = Cut { line: Line::new() };
         // Writing into `Cut` cannot fail; a `Display` that fails leaves a shorter line.
         let _ = write!(line, "[{seconds}.{fraction:06}] {}: {}", record.target(), record.args());
-        RING.lock().push(&line.line);
+        RING.lock().push(record.level(), &line.line);
         console::show_log();
     }
 
@@ -103,7 +112,7 @@ impl Write for Cut {
     }
 }
 
-/// Lines one after another in a circle of bytes, each behind its length; the newest overwrite the oldest.
+/// Lines one after another in a circle of bytes, each behind its length and level; the newest overwrite the oldest.
 struct LineRing<const N: usize> {
     bytes: [u8; N],
     /// Where the oldest line begins, and how many bytes are in use.
@@ -114,8 +123,8 @@ struct LineRing<const N: usize> {
     next_number: u64,
 }
 
-/// Bytes that tell a line's length.
-const LENGTH_BYTES: usize = 2;
+/// Bytes before a line: its length and its level.
+const HEADER_BYTES: usize = 3;
 
 impl<const N: usize> LineRing<N> {
     const fn new() -> Self {
@@ -126,40 +135,51 @@ impl<const N: usize> LineRing<N> {
         self.next_number
     }
 
-    fn push(&mut self, line: &Line) {
+    fn push(&mut self, level: Level, line: &Line) {
         let length = line.len();
-        while self.used + LENGTH_BYTES + length > N {
-            let dropped = LENGTH_BYTES + self.length_at(self.start);
+        while self.used + HEADER_BYTES + length > N {
+            let dropped = HEADER_BYTES + self.length_at(self.start);
             self.start = (self.start + dropped) % N;
             self.used -= dropped;
             self.first_number += 1;
         }
         let mut end = (self.start + self.used) % N;
-        let prefix = u16::try_from(length).expect("LINE_MAX fits 16 bits").to_le_bytes();
-        for byte in prefix.into_iter().chain(line.bytes()) {
+        let [low, high] = u16::try_from(length).expect("LINE_MAX fits 16 bits").to_le_bytes();
+        for byte in [low, high, level as u8].into_iter().chain(line.bytes()) {
             self.bytes[end] = byte;
             end = (end + 1) % N;
         }
-        self.used += LENGTH_BYTES + length;
+        self.used += HEADER_BYTES + length;
         self.next_number += 1;
     }
 
-    fn read(&self, number: u64, line: &mut Line) -> Option<u64> {
+    /// Copies line `number`, or the oldest one still there; says which comes next, and the line's level.
+    fn read(&self, number: u64, line: &mut Line) -> Option<(u64, usize)> {
         let number = number.max(self.first_number);
         if number >= self.next_number {
             return None;
         }
         let mut position = self.start;
         for _ in self.first_number..number {
-            position = (position + LENGTH_BYTES + self.length_at(position)) % N;
+            position = (position + HEADER_BYTES + self.length_at(position)) % N;
         }
         let length = self.length_at(position);
         let mut bytes: heapless::Vec<u8, LINE_MAX> = heapless::Vec::new();
-        bytes.extend((0..length).map(|index| self.bytes[(position + LENGTH_BYTES + index) % N]));
+        bytes.extend((0..length).map(|index| self.bytes[(position + HEADER_BYTES + index) % N]));
         line.clear();
         let text = core::str::from_utf8(&bytes).expect("lines are stored whole");
         line.push_str(text).expect("a stored line fits a line");
-        Some(number + 1)
+        Some((number + 1, usize::from(self.bytes[(position + 2) % N])))
+    }
+
+    fn read_shown(&self, mut number: u64, line: &mut Line) -> Option<u64> {
+        loop {
+            let (next, level) = self.read(number, line)?;
+            if level <= CONSOLE_LEVEL.load(Relaxed) {
+                return Some(next);
+            }
+            number = next;
+        }
     }
 
     fn length_at(&self, position: usize) -> usize {
@@ -182,7 +202,7 @@ mod tests {
         let mut next = 0;
         let mut text = Line::new();
         core::iter::from_fn(|| {
-            next = ring.read(next, &mut text)?;
+            next = ring.read(next, &mut text)?.0;
             Some(text.to_string())
         })
         .collect()
@@ -191,9 +211,9 @@ mod tests {
     #[test]
     fn lines_come_back_in_order() {
         let mut ring = LineRing::<64>::new();
-        ring.push(&line("one"));
-        ring.push(&line(""));
-        ring.push(&line("three"));
+        ring.push(Level::Info, &line("one"));
+        ring.push(Level::Info, &line(""));
+        ring.push(Level::Info, &line("three"));
         assert_eq!(contents(&ring), ["one", "", "three"]);
     }
 
@@ -201,7 +221,7 @@ mod tests {
     fn the_oldest_lines_make_room() {
         let mut ring = LineRing::<32>::new();
         for number in 0..100 {
-            ring.push(&line(&format!("line {number}")));
+            ring.push(Level::Info, &line(&format!("line {number}")));
         }
         assert_eq!(contents(&ring), ["line 97", "line 98", "line 99"]);
     }
@@ -210,11 +230,23 @@ mod tests {
     fn a_reader_that_fell_behind_goes_on_with_the_oldest() {
         let mut ring = LineRing::<32>::new();
         for number in 0..10 {
-            ring.push(&line(&format!("line {number}")));
+            ring.push(Level::Info, &line(&format!("line {number}")));
         }
         let mut text = Line::new();
-        assert_eq!(ring.read(0, &mut text), Some(7));
-        assert_eq!(text, "line 6");
+        assert_eq!(ring.read(0, &mut text), Some((8, Level::Info as usize)));
+        assert_eq!(text, "line 7");
+    }
+
+    #[test]
+    fn the_console_skips_what_it_does_not_show() {
+        let mut ring = LineRing::<64>::new();
+        ring.push(Level::Debug, &line("detail"));
+        ring.push(Level::Error, &line("trouble"));
+        ring.push(Level::Debug, &line("detail"));
+        let mut text = Line::new();
+        assert_eq!(ring.read_shown(0, &mut text), Some(2));
+        assert_eq!(text, "trouble");
+        assert_eq!(ring.read_shown(2, &mut text), None);
     }
 
     #[test]

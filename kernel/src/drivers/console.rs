@@ -170,7 +170,7 @@ pub(crate) fn flush_for_panic() {
         return last_words("\n");
     };
     screen.break_line(&mut *serial);
-    screen.show_log(&mut *serial, logging::try_read);
+    screen.show_log(&mut *serial, logging::try_read_for_console);
     serial.flush();
 }
 
@@ -179,7 +179,7 @@ fn change_screen(change: impl FnOnce(&mut Screen, &mut Serial)) {
     let mut screen = SCREEN.lock();
     let mut serial = SERIAL.lock();
     change(&mut screen, &mut serial);
-    screen.show_log(&mut *serial, logging::read);
+    screen.show_log(&mut *serial, logging::read_for_console);
     serial.kick();
 }
 

@@ -6,7 +6,7 @@
 
 use super::{cancelled, scheduler};
 use crate::time;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering, fence};
 use thiserror::Error;
 
 /// Somebody asked the task to stop while it waited.
@@ -73,6 +73,8 @@ impl WaitQueue {
 
     /// Lets everybody who waits look at his condition again. May be called by an interrupt handler.
     pub(crate) fn wake_all(&self) {
+        // What the caller made true must be visible before we look for waiters, who count themselves before they look at it.
+        fence(Ordering::SeqCst);
         if self.waiters.load(Ordering::SeqCst) > 0 {
             scheduler::wake_queue(self.address());
         }

@@ -81,11 +81,15 @@ pub(super) fn on_interrupt(vector: u8) {
         SPURIOUS_VECTOR => return,
         TIMER_VECTOR => timer::on_tick(),
         pic::SPURIOUS_BASE.. => return,
-        _ => match HANDLERS.get(usize::from(vector - FIRST_GSI_VECTOR)).and_then(Once::get) {
+        _ => match handler_of(vector) {
             Some(handler) => handler(),
             None => log::warn!(target: "irq", "nobody handles vector {vector:#04x}"),
         },
     }
     local_apic().end_of_interrupt();
     cpu::note_irqs_off(super::tsc::ticks().saturating_sub(since));
+}
+
+fn handler_of(vector: u8) -> Option<&'static fn()> {
+    HANDLERS.get(usize::from(vector.checked_sub(FIRST_GSI_VECTOR)?))?.get()
 }
