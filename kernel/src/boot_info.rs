@@ -53,8 +53,6 @@ pub(crate) enum RegionKind {
 pub(crate) struct BootFacts {
     /// Sorted by address, without overlap, neighbours of one kind merged.
     pub(crate) memory: heapless::Vec<MemoryRegion, REGIONS_MAX>,
-    /// Regions that did not fit into `memory`; they stay unused.
-    pub(crate) regions_dropped: usize,
     /// Physical address of the ACPI root pointer.
     pub(crate) rsdp: Option<u64>,
     /// The ramdisk, mapped in the bootloader's dynamic range.
@@ -83,9 +81,11 @@ pub(crate) fn collect(boot: &'static mut BootInfo) -> &'static BootFacts {
                 _ => RegionKind::Firmware,
             },
         }));
+        if regions_dropped > 0 {
+            log::warn!(target: "boot", "{regions_dropped} regions of the memory map do not fit; their memory stays unused");
+        }
         BootFacts {
             memory,
-            regions_dropped,
             rsdp: boot.rsdp_addr.into_option(),
             ramdisk: ramdisk(boot),
             recursive_index: boot

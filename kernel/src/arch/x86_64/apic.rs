@@ -74,13 +74,6 @@ impl LocalRegisters {
     }
 }
 
-/// What the local APIC's timer does at zero.
-#[derive(Clone, Copy)]
-pub(super) enum TimerMode {
-    OneShot,
-    Periodic,
-}
-
 impl LocalApic {
     const ID: usize = 0x20;
     const TASK_PRIORITY: usize = 0x80;
@@ -137,14 +130,10 @@ impl LocalApic {
         self.registers.write(Self::END_OF_INTERRUPT, 0);
     }
 
-    /// Lets the timer count down from `count`.
-    pub(super) fn start_timer(&self, vector: u8, mode: TimerMode, count: u32) {
-        let mode = match mode {
-            TimerMode::OneShot => 0,
-            TimerMode::Periodic => Self::TIMER_PERIODIC,
-        };
+    /// Lets the timer interrupt every `count` of its own ticks.
+    pub(super) fn start_timer(&self, vector: u8, count: u32) {
         self.registers.write(Self::TIMER_DIVIDE, Self::DIVIDE_BY_16);
-        self.registers.write(Self::TIMER, mode | u32::from(vector));
+        self.registers.write(Self::TIMER, Self::TIMER_PERIODIC | u32::from(vector));
         self.registers.write(Self::TIMER_INITIAL, count);
     }
 

@@ -1,6 +1,5 @@
 //! The regular tick, from the local APIC's timer, and the calibration of that timer and of the time-stamp counter.
 
-use super::apic::TimerMode;
 use super::interrupts::{TIMER_VECTOR, local_apic};
 use super::{cpu, irq, tsc};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -44,7 +43,7 @@ pub(crate) fn calibrate(read: impl Fn() -> u64, per_second: u64, mask: u64) -> R
 pub(crate) fn start_ticking(timer_per_second: u64) {
     let count = u32::try_from(timer_per_second / TICK_HZ).unwrap_or(u32::MAX).max(1);
     cpu::forget_irqs_off();
-    local_apic().start_timer(TIMER_VECTOR, TimerMode::Periodic, count);
+    local_apic().start_timer(TIMER_VECTOR, count);
 }
 
 /// Ticks since the timer was started.
