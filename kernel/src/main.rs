@@ -10,13 +10,7 @@ extern crate alloc;
 mod arch;
 mod boot_info;
 mod drivers;
-mod firmware {
-    #[cfg(test)]
-    mod fixtures;
-    pub(crate) mod slit;
-    pub(crate) mod srat;
-    mod table;
-}
+mod firmware;
 mod logging;
 mod memory;
 mod panic;
@@ -38,14 +32,11 @@ fn kernel_main(boot: &'static mut bootloader_api::BootInfo) -> ! {
     let facts = boot_info::collect(boot);
     symbols::init(facts);
     memory::early(facts);
-    let madt = arch::MadtInfo {
-        local_apic_address: 0xfee0_0000,
-        io_apics: alloc::vec![arch::IoApicInfo { id: 0, address: 0xfec0_0000, gsi_base: 0 }],
-        ..arch::MadtInfo::default()
-    };
-    arch::interrupts::init(&madt);
-    time::init([time::ClockSource::Hpet(0xfed0_0000)]);
-    memory::start(&firmware::srat::Srat::absent(), None, None);
+    let firmware = firmware::tables(facts.rsdp);
+    arch::interrupts::init(&firmware.madt);
+    time::init(firmware.clocks());
+    power::init(firmware.power_controls());
+    memory::start(&firmware.srat, firmware.slit.as_ref(), None);
     task::init();
     console::start();
     log::info!(target: "boot", "altmap {}", env!("CARGO_PKG_VERSION"));

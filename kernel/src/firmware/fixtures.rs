@@ -64,14 +64,19 @@ pub(crate) fn mutations(most: usize) -> impl Strategy<Value = Mutations> {
 }
 
 /// A fixture with that damage.
-pub(crate) fn mutated(config: &str, file: &str, (changes, cut): &Mutations) -> Vec<u8> {
+pub(crate) fn mutated(config: &str, file: &str, mutations: &Mutations) -> Vec<u8> {
     let mut table = bytes(config, file);
+    damage(&mut table, mutations);
+    table
+}
+
+/// Does that damage.
+pub(crate) fn damage(table: &mut Vec<u8>, (changes, cut): &Mutations) {
+    let len = table.len();
     for (place, value) in changes {
-        let len = table.len();
         table[place % len] = *value;
     }
     if let Some(cut) = cut {
-        table.truncate(cut % (table.len() + 1));
+        table.truncate(cut % (len + 1));
     }
-    table
 }

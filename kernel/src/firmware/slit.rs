@@ -7,25 +7,25 @@ use super::srat::DOMAIN_LIMIT;
 use super::table::{self, TableProblem, u64_at};
 
 /// From a node to itself; the unit of every other distance.
-pub const LOCAL_DISTANCE: u8 = 10;
+pub(crate) const LOCAL_DISTANCE: u8 = 10;
 /// Taken where the firmware says nothing that makes sense.
-pub const REMOTE_DISTANCE: u8 = 20;
+pub(crate) const REMOTE_DISTANCE: u8 = 20;
 
 const FIXED_BYTES: usize = 44;
 const PROBLEM_LIMIT: usize = 32;
 
 /// The distances between nodes, a square matrix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Slit {
+pub(crate) struct Slit {
     nodes: usize,
     distances: Vec<u8>,
     /// What was wrong with the table, to be logged.
-    pub problems: Vec<SlitProblem>,
+    pub(crate) problems: Vec<SlitProblem>,
 }
 
 /// Something in the table that could not be taken as it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum SlitProblem {
+pub(crate) enum SlitProblem {
     #[error("{0}")]
     Table(#[from] TableProblem),
     #[error("{count} localities, but node ids end at {}; the table is ignored", DOMAIN_LIMIT - 1)]
@@ -40,7 +40,7 @@ pub enum SlitProblem {
 
 impl Slit {
     /// Reads the table; what makes no sense is replaced by a default and reported.
-    pub fn parse(bytes: &[u8]) -> Self {
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
         let mut slit = Self::default();
         let Some(table) = table::open(bytes, b"SLIT", FIXED_BYTES, |problem| slit.problem(problem.into())) else {
             return slit;
@@ -63,12 +63,12 @@ impl Slit {
     }
 
     /// How many nodes the matrix covers; 0 if nothing in the table could be used.
-    pub fn node_count(&self) -> usize {
+    pub(crate) fn node_count(&self) -> usize {
         self.nodes
     }
 
     /// How far memory of node `to` is from node `from`.
-    pub fn distance(&self, from: u32, to: u32) -> u8 {
+    pub(crate) fn distance(&self, from: u32, to: u32) -> u8 {
         let (row, column) = (from as usize, to as usize);
         match (from == to, row < self.nodes && column < self.nodes) {
             (_, true) => self.distances[row * self.nodes + column],

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::table::{self, TableProblem, u32_at, u64_at};
 
 /// Proximity domains are node ids as they are; a domain that is no node id is refused.
-pub const DOMAIN_LIMIT: u32 = 128;
+pub(crate) const DOMAIN_LIMIT: u32 = 128;
 
 /// x86_64 knows at most 52 bits of physical address.
 const ADDRESS_LIMIT: u64 = 1 << 52;
@@ -31,41 +31,41 @@ const FLAG_NONVOLATILE: u32 = 1 << 2;
 
 /// What the firmware says about processors, memory and nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Srat {
+pub(crate) struct Srat {
     /// Enabled processors, in the order of the table.
-    pub cpus: Vec<CpuAffinity>,
+    pub(crate) cpus: Vec<CpuAffinity>,
     /// Enabled memory ranges, in the order of the table. Only a hotplug window may overlap others.
-    pub ranges: Vec<MemoryAffinity>,
+    pub(crate) ranges: Vec<MemoryAffinity>,
     /// What was wrong with the table, to be logged.
-    pub problems: Vec<SratProblem>,
+    pub(crate) problems: Vec<SratProblem>,
 }
 
 /// The node of one processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CpuAffinity {
-    pub apic_id: u32,
-    pub domain: u32,
+pub(crate) struct CpuAffinity {
+    pub(crate) apic_id: u32,
+    pub(crate) domain: u32,
 }
 
 /// The node of one range of physical addresses, whole pages, not empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryAffinity {
-    pub start: u64,
-    pub len: u64,
-    pub domain: u32,
+pub(crate) struct MemoryAffinity {
+    pub(crate) start: u64,
+    pub(crate) len: u64,
+    pub(crate) domain: u32,
     /// Memory may come and go here; whether it is there now is not said.
-    pub hotpluggable: bool,
-    pub nonvolatile: bool,
+    pub(crate) hotpluggable: bool,
+    pub(crate) nonvolatile: bool,
 }
 
 impl MemoryAffinity {
     /// The first address behind the range.
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.start + self.len
     }
 
     /// Whether the address lies in the range.
-    pub fn contains(&self, address: u64) -> bool {
+    pub(crate) fn contains(&self, address: u64) -> bool {
         (self.start..self.end()).contains(&address)
     }
 
@@ -76,21 +76,21 @@ impl MemoryAffinity {
 
 /// A span of addresses in which memory may appear later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    pub start: u64,
-    pub len: u64,
+pub(crate) struct Window {
+    pub(crate) start: u64,
+    pub(crate) len: u64,
 }
 
 impl Window {
     /// The first address behind the window.
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.start + self.len
     }
 }
 
 /// Something in the table that could not be taken as it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum SratProblem {
+pub(crate) enum SratProblem {
     #[error("{0}")]
     Table(#[from] TableProblem),
     #[error("entry at byte {offset} says it is {len} bytes long; the rest of the table is ignored")]
@@ -123,7 +123,7 @@ pub enum SratProblem {
 
 impl Srat {
     /// Reads the table, keeping what makes sense.
-    pub fn parse(bytes: &[u8]) -> Self {
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
         let mut srat = Self::default();
         let Some(table) = table::open(bytes, b"SRAT", FIXED_BYTES, |problem| srat.problem(problem.into())) else {
             return srat;
@@ -147,12 +147,12 @@ impl Srat {
     }
 
     /// What a machine without this table is taken to be: one node, nothing to come.
-    pub fn absent() -> Self {
+    pub(crate) fn absent() -> Self {
         Self::default()
     }
 
     /// Every node that is named, ascending; node 0 where the table names none.
-    pub fn nodes(&self) -> Vec<u32> {
+    pub(crate) fn nodes(&self) -> Vec<u32> {
         let ranges = self.ranges.iter().map(|range| range.domain);
         let mut nodes: Vec<u32> = ranges.chain(self.cpus.iter().map(|cpu| cpu.domain)).collect();
         if nodes.is_empty() {
@@ -164,24 +164,24 @@ impl Srat {
     }
 
     /// The node of an address. What lies there now decides before what may come there.
-    pub fn node_of(&self, address: u64) -> Option<u32> {
+    pub(crate) fn node_of(&self, address: u64) -> Option<u32> {
         let settled = self.ranges.iter().filter(|range| !range.hotpluggable);
         let windows = self.ranges.iter().filter(|range| range.hotpluggable);
         settled.chain(windows).find(|range| range.contains(address)).map(|range| range.domain)
     }
 
     /// The node of a processor.
-    pub fn node_of_cpu(&self, apic_id: u32) -> Option<u32> {
+    pub(crate) fn node_of_cpu(&self, apic_id: u32) -> Option<u32> {
         self.cpus.iter().find(|cpu| cpu.apic_id == apic_id).map(|cpu| cpu.domain)
     }
 
     /// The ranges in which memory may appear later, in the order of the table.
-    pub fn windows(&self) -> impl Iterator<Item = &MemoryAffinity> {
+    pub(crate) fn windows(&self) -> impl Iterator<Item = &MemoryAffinity> {
         self.ranges.iter().filter(|range| range.hotpluggable)
     }
 
     /// One span that covers all of [`Self::windows`].
-    pub fn window(&self) -> Option<Window> {
+    pub(crate) fn window(&self) -> Option<Window> {
         let start = self.windows().map(|range| range.start).min()?;
         let end = self.windows().map(MemoryAffinity::end).max()?;
         Some(Window { start, len: end - start })

@@ -10,7 +10,7 @@ pub(crate) const LONGEST_TABLE_BYTES: usize = 1 << 20;
 
 /// What is wrong with a table as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum TableProblem {
+pub(crate) enum TableProblem {
     /// Not even a header.
     #[error("only {present} bytes, too short for a table header")]
     NoHeader { present: usize },

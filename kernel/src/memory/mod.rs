@@ -8,6 +8,7 @@
 //! | [`plan`], [`ranges`] | mapping sections: which tables are needed, and whose they are |
 //! | [`tables`], [`boot_map`], [`tlb`] | the tables in use, how the first were built, and forgetting translations |
 //! | [`machine`], [`start`] | `mm`'s seams, and boot memory handed to it |
+//! | [`table_copy`] | tables of the firmware as the acpi crate wants them |
 //! | [`frame`], [`heap`], [`stack`], [`devices`] | what the rest of the kernel gets |
 //! | [`inspect`] | looking at what is mapped |
 //!
@@ -28,6 +29,7 @@ mod ram;
 mod ranges;
 mod stack;
 mod start;
+pub(crate) mod table_copy;
 mod tables;
 mod tlb;
 mod tree;

@@ -1,0 +1,139 @@
+//! The two facts that only AML holds: the sleep type of S5 and the number of DIMM slots.
+//!
+//! Both are `Name`s with constant values, so they are looked for and decoded on the spot. An interpreter for them would
+//! be by far the largest part of the kernel, and the one we use for tables cannot run what QEMU's tables contain.
+//! ACPI 6.5 §20.2.
+
+const NAME_OP: u8 = 0x08;
+const ROOT_CHARACTER: u8 = b'\\';
+const PACKAGE_OP: u8 = 0x12;
+const ZERO_OP: u8 = 0x00;
+const ONE_OP: u8 = 0x01;
+const BYTE_PREFIX: u8 = 0x0a;
+const WORD_PREFIX: u8 = 0x0b;
+const DWORD_PREFIX: u8 = 0x0c;
+
+/// What to write into the sleep-type field of PM1a and PM1b control to switch off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SleepType {
+    pub(crate) a: u8,
+    pub(crate) b: u8,
+}
+
+/// The sleep type of S5, from the package `_S5_`.
+pub(crate) fn sleep_type_s5(aml: &[u8]) -> Option<SleepType> {
+    named(aml, *b"_S5_").find_map(|value| {
+        let elements = package_elements(value)?;
+        let (a, rest) = constant(elements)?;
+        // A package of one element says nothing about PM1b.
+        let b = constant(rest).map_or(0, |(value, _)| value);
+        let field = |value: u32| u8::try_from(value).ok().filter(|value| *value < 8);
+        Some(SleepType { a: field(a)?, b: field(b).unwrap_or(0) })
+    })
+}
+
+/// How many slots the memory-hotplug controller has, from QEMU's integer `MDNR`.
+pub(crate) fn dimm_slot_count(aml: &[u8]) -> Option<u32> {
+    named(aml, *b"MDNR").find_map(|value| constant(value).map(|(count, _)| count))
+}
+
+/// What follows each definition of that name.
+fn named(aml: &[u8], name: [u8; 4]) -> impl Iterator<Item = &[u8]> {
+    (0..aml.len()).filter_map(move |offset| {
+        let rest = aml[offset..].strip_prefix(&[NAME_OP])?;
+        rest.strip_prefix(&[ROOT_CHARACTER]).unwrap_or(rest).strip_prefix(&name)
+    })
+}
+
+/// The elements of a package, behind its length and their count.
+fn package_elements(value: &[u8]) -> Option<&[u8]> {
+    let body = value.strip_prefix(&[PACKAGE_OP])?;
+    let (length, length_bytes) = package_length(body)?;
+    body.get(length_bytes + 1..length.min(body.len()))
+}
+
+/// A package length, which counts itself, and how many bytes it takes.
+fn package_length(body: &[u8]) -> Option<(usize, usize)> {
+    let lead = usize::from(*body.first()?);
+    let more = lead >> 6;
+    if more == 0 {
+        return Some((lead & 0x3f, 1));
+    }
+    let high = body.get(1..=more)?.iter().rev().fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+    Some((high << 4 | lead & 0xf, 1 + more))
+}
+
+/// A constant integer of at most 32 bits and what follows it.
+fn constant(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let (&prefix, rest) = bytes.split_first()?;
+    let width = match prefix {
+        ZERO_OP => return Some((0, rest)),
+        ONE_OP => return Some((1, rest)),
+        BYTE_PREFIX => 1,
+        WORD_PREFIX => 2,
+        DWORD_PREFIX => 4,
+        _ => return None,
+    };
+    let (field, rest) = rest.split_at_checked(width)?;
+    Some((field.iter().rev().fold(0, |sum, byte| sum << 8 | u32::from(*byte)), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::firmware::fixtures;
+
+    #[test]
+    fn every_fixture_says_how_to_switch_off() {
+        for config in fixtures::CONFIGS {
+            let dsdt = fixtures::bytes(config, "dsdt.aml");
+            assert_eq!(sleep_type_s5(&dsdt), Some(SleepType { a: 0, b: 0 }), "{config}");
+        }
+    }
+
+    #[test]
+    fn machines_with_slots_say_how_many() {
+        for config in fixtures::CONFIGS {
+            let expected = if config.ends_with("-plain") { None } else { Some(4) };
+            assert_eq!(dimm_slot_count(&fixtures::bytes(config, "dsdt.aml")), expected, "{config}");
+        }
+    }
+
+    #[test]
+    fn every_width_of_constant_is_read() {
+        let count = |value: &[u8]| dimm_slot_count(&[b"\x08MDNR", value].concat());
+        assert_eq!(count(&[0]), Some(0));
+        assert_eq!(count(&[1]), Some(1));
+        assert_eq!(count(&[0x0a, 0xff]), Some(255));
+        assert_eq!(count(&[0x0b, 0x00, 0x01]), Some(256));
+        assert_eq!(count(&[0x0c, 4, 3, 2, 1]), Some(0x0102_0304));
+        assert_eq!(count(&[0x0a]), None);
+        assert_eq!(count(&[0x0d, b'4', 0]), None);
+        assert_eq!(count(&[]), None);
+    }
+
+    #[test]
+    fn a_definition_with_a_root_prefix_and_other_values_is_read() {
+        let package = [0x12, 0x0a, 0x04, 0x0a, 5, 0x0b, 7, 0, 0x00, 0x00, 0xff];
+        assert_eq!(sleep_type_s5(&[b"\x08\\_S5_", &package[..]].concat()), Some(SleepType { a: 5, b: 7 }));
+        let long = [0x12, 0x44, 0x00, 0x01, 0x0a, 6];
+        assert_eq!(sleep_type_s5(&[b"\x08_S5_", &long[..]].concat()), None);
+        let long = [0x12, 0x45, 0x00, 0x01, 0x0a, 6];
+        assert_eq!(sleep_type_s5(&[b"\x08_S5_", &long[..]].concat()), Some(SleepType { a: 6, b: 0 }));
+    }
+
+    #[test]
+    fn a_use_of_the_name_is_not_its_definition() {
+        assert_eq!(dimm_slot_count(b"\x95\x68MDNR\x0a\x04"), None);
+        assert_eq!(dimm_slot_count(b"\x08MDNR\x11\x04\x08MDNR\x0a\x09"), Some(9));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_survived(flips in fixtures::mutations(200)) {
+            let aml = fixtures::mutated("q35-bios-numa", "dsdt.aml", &flips);
+            assert!(sleep_type_s5(&aml).is_none_or(|sleep| sleep.a < 8 && sleep.b < 8));
+            dimm_slot_count(&aml);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What the firmware says about the machine: ACPI tables, and the events of ACPI's fixed hardware.
+//!
+//! [`tables`] reads everything once, at boot; [`get`] is what it said. Tables are input: nothing in them can stop the
+//! boot but the lack of those that the machine cannot be run without.
+#![deny(unsafe_code)]
+
+mod aml;
+mod fadt;
+#[cfg(test)]
+pub(crate) mod fixtures;
+mod madt;
+pub(crate) mod slit;
+pub(crate) mod srat;
+mod table;
+
+use acpi::sdt::fadt::Fadt;
+use acpi::sdt::hpet::HpetTable;
+use acpi::sdt::madt::Madt;
+use acpi::{AcpiError, AcpiTables};
+use alloc::vec::Vec;
+use thiserror::Error;
+
+use crate::arch::{MadtInfo, ports};
+use crate::memory::table_copy::{TableCopies, View, acpi_tables};
+use crate::power::{self, PowerControls, SoftOff};
+use crate::time::{ClockSource, PmTimerWidth};
+
+pub(crate) use aml::SleepType;
+pub(crate) use fadt::{EnableCommand, FadtFacts, PmTimer, PortBlock, ResetRegister};
+use slit::Slit;
+use srat::Srat;
+
+/// Everything that the tables say and somebody uses.
+#[derive(Debug)]
+pub(crate) struct Firmware {
+    pub(crate) fadt: FadtFacts,
+    pub(crate) madt: MadtInfo,
+    /// Physical address of the HPET's registers.
+    pub(crate) hpet: Option<u64>,
+    pub(crate) srat: Srat,
+    pub(crate) slit: Option<Slit>,
+    /// How to switch off; `None` if the firmware does not say.
+    pub(crate) sleep_type: Option<SleepType>,
+    /// Slots of the memory-hotplug controller; `None` if there is no such controller.
+    pub(crate) dimm_slots: Option<u32>,
+}
+
+/// Why the machine cannot be run.
+#[derive(Clone, Debug, Error)]
+pub(crate) enum FirmwareError {
+    #[error("no ACPI root pointer: {0:?}")]
+    NoRoot(AcpiError),
+    #[error("no ACPI table {0:?}")]
+    Missing(&'static str),
+}
+
+static FIRMWARE: spin::Once<Firmware> = spin::Once::new();
+
+/// Reads the tables, logs what is wrong with them, and keeps what they say.
+///
+/// # Panics
+/// There is no root pointer, FADT or MADT: no machine that we know how to run.
+pub(crate) fn tables(rsdp: Option<u64>) -> &'static Firmware {
+    FIRMWARE.call_once(|| {
+        let rsdp = rsdp.expect("the boot loader found an ACPI root pointer");
+        let firmware = match Firmware::read(crate::memory::map_firmware, rsdp) {
+            Ok(firmware) => firmware,
+            Err(error) => panic!("cannot use the firmware's tables: {error}"),
+        };
+        firmware.log();
+        firmware
+    })
+}
+
+/// What the tables said.
+///
+/// # Panics
+/// [`tables`] was not called before, a mistake of the boot order.
+pub(crate) fn get() -> &'static Firmware {
+    FIRMWARE.get().expect("the boot order reads the tables first")
+}
+
+impl Firmware {
+    fn read(view: View, rsdp: u64) -> Result<Self, FirmwareError> {
+        let tables = acpi_tables(view, rsdp).map_err(FirmwareError::NoRoot)?;
+        let fadt = tables.find_table::<Fadt>().ok_or(FirmwareError::Missing("FACP"))?;
+        report_damage(fadt.validate(), "FADT");
+        let fadt = FadtFacts::new(&fadt);
+        let madt = tables.find_table::<Madt>().ok_or(FirmwareError::Missing("APIC"))?;
+        let dsdt = fadt.dsdt.and_then(|address| whole_table(view, address)).unwrap_or_default();
+        let bytes_of = |signature| find_bytes(view, &tables, signature);
+        Ok(Self {
+            madt: madt::info(madt.get(), bytes_of(b"APIC").unwrap_or_default()),
+            hpet: tables.find_table::<HpetTable>().map(|hpet| hpet.base_address.address),
+            srat: bytes_of(b"SRAT").map_or_else(Srat::absent, Srat::parse),
+            slit: bytes_of(b"SLIT").map(Slit::parse),
+            sleep_type: aml::sleep_type_s5(dsdt),
+            dimm_slots: aml::dimm_slot_count(dsdt),
+            fadt,
+        })
+    }
+
+    /// Distances between the nodes of the SRAT, row by row in its order.
+    pub(crate) fn distances(&self) -> Vec<Vec<u8>> {
+        let nodes = self.srat.nodes();
+        let unknown = Slit::default();
+        let slit = self.slit.as_ref().unwrap_or(&unknown);
+        nodes.iter().map(|from| nodes.iter().map(|to| slit.distance(*from, *to)).collect()).collect()
+    }
+
+    /// Clocks of known rate, the better one first.
+    pub(crate) fn clocks(&self) -> impl Iterator<Item = ClockSource> {
+        let hpet = self.hpet.map(ClockSource::Hpet);
+        let pm_timer = self.fadt.pm_timer.map(|timer| {
+            let width = if timer.bits == 32 { PmTimerWidth::Bits32 } else { PmTimerWidth::Bits24 };
+            ClockSource::PmTimer(ports::from_fadt(timer.port, 4), width)
+        });
+        hpet.into_iter().chain(pm_timer)
+    }
+
+    /// How to switch off and to start anew.
+    pub(crate) fn power_controls(&self) -> PowerControls {
+        let control = |block: PortBlock| ports::from_fadt(block.base, block.len);
+        let soft_off = self.fadt.pm1a_control.zip(self.sleep_type).map(|(pm1a, sleep_type)| SoftOff {
+            pm1a_control: control(pm1a),
+            pm1b_control: self.fadt.pm1b_control.map(control),
+            type_a: sleep_type.a,
+            type_b: sleep_type.b,
+        });
+        let reset = self
+            .fadt
+            .reset
+            .map(|reset| power::ResetRegister { port: ports::from_fadt(reset.port, 1), value: reset.value });
+        PowerControls { soft_off, reset }
+    }
+
+    fn log(&self) {
+        for problem in &self.srat.problems {
+            log::warn!(target: "acpi", "SRAT: {problem}");
+        }
+        for problem in self.slit.iter().flat_map(|slit| &slit.problems) {
+            log::warn!(target: "acpi", "SLIT: {problem}");
+        }
+        let (cpus, nodes) = (self.madt.cpus.len(), self.srat.nodes().len());
+        log::info!(target: "acpi", "{cpus} processors, {nodes} nodes, {} memory ranges", self.srat.ranges.len());
+        if let Some(window) = self.srat.window() {
+            log::info!(target: "acpi", "memory may come between {:#x} and {:#x}", window.start, window.end());
+        }
+    }
+}
+
+/// The bytes of the first table with that signature.
+fn find_bytes(view: View, tables: &AcpiTables<TableCopies>, signature: &[u8; 4]) -> Option<&'static [u8]> {
+    tables.table_entries().find_map(|address| {
+        let bytes = whole_table(view, address as u64)?;
+        bytes.starts_with(signature).then_some(bytes)
+    })
+}
+
+/// A table as long as it says, or as far as it can be read.
+fn whole_table(view: View, address: u64) -> Option<&'static [u8]> {
+    let header = view(address, table::HEADER_BYTES);
+    let said = table::u32_at(header, 4)? as usize;
+    Some(view(address, said.clamp(header.len(), table::LONGEST_TABLE_BYTES)))
+}
+
+fn report_damage(checked: Result<(), AcpiError>, name: &str) {
+    if let Err(error) = checked {
+        log::warn!(target: "acpi", "{name}: {error:?}; used all the same");
+    }
+}
+
+#[cfg(test)]
+#[path = "mod_tests.rs"]
+mod tests;

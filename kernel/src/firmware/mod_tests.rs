@@ -1,0 +1,151 @@
+//! Reads every fixture through the root pointer, as the kernel does at boot.
+
+use super::*;
+use crate::arch::{GsiMode, Polarity, Trigger};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::vec;
+
+thread_local! {
+    static MEMORY: RefCell<BTreeMap<u64, &'static [u8]>> = RefCell::default();
+}
+
+/// The bytes at an address of the fixture that the calling test has loaded.
+fn view(address: u64, len: usize) -> &'static [u8] {
+    MEMORY.with_borrow(|memory| {
+        let Some((start, bytes)) = memory.range(..=address).next_back() else { return &[][..] };
+        let rest = bytes.get((address - start) as usize..).unwrap_or_default();
+        &rest[..len.min(rest.len())]
+    })
+}
+
+/// Puts the tables of a fixture where they were; `damage` may change each first. Returns the root pointer.
+fn load(config: &str, damage: impl Fn(&str, &mut Vec<u8>)) -> u64 {
+    let index = String::from_utf8(fixtures::bytes(config, "index.txt")).expect("index.txt is text");
+    let mut root = 0;
+    let tables: BTreeMap<u64, &'static [u8]> = index
+        .lines()
+        .filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let address = u64::from_str_radix(words[2].trim_start_matches("0x"), 16).expect("an address");
+            let file = match words[0] {
+                "RSDP" => {
+                    root = address;
+                    "rsdp.dat"
+                }
+                _ => *words.last().expect("a file name"),
+            };
+            let mut bytes = std::fs::read(fixtures::path(config, file)).ok()?;
+            damage(words[0], &mut bytes);
+            Some((address, &*bytes.leak()))
+        })
+        .collect();
+    MEMORY.set(tables);
+    root
+}
+
+fn read(config: &str) -> Firmware {
+    let root = load(config, |_, _| ());
+    Firmware::read(view, root).expect(config)
+}
+
+#[test]
+fn every_fixture_names_its_fixed_hardware() {
+    for config in fixtures::CONFIGS {
+        let fadt = read(config).fadt;
+        let (pc, ovmf) = (config.starts_with("pc"), config.contains("ovmf"));
+        let pm = if pc && ovmf { 0xb000 } else { 0x600 };
+        assert_eq!(fadt.sci, 9, "{config}");
+        assert_eq!(fadt.pm1a_event, Some(PortBlock { base: pm, len: 4 }), "{config}");
+        assert_eq!(fadt.pm1a_control, Some(PortBlock { base: pm + 4, len: 2 }), "{config}");
+        assert_eq!(fadt.pm1b_control, None, "{config}");
+        assert_eq!(fadt.pm_timer, Some(PmTimer { port: pm + 8, bits: 24 }), "{config}");
+        let gpe0 = if pc { PortBlock { base: 0xafe0, len: 4 } } else { PortBlock { base: 0x620, len: 16 } };
+        assert_eq!(fadt.gpe0, Some(gpe0), "{config}");
+        let value = if pc { 0xf1 } else { 0x02 };
+        assert_eq!(fadt.enable, Some(fadt::EnableCommand { port: 0xb2, value }), "{config}");
+        let reset = (!pc).then_some(ResetRegister { port: 0xcf9, value: 0x0f });
+        assert_eq!(fadt.reset, reset, "{config}");
+        assert!(fadt.fixed_power_button, "{config}");
+    }
+}
+
+#[test]
+fn every_fixture_names_its_processors_and_interrupt_lines() {
+    for config in fixtures::CONFIGS {
+        let firmware = read(config);
+        let madt = firmware.madt;
+        assert_eq!(madt.local_apic_address, 0xfee0_0000, "{config}");
+        let io_apics: Vec<_> = madt.io_apics.iter().map(|io_apic| (io_apic.address, io_apic.gsi_base)).collect();
+        assert_eq!(io_apics, [(0xfec0_0000, 0)], "{config}");
+        let enabled: Vec<u32> = madt.cpus.iter().filter(|cpu| cpu.enabled).map(|cpu| cpu.apic_id).collect();
+        let cpus = if config.ends_with("plain") || config.ends_with("cxl") { vec![0] } else { vec![0, 1] };
+        assert_eq!(enabled, cpus, "{config}");
+        let level = GsiMode { trigger: Trigger::Level, polarity: Polarity::ActiveHigh };
+        let edge = GsiMode { trigger: Trigger::Edge, polarity: Polarity::ActiveHigh };
+        let lines: Vec<_> = madt.overrides.iter().map(|said| (said.irq, said.gsi, said.mode)).collect();
+        assert_eq!(lines, [(0, 2, edge), (5, 5, level), (9, 9, level), (10, 10, level), (11, 11, level)], "{config}");
+        assert_eq!(firmware.hpet, Some(0xfed0_0000), "{config}");
+    }
+}
+
+#[test]
+fn every_fixture_says_what_memory_may_come() {
+    for config in fixtures::CONFIGS {
+        let firmware = read(config);
+        let plain = config.ends_with("-plain");
+        assert_eq!(firmware.dimm_slots, (!plain).then_some(4), "{config}");
+        assert_eq!(firmware.sleep_type, Some(SleepType { a: 0, b: 0 }), "{config}");
+        assert_eq!(firmware.srat.window().is_none(), plain, "{config}");
+        let expected = match config {
+            "pc-bios-numa-dist" | "q35-bios-numa-dist" | "q35-bios-hmat" => vec![vec![10, 21], vec![21, 10]],
+            "q35-bios-cxl" => vec![vec![10]],
+            _ if plain => vec![vec![10]],
+            _ => vec![vec![10, 20], vec![20, 10]],
+        };
+        assert_eq!(firmware.distances(), expected, "{config}");
+    }
+}
+
+#[test]
+fn without_a_root_pointer_there_is_no_firmware() {
+    MEMORY.take();
+    assert!(matches!(Firmware::read(view, 0xf59e0), Err(FirmwareError::NoRoot(_))));
+}
+
+#[test]
+fn a_table_of_absurd_length_is_read_as_far_as_it_goes() {
+    let root = load("q35-bios-numa-dist", |name, bytes| {
+        if name != "RSDP" {
+            bytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+        }
+    });
+    let firmware = Firmware::read(view, root).expect("the tables are all there");
+    assert_eq!((firmware.srat.ranges.len(), firmware.madt.cpus.len()), (4, 2));
+    assert_eq!(firmware.srat.problems.len(), 1);
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_damage_of_the_tables_is_survived(flips in fixtures::mutations(40), victim in 0usize..6) {
+        let victim = ["FACP", "APIC", "HPET", "SRAT", "SLIT", "DSDT"][victim];
+        let root = load("q35-bios-numa-dist", |name, bytes| {
+            if name == victim {
+                fixtures::damage(bytes, &flips);
+            }
+        });
+        let _ = Firmware::read(view, root);
+    }
+
+    #[test]
+    fn any_damage_of_the_root_table_is_survived(flips in fixtures::mutations(8)) {
+        for config in ["q35-bios-numa", "q35-ovmf-numa"] {
+            let root = load(config, |name, bytes| {
+                if name == "RSDT" || name == "XSDT" {
+                    fixtures::damage(bytes, &flips);
+                }
+            });
+            let _ = Firmware::read(view, root);
+        }
+    }
+}
