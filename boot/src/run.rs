@@ -81,7 +81,7 @@ fn announce(machine: &Machine, images: &Images, qemu: &Qemu, qmp: &Path) {
 /// The first breakpoint is a hardware one: the kernel is not in memory yet when it is set.
 fn debugger_line(kernel: &Path) -> String {
     let kernel = workspace::short(kernel);
-    format!("gdb {} -ex 'target remote localhost:1234' -ex 'hbreak _start' -ex continue", kernel.display())
+    format!("gdb {} -ex 'target remote localhost:1234' -ex 'hbreak kernel::kernel_main' -ex continue", kernel.display())
 }
 
 /// With a debugger attached the guest may stand still as long as somebody thinks.
