@@ -48,7 +48,7 @@ impl Suite {
         // The host tool and its tests are built in release only: see the profiles in Cargo.toml.
         let lints: [(&str, &[&str]); 7] = [
             ("format", &["fmt", "--all", "--check"]),
-            ("clippy mm", &["clippy", "-p", "mm", "--all-targets", "--locked", "--", "-D", "warnings"]),
+            ("clippy mm", &["clippy", "-p", "mm", "--all-targets", "--", "-D", "warnings"]),
             ("clippy kernel", &["clippy", "-p", "kernel", "--release", "--target", TARGET, "--", "-D", "warnings"]),
             ("clippy kernel tests", &["clippy", "-p", "kernel", "--tests", "--", "-D", "warnings"]),
             (
@@ -59,7 +59,21 @@ impl Suite {
                 "documentation kernel",
                 &["doc", "-p", "kernel", "--release", "--target", TARGET, "--no-deps", "--document-private-items"],
             ),
-            ("documentation host", &["doc", "-p", "mm", "-p", "boot", "-p", "system-tests", "--release", "--no-deps"]),
+            (
+                "documentation host",
+                &[
+                    "doc",
+                    "-p",
+                    "mm",
+                    "-p",
+                    "boot",
+                    "-p",
+                    "system-tests",
+                    "--release",
+                    "--no-deps",
+                    "--document-private-items",
+                ],
+            ),
         ];
         for (name, arguments) in lints {
             self.cargo(name, arguments);
