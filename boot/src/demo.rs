@@ -29,9 +29,6 @@ struct Tour {
     qmp: Qmp,
 }
 
-/// Boot memory is below 4G; the first module lies there: block 32.
-const FIRST_HOT_BLOCKS: &str = "32-35";
-
 impl Tour {
     fn walk(mut self) -> Result<()> {
         say("It booted. This is its memory: every range, by the node and zone it belongs to.");
@@ -44,22 +41,24 @@ impl Tour {
         say("The kernel knows the memory: four blocks of 128M, offline. Their struct pages lie in their own heads.");
         self.type_line("lsmem")?;
         self.type_line("groups")?;
+        let (first, last) = self.blocks_of("dimm0")?;
         self.told("plugging", before)?;
 
         say("Bring it online as movable: the blocks can be emptied, and so removed, again.");
-        self.type_line(&format!("online_movable {FIRST_HOT_BLOCKS}"))?;
+        self.type_line(&format!("online_movable {first}-{last}"))?;
         self.type_line("lsmem")?;
         let online = self.told("bringing it online", before)?;
 
         say("Use a part of it, every page with its own content, and check every byte.");
-        let fill = self.guest.console.json("fill 64M --in 33").context("command `fill 64M --in 33`")?["id"].clone();
-        println!("    altmap> fill 64M --in 33\n    fill {fill}");
+        let command = format!("fill 64M --in {}", first + 1);
+        let fill = self.guest.console.json(&command)?["id"].clone();
+        indented(&format!("altmap> {command}\n    fill {fill}"));
         self.type_line(&format!("verify {fill}"))?;
         self.type_line(&format!("free {fill}"))?;
         self.told("giving it back", online)?;
 
         say("Take it offline again, and pull the module.");
-        self.type_line(&format!("offline {FIRST_HOT_BLOCKS}"))?;
+        self.type_line(&format!("offline {first}-{last}"))?;
         println!("    {}", plug::unplug(&mut self.qmp, "dimm0", &mut indented)?.into_result()?);
         self.type_line("lsmem")?;
         self.told("pulling it", before)?;
@@ -78,6 +77,14 @@ impl Tour {
         println!("    altmap> {line}");
         self.guest.console.command(line)?.lines().for_each(indented);
         Ok(())
+    }
+
+    /// The numbers of a group's first and last block.
+    fn blocks_of(&mut self, name: &str) -> Result<(u64, u64)> {
+        let groups = self.guest.console.json("groups")?;
+        let group = groups["groups"].as_array().and_then(|groups| groups.iter().find(|group| group["name"] == name));
+        let block = |key: &str| group.and_then(|group| group[key].as_u64());
+        block("first").zip(block("last")).with_context(|| format!("the guest knows no group {name}"))
     }
 
     fn free(&mut self) -> Result<u64> {

@@ -50,6 +50,11 @@ pub fn plug(qmp: &mut Qmp, dimm: &Dimm, progress: &mut dyn FnMut(&str)) -> Resul
 
 /// Plugs a DIMM without waiting for the guest, and returns its id.
 pub fn insert(qmp: &mut Qmp, dimm: &Dimm) -> Result<String> {
+    if let Some(id) = &dimm.id
+        && memory_of(qmp, id)?.is_some()
+    {
+        bail!("there is a memory device `{id}` already");
+    }
     let mut device = json!({"driver": "pc-dimm"});
     let id = match &dimm.id {
         Some(id) => id.clone(),
@@ -68,7 +73,7 @@ pub fn insert(qmp: &mut Qmp, dimm: &Dimm) -> Result<String> {
     if let Some(address) = dimm.address {
         device["addr"] = json!(address);
     }
-    let memory = json!({"qom-type": "memory-backend-ram", "id": backend(&id), "size": dimm.size.0});
+    let memory = json!({"qom-type": "memory-backend-ram", "id": backend(&id), "size": dimm.size.0, "reserve": false});
     qmp.execute("object-add", memory)?;
     if let Err(error) = qmp.execute("device_add", device) {
         qmp.execute("object-del", json!({"id": backend(&id)}))?;

@@ -249,7 +249,8 @@ fn node_memory(memory: Bytes, nodes: u32, node: u32) -> Bytes {
 
 fn cold_dimm(number: usize, dimm: &Dimm, line: &mut Line) {
     let id = dimm.id.clone().unwrap_or_else(|| format!("dimm{number}"));
-    line.pair("-object", format!("memory-backend-ram,id={},size={}", backend(&id), dimm.size));
+    // The host need not promise all of a large module before the guest uses it.
+    line.pair("-object", format!("memory-backend-ram,id={},size={},reserve=off", backend(&id), dimm.size));
     let mut device = format!("pc-dimm,id={id},memdev={}", backend(&id));
     if let Some(node) = dimm.node {
         device += &format!(",node={node}");
@@ -399,7 +400,7 @@ mod tests {
     fn cold_dimms_have_a_backend_each() {
         let dimm = Dimm { size: mib(256), id: None, node: Some(1), address: Some(0x1_8000_0000) };
         let line = line(&Machine { dimms: vec![dimm], ..Machine::default() });
-        assert_contains(&line, "-object memory-backend-ram,id=dimm0-ram,size=256M");
+        assert_contains(&line, "-object memory-backend-ram,id=dimm0-ram,size=256M,reserve=off");
         assert_contains(&line, "-device pc-dimm,id=dimm0,memdev=dimm0-ram,node=1,addr=0x180000000");
     }
 
