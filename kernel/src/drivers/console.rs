@@ -148,12 +148,26 @@ pub(crate) fn write_str(text: &str) {
     if crate::panic::in_progress() {
         return last_words(text);
     }
+    wait_for_room(text);
+    change_screen(|screen, serial| screen.write(serial, text));
+}
+
+/// Lets the output drain until a text fits behind it, where waiting is possible.
+fn wait_for_room(text: &str) {
     if arch::may_block() {
         // Twice, for the line feeds.
         let bytes = (2 * text.len()).min(OUTPUT_BYTES);
         OUTPUT_CHANGED.wait_until(|| SERIAL.lock().has_room_for(bytes));
     }
-    change_screen(|screen, serial| screen.write(serial, text));
+}
+
+/// Writes whole lines of somebody who works in the background, above the line being edited. False if a command has
+/// printed the beginning of a line: then nothing was written, and the writer tries again later.
+pub(crate) fn write_above(lines: &str) -> bool {
+    wait_for_room(lines);
+    let mut written = false;
+    change_screen(|screen, serial| written = screen.write_above(serial, lines));
+    written
 }
 
 /// Shows the log lines that have not been shown yet, if this is a moment for it.

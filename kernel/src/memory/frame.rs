@@ -4,6 +4,7 @@ use super::{EARLY, layout, mm_if_open};
 use core::ptr::with_exposed_provenance_mut;
 use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn, SectionRange};
 use mm::alloc::{AllocError, Mobility, Place, Request, Urgency};
+use mm::machine::Memmap;
 use mm::page::Owner;
 
 /// A frame that keeps the kernel itself going: from the allocator, reserve included, or from boot memory before there is one.
@@ -41,6 +42,16 @@ impl OwnedFrames {
     /// Takes a block of frames in `range`, lowest first.
     pub(crate) fn allocate_within(request: &Request, range: SectionRange) -> Result<Self, AllocError> {
         super::mm().allocate_within(request, range).map(|head| Self { head, order: request.order })
+    }
+
+    /// Gives the ownership up without freeing; [`from_head`](Self::from_head) takes it again.
+    pub(super) fn into_head(self) -> Pfn {
+        core::mem::ManuallyDrop::new(self).head
+    }
+
+    /// Owns the block again that [`into_head`](Self::into_head) gave up, and whoever has kept its head forgets it.
+    pub(super) fn from_head(head: Pfn) -> Self {
+        Self { head, order: super::mm().machine().page(head).head().order }
     }
 
     /// The first of them.

@@ -20,6 +20,7 @@ mod devices;
 mod early;
 mod entry;
 mod frame;
+mod frame_list;
 mod heap;
 mod inspect;
 mod layout;
@@ -36,6 +37,7 @@ mod tree;
 
 pub(crate) use devices::{Fault, map_firmware, map_mmio, read_probe};
 pub(crate) use frame::OwnedFrames;
+pub(crate) use frame_list::FrameList;
 pub(crate) use heap::{heap_size, heap_used};
 pub(crate) use inspect::{Mapping, inspect, maps_lower_half};
 pub(crate) use machine::Kernel;

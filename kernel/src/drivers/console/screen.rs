@@ -29,6 +29,16 @@ struct EditedLine {
     behind_cursor: usize,
 }
 
+impl EditedLine {
+    /// Draws the line from the first column on, and puts the cursor where it was.
+    fn draw(&self, port: &mut impl Write) {
+        send(port, &self.text);
+        for _ in 0..self.behind_cursor {
+            send(port, "\x08");
+        }
+    }
+}
+
 impl Screen {
     pub(super) const fn new() -> Self {
         Self { edit: None, line_open: false, next_log: 0 }
@@ -40,6 +50,23 @@ impl Screen {
         if self.edit.is_none() && !text.is_empty() {
             self.line_open = !text.ends_with('\n');
         }
+    }
+
+    /// Sends whole lines that are not of the command at the prompt: they go above the line being edited. False if the
+    /// command has printed the beginning of a line, into which they must not go.
+    pub(super) fn write_above(&mut self, port: &mut impl Write, lines: &str) -> bool {
+        if self.line_open {
+            return false;
+        }
+        match &self.edit {
+            Some(edit) => {
+                send(port, ERASE_LINE);
+                send(port, lines);
+                edit.draw(port);
+            }
+            None => send(port, lines),
+        }
+        true
     }
 
     /// The line being edited now reads `text`, with the cursor behind its first `cursor` characters.
@@ -81,10 +108,7 @@ impl Screen {
             }
         }
         if let Some(edit) = &self.edit {
-            send(port, &edit.text);
-            for _ in 0..edit.behind_cursor {
-                send(port, "\x08");
-            }
+            edit.draw(port);
         }
     }
 
