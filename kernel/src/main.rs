@@ -16,6 +16,7 @@ mod memory;
 mod panic;
 mod power;
 mod selftest;
+mod shell;
 mod symbols;
 mod sync;
 mod task;

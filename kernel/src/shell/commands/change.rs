@@ -1,0 +1,193 @@
+//! `online`, `online_kernel`, `online_movable`, `offline`, `probe` and `remove`: memory comes into use and goes.
+
+use super::super::arguments::{Among, Count, Kind, Operand, OptionSpec, Syntax};
+use super::super::call::{Call, TaskPace};
+use super::super::failure::{Failure, Outcome, Quoted};
+use super::super::values::{Human, address, number, size};
+use super::{Command, resolve};
+use crate::memory::mm;
+use crate::time;
+use alloc::vec::Vec;
+use mm::Errno;
+use mm::addr::{SECTION_SIZE, SectionId, SectionRange};
+use mm::group::{Group, GroupId};
+use mm::policy::OnlineAs;
+use mm::section::{BlockState, MemmapPlace, ZoneKind};
+
+/// How long `offline` tries when nobody says.
+const OFFLINE_MS: u64 = 10_000;
+
+const OFFLINE: &[Operand] = &[Operand { name: "BLOCKS", kind: Kind::BlocksOrGroup(Among::Offline), count: Count::One }];
+
+const ONLINE: &[Operand] = &[Operand { name: "BLOCKS", kind: Kind::BlocksOrGroup(Among::Online), count: Count::One }];
+
+pub(super) const COMMANDS: &[Command] = &[
+    Command {
+        name: "online",
+        syntax: Syntax { options: &[], operands: OFFLINE },
+        summary: "bring blocks into use, in the zone the policy chooses",
+        details: "\
+BLOCKS is a number (34), a range (32-39), a list (32,34-36) or a group (dimm0).
+All of them come online, or none. `lsmem` shows beforehand, first under
+VALID_ZONES, which zone each will get; `policy` is how that is decided. Any
+order of blocks works.",
+        example: "online 32-34",
+        run: |call| online(call, OnlineAs::ByPolicy),
+    },
+    Command {
+        name: "online_kernel",
+        syntax: Syntax { options: &[], operands: OFFLINE },
+        summary: "bring blocks into use for everything (zone Normal)",
+        details: "\
+The kernel may put its own data there, which cannot be moved away: such a block
+can often not be taken offline again.",
+        example: "online_kernel 32",
+        run: |call| online(call, OnlineAs::Zone(ZoneKind::Normal)),
+    },
+    Command {
+        name: "online_movable",
+        syntax: Syntax { options: &[], operands: OFFLINE },
+        summary: "bring blocks into use for what can move (zone Movable)",
+        details: "\
+Only memory whose every user can be found and redirected is put there, so that
+the block can be taken offline later.",
+        example: "online_movable dimm0",
+        run: |call| online(call, OnlineAs::Zone(ZoneKind::Movable)),
+    },
+    Command {
+        name: "offline",
+        syntax: Syntax {
+            options: &[OptionSpec {
+                name: "--within",
+                value: Some(("MS", Kind::Free)),
+                help: "give up after so many milliseconds (10000)",
+            }],
+            operands: ONLINE,
+        },
+        summary: "take blocks out of use; all of them or none",
+        details: "\
+Free memory of the blocks is set aside, listeners are asked, and what is in use
+must go elsewhere. Where it cannot, the command fails with EBUSY, says who
+holds what, and everything is as before. Ctrl-C does the same with ECANCELED.",
+        example: "offline 32-34 --within 500",
+        run: offline,
+    },
+    Command {
+        name: "probe",
+        syntax: Syntax {
+            options: &[],
+            operands: &[
+                Operand { name: "ADDR", kind: Kind::Free, count: Count::One },
+                Operand { name: "SIZE", kind: Kind::Free, count: Count::Optional },
+            ],
+        },
+        summary: "add by hand a range that the machine is known to back",
+        details: "\
+Works for a DIMM that is plugged but was removed with `remove`, and for memory
+that `mem=` hid at boot. Anything else is ENODEV: the memory bus is never poked
+to find out. Without SIZE it adds one block, or the whole DIMM at ADDR.",
+        example: "probe 0x1_0000_0000 512M",
+        run: probe,
+    },
+    Command {
+        name: "remove",
+        syntax: Syntax {
+            options: &[],
+            operands: &[Operand { name: "GROUP|BLOCKS", kind: Kind::BlocksOrGroup(Among::Offline), count: Count::One }],
+        },
+        summary: "forget offline memory, a whole group at a time",
+        details: "\
+Everything that adding it took is given back: the direct map, the struct pages
+and the page tables. Its blocks must be offline. A part of a group cannot be
+removed, nor memory that was there at boot.",
+        example: "remove dimm0",
+        run: remove,
+    },
+];
+
+fn online(call: &Call<'_>, how: OnlineAs) -> Outcome {
+    let ranges = resolve::blocks(call.arguments.operand(0).unwrap_or_default())?;
+    mm().online(&ranges, how, &mut TaskPace::untimed())?;
+    Ok(())
+}
+
+fn offline(call: &mut Call<'_>) -> Outcome {
+    let ranges = resolve::blocks(call.arguments.operand(0).unwrap_or_default())?;
+    let within_ms = match call.arguments.value("--within") {
+        Some(word) => number(word, "a number of milliseconds")?,
+        None => OFFLINE_MS,
+    };
+    let deadline = time::now_ns().saturating_add(within_ms.saturating_mul(1_000_000));
+    mm().offline(&ranges, &mut TaskPace::until(deadline))?;
+    Ok(())
+}
+
+fn probe(call: &mut Call<'_>) -> Outcome {
+    let arguments = call.arguments;
+    let (start_word, size_word) = (arguments.operand(0).unwrap_or_default(), arguments.operand(1));
+    let start = address(start_word)?;
+    let len = size_word.map(size).transpose()?;
+    check_whole_blocks(start, start_word)?;
+    check_whole_blocks(len.unwrap_or(SECTION_SIZE), size_word.unwrap_or_default())?;
+    let blocks = len.unwrap_or(SECTION_SIZE) / SECTION_SIZE;
+    let range = SectionRange::new(start / SECTION_SIZE, blocks).ok_or_else(|| {
+        Failure::invalid(format_args!("{} is no range of blocks within the address width", Quoted(start_word)))
+    })?;
+    if let Some(id) = range.iter().find(|id| mm().section(*id).is_some()) {
+        return Err(Failure::new(Errno::Exists, format_args!("block {id} exists already")));
+    }
+    Err(Failure::new(Errno::NoDevice, format_args!("nothing is known to back {}", Quoted(start_word))))
+}
+
+fn check_whole_blocks(bytes: u64, word: &str) -> Outcome {
+    if bytes.is_multiple_of(SECTION_SIZE) {
+        return Ok(());
+    }
+    Err(Failure::invalid(format_args!("{} is no multiple of a block, {}", Quoted(word), Human(SECTION_SIZE))))
+}
+
+fn remove(call: &mut Call<'_>) -> Outcome {
+    let word = call.arguments.operand(0).unwrap_or_default();
+    let ranges = resolve::blocks(word)?;
+    let groups: Vec<(GroupId, Group)> = resolve::groups()
+        .into_iter()
+        .filter(|(_, group)| ranges.iter().any(|range| overlap(*range, group.range)))
+        .collect();
+    for (_, group) in &groups {
+        if !ranges.iter().any(|range| covers(*range, group.range)) {
+            return Err(Failure::invalid(format_args!(
+                "{} is only a part of group {}, which is removed as a whole",
+                Quoted(word),
+                group.name
+            )));
+        }
+        check_removable(group)?;
+    }
+    for (done, (id, _)) in groups.iter().enumerate() {
+        mm().remove(*id).map_err(|error| match done {
+            0 => error.into(),
+            _ => Failure::new(error.errno(), format_args!("{error}; {done} other groups are removed already")),
+        })?;
+    }
+    Ok(())
+}
+
+/// Finds out for every group before the first one goes.
+fn check_removable(group: &Group) -> Outcome {
+    if group.memmap == MemmapPlace::Boot {
+        return Err(Failure::invalid(format_args!("{} is boot memory, which cannot be removed", group.name)));
+    }
+    let offline = |id: &SectionId| mm().section(*id).is_some_and(|section| section.state == BlockState::Offline);
+    match group.range.iter().find(|id| !offline(id)) {
+        Some(id) => Err(Failure::new(Errno::Busy, format_args!("block {id} of {} is not offline", group.name))),
+        None => Ok(()),
+    }
+}
+
+fn overlap(a: SectionRange, b: SectionRange) -> bool {
+    a.first() <= b.last() && b.first() <= a.last()
+}
+
+fn covers(outer: SectionRange, inner: SectionRange) -> bool {
+    outer.first() <= inner.first() && inner.last() <= outer.last()
+}

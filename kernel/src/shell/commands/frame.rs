@@ -1,0 +1,111 @@
+//! `page`: everything that is known of one frame.
+
+use super::super::arguments::{Count, JSON, Kind, Operand, Syntax};
+use super::super::call::Call;
+use super::super::failure::{Failure, Outcome, Quoted};
+use super::super::values::address;
+use super::Command;
+use crate::memory::mm;
+use alloc::format;
+use alloc::string::{String, ToString};
+use mm::addr::{MAX_PHYS_BITS, PAGE_SIZE, Pfn, SectionId};
+use mm::machine::MEMMAP_PAGES;
+use mm::page::PAGE_INFO_SIZE;
+use mm::report::{FrameReport, FrameState};
+use mm::section::MemmapPlace;
+use serde::Serialize;
+
+pub(super) const COMMANDS: &[Command] = &[Command {
+    name: "page",
+    syntax: Syntax {
+        options: &[JSON],
+        operands: &[Operand { name: "ADDR|pfn:N", kind: Kind::Free, count: Count::One }],
+    },
+    summary: "show what one frame is and whose",
+    details: "\
+A frame is 4 KiB of physical memory; its number (pfn) is its address / 4096.
+The frame is given by any address in it (0x1_0000_0000, 4G) or by its number.
+
+free       nobody's                 memmap    holds struct pages or page tables
+allocated  somebody's, see owner              of its own section or group
+reserved   firmware, kernel image   offline   its block is not in use
+absent     there is no memory
+
+The first frames of a hot-added block hold the struct pages of that block: the
+altmap. Try `page` on the first address of one.",
+    example: "page 0x1_0000_0000; page pfn:0x100",
+    run: page,
+}];
+
+/// What `page X -J` prints; the first seven names are a contract.
+#[derive(Serialize)]
+struct Frame {
+    pfn: u64,
+    block: Option<u32>,
+    node: Option<u8>,
+    zone: Option<&'static str>,
+    state: &'static str,
+    owner: &'static str,
+    refs: u32,
+    /// The first frame of the free or allocated block that holds it.
+    head: Option<u64>,
+    order: Option<usize>,
+    /// The frames whose struct pages it holds, if it lies in an altmap.
+    describes: Option<[u64; 2]>,
+}
+
+fn page(call: &mut Call<'_>) -> Outcome {
+    let word = call.arguments.operand(0).unwrap_or_default();
+    let address = address(word)?;
+    if address >> MAX_PHYS_BITS != 0 {
+        return Err(Failure::invalid(format_args!("{} is beyond the address width", Quoted(word))));
+    }
+    let found = mm().frame_report(Pfn::containing(address));
+    let report = Frame {
+        pfn: found.pfn.number(),
+        block: found.block.map(SectionId::number),
+        node: found.node.map(|node| node.number()),
+        zone: found.zone.map(|zone| zone.name()),
+        state: found.state.name(),
+        owner: found.owner.name(),
+        refs: found.refs,
+        head: found.block_head.map(|(head, _)| head.number()),
+        order: found.block_head.map(|(_, order)| order.index()),
+        describes: described(&found).map(|(first, last)| [first.number(), last.number()]),
+    };
+    call.show(&report, text);
+    Ok(())
+}
+
+/// The struct pages that a frame of an altmap holds: those of which frames.
+fn described(found: &FrameReport) -> Option<(Pfn, Pfn)> {
+    let section = mm().section(found.block?)?;
+    if found.state != FrameState::Memmap || section.memmap != MemmapPlace::Head {
+        return None;
+    }
+    // Page tables of the group lie before the struct pages.
+    let index = found.pfn.index_in_section().checked_sub(section.head_frames() - MEMMAP_PAGES)?;
+    let per_frame = PAGE_SIZE / PAGE_INFO_SIZE;
+    let first = found.block?.pages().start().add(index * per_frame);
+    Some((first, first.add(per_frame - 1)))
+}
+
+fn text(frame: &Frame) -> String {
+    let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".into());
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| text += &format!("{name:<8}{value}\n");
+    line("pfn", format!("{:#x} (address {:#x})", frame.pfn, frame.pfn * PAGE_SIZE));
+    line("block", or_dash(frame.block.map(|block| block.to_string())));
+    line("node", or_dash(frame.node.map(|node| node.to_string())));
+    line("zone", or_dash(frame.zone.map(Into::into)));
+    line("state", frame.state.into());
+    line("owner", frame.owner.into());
+    line("refs", frame.refs.to_string());
+    if let (Some(head), Some(order)) = (frame.head, frame.order) {
+        line("part of", format!("{} frames from pfn {head:#x} (order {order})", 1u64 << order));
+    }
+    if let Some([first, last]) = frame.describes {
+        line("holds", format!("the struct pages of pfn {first:#x} to {last:#x}"));
+    }
+    text
+}

@@ -1,0 +1,194 @@
+//! `iomem` and `srat`: what lies where in the physical address space, and what the firmware said of it.
+
+use super::super::arguments::{JSON, Syntax};
+use super::super::call::Call;
+use super::super::failure::Outcome;
+use super::super::resource_tree::{self, Resource};
+use super::super::table::{Align, Table};
+use super::super::values::Human;
+use super::{Command, resolve};
+use crate::boot_info::{self, RegionKind};
+use crate::firmware;
+use crate::memory::mm;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use mm::addr::{PAGE_SIZE, SectionId};
+use mm::machine::MEMMAP_PAGES;
+use mm::section::{MemmapPlace, Section};
+use serde::Serialize;
+
+/// Registers of an IOAPIC, a local APIC and an HPET take less than a page each.
+const IO_APIC_BYTES: u64 = 0x400;
+const LOCAL_APIC_BYTES: u64 = 0x1000;
+const HPET_BYTES: u64 = 0x400;
+
+pub(super) const COMMANDS: &[Command] = &[
+    Command {
+        name: "iomem",
+        syntax: Syntax { options: &[JSON], operands: &[] },
+        summary: "show who owns which physical addresses, nested",
+        details: "\
+Memory from boot, the window in which memory may come, the devices in it, and
+in each added block its altmap: the struct pages of the block, at its head.",
+        example: "iomem",
+        run: iomem,
+    },
+    Command {
+        name: "srat",
+        syntax: Syntax { options: &[JSON], operands: &[] },
+        summary: "show what the firmware said about nodes and memory",
+        details: "\
+The ACPI tables SRAT and SLIT, read once at boot: which range belongs to which
+node, where memory may be plugged later (hotpluggable), and how far the nodes
+are from each other (10 is local). The window's node is only a default: a DIMM
+tells its own.",
+        example: "srat",
+        run: srat,
+    },
+];
+
+/// What `iomem -J` prints.
+#[derive(Serialize)]
+struct AddressMap {
+    ranges: Vec<Resource>,
+}
+
+fn iomem(call: &mut Call<'_>) -> Outcome {
+    let mut ranges = boot_regions();
+    ranges.extend(devices());
+    ranges
+        .extend(firmware::get().srat.window().map(|window| Resource::new(window.start, window.len, "Hotplug window")));
+    for (_, group) in resolve::groups() {
+        // Boot memory is told by its regions, holes and all.
+        if group.memmap != MemmapPlace::Boot {
+            ranges.push(Resource::new(
+                group.range.first().address(),
+                group.range.size_bytes(),
+                format!("System RAM ({})", group.name),
+            ));
+        }
+    }
+    for (id, section) in mm().blocks() {
+        ranges.extend(altmap(id, section));
+    }
+    call.show(&AddressMap { ranges: resource_tree::nest(ranges) }, |map| resource_tree::lines(&map.ranges));
+    Ok(())
+}
+
+fn boot_regions() -> Vec<Resource> {
+    let Some(facts) = boot_info::facts() else {
+        return Vec::new();
+    };
+    let regions = facts.memory.iter().map(|region| {
+        let name = match region.kind {
+            RegionKind::Usable => "System RAM",
+            RegionKind::Bootloader => "System RAM (kernel and boot tables)",
+            RegionKind::Firmware => "Firmware",
+        };
+        Resource::new(region.start, region.end - region.start, name)
+    });
+    regions.collect()
+}
+
+fn devices() -> Vec<Resource> {
+    let firmware = firmware::get();
+    let mut devices: Vec<Resource> = firmware
+        .madt
+        .io_apics
+        .iter()
+        .map(|io_apic| Resource::new(io_apic.address, IO_APIC_BYTES, format!("IOAPIC {}", io_apic.id)))
+        .collect();
+    devices.push(Resource::new(firmware.madt.local_apic_address, LOCAL_APIC_BYTES, "Local APIC"));
+    devices.extend(firmware.hpet.map(|address| Resource::new(address, HPET_BYTES, "HPET")));
+    devices
+}
+
+/// What the head of an added block holds: page tables of its group, then its own struct pages.
+fn altmap(id: SectionId, section: Section) -> Vec<Resource> {
+    if section.memmap != MemmapPlace::Head {
+        return Vec::new();
+    }
+    let tables = (section.head_frames() - MEMMAP_PAGES) * PAGE_SIZE;
+    let memmap = MEMMAP_PAGES * PAGE_SIZE;
+    [
+        Resource::new(id.address(), tables, "page tables of the group"),
+        Resource::new(id.address() + tables, memmap, format!("altmap of block {id}")),
+    ]
+    .into()
+}
+
+/// What `srat -J` prints; the field names are a contract.
+#[derive(Serialize)]
+struct Affinity {
+    nodes: Vec<u32>,
+    ranges: Vec<Range>,
+    window: Option<Window>,
+    distances: Vec<Vec<u8>>,
+}
+
+#[derive(Serialize)]
+struct Range {
+    start: u64,
+    size: u64,
+    node: u32,
+    hotpluggable: bool,
+    nonvolatile: bool,
+}
+
+#[derive(Serialize)]
+struct Window {
+    start: u64,
+    size: u64,
+}
+
+fn srat(call: &mut Call<'_>) -> Outcome {
+    let firmware = firmware::get();
+    let range_of = |range: &firmware::srat::MemoryAffinity| Range {
+        start: range.start,
+        size: range.len,
+        node: range.domain,
+        hotpluggable: range.hotpluggable,
+        nonvolatile: range.nonvolatile,
+    };
+    let report = Affinity {
+        nodes: firmware.srat.nodes(),
+        ranges: firmware.srat.ranges.iter().map(range_of).collect(),
+        window: firmware.srat.window().map(|window| Window { start: window.start, size: window.len }),
+        distances: firmware.distances(),
+    };
+    call.show(&report, srat_text);
+    Ok(())
+}
+
+fn srat_text(report: &Affinity) -> String {
+    let mut table =
+        Table::new(&[("RANGE", Align::Left), ("SIZE", Align::Right), ("NODE", Align::Right), ("FLAGS", Align::Left)]);
+    for range in &report.ranges {
+        let flags = [(range.hotpluggable, "hotpluggable"), (range.nonvolatile, "nonvolatile")];
+        let set: Vec<&str> = flags.into_iter().filter_map(|(set, name)| set.then_some(name)).collect();
+        table.row([
+            format!("{:#018x}-{:#018x}", range.start, range.start + (range.size - 1)),
+            Human(range.size).to_string(),
+            range.node.to_string(),
+            if set.is_empty() { "-".into() } else { set.join(" ") },
+        ]);
+    }
+    let mut text = if report.ranges.is_empty() {
+        String::from("the firmware has no SRAT: one node, and no memory can come\n")
+    } else {
+        table.to_string()
+    };
+    if let Some(window) = &report.window {
+        text += &format!("\nhotplug window: {:#x}, {}\n", window.start, Human(window.size));
+    }
+    text += "\ndistance from node to node\n";
+    let titles: Vec<String> = report.nodes.iter().map(ToString::to_string).collect();
+    let columns: Vec<(&str, Align)> =
+        [("NODE", Align::Right)].into_iter().chain(titles.iter().map(|node| (node.as_str(), Align::Right))).collect();
+    let mut distances = Table::new(&columns);
+    for (node, row) in titles.iter().zip(&report.distances) {
+        distances.row([node.clone()].into_iter().chain(row.iter().map(ToString::to_string)));
+    }
+    text + &distances.to_string()
+}

@@ -1,0 +1,285 @@
+//! `meminfo`, `zoneinfo` and `buddyinfo`: how much memory is used, and in which pieces the rest lies.
+
+use super::super::arguments::{JSON, Syntax};
+use super::super::call::Call;
+use super::super::failure::Outcome;
+use super::super::table::{Align, Table};
+use super::super::values::{Human, Span};
+use super::Command;
+use crate::memory::{heap_used, mm};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use mm::addr::Order;
+use mm::report::ZoneReport;
+use serde::Serialize;
+
+pub(super) const COMMANDS: &[Command] = &[
+    Command {
+        name: "meminfo",
+        syntax: Syntax { options: &[JSON], operands: &[] },
+        summary: "show the memory of the whole machine",
+        details: "\
+total        what the allocator manages: online memory less struct pages, page
+             tables and what firmware and kernel image keep
+free         of that, what nobody has
+available    free, less a reserve that only hotplug itself may take
+offline      in blocks that are known but offline
+untouched    online, but never used, so that its struct pages do not exist yet
+memmap       struct pages (32 bytes a frame): of online blocks, and the room
+             set aside for those of every block
+page_tables  frames that hold page tables
+heap         the kernel's own data",
+        example: "meminfo",
+        run: meminfo,
+    },
+    Command {
+        name: "zoneinfo",
+        syntax: Syntax { options: &[JSON], operands: &[] },
+        summary: "show each zone of each node",
+        details: "\
+spanned   from the first to the last block of the zone, gaps included
+present   memory in its blocks
+managed   of that, what the allocator got
+free      of that, what nobody has; boot is the part there since boot
+isolated  free, but on its way offline
+
+spanned >= present >= managed >= free always holds.",
+        example: "zoneinfo",
+        run: zoneinfo,
+    },
+    Command {
+        name: "buddyinfo",
+        syntax: Syntax { options: &[JSON], operands: &[] },
+        summary: "count the free blocks of each order",
+        details: "\
+The allocator keeps free memory in blocks of 2^order frames. Many small ones
+and few large ones mean fragmentation: a request for a large one can fail while
+plenty is free.",
+        example: "buddyinfo",
+        run: buddyinfo,
+    },
+];
+
+/// What `meminfo -J` prints; the field names are a contract.
+#[derive(Serialize)]
+struct Usage {
+    total: u64,
+    free: u64,
+    available: u64,
+    offline: u64,
+    untouched: u64,
+    memmap: Memmap,
+    page_tables: u64,
+    heap: u64,
+    ballooned: u64,
+    poisoned: u64,
+    nodes: Vec<Node>,
+    zones: Vec<Zone>,
+}
+
+#[derive(Serialize)]
+struct Memmap {
+    used: u64,
+    reserved: u64,
+}
+
+#[derive(Serialize)]
+struct Node {
+    node: u8,
+    total: u64,
+    free: u64,
+}
+
+#[derive(Serialize)]
+struct Zone {
+    node: u8,
+    zone: &'static str,
+    spanned: u64,
+    present: u64,
+    managed: u64,
+    free: u64,
+}
+
+/// Every zone; room is made before the zones are asked, so that asking does not change the answer.
+fn zones() -> Vec<ZoneReport> {
+    let mut count = 0;
+    mm().for_each_zone(|_| count += 1);
+    let mut zones = Vec::with_capacity(count);
+    mm().for_each_zone(|zone| zones.push(*zone));
+    zones
+}
+
+fn meminfo(call: &mut Call<'_>) -> Outcome {
+    let zones = zones();
+    let memory = mm().memory_report();
+    let mut nodes: Vec<Node> = Vec::new();
+    for zone in &zones {
+        let node = zone.node.number();
+        match nodes.last_mut() {
+            Some(last) if last.node == node => {
+                last.total += zone.managed;
+                last.free += zone.free;
+            }
+            _ => nodes.push(Node { node, total: zone.managed, free: zone.free }),
+        }
+    }
+    let report = Usage {
+        total: memory.total,
+        free: memory.free,
+        available: memory.available,
+        offline: memory.offline,
+        untouched: memory.untouched,
+        memmap: Memmap { used: memory.memmap_used, reserved: memory.memmap_reserved },
+        page_tables: memory.page_tables,
+        heap: heap_used() as u64,
+        ballooned: 0,
+        poisoned: 0,
+        nodes,
+        zones: zones.iter().map(zone_of).collect(),
+    };
+    call.show(&report, meminfo_text);
+    Ok(())
+}
+
+fn zone_of(zone: &ZoneReport) -> Zone {
+    Zone {
+        node: zone.node.number(),
+        zone: zone.kind.name(),
+        spanned: zone.spanned,
+        present: zone.present,
+        managed: zone.managed,
+        free: zone.free,
+    }
+}
+
+fn meminfo_text(report: &Usage) -> String {
+    let mut text = String::new();
+    for (name, bytes) in [
+        ("total", report.total),
+        ("free", report.free),
+        ("available", report.available),
+        ("offline", report.offline),
+        ("untouched", report.untouched),
+        ("memmap, used", report.memmap.used),
+        ("memmap, reserved", report.memmap.reserved),
+        ("page tables", report.page_tables),
+        ("heap", report.heap),
+        ("ballooned", report.ballooned),
+        ("poisoned", report.poisoned),
+    ] {
+        text += &format!("{name:<18}{:>8} {:>14} KiB\n", Human(bytes), bytes >> 10);
+    }
+    let mut nodes = Table::new(&[("NODE", Align::Right), ("TOTAL", Align::Right), ("FREE", Align::Right)]);
+    for node in &report.nodes {
+        nodes.row([node.node.to_string(), Human(node.total).to_string(), Human(node.free).to_string()]);
+    }
+    let mut zones = Table::new(&[
+        ("NODE", Align::Right),
+        ("ZONE", Align::Left),
+        ("SPANNED", Align::Right),
+        ("PRESENT", Align::Right),
+        ("MANAGED", Align::Right),
+        ("FREE", Align::Right),
+    ]);
+    for zone in &report.zones {
+        let sizes = [zone.spanned, zone.present, zone.managed, zone.free];
+        let head = [zone.node.to_string(), zone.zone.into()];
+        zones.row(head.into_iter().chain(sizes.map(|size| Human(size).to_string())));
+    }
+    format!("{text}\n{nodes}\n{zones}")
+}
+
+/// What `zoneinfo -J` prints.
+#[derive(Serialize)]
+struct Zones {
+    zones: Vec<ZoneDetails>,
+}
+
+#[derive(Serialize)]
+struct ZoneDetails {
+    #[serde(flatten)]
+    zone: Zone,
+    first: u32,
+    last: u32,
+    free_boot: u64,
+    isolated: u64,
+    untouched: u64,
+    per_cpu: u64,
+    free_blocks: [u64; Order::COUNT],
+}
+
+fn zoneinfo(call: &mut Call<'_>) -> Outcome {
+    let details = |zone: &ZoneReport| ZoneDetails {
+        zone: zone_of(zone),
+        first: zone.span.0.number(),
+        last: zone.span.1.number(),
+        free_boot: zone.free_boot,
+        isolated: zone.isolated,
+        untouched: 0,
+        per_cpu: 0,
+        free_blocks: zone.free_blocks,
+    };
+    let report = Zones { zones: zones().iter().map(details).collect() };
+    call.show(&report, zoneinfo_text);
+    Ok(())
+}
+
+fn zoneinfo_text(report: &Zones) -> String {
+    let mut text = String::new();
+    for details in &report.zones {
+        let zone = &details.zone;
+        let span = Span(details.first.into(), details.last.into());
+        text += &format!("Node {}, zone {}: blocks {span}\n", zone.node, zone.zone);
+        for (name, bytes) in [
+            ("spanned", zone.spanned),
+            ("present", zone.present),
+            ("managed", zone.managed),
+            ("free", zone.free),
+            ("  since boot", details.free_boot),
+            ("  per CPU", details.per_cpu),
+            ("  untouched", details.untouched),
+            ("isolated", details.isolated),
+        ] {
+            text += &format!("  {name:<14}{:>8} {:>12} frames\n", Human(bytes), bytes >> 12);
+        }
+        let listed: Vec<String> = details.free_blocks.iter().map(ToString::to_string).collect();
+        text += &format!("  free blocks   {}  (orders 0 to {})\n", listed.join(" "), Order::MAX.index());
+    }
+    text
+}
+
+/// What `buddyinfo -J` prints.
+#[derive(Serialize)]
+struct Buddies {
+    zones: Vec<Buddy>,
+}
+
+#[derive(Serialize)]
+struct Buddy {
+    node: u8,
+    zone: &'static str,
+    free_blocks: [u64; Order::COUNT],
+}
+
+fn buddyinfo(call: &mut Call<'_>) -> Outcome {
+    let buddy =
+        |zone: &ZoneReport| Buddy { node: zone.node.number(), zone: zone.kind.name(), free_blocks: zone.free_blocks };
+    let report = Buddies { zones: zones().iter().map(buddy).collect() };
+    call.show(&report, buddyinfo_table);
+    Ok(())
+}
+
+fn buddyinfo_table(report: &Buddies) -> String {
+    let sizes: Vec<String> = Order::all().map(|order| Human(order.pages() << 12).to_string()).collect();
+    let columns: Vec<(&str, Align)> = [("NODE", Align::Right), ("ZONE", Align::Left)]
+        .into_iter()
+        .chain(sizes.iter().map(|size| (size.as_str(), Align::Right)))
+        .collect();
+    let mut table = Table::new(&columns);
+    for zone in &report.zones {
+        let counts = zone.free_blocks.iter().map(ToString::to_string);
+        table.row([zone.node.to_string(), zone.zone.into()].into_iter().chain(counts));
+    }
+    table.to_string()
+}

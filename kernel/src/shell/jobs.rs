@@ -1,0 +1,140 @@
+//! Jobs: commands that run beside the prompt, each in a task of its own.
+
+use super::arguments::Arguments;
+use super::call::{Call, Sink};
+use super::commands::Command;
+use super::failure::{Failure, Outcome};
+use crate::drivers::console;
+use crate::sync::Mutex;
+use crate::task::{self, TaskId, WaitQueue};
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::vec::Vec;
+use mm::Errno;
+
+/// Ended jobs beyond this many are forgotten, oldest first.
+const ENDED_KEPT: usize = 64;
+
+/// A command in the background, or one that was.
+#[derive(Clone)]
+pub(crate) struct Job {
+    pub(crate) number: u64,
+    /// The command as it was typed.
+    pub(crate) line: String,
+    task: Option<TaskId>,
+    /// How it ended; `None` while it runs.
+    pub(crate) outcome: Option<Outcome>,
+    /// Somebody has been told of its end by `wait`.
+    waited_for: bool,
+}
+
+struct Table {
+    jobs: VecDeque<Job>,
+    next_number: u64,
+}
+
+static JOBS: Mutex<Table> = Mutex::new(Table { jobs: VecDeque::new(), next_number: 1 });
+
+/// Woken whenever a job ends.
+static ENDED: WaitQueue = WaitQueue::new();
+
+/// Starts a command as a job and returns its number.
+pub(crate) fn start(command: &'static Command, arguments: Arguments, line: String) -> Result<u64, Failure> {
+    let mut table = JOBS.lock();
+    let number = table.next_number;
+    let name = alloc::format!("job {number}");
+    let task = task::try_spawn(&name, move || run(number, command, &arguments))
+        .map_err(|error| Failure::new(Errno::Again, format_args!("no job can be started: {error}")))?;
+    table.next_number += 1;
+    table.jobs.push_back(Job { number, line, task: Some(task), outcome: None, waited_for: false });
+    forget_oldest(&mut table);
+    Ok(number)
+}
+
+/// What the task of a job does.
+fn run(number: u64, command: &Command, arguments: &Arguments) {
+    let outcome = (command.run)(&mut Call::new(arguments, &mut JobOutput));
+    let mut table = JOBS.lock();
+    if let Some(job) = table.jobs.iter_mut().find(|job| job.number == number) {
+        job.outcome = Some(outcome.clone());
+    }
+    drop(table);
+    let area = alloc::format!("job {number}");
+    match outcome {
+        Ok(()) => log::info!(target: &area, "ok"),
+        Err(failure) => log::info!(target: &area, "{failure}"),
+    }
+    ENDED.wake_all();
+}
+
+fn forget_oldest(table: &mut Table) {
+    let mut surplus = table.jobs.iter().filter(|job| job.outcome.is_some()).count().saturating_sub(ENDED_KEPT);
+    table.jobs.retain(|job| {
+        let forget = surplus > 0 && job.outcome.is_some();
+        surplus -= usize::from(forget);
+        !forget
+    });
+}
+
+/// Output of a job goes above the line being edited, and never into a line that a command is printing.
+struct JobOutput;
+
+impl Sink for JobOutput {
+    fn write(&mut self, lines: &str) {
+        while !console::write_above(lines) {
+            task::yield_now();
+        }
+    }
+}
+
+/// Every job that is remembered, oldest first.
+pub(crate) fn list() -> Vec<Job> {
+    JOBS.lock().jobs.iter().cloned().collect()
+}
+
+/// The job of this number.
+pub(crate) fn find(number: u64) -> Result<Job, Failure> {
+    let table = JOBS.lock();
+    let job = table.jobs.iter().find(|job| job.number == number);
+    job.cloned().ok_or_else(|| Failure::new(Errno::NoEntry, format_args!("there is no job {number}")))
+}
+
+/// Waits for a job to end, and fails as it failed.
+pub(crate) fn wait(number: u64) -> Outcome {
+    if find(number)?.task == Some(task::current()) {
+        return Err(Failure::invalid(format_args!("job {number} cannot wait for itself")));
+    }
+    let mut outcome = None;
+    let ended = || {
+        outcome = find(number).map_or_else(|gone| Some(Err(gone)), |job| job.outcome);
+        outcome.is_some()
+    };
+    ENDED.wait_until_cancellable(ended).map_err(|_| Failure::cancelled())?;
+    if let Some(job) = JOBS.lock().jobs.iter_mut().find(|job| job.number == number) {
+        job.waited_for = true;
+    }
+    outcome.expect("the wait ends with an outcome")
+}
+
+/// Waits for every job that nobody has waited for, and fails as the first of them that failed.
+pub(crate) fn wait_all() -> Outcome {
+    let own = Some(task::current());
+    let mut first_failure = Ok(());
+    for job in list().into_iter().filter(|job| !job.waited_for && job.task != own) {
+        match wait(job.number) {
+            Err(failure) if failure.errno == Errno::Canceled && task::cancelled() => return Err(failure),
+            Err(failure) if first_failure.is_ok() => {
+                first_failure = Err(failure.within(format_args!("job {}", job.number)));
+            }
+            _ => {}
+        }
+    }
+    first_failure
+}
+
+/// Asks a job to stop; it ends with ECANCELED, having given back what it took.
+pub(crate) fn kill(number: u64) -> Outcome {
+    let job = find(number)?;
+    let running = job.outcome.is_none() && job.task.is_some_and(task::cancel);
+    if running { Ok(()) } else { Err(Failure::invalid(format_args!("job {number} has ended already"))) }
+}

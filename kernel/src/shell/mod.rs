@@ -1,0 +1,172 @@
+//! The shell: a line from the console becomes commands, and commands become words for people or JSON for scripts.
+//!
+//! ```text
+//! bytes -> keys -> line_editor -> grammar -> arguments -> commands -> values, table, json, failure
+//!                  history        (words)    (options)    (work)      (what goes in and out)
+//!                  completion
+//! ```
+//!
+//! Everything but `commands` is pure and tested on the host. Only this file and `jobs` speak to the console.
+#![deny(unsafe_code)]
+
+mod arguments;
+mod call;
+mod commands;
+mod completion;
+mod failure;
+mod grammar;
+mod history;
+mod jobs;
+mod json;
+mod keys;
+mod line_editor;
+mod resource_tree;
+mod table;
+mod values;
+
+use crate::drivers::console;
+use crate::memory::mm;
+use crate::task;
+use alloc::string::String;
+use alloc::vec::Vec;
+use call::{Call, Sink};
+use failure::{Failure, Outcome, Quoted};
+use grammar::{Place, Statement};
+use line_editor::{Completion, Event, LineEditor, MAX_LINE, View};
+use mm::Errno;
+use values::Human;
+
+const PROMPT: &str = "altmap> ";
+
+/// The task of the shell: first the given commands, then what is typed.
+pub(crate) fn run(commands: &str) -> ! {
+    console::set_foreground(Some(task::current()));
+    console::clear_input_line();
+    banner();
+    execute_echoed(commands);
+    let mut editor = LineEditor::new(PROMPT);
+    loop {
+        match read_line(&mut editor) {
+            Event::Line(line) => execute_line(&line),
+            Event::Interrupted => {}
+            Event::TooLong => complain(&Failure::invalid(format_args!(
+                "the line is longer than {MAX_LINE} bytes, and all of it was dropped"
+            ))),
+        }
+    }
+}
+
+/// Runs commands as if somebody typed them, one after another.
+fn execute_echoed(commands: &str) {
+    let statements = grammar::parse(commands).unwrap_or_else(|error| {
+        console::write_str(&alloc::format!("{PROMPT}{commands}\n"));
+        complain(&Failure::invalid(error));
+        Vec::new()
+    });
+    for statement in &statements {
+        console::write_str(&alloc::format!("{PROMPT}{}\n", statement.text));
+        if execute(statement) == Flow::Stop {
+            break;
+        }
+    }
+}
+
+fn banner() {
+    let total = mm().memory_report().total;
+    let blocks = mm().blocks().count();
+    console::write_str(&alloc::format!(
+        "altmap {}: {} of memory in {blocks} blocks; `help` lists the commands\n",
+        commands::VERSION,
+        Human(total)
+    ));
+}
+
+/// Reads one line, keeping the console informed of what stands on it.
+fn read_line(editor: &mut LineEditor) -> Event {
+    show_edit(PROMPT, editor.view());
+    loop {
+        let byte = console::read_byte();
+        let mut drawn = String::new();
+        match editor.feed(byte, complete, &mut drawn) {
+            None => show_edit(&drawn, editor.view()),
+            Some(event) => {
+                console::write_str(&drawn);
+                console::clear_input_line();
+                return event;
+            }
+        }
+    }
+}
+
+fn show_edit(drawn: &str, view: View) {
+    console::draw_input_line(drawn, &view.text, view.cursor);
+}
+
+fn complete(before: &str) -> Completion {
+    let syntax = |name: &str| commands::find(name).map(|command| command.syntax);
+    completion::complete(before, syntax, commands::candidates)
+}
+
+/// Runs the commands of a line, one after another; Ctrl-C ends the one that runs and drops the rest.
+pub(crate) fn execute_line(line: &str) {
+    match grammar::parse(line) {
+        Ok(statements) => {
+            for statement in &statements {
+                if execute(statement) == Flow::Stop {
+                    break;
+                }
+            }
+        }
+        Err(error) => complain(&Failure::invalid(error)),
+    }
+}
+
+/// Whether the next command of the line is run.
+#[derive(PartialEq, Eq)]
+enum Flow {
+    GoOn,
+    Stop,
+}
+
+fn execute(statement: &Statement) -> Flow {
+    let outcome = begin(statement);
+    let cancelled = task::take_cancelled();
+    console::take_interrupt();
+    match outcome {
+        Ok(()) => Flow::GoOn,
+        Err(failure) => {
+            complain(&failure);
+            if cancelled && failure.errno == Errno::Canceled { Flow::Stop } else { Flow::GoOn }
+        }
+    }
+}
+
+/// Runs a command, or starts it as a job.
+fn begin(statement: &Statement) -> Outcome {
+    let (name, words) = statement.words.split_first().expect("a statement has a name");
+    let command = commands::find(&name.text)
+        .ok_or_else(|| Failure::invalid(format_args!("unknown command {}, see `help`", Quoted(&name.text))))?;
+    let arguments = command.syntax.parse(command.name, words)?;
+    match statement.place {
+        Place::Foreground => (command.run)(&mut Call::new(&arguments, &mut Foreground)),
+        Place::Job => {
+            let number = jobs::start(command, arguments, statement.text.clone())?;
+            Foreground.write(&alloc::format!("job {number}\n"));
+            Ok(())
+        }
+    }
+}
+
+/// The one line of a command that failed.
+fn complain(failure: &Failure) {
+    console::write_str(&alloc::format!("error: {failure}\n"));
+}
+
+/// Output of the command that the prompt waits for.
+struct Foreground;
+
+impl Sink for Foreground {
+    fn write(&mut self, lines: &str) {
+        console::write_str(lines);
+    }
+}
