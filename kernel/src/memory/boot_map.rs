@@ -4,7 +4,7 @@
 //! table itself. That is enough: through it the entry of one page of our image is found and made the scratch page, and
 //! through the scratch page all new tables are written.
 
-use super::entry::{DATA, Entry, Level, READ_ONLY};
+use super::entry::{DATA, Entry, Level, NOTED, READ_ONLY};
 use super::plan::HugeLeaves;
 use super::tables::{KernelTables, Scratch};
 use super::tree::{TableMemory, Tree};
@@ -102,15 +102,10 @@ pub(super) fn build(facts: &BootFacts) -> Result<Tree<KernelTables>, MapError> {
         tree.make(window, Level::POINTERS)?;
     }
     let leaves = huge_leaves();
-    // Each table takes a frame under this lock too, so it is not held on the way.
-    let mut next = Pfn::new(0);
-    while let Some(span) = {
-        let early = EARLY.lock();
-        let found = early.ram().spans().find(|span| span.start() >= next);
-        found
-    } {
+    let mut at = Pfn::new(0);
+    while let Some(span) = next_span(at) {
         map_physical(&mut tree, span, leaves)?;
-        next = span.end();
+        at = span.end();
     }
     copy_boot_mappings(&mut tree, &old, facts, page)?;
     let table = tree.make(layout::SCRATCH, Level::PAGE_TABLE)?;
@@ -121,6 +116,11 @@ pub(super) fn build(facts: &BootFacts) -> Result<Tree<KernelTables>, MapError> {
     let scratch = unsafe { Scratch::new(layout::SCRATCH, entry) };
     tree.memory.use_direct_map(scratch);
     Ok(tree)
+}
+
+/// The lowest RAM from `at` on. The lock is not held longer, as every table takes a frame under it too.
+fn next_span(at: Pfn) -> Option<PfnRange> {
+    EARLY.lock().ram().spans().find(|span| span.start() >= at)
 }
 
 /// Maps RAM in the direct map by the largest leaves that fit.
@@ -158,8 +158,8 @@ fn copy_boot_mappings(
             if address == borrowed {
                 return Ok(());
             }
-            let rights = entry.flags() & (Flags::PRESENT | Flags::WRITABLE | Flags::NO_EXECUTE);
-            tree.map(address, Level::PAGE_TABLE, Entry::new(entry.frame(), rights | Flags::GLOBAL))?;
+            let rights = entry.flags() & (Flags::WRITABLE | Flags::NO_EXECUTE);
+            tree.map(address, Level::PAGE_TABLE, Entry::new(entry.frame(), rights | NOTED | Flags::GLOBAL))?;
             if rights.contains(Flags::WRITABLE) { Ok(()) } else { protect_alias(tree, entry.frame()) }
         })?;
     }
@@ -179,6 +179,9 @@ fn switch(root: Pfn) {
     unsafe { Efer::update(|flags| flags.insert(EferFlags::NO_EXECUTE_ENABLE)) };
     // SAFETY: No code of ours writes through read-only mappings.
     unsafe { Cr0::update(|flags| flags.insert(Cr0Flags::WRITE_PROTECT)) };
+    // SAFETY: Nothing is global in the boot loader's tables, but the firmware's may have left global translations behind,
+    // which this forgets.
+    unsafe { Cr4::update(|flags| flags.remove(Cr4Flags::PAGE_GLOBAL)) };
     let frame = PhysFrame::containing_address(PhysAddr::new(root.address()));
     // SAFETY: The tables map the image, the stack and everything else that is in use with the rights it had; descriptor
     // tables lie in the image.

@@ -6,12 +6,14 @@ use x86_64::structures::paging::PageTableFlags as Flags;
 /// Entries in a table.
 pub(super) const ENTRIES: usize = 512;
 
+/// In every entry: the CPU need not note that it used it, as nobody asks.
+pub(super) const NOTED: Flags = Flags::PRESENT.union(Flags::ACCESSED);
 /// An entry that points to a table.
-pub(super) const TABLE: Flags = Flags::PRESENT.union(Flags::WRITABLE);
-/// Memory that the kernel reads and writes and never executes.
-pub(super) const DATA: Flags = Flags::PRESENT.union(Flags::WRITABLE).union(Flags::NO_EXECUTE).union(Flags::GLOBAL);
+pub(super) const TABLE: Flags = NOTED.union(Flags::WRITABLE);
 /// Memory that the kernel only reads.
-pub(super) const READ_ONLY: Flags = Flags::PRESENT.union(Flags::NO_EXECUTE).union(Flags::GLOBAL);
+pub(super) const READ_ONLY: Flags = NOTED.union(Flags::NO_EXECUTE).union(Flags::GLOBAL);
+/// Memory that the kernel reads and writes and never executes.
+pub(super) const DATA: Flags = READ_ONLY.union(Flags::WRITABLE).union(Flags::DIRTY);
 /// Registers of a device: uncached.
 pub(super) const DEVICE: Flags = DATA.union(Flags::NO_CACHE).union(Flags::WRITE_THROUGH);
 

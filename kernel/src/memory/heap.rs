@@ -66,6 +66,9 @@ fn grow(heap: &mut Heap, layout: Layout) -> bool {
         return false;
     }
     let mapped = map_pages(end, wanted);
+    if mapped == 0 {
+        return false;
+    }
     // SAFETY: The pages behind the end of the heap are mapped for ever and are nobody else's.
     unsafe { heap.extend(mapped) };
     mapped == wanted

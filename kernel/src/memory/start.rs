@@ -20,6 +20,8 @@ use mm::section::ZoneKind;
 use mm::zone::Zone;
 use mm::{Memory, Storage};
 
+const MIB: u64 = 1 << 20;
+
 /// Less than this is no machine for us, so a smaller `mem=` is not obeyed.
 const SMALLEST: u64 = SECTION_SIZE;
 
@@ -34,7 +36,7 @@ pub(crate) fn hidden() -> &'static [SectionRange] {
 /// Makes `mm` the owner of all memory. `limit` is the address above which RAM is left alone (`mem=`).
 pub(crate) fn start(srat: &Srat, slit: Option<&Slit>, limit: Option<u64>) {
     let begun_ns = crate::time::now_ns();
-    let limit = limit.map_or(u64::MAX, |limit| obeyed_limit(limit));
+    let limit = limit.map_or(u64::MAX, obeyed_limit);
     hide_ram_above(limit);
 
     let sections = boot_sections(limit);
@@ -49,8 +51,9 @@ pub(crate) fn start(srat: &Srat, slit: Option<&Slit>, limit: Option<u64>) {
     };
     make_tables(&sections, section_count * SECTION_SIZE);
 
-    let mut uses = Vec::with_capacity(USES_MAX);
+    // From here to the end the heap has only the frames that it has already.
     EARLY.lock().close();
+    let mut uses = Vec::new();
     let mm = MM.call_once(|| Memory::new(Kernel::new(boot_map::huge_leaves()), storage));
     for id in sections {
         hand_over(mm, srat, id, limit, &mut uses);
@@ -58,8 +61,8 @@ pub(crate) fn start(srat: &Srat, slit: Option<&Slit>, limit: Option<u64>) {
     super::open();
     log::info!(
         target: "memory",
-        "{} MiB in {} blocks on {} nodes, room for {} blocks; {} page tables; {} us",
-        mm.blocks().map(|(_, section)| u64::from(section.present)).sum::<u64>() * PAGE_SIZE >> 20,
+        "{} MiB in {} blocks, nodes: {}, room for {} blocks, page tables: {}; took {} us",
+        mm.blocks().map(|(_, section)| u64::from(section.present)).sum::<u64>() * PAGE_SIZE / MIB,
         mm.blocks().count(),
         nodes,
         section_count,
@@ -70,7 +73,7 @@ pub(crate) fn start(srat: &Srat, slit: Option<&Slit>, limit: Option<u64>) {
 
 fn obeyed_limit(limit: u64) -> u64 {
     if limit < SMALLEST {
-        log::warn!(target: "memory", "mem= is raised to {} MiB", SMALLEST >> 20);
+        log::warn!(target: "memory", "mem= is raised to {} MiB", SMALLEST / MIB);
     }
     limit.max(SMALLEST)
 }
@@ -153,15 +156,12 @@ fn make_tables(sections: &[SectionId], end: u64) {
     }
 }
 
-/// More runs of different use than this in one section are left out.
-const USES_MAX: usize = 256;
-
 fn hand_over(mm: &Memory<Kernel>, srat: &Srat, id: SectionId, limit: u64, uses: &mut Vec<(PfnRange, BootUse)>) {
     uses.clear();
     let visible = PfnRange::inside(0, limit);
     EARLY.lock().uses(id, |pages, usage| {
         let pages = pages.intersection(visible);
-        if !pages.is_empty() && uses.len() < USES_MAX - 1 {
+        if !pages.is_empty() {
             uses.push((pages, usage));
         }
     });

@@ -11,6 +11,7 @@ use super::tree::{TableMemory, Tree};
 use crate::sync::SpinLock;
 use mm::addr::Pfn;
 use mm::page::Owner;
+use x86_64::structures::paging::PageTableFlags as Flags;
 
 /// The page tables of the kernel. Taken before the lock of a zone, after the lock of the heap.
 static TREE: SpinLock<Option<Tree<KernelTables>>> = SpinLock::new(None);
@@ -36,7 +37,13 @@ impl Editor for KernelEditor {
     }
 
     fn settle(&self) {
-        edit(|tree| tree.memory.settle());
+        // What others give back from here on waits for their own flush.
+        let mut next = edit(|tree| tree.memory.given_back.take());
+        tlb::flush_all();
+        while let Some(table) = next {
+            next = edit(|tree| tree.memory.forget(table));
+            super::frame::free_system(table);
+        }
     }
 }
 
@@ -69,7 +76,7 @@ impl Scratch {
     }
 
     /// The next use sets the entry anew: another CPU may have used the page since, and left its translation here.
-    const fn forget(&mut self) {
+    const fn set_anew(&mut self) {
         self.shown = None;
     }
 }
@@ -116,23 +123,12 @@ impl KernelTables {
         start.wrapping_add(index)
     }
 
-    fn settle(&mut self) {
-        tlb::flush_all();
-        while let Some(table) = self.given_back.take() {
-            self.given_back = next_given_back(self.read(table, 0));
-            self.count -= 1;
-            super::frame::free_system(table);
-        }
+    /// Takes a table out of the count that was given back, and returns the one given back before it.
+    fn forget(&mut self, table: Pfn) -> Option<Pfn> {
+        self.count -= 1;
+        let entry = self.read(table, 0);
+        (entry != Entry::EMPTY).then(|| entry.frame())
     }
-}
-
-/// A chain entry is not present, so a CPU that still walks it finds nothing.
-fn chain(next: Option<Pfn>) -> Entry {
-    Entry::from_bits(next.map_or(0, Pfn::address))
-}
-
-fn next_given_back(entry: Entry) -> Option<Pfn> {
-    (entry != Entry::EMPTY).then(|| entry.frame())
 }
 
 impl TableMemory for KernelTables {
@@ -150,7 +146,7 @@ impl TableMemory for KernelTables {
 
     fn fill(&mut self, table: Pfn, entries: &mut dyn FnMut(usize) -> Entry) {
         if self.reach == Reach::Direct {
-            self.scratch.forget();
+            self.scratch.set_anew();
         }
         let start = self.scratch.show(table);
         for index in 0..ENTRIES {
@@ -167,7 +163,8 @@ impl TableMemory for KernelTables {
     }
 
     fn give_back(&mut self, table: Pfn) {
-        let next = chain(self.given_back);
+        // The entry is not present, so a CPU that still walks the table finds nothing in it.
+        let next = self.given_back.map_or(Entry::EMPTY, |next| Entry::new(next, Flags::empty()));
         self.write(table, 0, next);
         self.given_back = Some(table);
     }

@@ -6,8 +6,12 @@ use crate::memory::{self, Fault, OwnedFrames, inspect};
 use alloc::vec::Vec;
 use mm::addr::{NodeId, Order, PfnRange, SectionRange};
 use mm::alloc::{Mobility, Place, Request, Urgency};
-use mm::machine::{MEMMAP_PAGES, Mapper, Memmap};
+use mm::group::{GroupKind, GroupName};
+use mm::hotplug::AddRequest;
+use mm::machine::{MEMMAP_PAGES, Mapper, Memmap, Unhurried};
 use mm::page::Owner;
+use mm::policy::OnlineAs;
+use mm::section::ZoneKind;
 
 pub(super) const TESTS: &[Test] = &[
     Test { name: "memory::the_direct_map_shows_all_boot_memory", run: the_direct_map_shows_all_boot_memory },
@@ -15,6 +19,7 @@ pub(super) const TESTS: &[Test] = &[
     Test { name: "memory::the_lower_half_is_empty", run: the_lower_half_is_empty },
     Test { name: "memory::the_recount_agrees", run: the_recount_agrees },
     Test { name: "memory::a_memmap_is_mapped_and_unmapped", run: a_memmap_is_mapped_and_unmapped },
+    Test { name: "memory::hidden_memory_comes_and_goes_without_a_trace", run: hidden_memory_comes_and_goes },
     Test { name: "memory::the_heap_grows", run: the_heap_grows },
     Test { name: "memory::a_stack_has_a_guard_and_comes_back", run: a_stack_has_a_guard_and_comes_back },
     Test { name: "memory::frames_hold_what_was_written", run: frames_hold_what_was_written },
@@ -108,6 +113,53 @@ fn a_memmap_is_mapped_and_unmapped() {
     machine.unmap_range(range);
     assert_eq!(inspect(memory::direct_map_address(id.address())), None);
     assert_eq!((free_pages(), table_frames()), before);
+}
+
+/// What `mem=` hid is added, used and removed, in every way; without it there is nothing to do.
+fn hidden_memory_comes_and_goes() {
+    let mm = memory::mm();
+    let policy = mm.policy();
+    for hidden in memory::hidden() {
+        let first = u64::from(hidden.first().number());
+        let counts = [1, 3, hidden.count()].into_iter().filter(|count| *count <= hidden.count().min(12));
+        let shifts = counts.flat_map(|count| [(0, count), (hidden.count() - count, count)]);
+        for (shift, count) in shifts {
+            let range = SectionRange::new(first + shift, count).expect("a part of what is hidden");
+            for zone in ZoneKind::ALL {
+                for memmap_on_memory in [true, false] {
+                    mm.set_policy(|policy| policy.memmap_on_memory = memmap_on_memory);
+                    let before = (free_pages(), table_frames());
+                    come_and_go(range, zone);
+                    assert_eq!((free_pages(), table_frames()), before, "{range:?}");
+                }
+            }
+        }
+    }
+    mm.set_policy(|changed| *changed = policy);
+}
+
+fn come_and_go(range: SectionRange, zone: ZoneKind) {
+    let mm = memory::mm();
+    let first = memory::direct_map_address(range.first().address());
+    assert_eq!(inspect(first), None);
+    let request =
+        AddRequest { range, node: NodeId::ZERO, name: GroupName { kind: GroupKind::Probe, number: u16::MAX } };
+    let group = mm.add(&request, &mut Unhurried).expect("there is room");
+    let added = (free_pages(), table_frames());
+    mm.online(&[range], OnlineAs::Zone(zone), &mut Unhurried).expect("nobody refuses");
+    let movable = Request { mobility: Mobility::Movable, ..REQUEST };
+    let mut blocks: Vec<_> = core::iter::from_fn(|| OwnedFrames::allocate_within(&movable, range).ok()).collect();
+    for (value, block) in blocks.iter_mut().enumerate() {
+        block.bytes_mut()[..8].copy_from_slice(&value.to_le_bytes());
+    }
+    assert!(blocks.iter().enumerate().all(|(value, block)| block.bytes()[..8] == value.to_le_bytes()));
+    the_recount_agrees();
+    drop(blocks);
+    mm.offline(&[range], &mut Unhurried).expect("all of it is free");
+    assert_eq!((free_pages(), table_frames()), added);
+    mm.remove(group).expect("it is offline");
+    assert_eq!(inspect(first), None);
+    the_recount_agrees();
 }
 
 fn the_heap_grows() {
