@@ -11,6 +11,7 @@ use mm::hotplug::{AddError, AddRequest, OfflineError, OnlineError, RemoveError, 
 use mm::inject::{Point, PointOp};
 use mm::journal::Op;
 use mm::machine::{MEMMAP_PAGES, Mapper, Pace, Stop, Unhurried};
+use mm::memory::RESERVE_PAGES;
 use mm::notifier::{Accept, CallKind, Change, Direction, MemoryListener, Name};
 use mm::page::Owner;
 use mm::policy::OnlineAs;
@@ -474,10 +475,64 @@ fn hotplug_may_use_the_reserve_that_others_leave() {
     assert_eq!(report.free / PAGE_SIZE, memory.reserve_pages());
     assert_eq!(report.available, 0);
     let urgent = Request { urgency: Urgency::Hotplug, ..unmovable() };
-    memory.allocate(&urgent).expect("the reserve is there for it");
+    for _ in 0..RESERVE_PAGES {
+        memory.allocate(&urgent).expect("the reserve is there for it");
+    }
+    assert_eq!(memory.allocate(&urgent), Err(AllocError::OutOfMemory));
     plug(&memory, 0, blocks(32, 33), 0);
     memory.online(&[blocks(32, 33)], NORMAL, &mut Unhurried).expect("offline");
     memory.allocate(&unmovable()).expect("added memory serves");
+}
+
+#[test]
+fn a_request_for_one_node_is_served_there_or_not_at_all() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 32), 2);
+    memory.online(&[blocks(32, 32)], NORMAL, &mut Unhurried).expect("offline");
+    let on = |n| memory.allocate(&request(Mobility::Unmovable, Place::On(node(n))));
+    assert_eq!(on(2).expect("free").section(), section(32));
+    assert!(on(0).expect("free").section() < section(2));
+    for n in [1, 3, 127] {
+        assert_eq!(on(n), Err(AllocError::OutOfMemory), "node {n}");
+    }
+}
+
+#[test]
+fn a_request_within_blocks_obeys_zone_state_and_reserve() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 34), 0);
+    memory.online(&[blocks(32, 32)], MOVABLE, &mut Unhurried).expect("offline");
+    memory.online(&[blocks(33, 33)], NORMAL, &mut Unhurried).expect("offline");
+    let within = |mobility, first, last| {
+        let request = request(mobility, Place::Near(NodeId::ZERO));
+        memory.allocate_within(&request, blocks(first, last)).map(Pfn::section)
+    };
+    let nothing = Err(AllocError::OutOfMemory);
+    assert_eq!(within(Mobility::Unmovable, 32, 32), nothing);
+    assert_eq!(within(Mobility::Movable, 32, 32), Ok(section(32)));
+    assert_eq!(within(Mobility::Unmovable, 33, 33), Ok(section(33)));
+    assert_eq!(within(Mobility::Movable, 33, 33), Ok(section(33)));
+    assert_eq!(within(Mobility::Movable, 34, 40), nothing);
+    assert_eq!(within(Mobility::Unmovable, 32, 34), Ok(section(33)));
+    assert_eq!(within(Mobility::Unmovable, 1, 1), Ok(section(1)));
+    for order in Order::all().rev() {
+        let request = Request { order, ..unmovable() };
+        while memory.allocate_within(&request, blocks(0, 1)).is_ok() {}
+    }
+    let mut boot_free = 0;
+    memory.for_each_zone(|zone| boot_free += zone.free_boot / PAGE_SIZE);
+    assert_eq!(boot_free, RESERVE_PAGES);
+    assert_eq!(within(Mobility::Unmovable, 0, 33), Ok(section(33)));
+    assert_valid(&memory);
+}
+
+#[test]
+fn the_heap_is_spared_injected_failures() {
+    let memory = booted();
+    memory.arm(Point::AllocFrames, Errno::NoMemory, 1);
+    memory.allocate(&Request { owner: Owner::Heap, ..unmovable() }).expect("free");
+    memory.allocate(&unmovable()).expect_err("armed");
+    memory.allocate(&unmovable()).expect("armed once");
 }
 
 #[test]
