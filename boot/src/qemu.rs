@@ -19,6 +19,9 @@ pub const BINARY: &str = "qemu-system-x86_64";
 /// Turns a byte written to the port into QEMU's exit status, `2 * byte + 1`.
 pub const DEBUG_EXIT: &str = "isa-debug-exit,iobase=0xf4,iosize=4";
 
+/// Room to grow for which 40 address bits are enough, whatever else lies there.
+const FITS_40_BITS: Bytes = gib(512);
+
 /// A machine to boot the kernel on.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -174,7 +177,7 @@ pub fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<String> {
     };
     line.pair("-machine", board);
     line.pair("-accel", wiring.accelerator.name());
-    line.pair("-cpu", "max");
+    line.pair("-cpu", cpu(machine, wiring.accelerator));
     line.pair("-smp", machine.cpus);
     let Machine { memory, slots, maxmem, .. } = machine;
     let hotplug = if *slots > 0 { format!(",slots={slots},maxmem={maxmem}") } else { String::new() };
@@ -214,6 +217,14 @@ pub fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<String> {
     }
     line.0.extend(machine.extra.iter().cloned());
     line.0
+}
+
+/// TCG's `max` has 40 address bits, the last of which QEMU partly keeps for itself; KVM's has the host's.
+fn cpu(machine: &Machine, accelerator: Accelerator) -> &'static str {
+    match accelerator {
+        Accelerator::Tcg if machine.maxmem > FITS_40_BITS => "max,phys-bits=46",
+        _ => "max",
+    }
 }
 
 struct Line(Vec<String>);
@@ -402,6 +413,12 @@ mod tests {
         let line = line(&Machine { dimms: vec![dimm], ..Machine::default() });
         assert_contains(&line, "-object memory-backend-ram,id=dimm0-ram,size=256M,reserve=off");
         assert_contains(&line, "-device pc-dimm,id=dimm0,memdev=dimm0-ram,node=1,addr=0x180000000");
+    }
+
+    #[test]
+    fn a_machine_that_grows_by_terabytes_has_the_address_bits_for_it() {
+        assert_contains(&line(&Machine { maxmem: gib(8 << 10), ..Machine::default() }), "-cpu max,phys-bits=46 ");
+        assert_contains(&line(&Machine::default()), "-cpu max ");
     }
 
     #[test]
