@@ -18,16 +18,35 @@ pub fn cargo() -> Command {
     command
 }
 
+/// How the kernel is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// As it ships.
+    Release,
+    /// With its assertions, such as the order of locks.
+    Checked,
+}
+
+impl Profile {
+    /// As cargo calls it; its directory too.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Checked => "checked",
+        }
+    }
+}
+
 /// Builds the kernel, with cargo's own progress on standard error, and returns the ELF with all its symbols.
-pub fn kernel() -> Result<PathBuf> {
+pub fn kernel(profile: Profile) -> Result<PathBuf> {
     let status = cargo()
-        .args(["build", "--package", "kernel", "--release", "--target", TARGET])
+        .args(["build", "--package", "kernel", "--profile", profile.name(), "--target", TARGET])
         .status()
         .context("cargo does not start")?;
     if !status.success() {
         bail!("the kernel does not build");
     }
-    Ok(workspace::root().join("target").join(TARGET).join("release/kernel"))
+    Ok(workspace::root().join("target").join(TARGET).join(profile.name()).join("kernel"))
 }
 
 /// A program of the toolchain's `llvm-tools` component.

@@ -8,7 +8,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use bootloader::{BootConfig, DiskImageBuilder};
 
-use crate::{build, symbols, workspace};
+use crate::build::{self, Profile};
+use crate::{symbols, workspace};
 
 /// Raw disks that boot, and the kernel with symbols that they were made from.
 #[derive(Clone, Debug)]
@@ -20,14 +21,22 @@ pub struct Images {
 
 /// Builds the kernel and makes its images where they are not the newest already.
 pub fn up_to_date() -> Result<Images> {
-    let kernel = build::kernel()?;
-    of_kernel(&kernel)
+    of_kernel(&build::kernel(Profile::Release)?)
+}
+
+/// The same with the kernel's assertions.
+pub fn checked() -> Result<Images> {
+    let kernel = build::kernel(Profile::Checked)?;
+    in_directory(&workspace::artifacts().join(Profile::Checked.name()), &kernel)
 }
 
 /// The images of `kernel`, made where they are not the newest already.
 pub fn of_kernel(kernel: &Path) -> Result<Images> {
-    let directory = workspace::artifacts();
-    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    in_directory(&workspace::artifacts(), kernel)
+}
+
+fn in_directory(directory: &Path, kernel: &Path) -> Result<Images> {
+    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let images =
         Images { bios: directory.join("bios.img"), uefi: directory.join("uefi.img"), kernel: kernel.to_path_buf() };
     let elf = fs::read(kernel).with_context(|| format!("cannot read {}", kernel.display()))?;
@@ -35,7 +44,7 @@ pub fn of_kernel(kernel: &Path) -> Result<Images> {
     let stamp = stamp(&elf);
     let fresh = fs::read_to_string(&stamp_file).is_ok_and(|old| old == stamp);
     if !fresh || !images.bios.exists() || !images.uefi.exists() {
-        make(&images, &elf)?;
+        make(&images, &elf, directory)?;
         fs::write(&stamp_file, stamp).context("cannot write the stamp of the images")?;
     }
     Ok(images)
@@ -49,8 +58,8 @@ fn stamp(elf: &[u8]) -> String {
     format!("{:016x}", hasher.finish())
 }
 
-fn make(images: &Images, elf: &[u8]) -> Result<()> {
-    let work = tempfile::tempdir_in(workspace::artifacts()).context("cannot make a directory for the images")?;
+fn make(images: &Images, elf: &[u8], directory: &Path) -> Result<()> {
+    let work = tempfile::tempdir_in(directory).context("cannot make a directory for the images")?;
     let in_work = |name: &str| work.path().join(name);
 
     let stripped = in_work("kernel");
