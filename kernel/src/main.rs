@@ -11,9 +11,11 @@ mod arch;
 mod boot_info;
 mod drivers;
 mod firmware;
+mod hotplug;
 mod logging;
 mod memory;
 mod panic;
+mod params;
 mod power;
 mod selftest;
 mod shell;
@@ -37,9 +39,12 @@ fn kernel_main(boot: &'static mut bootloader_api::BootInfo) -> ! {
     arch::interrupts::init(&firmware.madt);
     time::init(firmware.clocks());
     power::init(firmware.power_controls());
-    memory::start(&firmware.srat, firmware.slit.as_ref(), None);
+    memory::start(&firmware.srat, firmware.slit.as_ref(), params::get().mem_limit);
+    params::get().obey();
     task::init();
     console::start();
+    firmware::events::start(firmware);
+    hotplug::start();
     log::info!(target: "boot", "altmap {}", env!("CARGO_PKG_VERSION"));
     task::spawn("selftest", || selftest::run(""));
     task::start()

@@ -2,3 +2,5 @@
 #![deny(unsafe_code)]
 
 pub(crate) mod console;
+pub(crate) mod dimm;
+pub(crate) mod fw_cfg;

@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 mod aml;
+pub(crate) mod events;
 mod fadt;
 #[cfg(test)]
 pub(crate) mod fixtures;

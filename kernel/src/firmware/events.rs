@@ -1,0 +1,174 @@
+//! ACPI's events: the system control interrupt, the power button, and the general-purpose event of memory hotplug.
+//!
+//! The interrupt handler notes what came, makes the hardware quiet, and wakes whoever waits; everything else happens in
+//! tasks. ACPI 6.5 §4.8; which bit means what is QEMU's (docs/specs/acpi_mem_hotplug.rst).
+
+use super::Firmware;
+use super::fadt::{FadtFacts, PortBlock};
+use crate::arch::interrupts;
+use crate::arch::ports::{self, PortRange};
+use crate::arch::{self, GsiMode, Polarity, Trigger};
+use crate::power;
+use crate::task::{self, WaitQueue};
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+use spin::Once;
+
+/// In PM1 status and enable.
+const POWER_BUTTON: u16 = 1 << 8;
+/// In PM1 status: timer, bus master, global lock, power and sleep button, RTC, wake. Writing a one clears it.
+const ALL_FIXED_EVENTS: u16 = 0x8731;
+/// In PM1 control: events raise the SCI rather than an SMI.
+const SCI_ENABLED: u16 = 1 << 0;
+/// In byte 0 of GPE0 status and enable.
+const MEMORY_HOTPLUG: u8 = 1 << 3;
+
+/// How long the firmware may take to hand the hardware over.
+const PATIENCE_STEPS: u32 = 300;
+const PATIENCE_STEP: Duration = Duration::from_millis(1);
+
+/// One kind of event: whether it came, and who waits for it.
+#[derive(Debug)]
+pub(crate) struct Signal {
+    is_raised: AtomicBool,
+    waiters: WaitQueue,
+}
+
+impl Signal {
+    const fn new() -> Self {
+        Self { is_raised: AtomicBool::new(false), waiters: WaitQueue::new() }
+    }
+
+    /// Notes that it came; also in interrupt handlers.
+    pub(crate) fn raise(&self) {
+        self.is_raised.store(true, Ordering::Release);
+        self.waiters.wake_all();
+    }
+
+    /// Waits until it came since the last time this returned.
+    pub(crate) fn wait(&self) {
+        self.waiters.wait_until(|| self.is_raised.swap(false, Ordering::Acquire));
+    }
+}
+
+/// Something about a DIMM.
+pub(crate) static MEMORY: Signal = Signal::new();
+static BUTTON: Signal = Signal::new();
+
+/// The registers that the interrupt handler looks at.
+static HARDWARE: Once<Hardware> = Once::new();
+
+/// Takes ACPI's hardware over and starts listening. Interrupts and tasks are set up.
+pub(crate) fn start(firmware: &Firmware) {
+    let facts = &firmware.fadt;
+    enable_acpi(facts);
+    let hardware = HARDWARE.call_once(|| Hardware {
+        fixed: facts.pm1a_event.map(EventBlock::new),
+        general: facts.gpe0.map(EventBlock::new),
+    });
+    hardware.silence();
+    task::spawn("power button", || {
+        BUTTON.wait();
+        log::info!(target: "power", "the power button was pressed");
+        power::off()
+    });
+    route(facts.sci, firmware);
+    hardware.listen(facts.fixed_power_button);
+}
+
+/// A line without an override is as ACPI wants an SCI, not as the ISA bus has it (ACPI 6.5 §5.2.9, SCI_INT).
+fn route(sci: u16, firmware: &Firmware) {
+    let overridden = firmware.madt.overrides.iter().find(|said| u16::from(said.irq) == sci);
+    let level_low = GsiMode { trigger: Trigger::Level, polarity: Polarity::ActiveLow };
+    let (gsi, mode) = overridden.map_or((u32::from(sci), level_low), |said| (said.gsi, said.mode));
+    interrupts::route_gsi(gsi, mode, on_interrupt);
+    log::debug!(target: "acpi", "events arrive as interrupt {gsi}");
+}
+
+/// Asks the firmware for the fixed hardware, if it has not let go of it yet.
+fn enable_acpi(facts: &FadtFacts) {
+    let Some((control, command)) = facts.pm1a_control.zip(facts.enable) else { return };
+    let control = ports::from_fadt(control.base, control.len);
+    if control.read_u16(0) & SCI_ENABLED != 0 {
+        return;
+    }
+    ports::from_fadt(command.port, 1).write_u8(0, command.value);
+    for _ in 0..PATIENCE_STEPS {
+        if control.read_u16(0) & SCI_ENABLED != 0 {
+            return;
+        }
+        arch::busy_wait(PATIENCE_STEP);
+    }
+    log::warn!(target: "acpi", "the firmware does not hand over ACPI's hardware; events may not arrive");
+}
+
+fn on_interrupt() {
+    if let Some(hardware) = HARDWARE.get() {
+        hardware.take_events();
+    }
+}
+
+#[derive(Debug)]
+struct Hardware {
+    /// PM1a: 16-bit registers.
+    fixed: Option<EventBlock>,
+    /// GPE0: byte-wide registers, of which QEMU uses the first for interrupts.
+    general: Option<EventBlock>,
+}
+
+/// Status registers in the first half of a block, enable registers in the second.
+#[derive(Debug)]
+struct EventBlock {
+    ports: PortRange,
+    half: u16,
+}
+
+impl EventBlock {
+    fn new(block: PortBlock) -> Self {
+        Self { ports: ports::from_fadt(block.base, block.len), half: block.len / 2 }
+    }
+}
+
+impl Hardware {
+    /// Disables everything and forgets what came before.
+    fn silence(&self) {
+        if let Some(fixed) = &self.fixed {
+            fixed.ports.write_u16(fixed.half, 0);
+            fixed.ports.write_u16(0, ALL_FIXED_EVENTS);
+        }
+        if let Some(general) = &self.general {
+            for offset in 0..general.half {
+                general.ports.write_u8(general.half + offset, 0);
+                general.ports.write_u8(offset, 0xff);
+            }
+        }
+    }
+
+    fn listen(&self, fixed_power_button: bool) {
+        if let Some(fixed) = self.fixed.as_ref().filter(|_| fixed_power_button) {
+            fixed.ports.write_u16(fixed.half, POWER_BUTTON);
+        }
+        match &self.general {
+            Some(general) => general.ports.write_u8(general.half, MEMORY_HOTPLUG),
+            None => log::warn!(target: "acpi", "no general-purpose events: hotplug will not be noticed"),
+        }
+    }
+
+    /// Clears what came before anybody handles it, so that what comes meanwhile raises the line again.
+    fn take_events(&self) {
+        if let Some(fixed) = &self.fixed {
+            let came = fixed.ports.read_u16(0) & fixed.ports.read_u16(fixed.half);
+            fixed.ports.write_u16(0, came);
+            if came & POWER_BUTTON != 0 {
+                BUTTON.raise();
+            }
+        }
+        if let Some(general) = &self.general {
+            let came = general.ports.read_u8(0);
+            general.ports.write_u8(0, came);
+            if came & MEMORY_HOTPLUG != 0 {
+                MEMORY.raise();
+            }
+        }
+    }
+}

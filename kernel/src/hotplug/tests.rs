@@ -1,0 +1,298 @@
+//! What the host hears and what becomes of the blocks, with QEMU's registers and a list of blocks in place of the machine.
+
+use super::*;
+use mm::addr::PfnRange;
+use mm::group::Group;
+use mm::hotplug::{OfflineError, OnlineError, RemoveError};
+use mm::page::Owner;
+use mm::policy::OnlineAs;
+use mm::section::MemmapPlace;
+use std::vec;
+
+const MIB: u64 = 1 << 20;
+const BASE: u64 = 0x1_0000_0000;
+const BLOCK: u64 = 128 * MIB;
+
+/// Groups of blocks that do as the test says.
+struct Fake {
+    groups: Vec<Group>,
+    online: Vec<SectionRange>,
+    policy: AutoOnline,
+    add_fails: Option<AddError>,
+    online_fails: bool,
+    unplug_fails: Option<UnplugError>,
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        let policy = AutoOnline::Offline;
+        Self { groups: vec![], online: vec![], policy, add_fails: None, online_fails: false, unplug_fails: None }
+    }
+}
+
+impl Blocks for Fake {
+    fn exists(&self, id: SectionId) -> bool {
+        self.groups.iter().any(|group| group.range.contains(id))
+    }
+
+    fn groups(&self) -> Vec<Group> {
+        self.groups.clone()
+    }
+
+    fn auto_online(&self) -> AutoOnline {
+        self.policy
+    }
+
+    fn add(&mut self, request: &AddRequest) -> Result<(), AddError> {
+        if let Some(error) = self.add_fails {
+            return Err(error);
+        }
+        let AddRequest { name, range, node } = *request;
+        assert!(!range.iter().any(|id| self.exists(id)), "{name} is added over others");
+        self.groups.push(Group { name, range, node, memmap: MemmapPlace::Head, tables: PfnRange::EMPTY });
+        Ok(())
+    }
+
+    fn online(&mut self, range: SectionRange, _: OnlineAs) -> Result<(), OnlineError> {
+        if self.online_fails {
+            return Err(OnlineError::Absent(range.first()));
+        }
+        self.online.push(range);
+        Ok(())
+    }
+
+    fn unplug(&mut self, names: &[GroupName]) -> Result<(), UnplugError> {
+        if let Some(error) = self.unplug_fails {
+            return Err(error);
+        }
+        self.groups.retain(|group| !names.contains(&group.name));
+        Ok(())
+    }
+}
+
+fn handle(slots: &mut impl DimmSlots, blocks: &mut Fake) {
+    Plug { slots, blocks }.handle_events();
+}
+
+fn names(blocks: &Fake) -> Vec<(String, u32, u64, u8)> {
+    let tell = |group: &Group| {
+        (group.name.to_string(), group.range.first().number(), group.range.count(), group.node.number())
+    };
+    blocks.groups.iter().map(tell).collect()
+}
+
+#[test]
+fn a_plugged_dimm_becomes_blocks_of_its_own_node_and_the_host_hears_it() {
+    let (mut slots, mut blocks) = (Controller::fake(4), Fake::default());
+    slots.plug(2, BASE, 3 * BLOCK, 1);
+    handle(&mut slots, &mut blocks);
+    assert_eq!(names(&blocks), [("dimm2".into(), 32, 3, 1)]);
+    assert_eq!(slots.messages(2), [(1, 0)]);
+    assert_eq!(blocks.online, []);
+}
+
+#[test]
+fn a_large_dimm_is_announced_first() {
+    let (mut slots, mut blocks) = (Controller::fake(1), Fake::default());
+    slots.plug(0, BASE, 2 << 30, 0);
+    handle(&mut slots, &mut blocks);
+    assert_eq!(slots.messages(0), [(1, 0x80), (1, 0)]);
+}
+
+#[test]
+fn a_dimm_that_was_there_at_boot_is_taken_in_without_an_answer() {
+    let (mut slots, mut blocks) = (Controller::fake(4), Fake::default());
+    slots.cold_plug(0, BASE, BLOCK, 0);
+    slots.plug(1, BASE + BLOCK, BLOCK, 0);
+    Plug { slots: &mut slots, blocks: &mut blocks }.take_in_present();
+    assert_eq!(blocks.groups.len(), 2);
+    assert_eq!((slots.messages(0), slots.messages(1)), (vec![], vec![(1, 0)]));
+}
+
+#[test]
+fn two_dimms_at_once_are_both_taken_in() {
+    let (mut slots, mut blocks) = (Controller::fake(4), Fake::default());
+    slots.plug(0, BASE, BLOCK, 0);
+    slots.plug(1, BASE + BLOCK, 2 * BLOCK, 1);
+    handle(&mut slots, &mut blocks);
+    assert_eq!(names(&blocks), [("dimm0".into(), 32, 1, 0), ("dimm1".into(), 33, 2, 1)]);
+    assert_eq!((slots.messages(0), slots.messages(1)), (vec![(1, 0)], vec![(1, 0)]));
+}
+
+#[test]
+fn only_whole_blocks_become_memory() {
+    let (mut slots, mut blocks) = (Controller::fake(1), Fake::default());
+    slots.plug(0, BASE + 2 * MIB, 2 * BLOCK, 0);
+    handle(&mut slots, &mut blocks);
+    assert_eq!(names(&blocks), [("dimm0".into(), 33, 1, 0)]);
+    assert_eq!(slots.messages(0), [(1, 0)]);
+    let dimm = slots.dimm(0).expect("it is in its slot");
+    let ends: Vec<_> =
+        leftovers_of(&dimm, |id| blocks.exists(id)).iter().map(|end| (end.start, end.len, end.why)).collect();
+    assert_eq!(ends, [(BASE + 2 * MIB, 126 * MIB, Why::PartOfBlock), (BASE + 2 * BLOCK, 2 * MIB, Why::PartOfBlock)]);
+}
+
+#[test]
+fn a_dimm_without_a_whole_block_is_a_failure() {
+    let (mut slots, mut blocks) = (Controller::fake(1), Fake::default());
+    slots.plug(0, BASE + 64 * MIB, BLOCK, 0);
+    handle(&mut slots, &mut blocks);
+    assert_eq!((blocks.groups.len(), slots.messages(0)), (0, vec![(1, 1)]));
+}
+
+#[test]
+fn a_refused_dimm_is_a_failure_and_stays_unused() {
+    for (domain, add_fails) in [(0, Some(AddError::NoMemory)), (128, None), (u32::MAX, None)] {
+        let (mut slots, mut blocks) = (Controller::fake(1), Fake { add_fails, ..Fake::default() });
+        slots.plug(0, BASE, BLOCK, domain);
+        handle(&mut slots, &mut blocks);
+        assert_eq!((blocks.groups.len(), slots.messages(0)), (0, vec![(1, 1)]));
+        let dimm = slots.dimm(0).expect("it is in its slot");
+        let left = leftovers_of(&dimm, |id| blocks.exists(id));
+        assert_eq!(left.iter().map(|left| (left.len, left.why)).collect::<Vec<_>>(), [(BLOCK, Why::NotAdded)]);
+    }
+}
+
+#[test]
+fn an_address_beyond_all_is_a_failure() {
+    for (start, len) in [(1 << 46, BLOCK), (u64::MAX - BLOCK + 1, u64::MAX), (u64::MAX, 0)] {
+        let (mut slots, mut blocks) = (Controller::fake(1), Fake::default());
+        slots.plug(0, start, len, 0);
+        handle(&mut slots, &mut blocks);
+        assert!(slots.messages(0).ends_with(&[(1, 1)]));
+        assert_eq!(blocks.groups.len(), 0);
+    }
+}
+
+#[test]
+fn automatic_onlining_comes_before_the_answer_and_may_fail() {
+    for online_fails in [false, true] {
+        let policy = AutoOnline::As(OnlineAs::ByPolicy);
+        let (mut slots, mut blocks) = (Controller::fake(1), Fake { policy, online_fails, ..Fake::default() });
+        slots.plug(0, BASE, 2 * BLOCK, 0);
+        handle(&mut slots, &mut blocks);
+        assert_eq!(blocks.online.len(), usize::from(!online_fails));
+        assert_eq!((blocks.groups.len(), slots.messages(0)), (1, vec![(1, 0)]));
+    }
+}
+
+#[test]
+fn a_removed_dimm_is_ejected_after_its_blocks_are_gone() {
+    let (mut slots, mut blocks) = (Controller::fake(2), Fake::default());
+    slots.plug(1, BASE, 2 * BLOCK, 0);
+    handle(&mut slots, &mut blocks);
+    slots.request_removal(1);
+    handle(&mut slots, &mut blocks);
+    assert_eq!((blocks.groups.len(), slots.ejected()), (0, &[1][..]));
+    assert_eq!(slots.messages(1), [(1, 0), (3, 0x84), (3, 0)]);
+}
+
+#[test]
+fn a_dimm_plugged_and_unplugged_before_anybody_looked_comes_and_goes() {
+    let (mut slots, mut blocks) = (Controller::fake(1), Fake::default());
+    slots.plug(0, BASE, BLOCK, 0);
+    slots.request_removal(0);
+    handle(&mut slots, &mut blocks);
+    assert_eq!((blocks.groups.len(), slots.ejected()), (0, &[0][..]));
+    assert_eq!(slots.messages(0), [(1, 0), (3, 0x84), (3, 0)]);
+}
+
+#[test]
+fn a_refused_removal_leaves_everything_and_says_whether_it_may_work_later() {
+    let block = SectionId::new(32).expect("it exists");
+    let held = OfflineError::Unmovable { pfn: block.pages().start(), owner: Owner::Memmap };
+    let broken = RemoveError::Boot(GroupName { kind: GroupKind::Dimm, number: 0 });
+    for (error, status) in [(UnplugError::Offline(held), 0x82), (UnplugError::Remove(broken), 1)] {
+        let (mut slots, mut blocks) = (Controller::fake(1), Fake { unplug_fails: Some(error), ..Fake::default() });
+        slots.plug(0, BASE, BLOCK, 0);
+        slots.request_removal(0);
+        handle(&mut slots, &mut blocks);
+        assert_eq!((blocks.groups.len(), slots.ejected()), (1, &[][..]));
+        assert_eq!(slots.messages(0), [(1, 0), (3, 0x84), (3, status)]);
+        blocks.unplug_fails = None;
+        slots.request_removal(0);
+        handle(&mut slots, &mut blocks);
+        assert_eq!((blocks.groups.len(), slots.ejected()), (0, &[0][..]));
+    }
+}
+
+#[test]
+fn a_machine_that_keeps_the_dimm_is_told_that_it_failed() {
+    let (mut slots, mut blocks) = (Controller::fake(1), Fake::default());
+    slots.plug(0, BASE, BLOCK, 0);
+    slots.request_removal(0);
+    slots.refuse_ejection();
+    handle(&mut slots, &mut blocks);
+    assert_eq!((blocks.groups.len(), slots.messages(0)), (0, vec![(1, 0), (3, 0x84), (3, 1)]));
+}
+
+#[test]
+fn a_dimm_whose_memory_was_removed_by_hand_is_just_ejected() {
+    let (mut slots, mut blocks) = (Controller::fake(1), Fake::default());
+    slots.cold_plug(0, BASE, BLOCK, 0);
+    slots.request_removal(0);
+    handle(&mut slots, &mut blocks);
+    assert_eq!((slots.ejected(), slots.messages(0)), (&[0][..], vec![(3, 0x84), (3, 0)]));
+}
+
+#[test]
+fn groups_of_other_dimms_stay() {
+    let (mut slots, mut blocks) = (Controller::fake(2), Fake::default());
+    slots.plug(0, BASE, BLOCK, 0);
+    slots.plug(1, BASE + BLOCK, BLOCK, 0);
+    slots.request_removal(0);
+    handle(&mut slots, &mut blocks);
+    assert_eq!(names(&blocks), [("dimm1".into(), 33, 1, 0)]);
+}
+
+fn backed(start: u64, end: u64) -> Backed {
+    Backed { start, end, domain: 1, name: GroupName::parse("dimm5") }
+}
+
+#[test]
+fn what_is_known_to_be_there_can_be_added_by_hand() {
+    let known = [backed(BASE, BASE + 4 * BLOCK)];
+    let mut blocks = Fake::default();
+    assert_eq!(add_by_hand(&known, BASE, None, &mut blocks), Ok(()));
+    assert_eq!(names(&blocks), [("dimm5".into(), 32, 4, 1)]);
+
+    let mut blocks = Fake::default();
+    assert_eq!(add_by_hand(&known, BASE + BLOCK, Some(BLOCK), &mut blocks), Ok(()));
+    assert_eq!(add_by_hand(&known, BASE + 2 * BLOCK, None, &mut blocks), Ok(()));
+    assert_eq!(names(&blocks), [("probe0".into(), 33, 1, 1), ("probe1".into(), 34, 2, 1)]);
+}
+
+#[test]
+fn nothing_is_poked_to_find_out() {
+    let known = [backed(BASE, BASE + 2 * BLOCK + 64 * MIB)];
+    let mut blocks = Fake::default();
+    let mut probe = |start, len| add_by_hand(&known, start, len, &mut blocks);
+    assert_eq!(probe(BASE + 2 * MIB, None), Err(ProbeError::Unaligned(BASE + 2 * MIB)));
+    assert_eq!(probe(BASE, Some(MIB)), Err(ProbeError::BadSize(MIB)));
+    assert_eq!(probe(BASE, Some(0)), Err(ProbeError::BadSize(0)));
+    assert_eq!(probe(2 * BASE, None), Err(ProbeError::Nothing(2 * BASE)));
+    assert_eq!(probe(BASE, Some(4 * BLOCK)), Err(ProbeError::Nothing(BASE)));
+    assert_eq!(probe(BASE + 2 * BLOCK, None), Err(ProbeError::Nothing(BASE + 2 * BLOCK)));
+    let (start, len) = (u64::MAX / BLOCK * BLOCK, BLOCK);
+    assert_eq!(probe(start, Some(len)), Err(ProbeError::OutOfReach { start, len }));
+    assert_eq!(probe(0, Some(start)), Err(ProbeError::OutOfReach { start: 0, len: start }));
+    assert_eq!(probe(BASE, Some(BLOCK)), Ok(()));
+    assert_eq!(probe(BASE, None), Err(ProbeError::Exists(SectionId::new(32).expect("it exists"))));
+    assert_eq!(blocks.groups.len(), 1);
+}
+
+#[test]
+fn memory_hidden_at_boot_can_be_added_by_hand() {
+    let known = [Backed { start: BLOCK, end: 4 * BLOCK, domain: 0, name: None }];
+    let mut blocks = Fake::default();
+    assert_eq!(add_by_hand(&known, BLOCK, None, &mut blocks), Ok(()));
+    assert_eq!(names(&blocks), [("probe0".into(), 1, 3, 0)]);
+}
+
+#[test]
+fn leftovers_between_blocks_are_told() {
+    let dimm = Dimm { slot: 0, start: BASE, len: 4 * BLOCK, domain: 0 };
+    let left: Vec<_> = leftovers_of(&dimm, |id| id.number() == 33).iter().map(|left| (left.start, left.len)).collect();
+    assert_eq!(left, [(BASE, BLOCK), (BASE + 2 * BLOCK, 2 * BLOCK)]);
+    assert_eq!(leftovers_of(&dimm, |_| true), []);
+}
