@@ -45,8 +45,10 @@ fn kernel_main(boot: &'static mut bootloader_api::BootInfo) -> ! {
     console::start();
     firmware::events::start(firmware);
     hotplug::start();
-    log::info!(target: "boot", "altmap {}", env!("CARGO_PKG_VERSION"));
-    task::spawn("selftest", || selftest::run(""));
+    match &params::get().selftest {
+        Some(filter) => task::spawn("selftest", || selftest::run(filter)),
+        None => task::spawn("shell", || shell::run(params::get().run())),
+    };
     task::start()
 }
 
