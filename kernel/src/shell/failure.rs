@@ -1,5 +1,6 @@
 //! How a command says that it could not do its work: an errno name and one sentence.
 
+use crate::hotplug::ProbeError;
 use alloc::string::String;
 use core::fmt;
 use mm::Errno;
@@ -48,7 +49,7 @@ impl Failure {
     }
 }
 
-/// The memory subsystem's errors know their errno and their sentence.
+/// Errors of the verbs know their errno and their sentence.
 macro_rules! speaks_for_itself {
     ($($error:ty),*) => {
         $(impl From<$error> for Failure {
@@ -59,7 +60,7 @@ macro_rules! speaks_for_itself {
     };
 }
 
-speaks_for_itself!(AddError, OnlineError, OfflineError, RemoveError, AllocError, ChainError);
+speaks_for_itself!(AddError, OnlineError, OfflineError, RemoveError, AllocError, ChainError, ProbeError);
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,13 +3,13 @@
 use super::super::arguments::{Among, Count, Kind, Operand, OptionSpec, Syntax};
 use super::super::call::{Call, TaskPace};
 use super::super::failure::{Failure, Outcome, Quoted};
-use super::super::values::{Human, address, number, size};
+use super::super::values::{address, number, size};
 use super::{Command, resolve};
 use crate::memory::mm;
-use crate::time;
+use crate::{hotplug, time};
 use alloc::vec::Vec;
 use mm::Errno;
-use mm::addr::{SECTION_SIZE, SectionId, SectionRange};
+use mm::addr::{SectionId, SectionRange};
 use mm::group::{Group, GroupId};
 use mm::policy::OnlineAs;
 use mm::section::{BlockState, MemmapPlace, ZoneKind};
@@ -85,7 +85,7 @@ holds what, and everything is as before. Ctrl-C does the same with ECANCELED.",
         details: "\
 Works for a DIMM that is plugged but was removed with `remove`, and for memory
 that `mem=` hid at boot. Anything else is ENODEV: the memory bus is never poked
-to find out. Without SIZE it adds one block, or the whole DIMM at ADDR.",
+to find out. Without SIZE it adds all that is known to be there from ADDR on.",
         example: "probe 0x1_0000_0000 512M",
         run: probe,
     },
@@ -123,27 +123,10 @@ fn offline(call: &mut Call<'_>) -> Outcome {
 }
 
 fn probe(call: &mut Call<'_>) -> Outcome {
-    let arguments = call.arguments;
-    let (start_word, size_word) = (arguments.operand(0).unwrap_or_default(), arguments.operand(1));
-    let start = address(start_word)?;
-    let len = size_word.map(size).transpose()?;
-    check_whole_blocks(start, start_word)?;
-    check_whole_blocks(len.unwrap_or(SECTION_SIZE), size_word.unwrap_or_default())?;
-    let blocks = len.unwrap_or(SECTION_SIZE) / SECTION_SIZE;
-    let range = SectionRange::new(start / SECTION_SIZE, blocks).ok_or_else(|| {
-        Failure::invalid(format_args!("{} is no range of blocks within the address width", Quoted(start_word)))
-    })?;
-    if let Some(id) = range.iter().find(|id| mm().section(*id).is_some()) {
-        return Err(Failure::new(Errno::Exists, format_args!("block {id} exists already")));
-    }
-    Err(Failure::new(Errno::NoDevice, format_args!("nothing is known to back {}", Quoted(start_word))))
-}
-
-fn check_whole_blocks(bytes: u64, word: &str) -> Outcome {
-    if bytes.is_multiple_of(SECTION_SIZE) {
-        return Ok(());
-    }
-    Err(Failure::invalid(format_args!("{} is no multiple of a block, {}", Quoted(word), Human(SECTION_SIZE))))
+    let start = address(call.arguments.operand(0).unwrap_or_default())?;
+    let len = call.arguments.operand(1).map(size).transpose()?;
+    hotplug::probe(start, len)?;
+    Ok(())
 }
 
 fn remove(call: &mut Call<'_>) -> Outcome {
@@ -154,6 +137,7 @@ fn remove(call: &mut Call<'_>) -> Outcome {
         .filter(|(_, group)| ranges.iter().any(|range| overlap(*range, group.range)))
         .collect();
     for (_, group) in &groups {
+        check_removable(group)?;
         if !ranges.iter().any(|range| covers(*range, group.range)) {
             return Err(Failure::invalid(format_args!(
                 "{} is only a part of group {}, which is removed as a whole",
@@ -161,7 +145,7 @@ fn remove(call: &mut Call<'_>) -> Outcome {
                 group.name
             )));
         }
-        check_removable(group)?;
+        check_offline(group)?;
     }
     for (done, (id, _)) in groups.iter().enumerate() {
         mm().remove(*id).map_err(|error| match done {
@@ -172,11 +156,16 @@ fn remove(call: &mut Call<'_>) -> Outcome {
     Ok(())
 }
 
-/// Finds out for every group before the first one goes.
+// Everything is found out for every group before the first one goes.
+
 fn check_removable(group: &Group) -> Outcome {
     if group.memmap == MemmapPlace::Boot {
         return Err(Failure::invalid(format_args!("{} is boot memory, which cannot be removed", group.name)));
     }
+    Ok(())
+}
+
+fn check_offline(group: &Group) -> Outcome {
     let offline = |id: &SectionId| mm().section(*id).is_some_and(|section| section.state == BlockState::Offline);
     match group.range.iter().find(|id| !offline(id)) {
         Some(id) => Err(Failure::new(Errno::Busy, format_args!("block {id} of {} is not offline", group.name))),

@@ -8,8 +8,8 @@ use super::super::table::{Align, Table};
 use super::super::values::Human;
 use super::{Command, resolve};
 use crate::boot_info::{self, RegionKind};
-use crate::firmware;
 use crate::memory::mm;
+use crate::{firmware, hotplug};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -72,6 +72,10 @@ fn iomem(call: &mut Call<'_>) -> Outcome {
     for (id, section) in mm().blocks() {
         ranges.extend(altmap(id, section));
     }
+    ranges.extend(hotplug::leftovers().into_iter().map(|leftover| {
+        let name = format!("Part of {}, unused: {}", leftover.name, leftover.why);
+        Resource::new(leftover.start, leftover.len, name)
+    }));
     call.show(&AddressMap { ranges: resource_tree::nest(ranges) }, |map| resource_tree::lines(&map.ranges));
     Ok(())
 }
