@@ -63,7 +63,7 @@ fn every_fixture_names_its_fixed_hardware() {
         let gpe0 = if pc { PortBlock { base: 0xafe0, len: 4 } } else { PortBlock { base: 0x620, len: 16 } };
         assert_eq!(fadt.gpe0, Some(gpe0), "{config}");
         let value = if pc { 0xf1 } else { 0x02 };
-        assert_eq!(fadt.enable, Some(fadt::EnableCommand { port: 0xb2, value }), "{config}");
+        assert_eq!(fadt.enable, Some(EnableCommand { port: 0xb2, value }), "{config}");
         let reset = (!pc).then_some(ResetRegister { port: 0xcf9, value: 0x0f });
         assert_eq!(fadt.reset, reset, "{config}");
         assert!(fadt.fixed_power_button, "{config}");
