@@ -104,6 +104,11 @@ impl<M: Machine> Memory<M> {
         } else {
             None
         };
+        let from_system = range.count() * MEMMAP_PAGES + self.machine.own_tables(range);
+        // An add that cannot fit shall not empty the machine before it notices.
+        if altmap.is_none() && self.memmap_budget() < from_system {
+            return Err(AddError::NoMemory);
+        }
         let tables = altmap.map_or(PfnRange::EMPTY, Altmap::tables);
         self.pass(Point::AddMap).map_err(AddError::Injected)?;
         self.machine.map_range(range, tables).map_err(|_| AddError::NoMemory)?;
@@ -161,10 +166,6 @@ impl<M: Machine> Memory<M> {
 
     /// Takes the frames for the struct pages of every section from the system, all or none.
     fn reserve_memmaps(&self, range: SectionRange, node: NodeId, pace: &mut dyn Pace) -> Result<(), AddError> {
-        // An add that cannot fit shall not empty the machine before it notices.
-        if self.memmap_budget() < range.count() * MEMMAP_PAGES {
-            return Err(AddError::NoMemory);
-        }
         let reserved = core::cell::Cell::new(0);
         let undo = Undo::new(|| {
             for id in range.iter() {
