@@ -1,14 +1,16 @@
 //! `./x demo`: a tour of what the kernel does, told while it happens.
 
+use std::cmp::Ordering;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::accelerator::Accelerator;
 use crate::guest::Guest;
 use crate::qemu::{Dimm, Machine};
 use crate::qmp::Qmp;
-use crate::size::{Bytes, gib, mib};
+use crate::size::{gib, mib};
 use crate::{image, plug, workspace};
 
 /// Runs the tour from boot to power-off.
@@ -42,26 +44,36 @@ impl Tour {
         self.type_line("lsmem")?;
         self.type_line("groups")?;
         let (first, last) = self.blocks_of("dimm0")?;
-        self.told("plugging", before)?;
+        self.told(before)?;
 
         say("Bring it online as movable: the blocks can be emptied, and so removed, again.");
         self.type_line(&format!("online_movable {first}-{last}"))?;
         self.type_line("lsmem")?;
-        let online = self.told("bringing it online", before)?;
+        self.told(before)?;
 
         say("Use a part of it, every page with its own content, and check every byte.");
-        let command = format!("fill 64M --in {}", first + 1);
-        let fill = self.guest.console.json(&command)?["id"].clone();
-        indented(&format!("altmap> {command}\n    fill {fill}"));
+        let fill = self.fill(&format!("fill 64M --in {}", first + 1))?;
         self.type_line(&format!("verify {fill}"))?;
         self.type_line(&format!("free {fill}"))?;
-        self.told("giving it back", online)?;
+        self.told(before)?;
 
-        say("Take it offline again, and pull the module.");
-        self.type_line(&format!("offline {first}-{last}"))?;
-        println!("    {}", plug::unplug(&mut self.qmp, "dimm0", &mut indented)?.into_result()?);
+        say("Now let the kernel itself use the last block: what lies there cannot move away any more.");
+        self.type_line(&format!("offline {last}"))?;
+        self.type_line(&format!("online_kernel {last}"))?;
+        let kernel_fill = self.fill(&format!("kfill 4M --in {last}"))?;
+
+        say("Somebody wants the module back. The kernel tries, says why not, and leaves every block as it was.");
+        match plug::unplug(&mut self.qmp, "dimm0", &mut indented)? {
+            plug::Verdict::Refused(sentence) => indented(&sentence),
+            other => bail!("the guest should have refused, but: {other:?}"),
+        }
         self.type_line("lsmem")?;
-        self.told("pulling it", before)?;
+
+        say("Give the kernel's memory back, and the module can go, without another word.");
+        self.type_line(&format!("free {kernel_fill}"))?;
+        indented(&plug::unplug(&mut self.qmp, "dimm0", &mut indented)?.into_result()?);
+        self.type_line("lsmem")?;
+        self.told(before)?;
 
         say("What happened, with the time each phase took; and a recount of every frame.");
         self.type_line("events")?;
@@ -91,11 +103,24 @@ impl Tour {
         self.guest.console.json("meminfo")?["free"].as_u64().context("meminfo names no free memory")
     }
 
-    /// Says what an action changed in the guest's free memory.
-    fn told(&mut self, action: &str, before: u64) -> Result<u64> {
+    /// Runs a command that fills memory, and returns the number to free it by.
+    fn fill(&mut self, command: &str) -> Result<Value> {
+        let fill = self.guest.console.json(command)?["id"].clone();
+        indented(&format!("altmap> {command}"));
+        indented(&format!("fill {fill}"));
+        Ok(fill)
+    }
+
+    /// Says how the guest's free memory differs from what it was.
+    fn told(&mut self, before: u64) -> Result<()> {
         let now = self.free()?;
-        println!("    free memory: {} before, {} after {action}", readable(before), readable(now));
-        Ok(now)
+        let difference = match now.cmp(&before) {
+            Ordering::Less => format!("{} less than before", mebibytes(before - now)),
+            Ordering::Equal => "exactly as before".to_owned(),
+            Ordering::Greater => format!("{} more than before", mebibytes(now - before)),
+        };
+        indented(&format!("-> free memory: {difference}"));
+        Ok(())
     }
 }
 
@@ -107,7 +132,13 @@ fn indented(text: &str) {
     println!("    {text}");
 }
 
-/// With the change of a few pages still visible.
-fn readable(bytes: u64) -> Bytes {
-    Bytes(bytes & !((1 << 10) - 1))
+/// Small differences matter here, and exact ones are hard to read.
+fn mebibytes(bytes: u64) -> String {
+    const KIB: u64 = 1 << 10;
+    const MIB: u64 = 1 << 20;
+    if bytes < MIB {
+        return format!("{} KiB", bytes / KIB);
+    }
+    let tenths = bytes * 10 / MIB;
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
 }
