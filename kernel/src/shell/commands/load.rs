@@ -17,6 +17,8 @@ use mm::page::Owner;
 use mm::section::ZoneKind;
 use serde::Serialize;
 
+const PAGE_BYTES: usize = PAGE_SIZE as usize;
+
 /// Frames handled between two looks at Ctrl-C and the other tasks.
 const BATCH: u64 = 64;
 
@@ -222,7 +224,7 @@ fn normal_free() -> u64 {
 fn write(id: u64, frames: &mut FrameList) -> Outcome {
     let mut pages = 0;
     frames.try_for_each(|block| {
-        for page in block.bytes_mut().chunks_exact_mut(PAGE_SIZE as usize) {
+        for page in block.bytes_mut().as_chunks_mut::<PAGE_BYTES>().0 {
             for (word, bytes) in content(id, pages).zip(page.as_chunks_mut().0) {
                 *bytes = word.to_le_bytes();
             }
@@ -286,7 +288,7 @@ fn check(fill: &mut Fill) -> Outcome {
     let id = fill.id;
     let mut pages = 0;
     fill.frames.try_for_each(|block| {
-        for (place, page) in block.bytes().chunks_exact(PAGE_SIZE as usize).enumerate() {
+        for (place, page) in block.bytes().as_chunks::<PAGE_BYTES>().0.iter().enumerate() {
             let mut words = content(id, pages).zip(page.as_chunks().0);
             if let Some(wrong) = words.position(|(word, bytes)| word.to_le_bytes() != *bytes) {
                 let at = block.head().address() + place as u64 * PAGE_SIZE + wrong as u64 * 8;
