@@ -135,7 +135,7 @@ fn lsmem_table(report: &Blocks) -> String {
     for range in &report.ranges {
         let attributes = &range.attributes;
         table.row([
-            format!("{:#018x}-{:#018x}", range.start, range.start + (range.size - 1)),
+            format!("{:#014x}-{:#014x}", range.start, range.start + (range.size - 1)),
             Human(range.size).to_string(),
             attributes.state.into(),
             attributes.zone.unwrap_or("-").into(),
@@ -218,7 +218,7 @@ fn groups_table(report: &Groups) -> String {
             group.kind.into(),
             group.slot.map_or_else(|| "-".into(), |slot| slot.to_string()),
             group.node.to_string(),
-            format!("{:#018x}-{:#018x}", group.start, group.start + (group.size - 1)),
+            format!("{:#014x}-{:#014x}", group.start, group.start + (group.size - 1)),
             Human(group.size).to_string(),
             Span(group.first.into(), group.last.into()).to_string(),
             Human(group.online).to_string(),

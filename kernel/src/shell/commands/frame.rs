@@ -52,6 +52,8 @@ struct Frame {
     order: Option<usize>,
     /// The frames whose struct pages it holds, if it lies in an altmap.
     describes: Option<[u64; 2]>,
+    /// It holds page tables of its own group.
+    tables_of: Option<String>,
 }
 
 fn page(call: &mut Call<'_>) -> Outcome {
@@ -71,23 +73,30 @@ fn page(call: &mut Call<'_>) -> Outcome {
         refs: found.refs,
         head: found.block_head.map(|(head, _)| head.number()),
         order: found.block_head.map(|(_, order)| order.index()),
-        describes: described(&found).map(|(first, last)| [first.number(), last.number()]),
+        describes: altmap_index(&found).flatten().map(|index| described(&found, index)),
+        tables_of: altmap_index(&found).filter(Option::is_none).and_then(|_| group_of(&found)),
     };
     call.show(&report, text);
     Ok(())
 }
 
-/// The struct pages that a frame of an altmap holds: those of which frames.
-fn described(found: &FrameReport) -> Option<(Pfn, Pfn)> {
+/// Which page of struct pages a frame of an altmap is, or none of them: page tables of the group lie before those.
+fn altmap_index(found: &FrameReport) -> Option<Option<u64>> {
     let section = mm().section(found.block?)?;
-    if found.state != FrameState::Memmap || section.memmap != MemmapPlace::Head {
-        return None;
-    }
-    // Page tables of the group lie before the struct pages.
-    let index = found.pfn.index_in_section().checked_sub(section.head_frames() - MEMMAP_PAGES)?;
+    let in_altmap = found.state == FrameState::Memmap && section.memmap == MemmapPlace::Head;
+    in_altmap.then(|| found.pfn.index_in_section().checked_sub(section.head_frames() - MEMMAP_PAGES))
+}
+
+/// The first and last frame whose struct pages lie in page `index` of the altmap.
+fn described(found: &FrameReport, index: u64) -> [u64; 2] {
     let per_frame = PAGE_SIZE / PAGE_INFO_SIZE;
-    let first = found.block?.pages().start().add(index * per_frame);
-    Some((first, first.add(per_frame - 1)))
+    let first = found.pfn.section().pages().start().add(index * per_frame);
+    [first.number(), first.number() + per_frame - 1]
+}
+
+fn group_of(found: &FrameReport) -> Option<String> {
+    let section = mm().section(found.block?)?;
+    mm().group(section.group).map(|group| group.name.to_string())
 }
 
 fn text(frame: &Frame) -> String {
@@ -106,6 +115,9 @@ fn text(frame: &Frame) -> String {
     }
     if let Some([first, last]) = frame.describes {
         line("holds", format!("the struct pages of pfn {first:#x} to {last:#x}"));
+    }
+    if let Some(group) = &frame.tables_of {
+        line("holds", format!("page tables that map {group}"));
     }
     text
 }

@@ -11,7 +11,7 @@ use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use mm::Errno;
-use mm::addr::{NodeId, Order, PAGE_SIZE, SectionRange};
+use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn, SectionRange};
 use mm::alloc::{AllocError, Mobility, Place, Request, Urgency};
 use mm::page::Owner;
 use mm::section::ZoneKind;
@@ -157,14 +157,19 @@ impl Source {
         let mut taken = FrameList::new();
         // Inside blocks large pieces first: each request there looks for its piece from the first frame on.
         let mut order = if self.blocks.is_some() { Order::MAX } else { Order::PAGE };
-        let mut since_breath = 0;
+        // The first block counts as a whole batch, so that small fills look, too.
+        let mut since_breath = BATCH;
+        let mut last = Pfn::new(0);
         while taken.page_count() < pages {
             let missing = pages - taken.page_count();
             while order.pages() > missing {
                 order = order.smaller().expect("one page is not more than what is missing");
             }
             match self.take_one(order) {
-                Ok(frames) => taken.push(frames),
+                Ok(frames) => {
+                    last = frames.head();
+                    taken.push(frames);
+                }
                 Err(AllocError::OutOfMemory) => match order.smaller() {
                     Some(smaller) => order = smaller,
                     None => return Err(too_little(&taken, pages)),
@@ -175,7 +180,7 @@ impl Source {
             if since_breath >= BATCH {
                 since_breath = 0;
                 breathe()?;
-                if normal_free() < LEFT_FOR_KERNEL + mm().reserve_pages() * PAGE_SIZE {
+                if is_normal(last) && normal_free() < LEFT_FOR_KERNEL + mm().reserve_pages() * PAGE_SIZE {
                     return Err(too_little(&taken, pages));
                 }
             }
@@ -209,6 +214,10 @@ fn too_little(taken: &FrameList, pages: u64) -> Failure {
             Human(pages * PAGE_SIZE)
         ),
     )
+}
+
+fn is_normal(frame: Pfn) -> bool {
+    mm().section(frame.section()).and_then(|section| section.state.zone()) == Some(ZoneKind::Normal)
 }
 
 fn normal_free() -> u64 {

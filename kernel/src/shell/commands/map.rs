@@ -172,7 +172,7 @@ fn srat_text(report: &Affinity) -> String {
         let flags = [(range.hotpluggable, "hotpluggable"), (range.nonvolatile, "nonvolatile")];
         let set: Vec<&str> = flags.into_iter().filter_map(|(set, name)| set.then_some(name)).collect();
         table.row([
-            format!("{:#018x}-{:#018x}", range.start, range.start + (range.size - 1)),
+            format!("{:#014x}-{:#014x}", range.start, range.start + (range.size - 1)),
             Human(range.size).to_string(),
             range.node.to_string(),
             if set.is_empty() { "-".into() } else { set.join(" ") },
