@@ -124,7 +124,7 @@ fn next_span(at: Pfn) -> Option<PfnRange> {
 }
 
 /// Maps RAM in the direct map by the largest leaves that fit.
-fn map_physical(tree: &mut Tree<KernelTables>, span: PfnRange, leaves: HugeLeaves) -> Result<(), MapError> {
+fn map_physical<M: TableMemory>(tree: &mut Tree<M>, span: PfnRange, leaves: HugeLeaves) -> Result<(), MapError> {
     let mut at = span.start();
     while at < span.end() {
         let left = span.end().number() - at.number();
@@ -167,7 +167,7 @@ fn copy_boot_mappings(
 }
 
 /// What our image maps read-only is read-only in the direct map too.
-fn protect_alias(tree: &mut Tree<KernelTables>, frame: Pfn) -> Result<(), MapError> {
+fn protect_alias<M: TableMemory>(tree: &mut Tree<M>, frame: Pfn) -> Result<(), MapError> {
     let address = layout::direct(frame);
     tree.split(address, Level::PAGE_TABLE)?;
     tree.map(address, Level::PAGE_TABLE, Entry::new(frame, READ_ONLY))
@@ -193,6 +193,7 @@ fn switch(root: Pfn) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::fake_tables::FakeTables;
 
     #[test]
     fn entries_are_seen_through_the_slot_that_points_to_the_tables() {
@@ -201,5 +202,40 @@ mod tests {
         assert_eq!(old.entry_address(address, Level::PAGE_TABLE), 0o177777_640_777_776_123_0000 + 8 * 0o456);
         assert_eq!(old.entry_address(address, Level::DIRECTORY), 0o177777_640_640_777_776_0000 + 8 * 0o123);
         assert_eq!(old.entry_address(address, Level::TOP), 0o177777_640_640_640_640_0000 + 8 * 0o777);
+    }
+    #[test]
+    fn ram_is_mapped_by_the_largest_leaves_and_nothing_beside_it() {
+        let gib = 1 << 18;
+        let span = PfnRange::new(Pfn::new(gib - 0x203), gib + 0x203 + 0x401);
+        for (leaves, large) in [(HugeLeaves::Have, Level::POINTERS), (HugeLeaves::Lack, Level::DIRECTORY)] {
+            let mut tree = FakeTables::tree();
+            map_physical(&mut tree, span, leaves).expect("there are frames");
+            let mut level_of = |number: u64| {
+                let (leaf, level) = tree.leaf(layout::direct(Pfn::new(number)))?;
+                assert_eq!(leaf.frame().number() + number % level.entry_pages(), number);
+                Some(level)
+            };
+            assert_eq!(level_of(span.start().number() - 1), None);
+            assert_eq!(level_of(span.start().number()), Some(Level::PAGE_TABLE));
+            assert_eq!(level_of(gib - 1), Some(Level::DIRECTORY));
+            assert_eq!(level_of(gib + 7), Some(large));
+            assert_eq!(level_of(2 * gib + 0x3ff), Some(Level::DIRECTORY));
+            assert_eq!(level_of(2 * gib + 0x400), Some(Level::PAGE_TABLE));
+            assert_eq!(level_of(2 * gib + 0x401), None);
+        }
+    }
+
+    #[test]
+    fn a_protected_frame_is_the_only_one_that_cannot_be_written() {
+        let mut tree = FakeTables::tree();
+        map_physical(&mut tree, PfnRange::new(Pfn::new(0), 1 << 18), HugeLeaves::Have).expect("there are frames");
+        let protected = Pfn::new(0x1_2345);
+        protect_alias(&mut tree, protected).expect("there are frames");
+        for number in [0, 0x1_2344, 0x1_2345, 0x1_2346, 0x1_2400, 0x3_ffff] {
+            let frame = Pfn::new(number);
+            let (leaf, level) = tree.leaf(layout::direct(frame)).expect("all of it stays mapped");
+            assert_eq!(leaf.frame().add(number % level.entry_pages()), frame);
+            assert_eq!(leaf.flags().contains(Flags::WRITABLE), frame != protected, "{frame}");
+        }
     }
 }

@@ -9,7 +9,7 @@
 //! | [`tables`], [`boot_map`], [`tlb`] | the tables in use, how the first were built, and forgetting translations |
 //! | [`machine`], [`start`] | `mm`'s seams, and boot memory handed to it |
 //! | [`table_copy`] | tables of the firmware as the acpi crate wants them |
-//! | [`frame`], [`heap`], [`stack`], [`devices`] | what the rest of the kernel gets |
+//! | [`frame`], [`frame_list`], [`heap`], [`stack`], [`devices`] | what the rest of the kernel gets |
 //! | [`inspect`] | looking at what is mapped |
 //!
 //! The order is: [`early`](fn@early) as soon as the machine can report a fault, then the firmware's tables are read, then
@@ -19,6 +19,8 @@ mod boot_map;
 mod devices;
 mod early;
 mod entry;
+#[cfg(test)]
+mod fake_tables;
 mod frame;
 mod frame_list;
 mod heap;

@@ -2,47 +2,11 @@
 
 use super::super::plan::own_tables;
 use super::*;
-use crate::memory::entry::ENTRIES;
+use crate::memory::fake_tables::FakeTables;
 use proptest::prelude::*;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::vec::Vec;
-
-/// System frames lie far above all sections that the tests add.
-const SYSTEM: u64 = 1 << 39;
-
-#[derive(Default)]
-struct FakeTables {
-    tables: BTreeMap<u64, Vec<Entry>>,
-    next: u64,
-    budget: u64,
-    given_back: BTreeSet<u64>,
-}
-
-impl TableMemory for FakeTables {
-    fn read(&mut self, table: Pfn, index: usize) -> Entry {
-        self.tables[&table.number()][index]
-    }
-
-    fn write(&mut self, table: Pfn, index: usize, entry: Entry) {
-        self.tables.get_mut(&table.number()).expect("only living tables are written")[index] = entry;
-    }
-
-    fn fill(&mut self, table: Pfn, entries: &mut dyn FnMut(usize) -> Entry) {
-        self.tables.insert(table.number(), (0..ENTRIES).map(entries).collect());
-    }
-
-    fn take(&mut self) -> Option<Pfn> {
-        self.budget = self.budget.checked_sub(1)?;
-        self.next += 1;
-        Some(Pfn::new(SYSTEM + self.next))
-    }
-
-    fn give_back(&mut self, table: Pfn) {
-        assert!(table.number() > SYSTEM, "{table} is no system frame");
-        assert!(self.given_back.insert(table.number()), "{table} is given back twice");
-    }
-}
 
 struct Machine {
     tree: RefCell<Tree<FakeTables>>,
@@ -67,10 +31,7 @@ impl Editor for Machine {
 impl Machine {
     /// Room for sections up to 8 TiB, as boot prepares it.
     fn new() -> Self {
-        let mut memory = FakeTables { budget: u64::MAX >> 1, ..FakeTables::default() };
-        let root = memory.take().expect("there are frames");
-        memory.fill(root, &mut |_| Entry::EMPTY);
-        let mut tree = Tree::new(root, memory);
+        let mut tree = FakeTables::tree();
         for slot in 0..16 {
             tree.make(layout::DIRECT_MAP + slot * layout::SLOT_SIZE, Level::POINTERS).expect("there are frames");
         }
