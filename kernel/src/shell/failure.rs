@@ -9,7 +9,7 @@ use mm::hotplug::{AddError, OfflineError, OnlineError, RemoveError};
 use mm::notifier::ChainError;
 
 /// The longest piece of a user's word that an error repeats.
-const QUOTED_CHARS: usize = 60;
+const QUOTED_CHARS: usize = 200;
 
 /// Why a command failed.
 #[derive(Debug, Clone, PartialEq, Eq)]

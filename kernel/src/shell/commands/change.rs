@@ -112,11 +112,11 @@ fn online(call: &Call<'_>, how: OnlineAs) -> Outcome {
 }
 
 fn offline(call: &mut Call<'_>) -> Outcome {
-    let ranges = resolve::blocks(call.arguments.operand(0).unwrap_or_default())?;
     let within_ms = match call.arguments.value("--within") {
         Some(word) => number(word, "a number of milliseconds")?,
         None => OFFLINE_MS,
     };
+    let ranges = resolve::blocks(call.arguments.operand(0).unwrap_or_default())?;
     let deadline = time::now_ns().saturating_add(within_ms.saturating_mul(1_000_000));
     mm().offline(&ranges, &mut TaskPace::until(deadline))?;
     Ok(())
