@@ -185,7 +185,10 @@ fn free_probe_name(blocks: &impl Blocks) -> GroupName {
 fn add(range: SectionRange, domain: u32, name: GroupName, blocks: &mut impl Blocks) -> Result<(), Refused> {
     let node = NodeId::new(domain).ok_or(Refused::Domain(domain))?;
     blocks.add(&AddRequest { range, node, name }).map_err(Refused::Add)?;
-    log::info!(target: "dimm", "{name}: blocks {}-{} added on node {node}", range.first(), range.last());
+    match range.count() {
+        1 => log::info!(target: "dimm", "{name}: block {} added on node {node}", range.first()),
+        _ => log::info!(target: "dimm", "{name}: blocks {}-{} added on node {node}", range.first(), range.last()),
+    }
     if let AutoOnline::As(how) = blocks.auto_online() {
         match blocks.online(range, how) {
             Ok(()) => log::info!(target: "dimm", "{name}: online"),

@@ -102,6 +102,14 @@ fn enable_acpi(facts: &FadtFacts) {
     log::warn!(target: "acpi", "the firmware does not hand over ACPI's hardware; events may not arrive");
 }
 
+/// Whether ACPI's hardware is ours and tells us about DIMMs.
+pub(crate) fn is_listening() -> bool {
+    let control = super::get().fadt.pm1a_control.map(|block| ports::from_fadt(block.base, block.len));
+    let is_ours = control.is_some_and(|control| control.read_u16(0) & SCI_ENABLED != 0);
+    let general = HARDWARE.get().and_then(|hardware| hardware.general.as_ref());
+    is_ours && general.is_some_and(|general| general.ports.read_u8(general.half) & MEMORY_HOTPLUG != 0)
+}
+
 fn on_interrupt() {
     if let Some(hardware) = HARDWARE.get() {
         hardware.take_events();

@@ -26,8 +26,8 @@ use crate::memory::table_copy::{TableCopies, View, acpi_tables};
 use crate::power::{self, PowerControls, SoftOff};
 use crate::time::{ClockSource, PmTimerWidth};
 
-pub(crate) use aml::SleepType;
-pub(crate) use fadt::{EnableCommand, FadtFacts, PmTimer, PortBlock, ResetRegister};
+use aml::SleepType;
+use fadt::{FadtFacts, PortBlock};
 use slit::Slit;
 use srat::Srat;
 

@@ -1,5 +1,6 @@
 //! Reads every fixture through the root pointer, as the kernel does at boot.
 
+use super::fadt::{EnableCommand, PmTimer, ResetRegister};
 use super::*;
 use crate::arch::{GsiMode, Polarity, Trigger};
 use std::cell::RefCell;

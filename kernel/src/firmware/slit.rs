@@ -17,6 +17,7 @@ const PROBLEM_LIMIT: usize = 32;
 /// The distances between nodes, a square matrix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Slit {
+    /// How many nodes the matrix covers; 0 if nothing in the table could be used.
     nodes: usize,
     distances: Vec<u8>,
     /// What was wrong with the table, to be logged.
@@ -60,11 +61,6 @@ impl Slit {
         slit.distances = matrix.to_vec();
         slit.check_distances();
         slit
-    }
-
-    /// How many nodes the matrix covers; 0 if nothing in the table could be used.
-    pub(crate) fn node_count(&self) -> usize {
-        self.nodes
     }
 
     /// How far memory of node `to` is from node `from`.
@@ -116,7 +112,7 @@ mod tests {
         for config in ["pc-bios-numa-dist", "q35-bios-numa-dist", "q35-bios-hmat"] {
             let slit = Slit::parse(&fixtures::bytes(config, "slit.dat"));
             assert_eq!(slit.problems, [], "{config}");
-            assert_eq!(slit.node_count(), 2, "{config}");
+            assert_eq!(slit.nodes, 2, "{config}");
             let rows: Vec<u8> = (0..4).map(|cell| slit.distance(cell / 2, cell % 2)).collect();
             assert_eq!(rows, [10, 21, 21, 10], "{config}");
         }
@@ -137,7 +133,7 @@ mod tests {
     #[test]
     fn a_matrix_cut_short_is_ignored_and_said() {
         let slit = Slit::parse(&table(2, &[10, 21, 21]));
-        assert_eq!(slit.node_count(), 0);
+        assert_eq!(slit.nodes, 0);
         assert_eq!(slit.problems, [SlitProblem::Incomplete { count: 2, needed: 48, present: 47 }]);
     }
 
@@ -145,7 +141,7 @@ mod tests {
     fn an_absurd_count_is_refused_without_multiplying_it() {
         for count in [129, u64::from(u32::MAX), u64::MAX] {
             let slit = Slit::parse(&table(count, &[10; 64]));
-            assert_eq!((slit.node_count(), &slit.problems[..]), (0, &[SlitProblem::TooMany { count }][..]));
+            assert_eq!((slit.nodes, &slit.problems[..]), (0, &[SlitProblem::TooMany { count }][..]));
         }
     }
 

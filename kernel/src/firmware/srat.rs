@@ -170,11 +170,6 @@ impl Srat {
         settled.chain(windows).find(|range| range.contains(address)).map(|range| range.domain)
     }
 
-    /// The node of a processor.
-    pub(crate) fn node_of_cpu(&self, apic_id: u32) -> Option<u32> {
-        self.cpus.iter().find(|cpu| cpu.apic_id == apic_id).map(|cpu| cpu.domain)
-    }
-
     /// The ranges in which memory may appear later, in the order of the table.
     pub(crate) fn windows(&self) -> impl Iterator<Item = &MemoryAffinity> {
         self.ranges.iter().filter(|range| range.hotpluggable)

@@ -3,6 +3,7 @@
 //! The name is printed before a test and `ok` after it, so a hang or a panic names its test.
 #![deny(unsafe_code)]
 
+mod firmware;
 mod machine;
 mod memory;
 
@@ -17,7 +18,7 @@ pub(crate) struct Test {
 }
 
 /// Every area's tests, in the order in which they run.
-const SUITES: &[&[Test]] = &[machine::TESTS, memory::TESTS];
+const SUITES: &[&[Test]] = &[machine::TESTS, memory::TESTS, firmware::TESTS];
 
 /// Runs the tests whose names contain `filter` and ends the machine with their verdict.
 pub(crate) fn run(filter: &str) -> ! {
