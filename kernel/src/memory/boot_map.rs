@@ -197,12 +197,22 @@ mod tests {
 
     #[test]
     fn entries_are_seen_through_the_slot_that_points_to_the_tables() {
-        let old = OldTables { slot: 0o640 };
-        let address = 0o177777_777_776_123_456_0000_u64;
-        assert_eq!(old.entry_address(address, Level::PAGE_TABLE), 0o177777_640_777_776_123_0000 + 8 * 0o456);
-        assert_eq!(old.entry_address(address, Level::DIRECTORY), 0o177777_640_640_777_776_0000 + 8 * 0o123);
-        assert_eq!(old.entry_address(address, Level::TOP), 0o177777_640_640_640_640_0000 + 8 * 0o777);
+        let slot = 480;
+        let old = OldTables { slot };
+        let address = address_of([511, 510, 83, 302]);
+        let seen = |indices, index: u64| address_of(indices) + 8 * index;
+        assert_eq!(old.entry_address(address, Level::PAGE_TABLE), seen([slot, 511, 510, 83], 302));
+        assert_eq!(old.entry_address(address, Level::DIRECTORY), seen([slot, slot, 511, 510], 83));
+        assert_eq!(old.entry_address(address, Level::POINTERS), seen([slot, slot, slot, 511], 510));
+        assert_eq!(old.entry_address(address, Level::TOP), seen([slot, slot, slot, slot], 511));
     }
+
+    /// The page of the upper half that these entries map, from the top-level table down.
+    fn address_of(indices: [u64; 4]) -> u64 {
+        let top = 0xffff << 48;
+        indices.iter().zip([39, 30, 21, 12]).fold(top, |address, (index, shift)| address | index << shift)
+    }
+
     #[test]
     fn ram_is_mapped_by_the_largest_leaves_and_nothing_beside_it() {
         let gib = 1 << 18;

@@ -3,14 +3,14 @@
 //! | file | what |
 //! |---|---|
 //! | [`layout`] | where everything lies in the kernel's half of the address space |
-//! | [`ram`], [`early`] | the RAM that the boot loader reports, and frames of it before there is an allocator |
+//! | [`ram`], [`mod@early`] | the RAM that the boot loader reports, and frames of it before there is an allocator |
 //! | [`entry`], [`tree`] | page tables: one entry, and the walk |
 //! | [`plan`], [`ranges`] | mapping sections: which tables are needed, and whose they are |
 //! | [`tables`], [`boot_map`], [`tlb`] | the tables in use, how the first were built, and forgetting translations |
-//! | [`machine`], [`start`] | `mm`'s seams, and boot memory handed to it |
+//! | [`machine`], [`mod@start`] | `mm`'s seams, and boot memory handed to it |
 //! | [`table_copy`] | tables of the firmware as the acpi crate wants them |
 //! | [`frame`], [`frame_list`], [`heap`], [`stack`], [`devices`] | what the rest of the kernel gets |
-//! | [`inspect`] | looking at what is mapped |
+//! | [`mod@inspect`] | looking at what is mapped |
 //!
 //! The order is: [`early`](fn@early) as soon as the machine can report a fault, then the firmware's tables are read, then
 //! [`start`](fn@start). Frames come from boot memory before, from `mm` afterwards.
