@@ -295,7 +295,8 @@ impl<S: DimmSlots, B: Blocks> Plug<'_, S, B> {
         let blocks = &*self.blocks;
         for leftover in leftovers_of(dimm, |id| blocks.exists(id)) {
             let Leftover { start, len, why, .. } = leftover;
-            log::warn!(target: "dimm", "{name}: {:#x}-{:#x} is left alone: {why}", start, start + (len - 1));
+            let (last, mib) = (start + (len - 1), len >> 20);
+            log::warn!(target: "dimm", "{name}: {mib} MiB at {start:#x}-{last:#x} are left alone: {why}");
         }
         SectionRange::inside(dimm.start, end(dimm))
             .map_or(0, |range| range.iter().filter(|id| blocks.exists(*id)).count() as u64)

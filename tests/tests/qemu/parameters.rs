@@ -55,7 +55,7 @@ fn policies_are_read_back(vm: &mut Vm) -> Result<()> {
 }
 
 fn what_is_unknown_is_reported_and_ignored(vm: &mut Vm) -> Result<()> {
-    let log = vm.cmd("dmesg")?;
+    let log = vm.json("dmesg")?.to_string();
     for word in ["frobnicate", "sometimes", "many"] {
         contains("dmesg", &log, word)?;
     }
