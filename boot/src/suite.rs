@@ -16,6 +16,9 @@ use crate::size::{gib, mib};
 /// The whole in-kernel run, under TCG on a slow day.
 const SELFTEST_LIMIT: Duration = Duration::from_secs(600);
 
+/// Private items are documented, so links may lead to them.
+const DOCUMENTATION_LINTS: &str = "-D warnings -A rustdoc::private_intra_doc_links";
+
 /// Runs everything, or only the tests whose names contain `filter`, and prints the runners' totals.
 pub fn run(filter: Option<&str>) -> Result<()> {
     let mut suite = Suite { filter: filter.map(str::to_owned), results: Vec::new() };
@@ -107,7 +110,7 @@ impl Suite {
     /// Runs cargo, passing its output on, and remembers the totals that test runners print.
     fn cargo(&mut self, runner: &str, arguments: &[&str]) {
         let mut command = build::cargo();
-        command.args(arguments).env("RUSTDOCFLAGS", "-D warnings");
+        command.args(arguments).env("RUSTDOCFLAGS", DOCUMENTATION_LINTS);
         self.record(runner, |closing| {
             println!("\n== {runner}: cargo {}", arguments.join(" "));
             passed_on(&mut command, |line| {

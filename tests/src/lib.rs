@@ -1,6 +1,6 @@
 //! What the QEMU tests need: a machine that boots altmap, its shell, its monitor, and a look at its memory.
 //!
-//! - [`scenario`]: a test is a machine and what is done to it; every scenario ends with the same checks.
+//! - [`mod@scenario`]: a test is a machine and what is done to it; every scenario ends with the same checks.
 //! - [`vm`]: the running machine: shell commands, their refusals, and how it ends.
 //! - [`dimms`]: plugging and unplugging, and what the guest answers to the firmware.
 //! - [`memory`]: what the guest says of its memory, as values that can be compared.
