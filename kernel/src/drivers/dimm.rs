@@ -198,14 +198,14 @@ impl<R: Registers> DimmSlots for Controller<R> {
 
     fn take_event(&mut self, slot: u32) -> Option<SlotEvent> {
         self.select(slot);
-        let kinds: [(u8, fn(Dimm) -> SlotEvent); 2] =
-            [(INSERT_EVENT, SlotEvent::Inserted), (REMOVE_EVENT, SlotEvent::RemovalRequested)];
-        for (bit, event) in kinds {
-            if self.status() & bit != 0 {
-                self.registers.write_u8(CONTROL, bit);
-                if let Some(dimm) = self.selected(slot) {
-                    return Some(event(dimm));
-                }
+        for bit in [INSERT_EVENT, REMOVE_EVENT] {
+            if self.status() & bit == 0 {
+                continue;
+            }
+            self.registers.write_u8(CONTROL, bit);
+            if let Some(dimm) = self.selected(slot) {
+                let event = if bit == INSERT_EVENT { SlotEvent::Inserted } else { SlotEvent::RemovalRequested };
+                return Some(event(dimm));
             }
         }
         None
