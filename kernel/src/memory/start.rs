@@ -172,9 +172,10 @@ fn hand_over(mm: &Memory<Kernel>, srat: &Srat, id: SectionId, limit: u64, uses: 
     for (index, frame) in memmap.iter().enumerate() {
         mm.machine().map_memmap(id, index as u64, frame);
     }
-    let [first, last] = [uses.first(), uses.last()].map(|found| found.map_or(memmap, |(pages, _)| *pages));
-    let node = node_of(srat, first.start());
-    if node_of(srat, last.start()) != node {
+    let first = uses.first().map_or(memmap.start(), |(pages, _)| pages.start());
+    let last = uses.last().map_or(memmap.end(), |(pages, _)| pages.end()).number() - 1;
+    let node = node_of(srat, first);
+    if node_of(srat, Pfn::new(last)) != node {
         log::warn!(target: "memory", "block {id} lies on two nodes; node {node} gets all of it");
     }
     mm.add_boot_section(&BootSection { id, node, uses });
