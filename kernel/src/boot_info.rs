@@ -59,9 +59,6 @@ pub(crate) struct BootFacts {
     pub(crate) ramdisk: Option<&'static [u8]>,
     /// The top-level page-table slot that maps the tables themselves.
     pub(crate) recursive_index: u16,
-    /// Where the kernel's ELF file lies in physical memory.
-    pub(crate) kernel_file_start: u64,
-    pub(crate) kernel_file_bytes: u64,
     /// Lowest and first-beyond virtual address of the boot stack.
     pub(crate) stack_bottom: u64,
     pub(crate) stack_top: u64,
@@ -92,8 +89,6 @@ pub(crate) fn collect(boot: &'static mut BootInfo) -> &'static BootFacts {
                 .recursive_index
                 .into_option()
                 .expect("the configuration asks for the recursive entry"),
-            kernel_file_start: boot.kernel_addr,
-            kernel_file_bytes: boot.kernel_len,
             stack_bottom: boot.kernel_stack_bottom,
             stack_top: boot.kernel_stack_bottom + boot.kernel_stack_len,
         }

@@ -3,7 +3,6 @@
 //! This file is the boot order. Every line below starts one part of the machine; what each part does is told at the
 //! top of its own module.
 #![cfg_attr(not(test), no_std, no_main)]
-#![expect(dead_code, unused_imports, reason = "the parts of the machine arrive one after another")]
 
 extern crate alloc;
 

@@ -8,7 +8,7 @@ mod serial;
 
 use crate::logging;
 use crate::sync::SpinLock;
-use crate::task::{self, Cancelled, TaskId, WaitQueue};
+use crate::task::{self, TaskId, WaitQueue};
 use crate::{arch, time};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -63,16 +63,6 @@ pub(crate) fn read_byte() -> u8 {
     byte.expect("the wait ends with a byte")
 }
 
-/// Waits for a byte of input, or until the task is asked to stop.
-pub(crate) fn read_byte_cancellable() -> Result<u8, Cancelled> {
-    let mut byte = None;
-    INPUT_CHANGED.wait_until_cancellable(|| {
-        byte = take_byte();
-        byte.is_some()
-    })?;
-    Ok(byte.expect("the wait ends with a byte"))
-}
-
 /// Waits for a byte of input, but not for ever.
 pub(crate) fn read_timeout(patience: Duration) -> Option<u8> {
     let mut byte = None;
@@ -104,11 +94,6 @@ pub(crate) fn bytes_received() -> u64 {
     BYTES_RECEIVED.load(Relaxed)
 }
 
-/// Whether Ctrl-C came while a command ran.
-pub(crate) fn interrupted() -> bool {
-    INTERRUPTED.load(Relaxed)
-}
-
 /// Forgets a Ctrl-C; says whether there was one.
 pub(crate) fn take_interrupt() -> bool {
     INTERRUPTED.swap(false, Relaxed)
@@ -119,14 +104,8 @@ pub(crate) fn set_foreground(task: Option<TaskId>) {
     FOREGROUND.store(task.map_or(NOBODY, TaskId::as_u64), Relaxed);
 }
 
-/// Tells what stands on the line being edited (prompt and text) and where the cursor is, in characters from its start.
-///
-/// The editor draws first and tells then; what it drew as its prompt counts as an output line until it has told.
-pub(crate) fn set_input_line(prompt_and_text: &str, cursor: usize) {
-    draw_input_line("", prompt_and_text, cursor);
-}
-
-/// Sends what the editor draws and records the result, with nothing in between.
+/// Sends what the editor draws and records the result, with nothing in between: what stands on the line being edited (prompt
+/// and text), and where the cursor is, in characters from its start.
 pub(crate) fn draw_input_line(drawn: &str, prompt_and_text: &str, cursor: usize) {
     change_screen(|screen, serial| {
         screen.write(serial, drawn);

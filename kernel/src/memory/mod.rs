@@ -41,7 +41,7 @@ pub(crate) use devices::{Fault, map_firmware, map_mmio, read_probe};
 pub(crate) use frame::OwnedFrames;
 pub(crate) use frame_list::FrameList;
 pub(crate) use heap::{heap_size, heap_used};
-pub(crate) use inspect::{Mapping, inspect, maps_lower_half};
+pub(crate) use inspect::{inspect, maps_lower_half};
 pub(crate) use machine::Kernel;
 pub(crate) use stack::{Stack, alloc_stack};
 pub(crate) use start::{hidden, start};

@@ -100,11 +100,6 @@ impl Ram {
         self.pieces.last().map_or(Pfn::new(0), |piece| piece.pages.end())
     }
 
-    /// Frames in all.
-    pub(super) fn total_pages(&self) -> u64 {
-        self.pieces.iter().map(|piece| piece.pages.len()).sum()
-    }
-
     /// The pieces in `section`, cut at its bounds.
     pub(super) fn in_section(&self, section: SectionId) -> impl Iterator<Item = Piece> {
         self.pieces

@@ -28,7 +28,6 @@ pub(crate) enum Kind {
 /// Which blocks are worth offering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Among {
-    All,
     Online,
     Offline,
 }
@@ -183,11 +182,6 @@ impl Arguments {
     /// The operand at a place, if it is there.
     pub(crate) fn operand(&self, index: usize) -> Option<&str> {
         self.operands.get(index).map(String::as_str)
-    }
-
-    /// All operands.
-    pub(crate) fn operands(&self) -> &[String] {
-        &self.operands
     }
 }
 

@@ -79,7 +79,7 @@ mod tests {
     const OFFLINE: Syntax = Syntax {
         options: &[OptionSpec { name: "--node", value: Some(("N", Kind::Node)), help: "" }, JSON],
         operands: &[
-            Operand { name: "BLOCKS", kind: Kind::BlocksOrGroup(Among::All), count: Count::One },
+            Operand { name: "BLOCKS", kind: Kind::BlocksOrGroup(Among::Online), count: Count::One },
             Operand { name: "on|off", kind: Kind::OneOf(&["on", "off"]), count: Count::Optional },
         ],
     };

@@ -22,16 +22,6 @@ impl PortRange {
         Self { base, length }
     }
 
-    /// The first port.
-    pub(crate) fn base(&self) -> u16 {
-        self.base
-    }
-
-    /// How many ports there are.
-    pub(crate) fn len(&self) -> u16 {
-        self.length
-    }
-
     pub(crate) fn read_u8(&self, offset: u16) -> u8 {
         let port = self.port(offset, 1);
         let value: u8;
