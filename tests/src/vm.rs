@@ -106,6 +106,14 @@ impl Vm {
         Ok(sentence.to_owned())
     }
 
+    /// The kernel's log, by `dmesg`.
+    #[track_caller]
+    pub fn kernel_log(&mut self) -> Result<Vec<String>> {
+        let log = self.json("dmesg")?;
+        let lines = log["lines"].as_array().with_context(|| format!("no lines: {log}"))?;
+        Ok(lines.iter().filter_map(|line| line.as_str().map(str::to_owned)).collect())
+    }
+
     /// Recounts all memory.
     #[track_caller]
     pub fn memcheck(&mut self) -> Result<()> {

@@ -56,7 +56,7 @@ pub(crate) fn run(commands: &str) -> ! {
     }
 }
 
-/// Runs commands as if somebody typed them, one after another.
+/// Runs commands as if somebody typed them, one after another, and says which.
 fn execute_echoed(commands: &str) {
     let statements = grammar::parse(commands).unwrap_or_else(|error| {
         console::write_str(&alloc::format!("{PROMPT}{commands}\n"));
@@ -64,7 +64,8 @@ fn execute_echoed(commands: &str) {
         Vec::new()
     });
     for statement in &statements {
-        console::write_str(&alloc::format!("{PROMPT}{}\n", statement.text));
+        // Without the prompt: whoever waits for that is served when all of them are done.
+        console::write_str(&alloc::format!("run: {}\n", statement.text));
         if execute(statement) == Flow::Stop {
             break;
         }

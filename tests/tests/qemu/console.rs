@@ -154,7 +154,7 @@ fn nonsense_is_refused_in_one_line(vm: &mut Vm) -> Result<()> {
         "fill 1.5X",
         "fill 99999999999999999999T",
         "kfill lots",
-        "offline 32 --within soon",
+        "offline 0 --within soon",
         "offline 0 --within",
         "policy auto-movable --ratio -5",
         "wait abc",

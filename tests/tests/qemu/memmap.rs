@@ -45,7 +45,7 @@ fn the_head_of_every_added_block_holds_its_struct_pages(vm: &mut Vm) -> Result<(
         vm.cmd(command)?;
         same("heads", [vm.head_frames(32)?, vm.head_frames(33)?], head)?;
     }
-    let id = vm.json("kfill 120M --in 33")?["id"].clone();
+    let id = vm.json("kfill 127M --in 33")?["id"].clone();
     same("heads", [vm.head_frames(32)?, vm.head_frames(33)?], head)?;
     same("a frame behind the head", vm.frame_state(33 * BLOCK_FRAMES + memmap_frames)?, "allocated")?;
     vm.cmd(&format!("verify {id}"))?;
