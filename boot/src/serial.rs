@@ -18,6 +18,12 @@ pub const PROMPT: &str = "altmap> ";
 /// The last line of a panic.
 const PANIC_END: &str = "panic: stopped";
 
+/// A line that did not grow for so long is what somebody would read.
+const SETTLED: Duration = Duration::from_millis(300);
+
+/// The longest line whose echo surely shows all of it.
+const ECHO_CHARS: usize = 60;
+
 /// A connection to the serial port.
 #[derive(Debug)]
 pub struct Console {
@@ -27,9 +33,13 @@ pub struct Console {
     position: usize,
     /// How much raw text there was at the last look.
     seen: usize,
+    /// The line looked at last was whole.
+    whole: bool,
     /// The line typed last is complete in the echo: what follows is its output. The prompt may be redrawn below a log
     /// line at any time, but only a line that was entered ends with a newline.
     entered: bool,
+    /// That line.
+    typed: String,
     /// How long a command may take.
     pub command_deadline: Duration,
 }
@@ -69,7 +79,16 @@ impl Console {
         let ears = socket.try_clone().context("cannot listen to the serial port")?;
         let ours = Arc::clone(&heard);
         std::thread::spawn(move || ours.listen(ears));
-        Ok(Self { socket, heard, position: 0, seen: 0, entered: true, command_deadline: Duration::from_secs(120) })
+        Ok(Self {
+            socket,
+            heard,
+            position: 0,
+            seen: 0,
+            whole: false,
+            entered: true,
+            typed: String::new(),
+            command_deadline: Duration::from_secs(120),
+        })
     }
 
     /// Everything the guest ever said, readable.
@@ -83,9 +102,17 @@ impl Console {
         self.socket.write_all(bytes).context("the serial port is closed")
     }
 
-    /// Waits until a line contains `text`, and returns that line.
+    /// Waits until a line contains `text`, and returns that line: whole, or as far as it gets for now.
     pub fn expect(&mut self, text: &str, deadline: Instant) -> Result<String> {
-        self.line_until(deadline, |line| line.contains(text)).with_context(|| format!("waiting for `{text}`"))
+        loop {
+            let found = self.line_until(deadline, |line| line.contains(text));
+            let line = found.with_context(|| format!("waiting for `{text}`"))?;
+            let settled = Instant::now() + SETTLED;
+            // What was found in a whole line is consumed; then the next line has nothing to do with it.
+            if self.whole || self.wait_for_more(settled).is_err() {
+                return Ok(line);
+            }
+        }
     }
 
     /// The next whole line; `None` when the machine has ended.
@@ -134,6 +161,7 @@ impl Console {
     pub fn submit(&mut self, line: &str) -> Result<()> {
         self.skip_to_end();
         self.entered = false;
+        self.typed = line.trim_end().to_owned();
         self.send(format!("{line}\r").as_bytes())
     }
 
@@ -141,7 +169,7 @@ impl Console {
     pub fn prompt_after_entry(&mut self, deadline: Instant) -> bool {
         loop {
             match self.next_line() {
-                Line::Whole(line) => self.entered |= line.starts_with(PROMPT.trim_end()),
+                Line::Whole(line) => self.entered |= is_echo(&line, &self.typed),
                 Line::Open(line) if self.entered && line == PROMPT => return true,
                 Line::Open(_) if self.wait_for_more(deadline).is_err() => return false,
                 Line::Open(_) => {}
@@ -173,8 +201,8 @@ impl Console {
         loop {
             match self.next_line() {
                 Line::Whole(line) if line.contains(PANIC_END) => bail!("the kernel panicked"),
-                Line::Whole(line) if !self.entered => self.entered = line.starts_with(PROMPT.trim_end()),
-                Line::Whole(line) if is_log(&line) => {}
+                Line::Whole(line) if !self.entered => self.entered = is_echo(&line, &self.typed),
+                Line::Whole(text) if is_log(&text) && !prints_log(line) => {}
                 Line::Whole(line) => output.push_str(&(line + "\n")),
                 Line::Open(line) if self.entered && line == PROMPT => return Ok(output),
                 Line::Open(_) => self.wait_for_more(deadline)?,
@@ -205,10 +233,12 @@ impl Console {
         self.seen = text.raw.len();
         let rest = &text.raw[self.position..];
         let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
+            self.whole = false;
             return Line::Open(shown(&String::from_utf8_lossy(rest)));
         };
         let line = shown(&String::from_utf8_lossy(&rest[..end]));
         self.position += end + 1;
+        self.whole = true;
         Line::Whole(line)
     }
 
@@ -258,6 +288,20 @@ impl Heard {
             }
         }
     }
+}
+
+/// Whether a whole line is the one that was typed, at the prompt. Echoes of what somebody typed before may still come.
+fn is_echo(line: &str, typed: &str) -> bool {
+    let plain = typed.len() <= ECHO_CHARS && typed.chars().all(|c| c == ' ' || c.is_ascii_graphic());
+    match line.strip_prefix(PROMPT.trim_end()) {
+        Some(echo) if plain => echo.trim() == typed.trim(),
+        echo => echo.is_some(),
+    }
+}
+
+/// The command whose output is the log.
+fn prints_log(command: &str) -> bool {
+    command.split_whitespace().next() == Some("dmesg")
 }
 
 /// A kernel log line: `[seconds.microseconds] area: message`.
@@ -341,6 +385,34 @@ mod tests {
         guest(socket, "altmap> ", after);
         console.expect_prompt(soon()).expect("a prompt");
         assert_eq!(console.command("version").expect("answered"), "0.1\n");
+    }
+
+    #[test]
+    fn the_echo_and_output_of_an_earlier_line_are_not_taken_for_ours() {
+        let (mut console, socket) = console();
+        let after = "\r\nearlier output\r\naltmap> version\r\n0.1\r\naltmap> ";
+        guest(socket, "altmap> lsmem", after);
+        assert_eq!(console.command("version").expect("answered"), "0.1\n");
+    }
+
+    #[test]
+    fn the_log_is_the_output_of_dmesg() {
+        let (mut console, socket) = console();
+        guest(socket, "altmap> ", "dmesg\r\n[0.1] boot: hello\r\naltmap> ");
+        assert_eq!(console.command("dmesg").expect("answered"), "[0.1] boot: hello\n");
+    }
+
+    #[test]
+    fn a_line_that_is_still_being_written_is_waited_for() {
+        let (mut console, mut socket) = console();
+        socket.write_all(b"{\"t\": 1, ").expect("written");
+        let rest = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            socket.write_all(b"\"op\": 2}\r\n").expect("written");
+            socket
+        });
+        assert_eq!(console.expect("\"t\"", soon()).expect("written"), "{\"t\": 1, \"op\": 2}");
+        drop(rest.join());
     }
 
     #[test]
