@@ -18,6 +18,7 @@ pub(crate) enum Kind {
     BlocksOrGroup(Among),
     Node,
     Command,
+    CommandOrTopic,
     Fill,
     Job,
     FailurePoint,

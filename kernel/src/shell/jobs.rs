@@ -6,7 +6,7 @@ use super::commands::Command;
 use super::failure::{Failure, Outcome};
 use crate::drivers::console;
 use crate::sync::Mutex;
-use crate::task::{self, TaskId, WaitQueue};
+use crate::task::{self, SpawnError, TaskId, WaitQueue};
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -44,11 +44,18 @@ pub(crate) fn start(command: &'static Command, arguments: Arguments, line: Strin
     let number = table.next_number;
     let name = alloc::format!("job {number}");
     let task = task::try_spawn(&name, move || run(number, command, &arguments))
-        .map_err(|error| Failure::new(Errno::Again, format_args!("no job can be started: {error}")))?;
+        .map_err(|error| Failure::new(errno_of(error), format_args!("no job can be started: {error}")))?;
     table.next_number += 1;
     table.jobs.push_back(Job { number, line, task: Some(task), outcome: None, waited_for: false });
     forget_oldest(&mut table);
     Ok(number)
+}
+
+fn errno_of(error: SpawnError) -> Errno {
+    match error {
+        SpawnError::NoSlot => Errno::Again,
+        SpawnError::NoStack => Errno::NoMemory,
+    }
 }
 
 /// What the task of a job does.

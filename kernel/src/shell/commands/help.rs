@@ -13,7 +13,7 @@ pub(super) const COMMANDS: &[Command] = &[Command {
     name: "help",
     syntax: Syntax {
         options: &[JSON],
-        operands: &[Operand { name: "COMMAND|TOPIC", kind: Kind::Command, count: Count::Optional }],
+        operands: &[Operand { name: "COMMAND|TOPIC", kind: Kind::CommandOrTopic, count: Count::Optional }],
     },
     summary: "list the commands, or explain one of them or a topic",
     details: "\
@@ -111,6 +111,11 @@ nothing, unless the sentence says otherwise.
 ",
     },
 ];
+
+/// The names of all topics.
+pub(super) fn topics() -> impl Iterator<Item = &'static str> {
+    TOPICS.iter().map(|topic| topic.name)
+}
 
 #[derive(Serialize)]
 struct Help {

@@ -17,7 +17,7 @@ use mm::page::Owner;
 use mm::section::ZoneKind;
 use serde::Serialize;
 
-const PAGE_BYTES: usize = PAGE_SIZE as usize;
+type Page = [u8; PAGE_SIZE as usize];
 
 /// Frames handled between two looks at Ctrl-C and the other tasks.
 const BATCH: u64 = 64;
@@ -126,7 +126,7 @@ fn fill(call: &mut Call<'_>, owner: Owner) -> Outcome {
     let source = Source {
         owner,
         node: call.arguments.value("--node").map(resolve::node).transpose()?,
-        blocks: call.arguments.value("--in").map(resolve::blocks).transpose()?,
+        blocks: call.arguments.value("--in").map(online_blocks).transpose()?,
     };
     if pages > mm().memory_report().total / PAGE_SIZE {
         return Err(Failure::new(Errno::NoMemory, format_args!("{} is more than the whole machine has", Quoted(word))));
@@ -142,6 +142,17 @@ fn fill(call: &mut Call<'_>, owner: Owner) -> Outcome {
     FILLS.lock().fills.push((id, Arc::new(Mutex::new(Fill { id, frames }))));
     call.show(&filled, |filled| format!("fill {}\n", filled.id));
     Ok(())
+}
+
+fn online_blocks(word: &str) -> Result<Vec<SectionRange>, Failure> {
+    let ranges = resolve::blocks(word)?;
+    for id in ranges.iter().flat_map(|range| range.iter()) {
+        let state = mm().section(id).map_or("absent", |section| section.state.name());
+        if state != "online" {
+            return Err(Failure::invalid(format_args!("block {id} is {state}, there is nothing to take from it")));
+        }
+    }
+    Ok(ranges)
 }
 
 /// Where the frames of a fill come from.
@@ -233,10 +244,8 @@ fn normal_free() -> u64 {
 fn write(id: u64, frames: &mut FrameList) -> Outcome {
     let mut pages = 0;
     frames.try_for_each(|block| {
-        for page in block.bytes_mut().as_chunks_mut::<PAGE_BYTES>().0 {
-            for (word, bytes) in content(id, pages).zip(page.as_chunks_mut().0) {
-                *bytes = word.to_le_bytes();
-            }
+        for page in block.bytes_mut().as_chunks_mut().0 {
+            write_page(id, pages, page);
             pages += 1;
             if pages % BATCH == 0 {
                 breathe()?;
@@ -244,6 +253,18 @@ fn write(id: u64, frames: &mut FrameList) -> Outcome {
         }
         Ok(())
     })
+}
+
+fn write_page(id: u64, index: u64, page: &mut Page) {
+    for (word, bytes) in content(id, index).zip(page.as_chunks_mut().0) {
+        *bytes = word.to_le_bytes();
+    }
+}
+
+/// The offset of the first wrong word of a page.
+fn first_difference(id: u64, index: u64, page: &Page) -> Option<usize> {
+    let mut words = content(id, index).zip(page.as_chunks().0);
+    words.position(|(word, bytes)| word.to_le_bytes() != *bytes).map(|word| word * size_of::<u64>())
 }
 
 /// The words of page `index` of fill `id`. Neither depends on where the page lies, so that it may move.
@@ -297,10 +318,9 @@ fn check(fill: &mut Fill) -> Outcome {
     let id = fill.id;
     let mut pages = 0;
     fill.frames.try_for_each(|block| {
-        for (place, page) in block.bytes().as_chunks::<PAGE_BYTES>().0.iter().enumerate() {
-            let mut words = content(id, pages).zip(page.as_chunks().0);
-            if let Some(wrong) = words.position(|(word, bytes)| word.to_le_bytes() != *bytes) {
-                let at = block.head().address() + place as u64 * PAGE_SIZE + wrong as u64 * 8;
+        for (place, page) in block.bytes().as_chunks().0.iter().enumerate() {
+            if let Some(offset) = first_difference(id, pages, page) {
+                let at = block.head().address() + place as u64 * PAGE_SIZE + offset as u64;
                 let sentence = format_args!("page {pages} of fill {id} is not what was written, at address {at:#x}");
                 return Err(Failure::new(Errno::Io, sentence));
             }
@@ -341,5 +361,18 @@ mod tests {
         for other in [page(2, 0), page(1, 1), page(1, 512)] {
             assert!(reference.iter().zip(&other).all(|(a, b)| a != b));
         }
+    }
+
+    #[test]
+    fn any_changed_byte_of_a_page_is_found() {
+        let mut page: Page = [0; PAGE_SIZE as usize];
+        write_page(7, 3, &mut page);
+        assert_eq!(first_difference(7, 3, &page), None);
+        for offset in [0, 7, 8, 2049, page.len() - 1] {
+            page[offset] ^= 1;
+            assert_eq!(first_difference(7, 3, &page), Some(offset / 8 * 8));
+            page[offset] ^= 1;
+        }
+        assert_eq!(first_difference(7, 4, &page), Some(0));
     }
 }

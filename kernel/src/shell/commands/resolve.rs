@@ -102,6 +102,10 @@ pub(crate) fn candidates(kind: Kind) -> Vec<String> {
             nodes.iter().map(ToString::to_string).collect()
         }
         Kind::Command => super::all().map(|command| command.name.into()).collect(),
+        Kind::CommandOrTopic => {
+            let commands = super::all().map(|command| command.name);
+            commands.chain(super::help::topics()).map(Into::into).collect()
+        }
         Kind::Fill => super::load::ids().iter().map(ToString::to_string).collect(),
         Kind::Job => super::jobs::numbers().iter().map(ToString::to_string).collect(),
         Kind::FailurePoint => Point::ALL.iter().map(|point| point.name().into()).chain(["off".into()]).collect(),
