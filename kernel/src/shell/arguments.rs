@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn quoted_words_and_negative_numbers_are_no_options() {
-        assert_eq!(parse("fill '--huge' -5").expect("good").operands(), ["--huge", "-5"]);
+        assert_eq!(parse("fill '--huge' -5").expect("good").operands, ["--huge", "-5"]);
     }
 
     #[test]
