@@ -2,9 +2,9 @@
 #![deny(unsafe_code)]
 
 use super::Test;
-use crate::memory::{self, Fault, OwnedFrames, inspect};
+use crate::memory::{self, Fault, FrameList, OwnedFrames, inspect};
 use alloc::vec::Vec;
-use mm::addr::{NodeId, Order, PfnRange, SectionRange};
+use mm::addr::{NodeId, Order, PAGE_SIZE, PfnRange, SectionRange};
 use mm::alloc::{Mobility, Place, Request, Urgency};
 use mm::group::{GroupKind, GroupName};
 use mm::hotplug::AddRequest;
@@ -23,6 +23,7 @@ pub(super) const TESTS: &[Test] = &[
     Test { name: "memory::the_heap_grows", run: the_heap_grows },
     Test { name: "memory::a_stack_has_a_guard_and_comes_back", run: a_stack_has_a_guard_and_comes_back },
     Test { name: "memory::frames_hold_what_was_written", run: frames_hold_what_was_written },
+    Test { name: "memory::a_frame_list_costs_nothing", run: a_frame_list_costs_nothing },
     Test { name: "memory::a_probe_of_nothing_is_refused", run: a_probe_of_nothing_is_refused },
 ];
 
@@ -198,6 +199,30 @@ fn frames_hold_what_was_written() {
     assert!(blocks.iter().enumerate().all(|(value, block)| block.bytes().iter().all(|byte| *byte == value as u8)));
     drop(blocks);
     assert_eq!(free_pages(), before);
+}
+
+fn a_frame_list_costs_nothing() {
+    let (free, heap) = (free_pages(), memory::heap_used());
+    let mut list = FrameList::new();
+    for number in 0..5 {
+        let order = Order::new(number % 3).expect("a small order");
+        let mut frames = OwnedFrames::allocate(&Request { order, ..REQUEST }).expect("there is memory");
+        frames.bytes_mut()[0] = number;
+        list.push(frames);
+    }
+    assert_eq!(list.page_count(), 1 + 2 + 4 + 1 + 2);
+    assert_eq!(free - free_pages(), list.page_count() * PAGE_SIZE);
+    assert_eq!(memory::heap_used(), heap);
+    let mut next = 0;
+    let in_order: Result<(), u8> = list.try_for_each(|frames| {
+        let seen = frames.bytes()[0];
+        next += 1;
+        if seen == next - 1 && seen < 4 { Ok(()) } else { Err(seen) }
+    });
+    assert_eq!(in_order, Err(4), "it stops where the closure says");
+    assert_eq!(list.pop().expect("there are five").bytes()[0], 0);
+    drop(list);
+    assert_eq!(free_pages(), free);
 }
 
 fn a_probe_of_nothing_is_refused() {

@@ -17,8 +17,8 @@ pub(super) const COMMANDS: &[Command] = &[Command {
     },
     summary: "list the commands, or explain one of them or a topic",
     details: "\
-Topics: hotplug (how memory comes and goes), shell (what can be typed), errors
-(what failures mean).",
+Topics: memory (how it is kept), hotplug (how it comes and goes), shell (what
+can be typed), errors (what failures mean).",
     example: "help offline",
     run: help,
 }];
@@ -62,6 +62,30 @@ Try, with a DIMM plugged:
   offline dimm0           refused: by whom, and where
   free 1; offline dimm0; remove dimm0
   events                  what happened, and what took how long
+",
+    },
+    Topic {
+        name: "memory",
+        text: "\
+How memory is kept
+
+frame     4 KiB of physical memory; `page` tells everything about one. Its
+          number, the pfn, is its address / 4096.
+memmap    the struct pages, 32 bytes for each frame: what it is, whose, and how
+          many refer to it.
+block     128 MiB, the unit in which memory comes and goes (`lsmem`).
+node      memory and processors that are close to each other (`srat`).
+zone      the memory of a node, by what may use it (`zoneinfo`):
+            Normal   everything, also what the kernel can never move
+            Movable  only what can be moved elsewhere, so that its blocks can
+                     go offline
+buddy     the allocator of a zone: free memory in blocks of 1, 2, 4 ... 1024
+          frames; one that is too large is halved, and two free halves become
+          one again (`buddyinfo`).
+group     the device that blocks came with; they go together (`groups`).
+
+Kernel memory is taken from boot memory first and from added memory last, so
+that what came last can go first.
 ",
     },
     Topic {
@@ -167,7 +191,7 @@ fn overview() -> String {
             text += &format!("  {:<17} {}\n", command.name, command.summary);
         }
     }
-    text + "\n`help COMMAND` explains a command; `help hotplug`, `help shell` and `help errors` the rest.\n"
+    text + "\n`help COMMAND` explains a command; the rest is in `help memory`, `help hotplug`,\n`help shell` and `help errors`.\n"
 }
 
 fn explain(command: &Command) -> String {
