@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// From QEMU's start to the prompt, on a busy machine without virtualization.
-const BOOT_LIMIT: Duration = Duration::from_secs(180);
+pub const BOOT_LIMIT: Duration = Duration::from_secs(180);
 
 /// For what takes a moment. A test never fails because a machine is slow: this is for what does not come at all.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -104,6 +104,24 @@ impl Vm {
         ensure!(errnos.contains(&errno), "`{line}`: got {errno}: {sentence}; expected one of {errnos:?}");
         ensure!(!sentence.trim().is_empty(), "`{line}`: {errno} without a sentence");
         Ok(sentence.to_owned())
+    }
+
+    /// Starts a command as a job and returns its number.
+    #[track_caller]
+    pub fn job(&mut self, command: &str) -> Result<u64> {
+        let output = self.cmd(&format!("{command} &"))?;
+        let number = output.lines().find_map(|line| line.strip_prefix("job ")?.trim().parse().ok());
+        number.with_context(|| format!("`{command} &` printed {output:?}"))
+    }
+
+    /// Gives back every fill there is.
+    #[track_caller]
+    pub fn free_everything(&mut self) -> Result<()> {
+        let list = self.json("verify")?;
+        for fill in list["fills"].as_array().into_iter().flatten() {
+            self.cmd(&format!("free {}", fill["id"]))?;
+        }
+        Ok(())
     }
 
     /// The kernel's log, by `dmesg`.

@@ -23,13 +23,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// Starts a job and returns its number.
-fn start(vm: &mut Vm, command: &str) -> Result<u64> {
-    let output = vm.cmd(&format!("{command} &"))?;
-    let number = output.lines().find_map(|line| line.strip_prefix("job ")?.trim().parse().ok());
-    number.with_context(|| format!("`{command} &` printed {output:?}"))
-}
-
 fn log_says(vm: &mut Vm, text: &str) -> Result<()> {
     vm.wait_for(text, |vm| {
         let log = vm.console.log();
@@ -38,15 +31,15 @@ fn log_says(vm: &mut Vm, text: &str) -> Result<()> {
 }
 
 fn a_job_runs_beside_the_prompt_and_can_be_waited_for(vm: &mut Vm) -> Result<()> {
-    let good = start(vm, "fill 16M")?;
+    let good = vm.job("fill 16M")?;
     vm.cmd(&format!("wait {good}"))?;
     log_says(vm, &format!("job {good}: ok"))?;
-    let bad = start(vm, "online 99")?;
+    let bad = vm.job("online 99")?;
     ensure!(bad != good, "both are job {bad}");
     vm.fails(&format!("wait {bad}"), "ENOENT")?;
     log_says(vm, &format!("job {bad}: ENOENT: "))?;
 
-    let long = start(vm, LONG)?;
+    let long = vm.job(LONG)?;
     contains("jobs while it runs", &vm.cmd("jobs")?, &long.to_string())?;
     vm.cmd("version")?;
     vm.cmd(&format!("wait {long}"))?;
@@ -56,7 +49,7 @@ fn a_job_runs_beside_the_prompt_and_can_be_waited_for(vm: &mut Vm) -> Result<()>
 fn a_killed_job_gives_everything_back(vm: &mut Vm) -> Result<()> {
     let before = vm.usage()?;
     for _ in 0..3 {
-        let job = start(vm, LONG)?;
+        let job = vm.job(LONG)?;
         std::thread::sleep(Duration::from_millis(100));
         vm.cmd(&format!("kill {job}"))?;
         vm.fails(&format!("wait {job}"), "ECANCELED")?;
@@ -99,11 +92,11 @@ fn jobs_overlap_without_losing_anything(vm: &mut Vm) -> Result<()> {
     let before = vm.usage()?;
     vm.plug(&dimm("d0", mib(512)))?;
     let jobs = [
-        start(vm, "online_movable 32-33")?,
-        start(vm, "online_kernel 34")?,
-        start(vm, "fill 64M")?,
-        start(vm, "kfill 32M")?,
-        start(vm, "online 35")?,
+        vm.job("online_movable 32-33")?,
+        vm.job("online_kernel 34")?,
+        vm.job("fill 64M")?,
+        vm.job("kfill 32M")?,
+        vm.job("online 35")?,
     ];
     vm.memcheck()?;
     for job in jobs {

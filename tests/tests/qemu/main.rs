@@ -14,6 +14,7 @@ mod memmap;
 mod online;
 mod parameters;
 mod power;
+mod races;
 mod readme;
 mod removal;
 mod slots;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         removal::scenarios(),
         memmap::scenarios(),
         slots::scenarios(),
+        races::scenarios(),
         agreement::scenarios(),
         faults::scenarios(),
         listeners::scenarios(),

@@ -22,6 +22,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(one_gib_costs_the_boot_memory_at_most_64_kib),
         scenario!(struct_pages_that_do_not_fit_refuse_the_dimm).on(small.clone()),
         scenario!(sixteen_gib_fit_into_a_128_mib_guest).on(small),
+        scenario!(a_tebibyte_becomes_known_for_64_kib).on(Machine { maxmem: gib(2 << 10), ..Machine::default() }),
     ]
 }
 
@@ -147,5 +148,22 @@ fn sixteen_gib_fit_into_a_128_mib_guest(vm: &mut Vm) -> Result<()> {
     ensure!(taken <= 128 << 10, "Normal lost {taken} bytes");
     ensure!(after.zone(0, "Movable").present == 16 << 30, "{after:?}");
     vm.unplug("big")?;
+    same("totals", vm.usage()?, before)
+}
+
+fn a_tebibyte_becomes_known_for_64_kib(vm: &mut Vm) -> Result<()> {
+    let before = vm.usage()?;
+    vm.plug(&dimm("huge", gib(1 << 10)))?;
+    let after = vm.usage()?;
+    ensure!(before.free - after.free <= 64 << 10, "free before: {}, after: {}", before.free, after.free);
+    same("offline", after.offline, 1 << 40)?;
+    let group = vm.groups()?["dimm0"].clone();
+    for block in [group.first, (group.first + group.last) / 2, group.last] {
+        vm.cmd(&format!("online_movable {block}"))?;
+        let id = vm.json(&format!("fill 16M --in {block}"))?["id"].clone();
+        vm.cmd(&format!("verify {id}"))?;
+        vm.cmd(&format!("free {id}"))?;
+    }
+    vm.unplug("huge")?;
     same("totals", vm.usage()?, before)
 }

@@ -23,6 +23,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(sixteen_dimms_go_in_any_order),
         scenario!(sixty_four_rounds_cost_nothing),
         scenario!(remove_takes_whole_offline_groups_only),
+        scenario!(a_free_boot_block_goes_offline_and_comes_back),
     ]
 }
 
@@ -152,4 +153,24 @@ fn remove_takes_whole_offline_groups_only(vm: &mut Vm) -> Result<()> {
     vm.unplug("d1")?;
     vm.unplug("d0")?;
     vm.unchanged_since("plug, remove and unplug", &before)
+}
+
+fn a_free_boot_block_goes_offline_and_comes_back(vm: &mut Vm) -> Result<()> {
+    let before = vm.trace()?;
+    let managed = vm.managed(12)?;
+    vm.cmd("offline 12")?;
+    vm.expect_blocks(&[(11..=11, "Normal"), (12..=12, "offline"), (13..=13, "Normal")])?;
+    let usage = vm.usage()?;
+    same("total", usage.total, before.usage().total - managed)?;
+    same("offline", usage.offline, BLOCK_BYTES)?;
+    vm.memcheck()?;
+    let id = vm.json("fill 256M --node 1")?["id"].clone();
+    same("a frame of it", vm.frame_state(12 * BLOCK_FRAMES + BLOCK_FRAMES / 2)?, "offline")?;
+    vm.cmd(&format!("free {id}"))?;
+    vm.cmd("online_movable 12")?;
+    vm.expect_blocks(&[(12..=12, "Movable")])?;
+    vm.cmd("offline 12")?;
+    vm.cmd("online_kernel 12")?;
+    vm.unchanged_since("offline and online", &before)?;
+    vm.fails("remove 12", "EINVAL").map(drop)
 }
