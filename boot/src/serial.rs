@@ -104,15 +104,7 @@ impl Console {
 
     /// Waits until a line contains `text`, and returns that line: whole, or as far as it gets for now.
     pub fn expect(&mut self, text: &str, deadline: Instant) -> Result<String> {
-        loop {
-            let found = self.line_until(deadline, |line| line.contains(text));
-            let line = found.with_context(|| format!("waiting for `{text}`"))?;
-            let settled = Instant::now() + SETTLED;
-            // What was found in a whole line is consumed; then the next line has nothing to do with it.
-            if self.whole || self.wait_for_more(settled).is_err() {
-                return Ok(line);
-            }
-        }
+        self.settled(deadline, |line| line.contains(text)).with_context(|| format!("waiting for `{text}`"))
     }
 
     /// The next whole line; `None` when the machine has ended.
@@ -130,7 +122,8 @@ impl Console {
 
     /// Waits for the prompt.
     pub fn expect_prompt(&mut self, deadline: Instant) -> Result<()> {
-        self.line_until(deadline, |line| line == PROMPT).context("waiting for the prompt").map(drop)
+        // A line that is being redrawn starts as an empty prompt, too.
+        self.settled(deadline, |line| line == PROMPT).context("waiting for the prompt").map(drop)
     }
 
     /// Runs a command and returns what it printed, log lines left out. A refusal is a [`GuestError`] inside the error.
@@ -161,7 +154,7 @@ impl Console {
     pub fn submit(&mut self, line: &str) -> Result<()> {
         self.skip_to_end();
         self.entered = false;
-        self.typed = line.trim_end().to_owned();
+        self.typed = line.to_owned();
         self.send(format!("{line}\r").as_bytes())
     }
 
@@ -214,6 +207,17 @@ impl Console {
     fn skip_to_end(&mut self) {
         let text = self.heard.lock();
         self.position = text.raw.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+    }
+
+    /// The first line that is `wanted`, and still is when it does not grow any more.
+    fn settled(&mut self, deadline: Instant, wanted: impl Fn(&str) -> bool) -> Result<String> {
+        loop {
+            let line = self.line_until(deadline, &wanted)?;
+            // A whole line is consumed already: what follows has nothing to do with it.
+            if self.whole || self.wait_for_more(Instant::now() + SETTLED).is_err() {
+                return Ok(line);
+            }
+        }
     }
 
     fn line_until(&mut self, deadline: Instant, wanted: impl Fn(&str) -> bool) -> Result<String> {
@@ -290,11 +294,12 @@ impl Heard {
     }
 }
 
-/// Whether a whole line is the one that was typed, at the prompt. Echoes of what somebody typed before may still come.
+/// Whether a whole line is the one that was typed, at the prompt, perhaps behind keys that were there already. Echoes of
+/// what was typed before may still come. Keys that edit show something else than themselves.
 fn is_echo(line: &str, typed: &str) -> bool {
     let plain = typed.len() <= ECHO_CHARS && typed.chars().all(|c| c == ' ' || c.is_ascii_graphic());
     match line.strip_prefix(PROMPT.trim_end()) {
-        Some(echo) if plain => echo.trim() == typed.trim(),
+        Some(echo) if plain => echo.trim_end().ends_with(typed.trim()),
         echo => echo.is_some(),
     }
 }
@@ -393,6 +398,26 @@ mod tests {
         let after = "\r\nearlier output\r\naltmap> version\r\n0.1\r\naltmap> ";
         guest(socket, "altmap> lsmem", after);
         assert_eq!(console.command("version").expect("answered"), "0.1\n");
+    }
+
+    #[test]
+    fn keys_that_edit_and_keys_typed_before_are_no_obstacle() {
+        assert!(is_echo("altmap> version", "vers\t") && is_echo("altmap> version", "ion") && is_echo("altmap>", ""));
+        assert!(!is_echo("altmap> lsmem", "version") && !is_echo("version", "version"));
+    }
+
+    #[test]
+    fn a_line_that_is_redrawn_is_no_empty_prompt() {
+        let (mut console, mut socket) = console();
+        socket.write_all(b"altmap> onl\raltmap> ").expect("written");
+        let rest = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            socket.write_all(b"onl^C\r\naltmap> ").expect("written");
+            socket
+        });
+        console.expect_prompt(soon()).expect("a prompt");
+        assert!(console.log().contains("^C"), "{}", console.log());
+        drop(rest.join());
     }
 
     #[test]
