@@ -19,6 +19,7 @@ mod readme;
 mod removal;
 mod slots;
 mod soak;
+mod tables;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(wanted.min(MACHINES_AT_ONCE));
     let topics = [
         machines::scenarios(),
+        tables::scenarios(),
         discovery::scenarios(),
         online::scenarios(),
         removal::scenarios(),
