@@ -19,6 +19,9 @@ use x86_64::registers::model_specific::{Efer, EferFlags};
 use x86_64::structures::paging::PageTableFlags as Flags;
 use x86_64::structures::paging::PhysFrame;
 
+/// Page tables made for stacks at boot, 16 stacks each.
+const STACK_TABLES: u64 = 4;
+
 /// The page of our image whose entry is borrowed; the new tables do not map it.
 #[repr(align(4096))]
 struct BorrowedPage(UnsafeCell<[u8; PAGE_SIZE as usize]>);
@@ -100,6 +103,10 @@ pub(super) fn build(facts: &BootFacts) -> Result<Tree<KernelTables>, MapError> {
     // The top-level table gets all its entries now or at the end of boot, and never changes afterwards.
     for window in [layout::VMEMMAP, layout::HEAP, layout::STACKS, layout::DEVICES] {
         tree.make(window, Level::POINTERS)?;
+    }
+    // Tables for as many stacks as a machine at work has, so that a task more is not a table more.
+    for table in 0..STACK_TABLES {
+        tree.make(layout::STACKS + table * Level::DIRECTORY.entry_size(), Level::PAGE_TABLE)?;
     }
     let leaves = huge_leaves();
     let mut at = Pfn::new(0);

@@ -122,9 +122,9 @@ fn hidden_memory_comes_and_goes() {
     let policy = mm.policy();
     for hidden in memory::hidden() {
         let first = u64::from(hidden.first().number());
-        let counts = [1, 3, hidden.count()].into_iter().filter(|count| *count <= hidden.count().min(12));
-        let shifts = counts.flat_map(|count| [(0, count), (hidden.count() - count, count)]);
-        for (shift, count) in shifts {
+        // Three from the start share a table with their neighbour, and so does the last.
+        let count = hidden.count();
+        for (shift, count) in [(0, count.min(3)), (count - 1, 1)] {
             let range = SectionRange::new(first + shift, count).expect("a part of what is hidden");
             for zone in ZoneKind::ALL {
                 for memmap_on_memory in [true, false] {
@@ -137,6 +137,7 @@ fn hidden_memory_comes_and_goes() {
         }
     }
     mm.set_policy(|changed| *changed = policy);
+    the_recount_agrees();
 }
 
 fn come_and_go(range: SectionRange, zone: ZoneKind) {
@@ -160,7 +161,6 @@ fn come_and_go(range: SectionRange, zone: ZoneKind) {
     assert_eq!((free_pages(), table_frames()), added);
     mm.remove(group).expect("it is offline");
     assert_eq!(inspect(first), None);
-    the_recount_agrees();
 }
 
 fn the_heap_grows() {

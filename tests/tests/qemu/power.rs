@@ -30,7 +30,10 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             extra: vec!["-cpu".to_owned(), "qemu64".to_owned()],
             ..Machine::default()
         }),
-        selftest().with("with_boot_memory_above_4_gib").on(Machine { memory: gib(6), ..Machine::default() }),
+        selftest()
+            .with("with_boot_memory_above_4_gib_partly_hidden")
+            .on(Machine { memory: gib(6), ..Machine::default() })
+            .params(&["selftest", "mem=5G"]),
     ]
 }
 
