@@ -16,6 +16,8 @@ pub use online::OnlineError;
 pub use remove::{RemoveError, UnplugError};
 
 use crate::addr::{SectionId, SectionRange};
+use crate::errno::Errno;
+use crate::journal::{Op, Stopwatch};
 use crate::machine::{MEMMAP_PAGES, Machine};
 use crate::memory::Memory;
 use crate::notifier::{Change, Direction};
@@ -62,6 +64,21 @@ impl<M: Machine> Memory<M> {
             for index in 0..MEMMAP_PAGES {
                 self.machine.unmap_memmap(id, index);
             }
+        }
+    }
+
+    /// Tells the journal how an operation ended: on each of `ranges` if it succeeded, on all between them if not.
+    fn record_ranges(
+        &self,
+        stopwatch: &Stopwatch<'_, M>,
+        op: Op,
+        ranges: &[SectionRange],
+        hull: SectionRange,
+        outcome: Result<(), Errno>,
+    ) {
+        let told = if outcome.is_ok() { ranges } else { &[hull] };
+        for range in told {
+            self.record(stopwatch.event(op, *range, outcome));
         }
     }
 

@@ -82,14 +82,7 @@ impl<M: Machine> Memory<M> {
         let hull = hull(ranges).filter(|_| is_sorted(ranges)).ok_or(OfflineError::BadList)?;
         let mut stopwatch = Stopwatch::start(&self.machine);
         let result = self.offline_steps(ranges, pace, &mut stopwatch);
-        match result {
-            Ok(()) => {
-                for range in ranges {
-                    self.record(stopwatch.event(Op::Offline, *range, Ok(())));
-                }
-            }
-            Err(error) => self.record(stopwatch.event(Op::Offline, hull, Err(error.errno()))),
-        }
+        self.record_ranges(&stopwatch, Op::Offline, ranges, hull, result.map_err(OfflineError::errno));
         result
     }
 

@@ -65,14 +65,7 @@ impl<M: Machine> Memory<M> {
         let _order = self.hotplug.lock();
         let mut stopwatch = Stopwatch::start(&self.machine);
         let result = self.online_steps(ranges, how, pace, &mut stopwatch);
-        match result {
-            Ok(()) => {
-                for range in ranges {
-                    self.record(stopwatch.event(Op::Online, *range, Ok(())));
-                }
-            }
-            Err(error) => self.record(stopwatch.event(Op::Online, hull, Err(error.errno()))),
-        }
+        self.record_ranges(&stopwatch, Op::Online, ranges, hull, result.map_err(OnlineError::errno));
         result
     }
 
