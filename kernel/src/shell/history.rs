@@ -6,6 +6,9 @@ use alloc::string::String;
 /// How many lines are kept.
 const CAPACITY: usize = 64;
 
+/// How many bytes they may have together: the history must not grow the heap when memory is short.
+const BYTES: usize = 16 << 10;
+
 /// Past lines, oldest first, and the walk through them.
 #[derive(Debug)]
 pub(crate) struct History {
@@ -27,10 +30,10 @@ impl History {
         if line.trim().is_empty() || self.lines.back().is_some_and(|last| last == line) {
             return;
         }
-        if self.lines.len() == CAPACITY {
+        self.lines.push_back(line.into());
+        while self.lines.len() > CAPACITY || self.lines.iter().map(String::len).sum::<usize>() > BYTES {
             self.lines.pop_front();
         }
-        self.lines.push_back(line.into());
     }
 
     pub(crate) fn forget_walk(&mut self) {
@@ -86,6 +89,15 @@ mod tests {
         }
         assert_eq!(history.previous(""), Some("one"));
         assert_eq!(history.previous(""), None);
+    }
+
+    #[test]
+    fn long_lines_take_the_place_of_many() {
+        let mut history = History::new();
+        for n in 0..CAPACITY {
+            history.remember(&format!("{n}{}", "x".repeat(4000)));
+        }
+        assert_eq!(history.lines.len(), 4);
     }
 
     #[test]

@@ -192,7 +192,8 @@ impl Source {
                 since_breath = 0;
                 breathe()?;
                 if is_normal(last) && normal_free() < LEFT_FOR_KERNEL + mm().reserve_pages() * PAGE_SIZE {
-                    return Err(too_little(&taken, pages));
+                    let sentence = format_args!("{} would not leave the kernel enough", Human(pages * PAGE_SIZE));
+                    return Err(Failure::new(Errno::NoMemory, sentence));
                 }
             }
         }
