@@ -130,7 +130,11 @@ impl Zone {
 
     /// Takes a block for somebody; its head is left a tail.
     pub(crate) fn take(&mut self, memmap: &impl Memmap, origin: Origin, order: Order) -> Option<Pfn> {
-        self.free[origin as usize].take(memmap, order)
+        let lists = &mut self.free[origin as usize];
+        match origin {
+            Origin::Boot => lists.take(memmap, order),
+            Origin::Added => lists.take_early(memmap, order),
+        }
     }
 
     /// Takes the lowest block that serves inside `range`, which belongs to sections of `origin`.
@@ -154,7 +158,12 @@ impl Zone {
         None
     }
 
-    /// Step 6, and every later free: hands a block over.
+    /// Step 6: a block comes into service, or back into it, to be used after those that are there already.
+    pub(crate) fn put_new(&mut self, memmap: &impl Memmap, origin: Origin, head: Pfn, order: Order) {
+        self.free[origin as usize].put_last(memmap, head, order);
+    }
+
+    /// A block is given back.
     pub(crate) fn put(&mut self, memmap: &impl Memmap, origin: Origin, head: Pfn, order: Order) {
         self.free[origin as usize].put(memmap, head, order);
     }
@@ -181,7 +190,7 @@ impl Zone {
             if head.state == PageState::Isolated {
                 memmap.page(at).set_head(Head::TAIL);
                 self.isolated -= head.order.pages();
-                self.put(memmap, origin, at, head.order);
+                self.put_new(memmap, origin, at, head.order);
             }
         });
     }

@@ -99,6 +99,16 @@ impl Vm {
         Ok((number("source")?, number("status")?))
     }
 
+    /// The flags of slot 0 in the DIMM controller: enabled 1, insertion 2, removal 4. The guest stands still meanwhile, and
+    /// must not be busy with another slot.
+    pub fn slot_zero_flags(&mut self) -> Result<String> {
+        self.qmp("stop", json!({}))?;
+        self.monitor("o /w 0xa00 0")?;
+        let flags = self.monitor("i /b 0xa14")?;
+        self.qmp("cont", json!({}))?;
+        Ok(flags)
+    }
+
     /// Plugs what QEMU itself must refuse.
     #[track_caller]
     pub fn qemu_refuses(&mut self, what: &str, dimm: &Dimm, extra: Value) -> Result<()> {

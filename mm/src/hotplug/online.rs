@@ -180,7 +180,7 @@ impl<M: Machine> Memory<M> {
             self.sections.set_state(id, BlockState::Online(kind));
             managed(&mut |range| {
                 for (head, order) in range.blocks() {
-                    zone.put(&self.machine, Origin::of(section), head, order);
+                    zone.put_new(&self.machine, Origin::of(section), head, order);
                 }
             });
         });

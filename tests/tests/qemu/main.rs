@@ -14,6 +14,7 @@ mod memmap;
 mod online;
 mod parameters;
 mod power;
+mod pressure;
 mod races;
 mod readme;
 mod removal;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         memmap::scenarios(),
         slots::scenarios(),
         races::scenarios(),
+        pressure::scenarios(),
         agreement::scenarios(),
         faults::scenarios(),
         listeners::scenarios(),

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use boot::size::mib;
 use system_tests::check::{contains, same};
-use system_tests::dimms::{BUSY, dimm, dimm_on};
+use system_tests::dimms::{BUSY, SUCCESS, dimm, dimm_on};
 use system_tests::memory::{BLOCK_BYTES, BLOCK_FRAMES};
 use system_tests::scenario;
 use system_tests::scenario::Scenario;
@@ -57,6 +57,7 @@ fn online_idle_blocks_are_taken_offline_by_device_del(vm: &mut Vm) -> Result<()>
     vm.cmd("online_movable 32")?;
     vm.cmd("online_kernel 34")?;
     vm.unplug("d0")?;
+    vm.wait_for("the last word about the empty slot", |vm| Ok((vm.last_word(0)? == (3, SUCCESS)).then_some(())))?;
     vm.unchanged_since("a DIMM that came and went", &before)
 }
 

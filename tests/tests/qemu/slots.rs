@@ -140,13 +140,6 @@ fn a_dimm_asked_for_twice_goes_once(vm: &mut Vm) -> Result<()> {
 /// The host pokes the controller: a module leaves while its events are pending, so that the slot is empty and they stay.
 fn events_of_empty_slots_are_cleared(vm: &mut Vm) -> Result<()> {
     let before = vm.trace()?;
-    let flags = |vm: &mut Vm| -> Result<String> {
-        vm.qmp("stop", json!({}))?;
-        vm.monitor("o /w 0xa00 0")?;
-        let flags = vm.monitor("i /b 0xa14")?;
-        vm.qmp("cont", json!({}))?;
-        Ok(flags)
-    };
     for (pending, poke) in [("remove", Some("o /b 0xa14 2")), ("insert and remove", None)] {
         vm.qmp("stop", json!({}))?;
         plug::insert(&mut vm.qmp, &dimm("d0", mib(256)))?;
@@ -160,7 +153,7 @@ fn events_of_empty_slots_are_cleared(vm: &mut Vm) -> Result<()> {
         vm.qmp("object-del", json!({"id": backend("d0")}))?;
         vm.qmp("cont", json!({}))?;
 
-        vm.wait_for("the flags to be cleared", |vm| Ok(flags(vm)?.contains("= 0x00").then_some(())))
+        vm.wait_for("the flags to be cleared", |vm| Ok(vm.slot_zero_flags()?.contains("= 0x00").then_some(())))
             .with_context(|| format!("{pending} on an empty slot"))?;
         vm.unchanged_since(&format!("{pending} on an empty slot"), &before)?;
         vm.plug(&dimm("d1", mib(128)))?;
