@@ -112,12 +112,6 @@ impl Order {
         if n <= Self::MAX.0 { Some(Self(n)) } else { None }
     }
 
-    /// The smallest order with at least `pages` frames.
-    #[must_use]
-    pub const fn covering(pages: u64) -> Option<Self> {
-        Self::new(pages.next_power_of_two().trailing_zeros() as u8)
-    }
-
     /// Frames in a block of this order.
     #[must_use]
     pub const fn pages(self) -> u64 {

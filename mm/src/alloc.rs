@@ -133,7 +133,7 @@ impl<M: Machine> Memory<M> {
     }
 
     fn take(&self, node: NodeId, kind: ZoneKind, origin: Origin, request: &Request) -> Option<Pfn> {
-        if origin == Origin::Boot && !self.above_reserve(request) {
+        if self.is_kept_for_hotplug(kind, origin, request) {
             return None;
         }
         self.with_zone(node, kind, |zone| {
@@ -143,18 +143,12 @@ impl<M: Machine> Memory<M> {
         })
     }
 
-    fn above_reserve(&self, request: &Request) -> bool {
-        let free = self.boot_free.load(Ordering::Relaxed);
-        match request.urgency {
-            Urgency::Hotplug => true,
-            Urgency::Ordinary => free >= request.order.pages() + self.reserve_pages(),
-        }
-    }
-
-    /// Frames of boot memory that ordinary requests leave alone.
-    #[must_use]
-    pub const fn reserve_pages(&self) -> u64 {
-        RESERVE_PAGES
+    /// Whether the request would eat into the reserve.
+    fn is_kept_for_hotplug(&self, kind: ZoneKind, origin: Origin, request: &Request) -> bool {
+        kind == ZoneKind::Normal
+            && origin == Origin::Boot
+            && request.urgency == Urgency::Ordinary
+            && self.boot_free.load(Ordering::Relaxed) < request.order.pages() + RESERVE_PAGES
     }
 
     /// Takes a block of frames inside `range`, lowest first.
@@ -173,10 +167,12 @@ impl<M: Machine> Memory<M> {
         let BlockState::Online(kind) = section.state else { return None };
         let origin = Origin::of(section);
         let wrong_zone = request.mobility == Mobility::Unmovable && kind == ZoneKind::Movable;
-        if wrong_zone || (origin == Origin::Boot && !self.above_reserve(request)) {
+        if wrong_zone || self.is_kept_for_hotplug(kind, origin, request) {
             return None;
         }
         self.with_zone(section.node, kind, |zone| {
+            // It may have left the zone before the lock was ours.
+            self.sections.get(id).filter(|now| now.state == section.state)?;
             let head = zone.take_within(&self.machine, origin, request.order, id.pages())?;
             mark_allocated(&self.machine, head, request.order, request.owner);
             Some(head)
@@ -207,12 +203,7 @@ impl<M: Machine> Memory<M> {
         });
     }
 
-    /// The head of the block that `pfn` lies in and what it is. `None` if no struct page describes it now.
-    pub fn block_of(&self, pfn: Pfn) -> Option<(Pfn, crate::page::Head)> {
-        self.sections.populated(pfn)?;
-        Some(self.containing_block(pfn))
-    }
-
+    /// The head of the block that `pfn`, whose memmap is mapped, lies in, and what it is.
     pub(crate) fn containing_block(&self, pfn: Pfn) -> (Pfn, crate::page::Head) {
         let own = self.machine.page(pfn).head();
         if own.state != PageState::Tail {

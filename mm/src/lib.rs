@@ -16,14 +16,17 @@
 //! [`Memory::validate`] recounts it:
 //! 1. A frame is in exactly one place: free in one list of its zone, allocated, memmap, reserved, isolated or offline.
 //! 2. `present = managed + what is set aside`, per block and zone, and the sums agree.
-//! 3. Struct pages of a block that is not online are read by nobody: walkers ask [`section::SectionTable::populated`].
+//! 3. Struct pages of a block that is not online are read by nobody: walkers ask the section table.
 //! 4. Altmap frames are never handed out, survive offline and online, and go only with remove.
 //! 5. A failed operation leaves nothing behind.
 //!
 //! # Locks
-//! In the order in which they may be taken: the hotplug lock, the notifier chain, the groups, one zone, the journal. The first
-//! two block the task and are held across a whole operation, the others spin and are held for bounded work. Words of
-//! sections change under the hotplug lock and are read anywhere.
+//! In the order in which they may be taken: the hotplug lock, the notifier chain, the groups or the settings, one zone, the
+//! journal. The first two block the task. The hotplug lock is held across a whole operation: one operation at a time, because
+//! an operation is short; whoever waits for it can be told to stop. The others are held for bounded work, spinning.
+//! Listeners join and leave under the hotplug lock, so that whoever is asked also hears the outcome. Words of sections change
+//! under the hotplug lock and are read anywhere. The kernel's own locks (heap, page tables) are taken before any of the
+//! spinning ones here and never while one of them is held.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

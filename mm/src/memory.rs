@@ -30,10 +30,12 @@ pub struct Storage<M: Machine> {
 /// Frames of boot memory that only hotplug itself may take, so that it still works when everything else is gone.
 pub const RESERVE_PAGES: u64 = 256;
 
+/// Frames above the reserve that bulk users (struct pages of added memory, the shell's fills) leave for the kernel.
+pub const KERNEL_PAGES: u64 = 256;
+
 /// The memory of the machine.
 ///
-/// Locks, in the order in which they may be taken: the hotplug lock, the chain, the groups, one zone, the journal. Only the
-/// first two are held across a whole operation.
+/// The locks and their order are told at the top of the crate.
 pub struct Memory<M: Machine> {
     pub(crate) machine: M,
     pub(crate) sections: SectionTable,
@@ -45,7 +47,7 @@ pub struct Memory<M: Machine> {
     pub(crate) policy: Mutex<M::Spin, Policy>,
     pub(crate) journal: Mutex<M::Spin, Journal>,
     pub(crate) points: Points,
-    /// Free frames of boot memory, over all zones: what the reserve is held against.
+    /// Free frames of boot memory, over all Normal zones: what the reserve is held against.
     pub(crate) boot_free: AtomicU64,
 }
 
@@ -191,6 +193,7 @@ impl<M: Machine> Memory<M> {
         priority: i32,
         listener: &'static dyn MemoryListener,
     ) -> Result<(), ChainError> {
+        let _order = self.hotplug.lock();
         self.chain.lock().register(name, priority, listener)
     }
 
@@ -199,6 +202,7 @@ impl<M: Machine> Memory<M> {
     /// # Errors
     /// The name is taken, or there are too many listeners.
     pub fn add_scripted_listener(&self, name: Name, priority: i32) -> Result<(), ChainError> {
+        let _order = self.hotplug.lock();
         self.chain.lock().add_scripted(name, priority)
     }
 
@@ -207,6 +211,7 @@ impl<M: Machine> Memory<M> {
     /// # Errors
     /// There is none of that name.
     pub fn remove_scripted_listener(&self, name: Name) -> Result<(), ChainError> {
+        let _order = self.hotplug.lock();
         self.chain.lock().remove_scripted(name)
     }
 
@@ -264,19 +269,16 @@ impl<M: Machine> Memory<M> {
         self.journal.lock().record(event);
     }
 
-    /// Changes the reserve's view of free boot memory along with a zone, whose lock the caller holds.
-    pub(crate) fn account_boot_free(&self, zone: &Zone, before: u64) {
-        let after = zone.free_pages_of(Origin::Boot);
-        // Two's complement: adding the wrapped difference also subtracts.
-        self.boot_free.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
-    }
-
     /// Works on a zone under its lock and keeps the machine-wide count of free boot memory right.
     pub(crate) fn with_zone<R>(&self, node: NodeId, kind: ZoneKind, work: impl FnOnce(&mut Zone) -> R) -> R {
         let mut zone = self.zone(node, kind);
         let before = zone.free_pages_of(Origin::Boot);
         let result = work(&mut zone);
-        self.account_boot_free(&zone, before);
+        if kind == ZoneKind::Normal {
+            // Two's complement: adding the wrapped difference also subtracts.
+            let change = zone.free_pages_of(Origin::Boot).wrapping_sub(before);
+            self.boot_free.fetch_add(change, Ordering::Relaxed);
+        }
         result
     }
 }

@@ -48,6 +48,13 @@ pub struct Veto {
     pub by: Name,
 }
 
+/// A veto, and how many listeners had accepted before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) veto: Veto,
+    pub(crate) accepted: usize,
+}
+
 impl fmt::Display for Veto {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "vetoed by listener {}", self.by)
@@ -278,8 +285,9 @@ impl Chain {
         }
     }
 
-    /// Asks everybody in order; after a refusal, tells those that had accepted, last first.
-    pub(crate) fn prepare(&mut self, change: &Change) -> Result<(), Veto> {
+    /// Asks everybody in order. After a refusal, those that had accepted are still to hear of it, by
+    /// [`cancelled`](Self::cancelled), once everything is as it was.
+    pub(crate) fn prepare(&mut self, change: &Change) -> Result<(), Refusal> {
         for place in 0..self.listeners.len() {
             let listener = &self.listeners[place];
             let answer = match &listener.kind {
@@ -295,8 +303,7 @@ impl Chain {
             let by = listener.name;
             self.log(by, change, CallKind::Prepare(answer));
             if answer == Accept::No {
-                self.cancel(place, change);
-                return Err(Veto { by });
+                return Err(Refusal { veto: Veto { by }, accepted: place });
             }
         }
         Ok(())
@@ -313,12 +320,13 @@ impl Chain {
         }
     }
 
-    /// Tells everybody, all of whom had accepted, that the change will not happen.
-    pub(crate) fn cancelled(&mut self, change: &Change) {
-        self.cancel(self.listeners.len(), change);
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.listeners.len()
     }
 
-    fn cancel(&mut self, accepted: usize, change: &Change) {
+    /// Tells the first `accepted`, last first, that the change will not happen.
+    pub(crate) fn cancelled(&mut self, accepted: usize, change: &Change) {
         for place in (0..accepted).rev() {
             if let Kind::BuiltIn(listener) = self.listeners[place].kind {
                 listener.cancelled(change);
@@ -401,7 +409,8 @@ mod tests {
     fn only_those_that_accepted_hear_of_a_cancellation_last_first() {
         let mut chain = chain_of_four();
         chain.veto(name("c"), Direction::Online).expect("exists");
-        assert_eq!(chain.prepare(&change()), Err(Veto { by: name("c") }));
+        assert_eq!(chain.prepare(&change()), Err(Refusal { veto: Veto { by: name("c") }, accepted: 2 }));
+        chain.cancelled(2, &change());
         assert_eq!(calls(&mut chain), "abcBA");
     }
 

@@ -2,9 +2,9 @@
 
 use crate::addr::{NodeId, Order, PAGE_SIZE, Pfn, SectionId};
 use crate::machine::{MEMMAP_PAGES, Machine};
-use crate::memory::Memory;
+use crate::memory::{Memory, RESERVE_PAGES};
 use crate::page::{Owner, PageState};
-use crate::section::{BlockState, MemmapPlace, ZoneKind};
+use crate::section::{BlockState, ZoneKind};
 use crate::zone::Origin;
 
 /// The memory of the whole machine, in bytes.
@@ -123,9 +123,11 @@ impl<M: Machine> Memory<M> {
         self.for_each_zone(|zone| {
             report.total += zone.managed;
             report.free += zone.free;
-            boot_free += zone.free_boot;
+            if zone.kind == ZoneKind::Normal {
+                boot_free += zone.free_boot;
+            }
         });
-        report.available = report.free - boot_free.min(self.reserve_pages() * PAGE_SIZE);
+        report.available = report.free - boot_free.min(RESERVE_PAGES * PAGE_SIZE);
         report
     }
 
@@ -170,13 +172,19 @@ impl<M: Machine> Memory<M> {
             block_head: None,
         };
         let (Some(id), Some(section)) = (id, section) else { return report };
-        let Some((head, found)) = self.block_of(pfn) else {
+        // The struct pages of a boot block stay when it goes offline.
+        let described = section.is_boot() || section.state.is_populated();
+        if !described {
             let at_head = crate::section::head_range(id, section).contains(pfn);
-            let keeps_memmap = section.memmap == MemmapPlace::Head && at_head;
-            report.state = if keeps_memmap { FrameState::Memmap } else { FrameState::Offline };
-            report.owner = if keeps_memmap { Owner::Memmap } else { Owner::None };
+            let is_table = self.group(section.group).is_some_and(|group| group.tables.contains(pfn));
+            (report.state, report.owner) = match (at_head, is_table) {
+                (false, _) => (FrameState::Offline, Owner::None),
+                (true, false) => (FrameState::Memmap, Owner::Memmap),
+                (true, true) => (FrameState::Memmap, Owner::PageTable),
+            };
             return report;
-        };
+        }
+        let (head, found) = self.containing_block(pfn);
         report.owner = found.owner;
         report.state = match found.state {
             PageState::Free | PageState::Isolated => FrameState::Free,

@@ -101,7 +101,9 @@ impl<M: Machine> Memory<M> {
         for node in NodeId::all().take(self.node_limit()) {
             for kind in ZoneKind::ALL {
                 let sums = self.recount_zone(node, kind, &mut totals, &mut tables, &mut memmap_frames, &mut report);
-                boot_free += sums.free[Origin::Boot as usize];
+                if kind == ZoneKind::Normal {
+                    boot_free += sums.free[Origin::Boot as usize];
+                }
                 totals.free += sums.free.iter().sum::<u64>();
             }
         }
@@ -161,18 +163,27 @@ impl<M: Machine> Memory<M> {
         };
         compare("present", zone.present_pages(), sums.present);
         compare("managed", zone.managed_pages(), sums.managed);
-        compare("isolated", zone.isolated_pages(), sums.isolated);
+        // No offline is under way, so nothing is isolated, by the counter and by the struct pages.
+        compare("isolated", zone.isolated_pages(), 0);
+        compare("isolated, by recount", sums.isolated, 0);
         compare("first block", number(first), number(sums.first));
         compare("last block", number(last), number(sums.last));
+        let mut blocks = [0; Order::COUNT];
         for origin in Origin::ALL {
             compare("free", zone.free_pages_of(origin), sums.free[origin as usize]);
             // A list that leads astray is not followed any further, so the listed frames fall short then.
             let listed = zone
                 .walk(&self.machine, origin)
                 .take_while(|(head, order)| self.is_listed_rightly(*head, *order, node, kind, origin))
-                .map(|(_, order)| order.pages())
+                .map(|(_, order)| {
+                    blocks[order.index()] += 1;
+                    order.pages()
+                })
                 .sum();
             compare("listed free", listed, sums.free[origin as usize]);
+        }
+        for order in Order::all() {
+            compare("free blocks of an order", zone.free_blocks(order), blocks[order.index()]);
         }
     }
 
@@ -212,6 +223,10 @@ impl<M: Machine> Memory<M> {
                 PageState::Tail => wrong("belongs to no block"),
                 PageState::Offline => wrong("is offline in a block that is not"),
                 PageState::Memmap | PageState::Absent => {}
+            }
+            let at_head = crate::section::head_range(id, section).contains(pfn);
+            if !section.is_boot() && at_head != (head.state == PageState::Memmap) {
+                wrong("is not what the head of its block says");
             }
             match head.state {
                 PageState::Free | PageState::Isolated | PageState::Allocated => {

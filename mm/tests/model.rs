@@ -172,15 +172,11 @@ impl World {
             Step::Offline { first, count } => {
                 memory.offline(&[Self::range(first, count)], &mut Unhurried).map_err(|error| error.errno())
             }
-            Step::Remove { dimm: number } => {
-                let (id, _) = memory.find_group(dimm(number)).ok_or(Errno::NoEntry)?;
-                memory.remove(id).map_err(|error| error.errno())
-            }
+            Step::Remove { dimm: number } => memory.remove(&[dimm(number)]).map_err(|error| error.errno()),
             Step::Unplug { dimm: number } => {
-                let (id, _) = memory.find_group(dimm(number)).ok_or(Errno::NoEntry)?;
-                let (first, count) = self.model.groups[&number];
+                let (first, count) = *self.model.groups.get(&number).ok_or(Errno::NoEntry)?;
                 let online = self.online_ranges(first, count);
-                memory.unplug(id, &online, &mut Unhurried).map_err(|error| error.errno())
+                memory.unplug(&[dimm(number)], &online, &mut Unhurried).map_err(|error| error.errno())
             }
             Step::Allocate { order, mobility } => {
                 let order = Order::new(order).expect("kept");

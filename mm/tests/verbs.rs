@@ -17,8 +17,8 @@ use mm::page::Owner;
 use mm::policy::OnlineAs;
 use mm::report::FrameState;
 use mm::section::{BlockState, ZoneKind};
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, OnceLock};
 
 type TestMemory = Memory<machine::Fake>;
 
@@ -70,8 +70,7 @@ fn a_round_of_plug_and_unplug_gives_everything_back() {
             memory.online(&[blocks(32, 35)], how, &mut Unhurried).expect("offline blocks");
             assert_valid(&memory);
             memory.offline(&[blocks(32, 35)], &mut Unhurried).expect("free blocks");
-            let (id, _) = memory.find_group(dimm(0)).expect("added");
-            memory.remove(id).expect("offline");
+            memory.remove(&[dimm(0)]).expect("offline");
             assert_valid(&memory);
             assert_eq!(Snapshot::of(&memory), before);
         }
@@ -240,40 +239,41 @@ fn a_boot_block_comes_back_as_it_was() {
 }
 
 #[test]
-fn only_offline_added_groups_are_removed() {
+fn only_offline_added_groups_are_removed_all_of_them_or_none() {
     let memory = booted();
     plug(&memory, 0, blocks(32, 33), 0);
+    plug(&memory, 1, blocks(40, 40), 0);
     memory.online(&[blocks(33, 33)], MOVABLE, &mut Unhurried).expect("offline block");
-    let (id, _) = memory.find_group(dimm(0)).expect("added");
-    assert_eq!(memory.remove(id), Err(RemoveError::NotOffline(section(33))));
-    let boot = memory.section(section(0)).expect("boot").group;
-    assert!(matches!(memory.remove(boot), Err(RemoveError::Boot(_))));
+    let before = Snapshot::of(&memory);
+    assert_eq!(memory.remove(&[dimm(1), dimm(0)]), Err(RemoveError::NotOffline(section(33))));
+    let boot = memory.group(memory.section(section(0)).expect("boot").group).expect("exists").name;
+    assert_eq!(memory.remove(&[dimm(1), boot]), Err(RemoveError::Boot(boot)));
+    assert_eq!(memory.remove(&[dimm(1), dimm(7)]), Err(RemoveError::Absent));
+    assert_eq!(Snapshot::of(&memory), before);
     memory.offline(&[blocks(33, 33)], &mut Unhurried).expect("free");
-    memory.remove(id).expect("offline");
-    assert_eq!(memory.remove(id), Err(RemoveError::Absent));
+    memory.remove(&[dimm(0), dimm(1), dimm(0)]).expect("offline");
+    assert_eq!(memory.remove(&[dimm(0)]), Err(RemoveError::Absent));
+    assert_valid(&memory);
 }
 
 #[test]
-fn a_refused_unplug_leaves_every_block_as_it_was() {
+fn a_device_of_several_groups_goes_as_a_whole_or_stays_as_it_was() {
     let memory = booted();
-    plug(&memory, 0, blocks(32, 35), 0);
+    plug(&memory, 0, blocks(32, 32), 0);
+    memory.set_policy(|policy| policy.memmap_on_memory = false);
+    plug(&memory, 1, blocks(33, 33), 0);
     memory.online(&[blocks(32, 33)], MOVABLE, &mut Unhurried).expect("offline blocks");
-    memory.online(&[blocks(35, 35)], NORMAL, &mut Unhurried).expect("offline block");
-    let (id, _) = memory.find_group(dimm(0)).expect("added");
-    let online = [blocks(32, 33), blocks(35, 35)];
-    let pfn = movable_in(&memory, blocks(35, 35));
+    let both = [dimm(0), dimm(1)];
     let before = Snapshot::of(&memory);
-    let refused = memory.unplug(id, &online, &mut Unhurried);
-    let error = OfflineError::Unmovable { pfn, owner: Owner::Selftest };
-    assert_eq!(refused, Err(UnplugError::Offline(error)));
-    assert_eq!(Snapshot::of(&memory), before);
-    let unnamed = memory.unplug(id, &online[..1], &mut Unhurried);
-    assert_eq!(unnamed, Err(UnplugError::Remove(RemoveError::NotOffline(section(35)))));
-    assert_eq!(Snapshot::of(&memory), before);
+    memory.arm(Point::RemoveBegin, Errno::Io, 1);
+    let refused = memory.unplug(&both, &[blocks(32, 33)], &mut Unhurried);
+    assert_eq!(refused.map_err(UnplugError::errno), Err(Errno::Io));
+    let pfn = movable_in(&memory, blocks(33, 33));
+    memory.unplug(&both, &[blocks(32, 33)], &mut Unhurried).expect_err("in use");
     memory.free(pfn, Order::PAGE);
-    memory.unplug(id, &online, &mut Unhurried).expect("free");
-    assert!(memory.find_group(dimm(0)).is_none());
-    assert_valid(&memory);
+    assert_eq!(Snapshot::of(&memory), before);
+    memory.unplug(&both, &[blocks(32, 33)], &mut Unhurried).expect("free");
+    assert_eq!(Snapshot::of(&memory), Snapshot::of(&booted()));
 }
 
 #[test]
@@ -292,10 +292,7 @@ fn every_failure_point_leaves_no_trace_and_the_same_call_succeeds_afterwards() {
                     memory.online(&[blocks(32, 34)], MOVABLE, &mut Unhurried).map_err(OnlineError::errno)
                 }
                 PointOp::Offline => memory.offline(&[blocks(32, 34)], &mut Unhurried).map_err(OfflineError::errno),
-                PointOp::Remove => {
-                    let (id, _) = memory.find_group(dimm(0)).expect("added");
-                    memory.remove(id).map_err(RemoveError::errno)
-                }
+                PointOp::Remove => memory.remove(&[dimm(0)]).map_err(RemoveError::errno),
                 PointOp::Alloc => Ok(()),
             };
             for op in [PointOp::Add, PointOp::Online, PointOp::Offline, PointOp::Remove] {
@@ -319,28 +316,21 @@ fn every_failure_point_leaves_no_trace_and_the_same_call_succeeds_afterwards() {
 }
 
 #[test]
-fn memmap_frames_that_run_out_half_way_are_given_back() {
+fn memmap_frames_taken_before_a_failure_are_given_back() {
     let memory = booted();
     memory.set_policy(|policy| policy.memmap_on_memory = false);
     let before = Snapshot::of(&memory);
     let add = AddRequest { range: blocks(32, 35), node: node(0), name: dimm(0) };
-    for passages in [1, 255, 256, 257, 600] {
-        // The point fails once, after as many frames as are let through.
-        let mut taken = 0;
-        let mut pace = Countdown(passages);
-        match memory.add(&add, &mut pace) {
-            Err(AddError::Stopped(Stop::Cancelled)) => taken += 1,
-            other => assert!(passages > 4 && other.is_ok(), "{other:?}"),
-        }
-        if taken == 0 {
-            let (id, _) = memory.find_group(dimm(0)).expect("added");
-            memory.remove(id).expect("offline");
-        }
-        assert_eq!(Snapshot::of(&memory), before);
-        memory.arm(Point::AllocFrames, Errno::NoMemory, 1);
-        assert_eq!(memory.add(&add, &mut Unhurried), Err(AddError::NoMemory));
+    // One pause before each section, so the last one comes after the frames of three.
+    for pause in 1..=4 {
+        let stopped = memory.add(&add, &mut Countdown(pause));
+        assert_eq!(stopped, Err(AddError::Stopped(Stop::Cancelled)), "at pause {pause}");
         assert_eq!(Snapshot::of(&memory), before);
     }
+    memory.arm(Point::AllocFrames, Errno::Io, 1);
+    assert_eq!(memory.add(&add, &mut Unhurried).map_err(AddError::errno), Err(Errno::Io));
+    assert_eq!(Snapshot::of(&memory), before);
+    assert_valid(&memory);
 }
 
 /// Cancels at the n-th pause.
@@ -399,18 +389,19 @@ fn a_veto_names_the_listener_and_only_those_asked_before_hear_of_it() {
 }
 
 #[test]
-fn cancelled_is_heard_after_the_pages_are_back() {
+fn cancelled_is_heard_when_everything_is_as_it_was() {
     static MEMORY: OnceLock<TestMemory> = OnceLock::new();
-    static HEARD: OnceLock<u64> = OnceLock::new();
+    static HEARD: Mutex<Vec<(u64, BlockState)>> = Mutex::new(Vec::new());
     struct Watcher;
     impl MemoryListener for Watcher {
         fn prepare(&self, _: &Change) -> Accept {
             Accept::Yes
         }
         fn committed(&self, _: &Change) {}
-        fn cancelled(&self, _: &Change) {
-            let free = MEMORY.get().expect("set").memory_report().free;
-            HEARD.set(free).expect("heard once");
+        fn cancelled(&self, change: &Change) {
+            let memory = MEMORY.get().expect("set");
+            let state = memory.section(change.range.first()).expect("present").state;
+            HEARD.lock().expect("nobody panics with it").push((memory.memory_report().free, state));
         }
     }
     let memory = MEMORY.get_or_init(booted);
@@ -418,9 +409,18 @@ fn cancelled_is_heard_after_the_pages_are_back() {
     memory.online(&[blocks(32, 32)], MOVABLE, &mut Unhurried).expect("offline");
     movable_in(memory, blocks(32, 32));
     let free = memory.memory_report().free;
-    memory.register_listener(Name::new("watcher").expect("valid"), 0, &Watcher).expect("room");
+    memory.register_listener(Name::new("watcher").expect("valid"), 9, &Watcher).expect("room");
+    let online = BlockState::Online(ZoneKind::Movable);
     memory.offline(&[blocks(32, 32)], &mut Unhurried).expect_err("in use");
-    assert_eq!(HEARD.get(), Some(&free));
+    let naysayer = Name::new("naysayer").expect("valid");
+    memory.add_scripted_listener(naysayer, 0).expect("room");
+    memory.script_veto(naysayer, Direction::Offline).expect("exists");
+    memory.offline(&[blocks(32, 32)], &mut Unhurried).expect_err("vetoed");
+    memory.script_veto(naysayer, Direction::Online).expect("exists");
+    plug(memory, 1, blocks(33, 33), 0);
+    memory.online(&[blocks(33, 33)], MOVABLE, &mut Unhurried).expect_err("vetoed");
+    let heard = HEARD.lock().expect("nobody panics with it").clone();
+    assert_eq!(heard, [(free, online), (free, online), (free, BlockState::Offline)]);
 }
 
 #[test]
@@ -472,7 +472,7 @@ fn hotplug_may_use_the_reserve_that_others_leave() {
     let memory = booted();
     while memory.allocate(&unmovable()).is_ok() {}
     let report = memory.memory_report();
-    assert_eq!(report.free / PAGE_SIZE, memory.reserve_pages());
+    assert_eq!(report.free / PAGE_SIZE, RESERVE_PAGES);
     assert_eq!(report.available, 0);
     let urgent = Request { urgency: Urgency::Hotplug, ..unmovable() };
     for _ in 0..RESERVE_PAGES {
@@ -536,6 +536,35 @@ fn the_heap_is_spared_injected_failures() {
 }
 
 #[test]
+fn boot_memory_that_became_movable_does_not_count_for_the_reserve() {
+    let memory = booted();
+    memory.offline(&[blocks(1, 1)], &mut Unhurried).expect("free");
+    memory.online(&[blocks(1, 1)], MOVABLE, &mut Unhurried).expect("offline");
+    while memory.allocate(&unmovable()).is_ok() {}
+    let mut normal_free = 0;
+    memory.for_each_zone(|zone| normal_free += if zone.kind == ZoneKind::Normal { zone.free } else { 0 });
+    assert_eq!(normal_free / PAGE_SIZE, RESERVE_PAGES);
+    assert_valid(&memory);
+}
+
+#[test]
+fn an_offline_block_still_says_what_its_frames_are() {
+    let memory = booted();
+    memory.offline(&[blocks(1, 1)], &mut Unhurried).expect("free");
+    plug(&memory, 0, blocks(32, 33), 0);
+    let what = |block, frame| {
+        let report = memory.frame_report(section(block).pages().start().add(frame));
+        (report.state, report.owner)
+    };
+    assert_eq!(what(1, 0), (FrameState::Offline, Owner::None));
+    assert_eq!(what(1, 200), (FrameState::Absent, Owner::None));
+    assert_eq!(what(1, 4096), (FrameState::Memmap, Owner::Memmap));
+    assert_eq!(what(32, 0), (FrameState::Memmap, Owner::PageTable));
+    assert_eq!(what(32, 1), (FrameState::Memmap, Owner::Memmap));
+    assert_eq!(what(32, MEMMAP_PAGES + 1), (FrameState::Offline, Owner::None));
+}
+
+#[test]
 fn memory_falls_back_by_distance() {
     let memory = booted();
     plug(&memory, 0, blocks(32, 32), 1);
@@ -567,11 +596,10 @@ fn the_journal_tells_every_operation_and_how_it_ended() {
 }
 
 #[test]
-fn a_listener_error_and_a_page_error_are_told_by_validate() {
+fn a_wiped_struct_page_is_told_by_validate() {
     let memory = booted();
     let pfn = memory.allocate(&unmovable()).expect("free");
     assert_valid(&memory);
-    memory.machine().out_of_tables.store(false, Ordering::Relaxed);
     // A frame whose struct page is wiped belongs to nobody: the recount must see it.
     mm::machine::Memmap::page(memory.machine(), pfn).clear();
     let mut problems = Vec::new();

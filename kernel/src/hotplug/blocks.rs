@@ -5,11 +5,11 @@ use crate::task;
 use alloc::vec::Vec;
 use mm::Memory;
 use mm::addr::{SectionId, SectionRange};
-use mm::group::{Group, GroupId, GroupName};
+use mm::group::{Group, GroupName};
 use mm::hotplug::{AddError, AddRequest, OfflineError, OnlineError, RemoveError, UnplugError};
 use mm::machine::{Pace, Stop};
 use mm::policy::{AutoOnline, OnlineAs};
-use mm::section::{BlockState, ZoneKind};
+use mm::section::BlockState;
 
 /// Somebody else may change a block between the look at it and the verb; looking again this often is enough, because
 /// each time somebody else got on with his work.
@@ -57,57 +57,19 @@ impl KernelBlocks {
         Self { memory: memory::mm(), pace: KernelPace::Task }
     }
 
-    /// Takes groups away whose blocks, online and off, are as `online` says.
-    fn unplug_all(
-        &mut self,
-        groups: &[(GroupId, Group)],
-        online: &[(SectionRange, ZoneKind)],
-    ) -> Result<(), UnplugError> {
-        let ranges: Vec<SectionRange> = online.iter().map(|(range, _)| *range).collect();
-        if let [(id, _)] = groups {
-            return self.memory.unplug(*id, &ranges, &mut self.pace);
-        }
-        if !ranges.is_empty() {
-            self.memory.offline(&ranges, &mut self.pace).map_err(UnplugError::Offline)?;
-        }
-        for (done, (id, _)) in groups.iter().enumerate() {
-            if let Err(error) = self.memory.remove(*id) {
-                self.put_back(&groups[..done], online);
-                return Err(UnplugError::Remove(error));
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds removed groups again and brings what was online back.
-    fn put_back(&mut self, removed: &[(GroupId, Group)], online: &[(SectionRange, ZoneKind)]) {
-        for (_, Group { name, range, node, .. }) in removed.iter().copied() {
-            if let Err(error) = self.memory.add(&AddRequest { range, node, name }, &mut self.pace) {
-                log::error!(target: "dimm", "{name}: could not be put back: {error}");
-            }
-        }
-        for (range, zone) in online {
-            if let Err(error) = self.memory.online(&[*range], OnlineAs::Zone(*zone), &mut self.pace) {
-                log::error!(target: "dimm", "blocks {}-{} stay offline: {error}", range.first(), range.last());
-            }
-        }
-    }
-
-    /// The runs of online blocks of one zone, lowest first.
-    fn online_runs(&self, groups: &[(GroupId, Group)]) -> Vec<(SectionRange, ZoneKind)> {
-        let mut ids: Vec<SectionId> = groups.iter().flat_map(|(_, group)| group.range.iter()).collect();
+    /// The runs of online blocks of these groups, lowest first.
+    fn online_runs(&self, names: &[GroupName]) -> Vec<SectionRange> {
+        let groups = names.iter().filter_map(|name| self.memory.find_group(*name));
+        let blocks = groups.flat_map(|(_, group)| group.range.iter());
+        let mut ids: Vec<SectionId> = blocks.filter(|id| self.is_online(*id)).collect();
         ids.sort_unstable();
-        let mut runs: Vec<(SectionRange, ZoneKind)> = Vec::new();
-        for id in ids {
-            let Some(BlockState::Online(zone)) = self.memory.section(id).map(|section| section.state) else { continue };
-            match runs.last_mut().filter(|(run, kind)| *kind == zone && run.last().number() + 1 == id.number()) {
-                Some((run, _)) => {
-                    *run = SectionRange::new(run.first().number().into(), run.count() + 1).expect("its blocks exist");
-                }
-                None => runs.push((SectionRange::single(id), zone)),
-            }
-        }
-        runs
+        ids.chunk_by(|below, above| below.number() + 1 == above.number())
+            .filter_map(|run| SectionRange::new(run.first()?.number().into(), run.len() as u64))
+            .collect()
+    }
+
+    fn is_online(&self, id: SectionId) -> bool {
+        self.memory.section(id).is_some_and(|section| matches!(section.state, BlockState::Online(_)))
     }
 }
 
@@ -138,12 +100,10 @@ impl Blocks for KernelBlocks {
     fn unplug(&mut self, names: &[GroupName]) -> Result<(), UnplugError> {
         let mut result = Ok(());
         for _ in 0..ATTEMPTS {
-            let groups: Vec<(GroupId, Group)> = names.iter().filter_map(|name| self.memory.find_group(*name)).collect();
-            if groups.is_empty() {
-                return Ok(());
-            }
-            let online = self.online_runs(&groups);
-            result = self.unplug_all(&groups, &online);
+            let there: Vec<GroupName> =
+                names.iter().copied().filter(|name| self.memory.find_group(*name).is_some()).collect();
+            let online = self.online_runs(&there);
+            result = self.memory.unplug(&there, &online, &mut self.pace);
             match result {
                 Err(
                     UnplugError::Remove(RemoveError::Absent | RemoveError::NotOffline(_))

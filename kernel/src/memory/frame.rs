@@ -7,12 +7,16 @@ use mm::alloc::{AllocError, Mobility, Place, Request, Urgency};
 use mm::machine::Memmap;
 use mm::page::Owner;
 
-/// A frame that keeps the kernel itself going: from the allocator, reserve included, or from boot memory before there is one.
+/// A frame that keeps the kernel itself going: from the allocator, or from boot memory before there is one. Page tables and
+/// the heap, which cannot do without, may use the reserve.
 pub(super) fn take_system(owner: Owner) -> Option<Pfn> {
     let Some(mm) = mm_if_open() else {
         return EARLY.lock().take(1, owner).map(mm::addr::PfnRange::start);
     };
-    let urgency = if owner == Owner::PageTable { Urgency::Hotplug } else { Urgency::Ordinary };
+    let urgency = match owner {
+        Owner::PageTable | Owner::Heap => Urgency::Hotplug,
+        _ => Urgency::Ordinary,
+    };
     let request =
         Request { order: Order::PAGE, mobility: Mobility::Unmovable, place: Place::Near(NodeId::ZERO), owner, urgency };
     mm.allocate(&request).ok()

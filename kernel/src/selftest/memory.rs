@@ -146,7 +146,7 @@ fn come_and_go(range: SectionRange, zone: ZoneKind) {
     assert_eq!(inspect(first), None);
     let request =
         AddRequest { range, node: NodeId::ZERO, name: GroupName { kind: GroupKind::Probe, number: u16::MAX } };
-    let group = mm.add(&request, &mut Unhurried).expect("there is room");
+    mm.add(&request, &mut Unhurried).expect("there is room");
     let added = (free_pages(), table_frames());
     mm.online(&[range], OnlineAs::Zone(zone), &mut Unhurried).expect("nobody refuses");
     let movable = Request { mobility: Mobility::Movable, ..REQUEST };
@@ -159,7 +159,7 @@ fn come_and_go(range: SectionRange, zone: ZoneKind) {
     drop(blocks);
     mm.offline(&[range], &mut Unhurried).expect("all of it is free");
     assert_eq!((free_pages(), table_frames()), added);
-    mm.remove(group).expect("it is offline");
+    mm.remove(&[request.name]).expect("it is offline");
     assert_eq!(inspect(first), None);
 }
 

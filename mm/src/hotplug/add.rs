@@ -2,14 +2,14 @@
 
 use super::Undo;
 use crate::addr::{NodeId, Order, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
-use crate::alloc::{Mobility, Place, Request, Urgency};
+use crate::alloc::{AllocError, Mobility, Place, Request, Urgency};
 use crate::altmap::Altmap;
 use crate::errno::Errno;
 use crate::group::{Group, GroupId, GroupName};
 use crate::inject::{Injected, Point};
 use crate::journal::{Op, Stopwatch};
 use crate::machine::{MEMMAP_PAGES, Machine, Pace, Stop};
-use crate::memory::Memory;
+use crate::memory::{KERNEL_PAGES, Memory, RESERVE_PAGES};
 use crate::page::Owner;
 use crate::section::{BlockState, MemmapPlace, Section, ZoneKind};
 
@@ -81,7 +81,7 @@ impl<M: Machine> Memory<M> {
     /// # Errors
     /// See [`AddError`]; nothing has changed then.
     pub fn add(&self, request: &AddRequest, pace: &mut dyn Pace) -> Result<GroupId, AddError> {
-        let _order = self.hotplug.lock();
+        let _order = self.order(pace).map_err(AddError::Stopped)?;
         let mut stopwatch = Stopwatch::start(&self.machine);
         let result = self.add_steps(request, pace, &mut stopwatch);
         let outcome = result.map(drop).map_err(AddError::errno);
@@ -189,14 +189,15 @@ impl<M: Machine> Memory<M> {
         Ok(())
     }
 
-    /// Free frames that struct pages of added memory may take: all that unmovable memory may, but the reserve.
+    /// Free frames that struct pages of added memory may take: all that unmovable memory may, but the reserve and what the
+    /// kernel needs to go on.
     fn memmap_budget(&self) -> u64 {
         let free: u64 = self
             .populated_zones()
             .filter(|(_, kind)| *kind == ZoneKind::Normal)
             .map(|(node, kind)| self.zone(node, kind).free_pages())
             .sum();
-        free.saturating_sub(self.reserve_pages())
+        free.saturating_sub(RESERVE_PAGES + KERNEL_PAGES)
     }
 
     fn memmap_frame(&self, node: NodeId) -> Result<Pfn, AddError> {
@@ -207,6 +208,9 @@ impl<M: Machine> Memory<M> {
             owner: Owner::Memmap,
             urgency: Urgency::Ordinary,
         };
-        self.allocate(&request).map_err(|_| AddError::NoMemory)
+        self.allocate(&request).map_err(|error| match error {
+            AllocError::OutOfMemory => AddError::NoMemory,
+            AllocError::Injected(injected) => AddError::Injected(injected),
+        })
     }
 }

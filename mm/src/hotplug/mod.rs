@@ -18,10 +18,20 @@ pub use remove::{RemoveError, UnplugError};
 use crate::addr::{SectionId, SectionRange};
 use crate::errno::Errno;
 use crate::journal::{Op, Stopwatch};
-use crate::machine::{MEMMAP_PAGES, Machine};
+use crate::machine::{MEMMAP_PAGES, Machine, Pace, Stop};
 use crate::memory::Memory;
-use crate::notifier::{Change, Direction};
+use crate::notifier::{Change, Direction, Refusal, Veto};
 use crate::section::{BlockState, MemmapPlace, Section};
+use lock_api::MutexGuard;
+
+/// How far the listeners had been asked when a change was given up.
+#[derive(Clone, Copy)]
+enum Asked {
+    /// All of them, about every run, had accepted.
+    Everybody,
+    /// All had accepted the first `runs` runs, and the first `accepted` of them the next.
+    Until { runs: usize, accepted: usize },
+}
 
 /// Undoes something when dropped, unless it is disarmed.
 #[must_use = "what is not kept is undone at once"]
@@ -64,6 +74,51 @@ impl<M: Machine> Memory<M> {
             for index in 0..MEMMAP_PAGES {
                 self.machine.unmap_memmap(id, index);
             }
+        }
+    }
+
+    /// Asks the listeners about every run of blocks, lowest first.
+    fn prepare_all(&self, ranges: &[SectionRange], direction: Direction) -> Result<(), (Veto, Asked)> {
+        let mut chain = self.chain.lock();
+        for (runs, change) in self.runs(ranges, direction).enumerate() {
+            if let Err(Refusal { veto, accepted }) = chain.prepare(&change) {
+                return Err((veto, Asked::Until { runs, accepted }));
+            }
+        }
+        Ok(())
+    }
+
+    fn committed_all(&self, ranges: &[SectionRange], direction: Direction) {
+        let mut chain = self.chain.lock();
+        for change in self.runs(ranges, direction) {
+            chain.committed(&change);
+        }
+    }
+
+    /// Tells those that had accepted, last first. The caller has put everything back: what listeners look at is as it was.
+    fn cancelled_all(&self, ranges: &[SectionRange], direction: Direction, asked: Asked) {
+        let mut chain = self.chain.lock();
+        let everybody = chain.len();
+        let total = self.runs(ranges, direction).count();
+        let (whole_runs, accepted) = match asked {
+            Asked::Everybody => (total, 0),
+            Asked::Until { runs, accepted } => (runs, accepted),
+        };
+        if let Some(refused) = self.runs(ranges, direction).nth(whole_runs) {
+            chain.cancelled(accepted, &refused);
+        }
+        for earlier in self.runs(ranges, direction).rev().skip(total - whole_runs) {
+            chain.cancelled(everybody, &earlier);
+        }
+    }
+
+    /// Takes the lock that orders changes, or gives up waiting when `pace` says so.
+    fn order(&self, pace: &mut dyn Pace) -> Result<MutexGuard<'_, M::Sleep, ()>, Stop> {
+        loop {
+            if let Some(guard) = self.hotplug.try_lock() {
+                return Ok(guard);
+            }
+            pace.pause()?;
         }
     }
 
@@ -157,9 +212,9 @@ fn hull(ranges: &[SectionRange]) -> Option<SectionRange> {
     SectionRange::new(first, last - first + 1)
 }
 
-/// Puts blocks back into the state they came from, unless the change is kept.
-fn restore_states<M: Machine>(memory: &Memory<M>, range: SectionRange, back: impl Fn(BlockState) -> BlockState) {
+/// Moves every block of `range` to the state that follows from its own.
+fn change_states<M: Machine>(memory: &Memory<M>, range: SectionRange, next: impl Fn(BlockState) -> BlockState) {
     for (id, section) in memory.sections.iter_range(range) {
-        memory.sections.set_state(id, back(section.state));
+        memory.sections.set_state(id, next(section.state));
     }
 }

@@ -1,6 +1,6 @@
 //! Offline: the reverse of online. What is in use must first go elsewhere; where it cannot, everything stays as it was.
 
-use super::{Undo, hull, is_sorted, restore_states};
+use super::{Asked, Undo, change_states, hull, is_sorted};
 use crate::addr::{Pfn, PfnRange, SectionId, SectionRange};
 use crate::errno::Errno;
 use crate::evacuate::{Blocker, first_blocker};
@@ -63,8 +63,8 @@ impl OfflineError {
     }
 }
 
-/// Frames that are taken off the lists, or put back, at once: a pageblock, so that the lock of the zone is held for
-/// bounded work.
+/// Frames that are taken off the lists, put back or looked at under one hold of the zone's lock: a block of the largest
+/// order, so that none is cut.
 const BATCH: u64 = crate::addr::Order::MAX.pages();
 
 impl<M: Machine> Memory<M> {
@@ -73,7 +73,7 @@ impl<M: Machine> Memory<M> {
     /// # Errors
     /// See [`OfflineError`]; nothing has changed then.
     pub fn offline(&self, ranges: &[SectionRange], pace: &mut dyn Pace) -> Result<(), OfflineError> {
-        let _order = self.hotplug.lock();
+        let _order = self.order(pace).map_err(OfflineError::Stopped)?;
         self.offline_locked(ranges, pace)
     }
 
@@ -94,27 +94,19 @@ impl<M: Machine> Memory<M> {
     ) -> Result<(), OfflineError> {
         self.check_online(ranges)?;
         self.pass(Point::OfflineBegin).map_err(OfflineError::Injected)?;
-        let going = Undo::new(|| {
+        let isolated = Undo::new(|| {
             for range in ranges {
-                restore_states(self, *range, |state| match state {
-                    BlockState::GoingOffline(zone) => BlockState::Online(zone),
-                    other => other,
-                });
+                self.unisolate(*range);
             }
         });
         for range in ranges {
-            restore_states(self, *range, |state| match state {
+            change_states(self, *range, |state| match state {
                 BlockState::Online(zone) => BlockState::GoingOffline(zone),
                 other => other,
             });
         }
         stopwatch.lap("begin");
 
-        let isolated = Undo::new(|| {
-            for range in ranges {
-                self.unisolate(*range);
-            }
-        });
         self.pass(Point::OfflineIsolate).map_err(OfflineError::Injected)?;
         for range in ranges {
             self.isolate(*range, pace)?;
@@ -122,27 +114,27 @@ impl<M: Machine> Memory<M> {
         stopwatch.lap("isolate");
 
         self.pass(Point::OfflinePrepare).map_err(OfflineError::Injected)?;
-        self.prepare_all(ranges, Direction::Offline).map_err(OfflineError::Vetoed)?;
+        if let Err((veto, asked)) = self.prepare_all(ranges, Direction::Offline) {
+            drop(isolated);
+            self.cancelled_all(ranges, Direction::Offline, asked);
+            return Err(OfflineError::Vetoed(veto));
+        }
         stopwatch.lap("prepare");
 
         if let Err(error) = self.evacuate(ranges, pace) {
             // The memory is available again before anybody hears that the change is off, as Linux documents.
             drop(isolated);
-            let mut chain = self.chain.lock();
-            for change in self.runs(ranges, Direction::Offline).rev() {
-                chain.cancelled(&change);
-            }
+            self.cancelled_all(ranges, Direction::Offline, Asked::Everybody);
             return Err(error);
         }
         stopwatch.lap("evacuate");
 
         // Nothing below can fail.
         isolated.keep();
-        going.keep();
-        for range in ranges {
-            for id in range.iter() {
-                self.withdraw(id);
-            }
+        for id in ranges.iter().flat_map(|range| range.iter()) {
+            self.withdraw(id);
+            // There is no way back any more, so a wish to stop comes too late.
+            let _ = pace.pause();
         }
         stopwatch.lap("withdraw");
         self.committed_all(ranges, Direction::Offline);
@@ -191,7 +183,10 @@ impl<M: Machine> Memory<M> {
         self.pass(Point::OfflineEvacuate).map_err(OfflineError::Injected)?;
         for id in ranges.iter().flat_map(|range| range.iter()) {
             pace.pause().map_err(OfflineError::Stopped)?;
-            if let Some(Blocker { pfn, owner }) = first_blocker(&self.machine, id.pages()) {
+            let section = self.sections.get(id).ok_or(OfflineError::Absent(id))?;
+            let mut found = None;
+            self.in_batches(id, section, |_, _, batch| found = found.or_else(|| first_blocker(&self.machine, batch)));
+            if let Some(Blocker { pfn, owner }) = found {
                 return Err(OfflineError::Unmovable { pfn, owner });
             }
         }

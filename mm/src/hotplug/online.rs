@@ -1,6 +1,6 @@
 //! Online: blocks enter a zone (step 4), their struct pages are initialised (5) and their frames reach the allocator (6).
 
-use super::{Undo, hull, is_sorted, restore_states};
+use super::{Undo, change_states, hull, is_sorted};
 use crate::addr::{Pfn, PfnRange, SectionId, SectionRange};
 use crate::errno::Errno;
 use crate::inject::{Injected, Point};
@@ -62,7 +62,7 @@ impl<M: Machine> Memory<M> {
     /// See [`OnlineError`]; nothing has changed then.
     pub fn online(&self, ranges: &[SectionRange], how: OnlineAs, pace: &mut dyn Pace) -> Result<(), OnlineError> {
         let hull = hull(ranges).filter(|_| is_sorted(ranges)).ok_or(OnlineError::BadList)?;
-        let _order = self.hotplug.lock();
+        let _order = self.order(pace).map_err(OnlineError::Stopped)?;
         let mut stopwatch = Stopwatch::start(&self.machine);
         let result = self.online_steps(ranges, how, pace, &mut stopwatch);
         self.record_ranges(&stopwatch, Op::Online, ranges, hull, result.map_err(OnlineError::errno));
@@ -81,14 +81,18 @@ impl<M: Machine> Memory<M> {
         pace.pause().map_err(OnlineError::Stopped)?;
         let going = Undo::new(|| {
             for range in ranges {
-                restore_states(self, *range, |_| BlockState::Offline);
+                change_states(self, *range, |_| BlockState::Offline);
             }
         });
         self.choose_zones(ranges, how);
         stopwatch.lap("begin");
 
         self.pass(Point::OnlinePrepare).map_err(OnlineError::Injected)?;
-        self.prepare_all(ranges, Direction::Online).map_err(OnlineError::Vetoed)?;
+        if let Err((veto, asked)) = self.prepare_all(ranges, Direction::Online) {
+            drop(going);
+            self.cancelled_all(ranges, Direction::Online, asked);
+            return Err(OnlineError::Vetoed(veto));
+        }
         stopwatch.lap("prepare");
 
         // Nothing below can fail.
@@ -134,28 +138,6 @@ impl<M: Machine> Memory<M> {
                 pending[zone as usize] += u64::from(section.present);
                 self.sections.set_state(id, BlockState::GoingOnline(zone));
             }
-        }
-    }
-
-    /// Asks the listeners about every run of blocks; a refusal cancels the runs before it, last first.
-    pub(super) fn prepare_all(&self, ranges: &[SectionRange], direction: Direction) -> Result<(), Veto> {
-        let mut chain = self.chain.lock();
-        for (asked, change) in self.runs(ranges, direction).enumerate() {
-            if let Err(veto) = chain.prepare(&change) {
-                let total = self.runs(ranges, direction).count();
-                for earlier in self.runs(ranges, direction).rev().skip(total - asked) {
-                    chain.cancelled(&earlier);
-                }
-                return Err(veto);
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn committed_all(&self, ranges: &[SectionRange], direction: Direction) {
-        let mut chain = self.chain.lock();
-        for change in self.runs(ranges, direction) {
-            chain.committed(&change);
         }
     }
 

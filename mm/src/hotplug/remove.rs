@@ -63,67 +63,68 @@ impl UnplugError {
 }
 
 impl<M: Machine> Memory<M> {
-    /// Forgets a group, all of whose blocks are offline.
+    /// Forgets groups, all of whose blocks are offline; all of them or none.
     ///
     /// # Errors
     /// See [`RemoveError`]; nothing has changed then.
-    pub fn remove(&self, id: GroupId) -> Result<(), RemoveError> {
+    pub fn remove(&self, names: &[GroupName]) -> Result<(), RemoveError> {
         let _order = self.hotplug.lock();
-        let mut stopwatch = Stopwatch::start(&self.machine);
-        let group = self.group(id).ok_or(RemoveError::Absent)?;
-        let result = self.check_removable(group).and_then(|()| self.check_all_offline(group.range));
-        stopwatch.lap("check");
-        if result.is_ok() {
-            self.forget(id, group, &mut stopwatch);
-        }
-        self.record(stopwatch.event(Op::Remove, group.range, result.map_err(RemoveError::errno)));
-        result
-    }
-
-    /// Takes a whole device away: its online blocks, which `online` names lowest first, go offline, all or none, and
-    /// then the group is forgotten.
-    ///
-    /// # Errors
-    /// See [`UnplugError`]; every block is as it was then.
-    pub fn unplug(&self, id: GroupId, online: &[SectionRange], pace: &mut dyn Pace) -> Result<(), UnplugError> {
-        let _order = self.hotplug.lock();
-        let group = self.group(id).ok_or(UnplugError::Remove(RemoveError::Absent))?;
-        // Whatever can refuse the removal is asked before the first block goes offline.
-        let mut stopwatch = Stopwatch::start(&self.machine);
-        let check = self.check_removable(group).and_then(|()| self.check_others_offline(group.range, online));
-        stopwatch.lap("check");
-        if let Err(error) = check {
-            self.record(stopwatch.event(Op::Remove, group.range, Err(error.errno())));
-            return Err(UnplugError::Remove(error));
-        }
-        if !online.is_empty() {
-            self.offline_locked(online, pace).map_err(UnplugError::Offline)?;
-        }
-        let mut stopwatch = Stopwatch::start(&self.machine);
-        self.forget(id, group, &mut stopwatch);
-        self.record(stopwatch.event(Op::Remove, group.range, Ok(())));
+        self.check_removable(names, &[])?;
+        self.forget_all(names);
         Ok(())
     }
 
-    fn check_removable(&self, group: Group) -> Result<(), RemoveError> {
+    /// Takes a whole device away: the online blocks of its groups, which `online` names lowest first, go offline, all or
+    /// none, and then the groups are forgotten.
+    ///
+    /// # Errors
+    /// See [`UnplugError`]; every block is as it was then.
+    pub fn unplug(&self, names: &[GroupName], online: &[SectionRange], pace: &mut dyn Pace) -> Result<(), UnplugError> {
+        let _order = self.order(pace).map_err(|stop| UnplugError::Offline(OfflineError::Stopped(stop)))?;
+        // Whatever can refuse the removal is asked before the first block goes offline.
+        self.check_removable(names, online).map_err(UnplugError::Remove)?;
+        if !online.is_empty() {
+            self.offline_locked(online, pace).map_err(UnplugError::Offline)?;
+        }
+        self.forget_all(names);
+        Ok(())
+    }
+
+    fn check_removable(&self, names: &[GroupName], except: &[SectionRange]) -> Result<(), RemoveError> {
+        for name in names {
+            let (_, group) = self.find_group(*name).ok_or(RemoveError::Absent)?;
+            let mut stopwatch = Stopwatch::start(&self.machine);
+            let result = self.check_group(group, except);
+            stopwatch.lap("check");
+            if let Err(error) = result {
+                self.record(stopwatch.event(Op::Remove, group.range, Err(error.errno())));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_group(&self, group: Group, except: &[SectionRange]) -> Result<(), RemoveError> {
         if group.memmap == MemmapPlace::Boot {
             return Err(RemoveError::Boot(group.name));
         }
+        let in_use = self.sections.iter_range(group.range).find(|(id, section)| {
+            section.state != BlockState::Offline && !except.iter().any(|range| range.contains(*id))
+        });
+        in_use.map_or(Ok(()), |(id, _)| Err(RemoveError::NotOffline(id)))?;
         self.pass(Point::RemoveBegin).map_err(RemoveError::Injected)
     }
 
-    fn check_all_offline(&self, range: SectionRange) -> Result<(), RemoveError> {
-        self.check_others_offline(range, &[])
-    }
-
-    fn check_others_offline(&self, range: SectionRange, except: &[SectionRange]) -> Result<(), RemoveError> {
-        let in_use = self.sections.iter_range(range).find(|(id, section)| {
-            section.state != BlockState::Offline && !except.iter().any(|range| range.contains(*id))
-        });
-        in_use.map_or(Ok(()), |(id, _)| Err(RemoveError::NotOffline(id)))
-    }
-
     /// Cannot fail.
+    fn forget_all(&self, names: &[GroupName]) {
+        // A name that stands there twice is gone the second time.
+        for (id, group) in names.iter().filter_map(|name| self.find_group(*name)) {
+            let mut stopwatch = Stopwatch::start(&self.machine);
+            self.forget(id, group, &mut stopwatch);
+            self.record(stopwatch.event(Op::Remove, group.range, Ok(())));
+        }
+    }
+
     fn forget(&self, id: GroupId, group: Group, stopwatch: &mut Stopwatch<'_, M>) {
         for section in group.range.iter() {
             self.sections.clear(section);

@@ -10,7 +10,7 @@ use crate::{hotplug, time};
 use alloc::vec::Vec;
 use mm::Errno;
 use mm::addr::{SectionId, SectionRange};
-use mm::group::{Group, GroupId};
+use mm::group::{Group, GroupId, GroupName};
 use mm::policy::OnlineAs;
 use mm::section::{BlockState, MemmapPlace, ZoneKind};
 
@@ -147,12 +147,8 @@ fn remove(call: &mut Call<'_>) -> Outcome {
         }
         check_offline(group)?;
     }
-    for (done, (id, _)) in groups.iter().enumerate() {
-        mm().remove(*id).map_err(|error| match done {
-            0 => error.into(),
-            _ => Failure::new(error.errno(), format_args!("{error}; {done} other groups are removed already")),
-        })?;
-    }
+    let names: Vec<GroupName> = groups.iter().map(|(_, group)| group.name).collect();
+    mm().remove(&names)?;
     Ok(())
 }
 

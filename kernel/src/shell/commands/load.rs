@@ -13,6 +13,7 @@ use alloc::vec::Vec;
 use mm::Errno;
 use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn, SectionRange};
 use mm::alloc::{AllocError, Mobility, Place, Request, Urgency};
+use mm::memory::{KERNEL_PAGES, RESERVE_PAGES};
 use mm::page::Owner;
 use mm::section::ZoneKind;
 use serde::Serialize;
@@ -22,8 +23,8 @@ type Page = [u8; PAGE_SIZE as usize];
 /// Frames handled between two looks at Ctrl-C and the other tasks.
 const BATCH: u64 = 64;
 
-/// What a fill leaves free in Normal zones, beside the reserve of hotplug: the kernel itself must go on.
-const LEFT_FOR_KERNEL: u64 = 1 << 20;
+/// Bytes that a fill leaves free in Normal zones: the reserve of hotplug, and what the kernel itself needs to go on.
+const LEFT_FREE: u64 = (RESERVE_PAGES + KERNEL_PAGES) * PAGE_SIZE;
 
 const IN_BLOCKS: OptionSpec = OptionSpec {
     name: "--in",
@@ -191,7 +192,7 @@ impl Source {
             if since_breath >= BATCH {
                 since_breath = 0;
                 breathe()?;
-                if is_normal(last) && normal_free() < LEFT_FOR_KERNEL + mm().reserve_pages() * PAGE_SIZE {
+                if is_normal(last) && normal_free() < LEFT_FREE {
                     let sentence = format_args!("{} would not leave the kernel enough", Human(pages * PAGE_SIZE));
                     return Err(Failure::new(Errno::NoMemory, sentence));
                 }
