@@ -85,6 +85,9 @@ fn banner() {
 /// Reads one line, keeping the console informed of what stands on it.
 fn read_line(editor: &mut LineEditor) -> Event {
     show_edit(PROMPT, editor.view());
+    // A Ctrl-C that came after the last command's end was too late for that one, and is not meant for the next.
+    task::take_cancelled();
+    console::take_interrupt();
     loop {
         let byte = console::read_byte();
         let mut drawn = String::new();
@@ -132,14 +135,12 @@ enum Flow {
 fn execute(statement: &Statement) -> Flow {
     let outcome = begin(statement);
     let cancelled = task::take_cancelled();
-    console::take_interrupt();
-    match outcome {
-        Ok(()) => Flow::GoOn,
-        Err(failure) => {
-            complain(&failure);
-            if cancelled && failure.errno == Errno::Canceled { Flow::Stop } else { Flow::GoOn }
-        }
+    let interrupted = console::take_interrupt();
+    let gave_up = cancelled && outcome.as_ref().is_err_and(|failure| failure.errno == Errno::Canceled);
+    if let Err(failure) = outcome {
+        complain(&failure);
     }
+    if interrupted || gave_up { Flow::Stop } else { Flow::GoOn }
 }
 
 /// Runs a command, or starts it as a job.
