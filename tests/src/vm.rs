@@ -98,9 +98,13 @@ impl Vm {
     #[track_caller]
     pub fn fails_with_one_of(&mut self, line: &str, errnos: &[&str]) -> Result<String> {
         let output = self.console.output(line, PATIENCE)?;
-        let errors: Vec<_> = output.lines().filter_map(|line| line.strip_prefix("error: ")).collect();
-        ensure!(errors.len() == 1, "`{line}` should fail in one line with {errnos:?} and printed: {output:?}");
-        let (errno, sentence) = errors[0].split_once(": ").context("an error without a sentence")?;
+        let error = match output.lines().collect::<Vec<_>>()[..] {
+            [only] => only.strip_prefix("error: "),
+            _ => None,
+        };
+        let error = error
+            .with_context(|| format!("`{line}` should fail in one line with {errnos:?} and printed: {output:?}"))?;
+        let (errno, sentence) = error.split_once(": ").context("an error without a sentence")?;
         ensure!(errnos.contains(&errno), "`{line}`: got {errno}: {sentence}; expected one of {errnos:?}");
         ensure!(!sentence.trim().is_empty(), "`{line}`: {errno} without a sentence");
         Ok(sentence.to_owned())

@@ -158,6 +158,9 @@ fn help(call: &mut Call<'_>) -> Outcome {
     if call.arguments.has("-J") {
         let wanted = match word {
             None => all().collect(),
+            Some(word) if topics().any(|topic| topic == word) => {
+                return Err(Failure::invalid(format_args!("{} is a topic, and -J lists commands only", Quoted(word))));
+            }
             Some(word) => Vec::from([find(word).ok_or_else(|| unknown(word))?]),
         };
         let entry_of = |command: &Command| Entry {

@@ -43,8 +43,6 @@ pub(super) const COMMANDS: &[Command] = &[
             options: &[
                 OptionSpec { name: "--node", value: Some(("N", Kind::Node)), help: "only on this node" },
                 IN_BLOCKS,
-                OptionSpec { name: "--huge", value: None, help: "in pages of 2 MiB" },
-                OptionSpec { name: "--writers", value: Some(("N", Kind::Free)), help: "N tasks keep changing it" },
                 JSON,
             ],
             operands: SIZE,
@@ -114,11 +112,6 @@ struct Filled {
 }
 
 fn fill(call: &mut Call<'_>, owner: Owner) -> Outcome {
-    for later in ["--huge", "--writers"] {
-        if call.arguments.has(later) {
-            return Err(Failure::new(Errno::NotSupported, format_args!("fill does not know {later} yet")));
-        }
-    }
     let word = call.arguments.operand(0).unwrap_or_default();
     let pages = size(word)?.div_ceil(PAGE_SIZE);
     if pages == 0 {
@@ -287,7 +280,11 @@ fn find(word: &str) -> Result<(u64, Arc<Mutex<Fill>>), Failure> {
     let id = number(word, "the ID of a fill")?;
     let registry = FILLS.lock();
     let found = registry.fills.iter().find(|(known, _)| *known == id);
-    found.cloned().ok_or_else(|| Failure::new(Errno::NoEntry, format_args!("there is no fill {id}")))
+    found.cloned().ok_or_else(|| unknown(id))
+}
+
+fn unknown(id: u64) -> Failure {
+    Failure::new(Errno::NoEntry, format_args!("there is no fill {id}"))
 }
 
 /// What `verify -J` prints.
@@ -336,10 +333,15 @@ fn check(fill: &mut Fill) -> Outcome {
 }
 
 fn free(call: &mut Call<'_>) -> Outcome {
-    let (id, fill) = find(call.arguments.operand(0).unwrap_or_default())?;
+    let id = number(call.arguments.operand(0).unwrap_or_default(), "the ID of a fill")?;
+    // Who takes it out of the registry is the one who frees it.
+    let fill = {
+        let mut registry = FILLS.lock();
+        let index = registry.fills.iter().position(|(known, _)| *known == id).ok_or_else(|| unknown(id))?;
+        registry.fills.remove(index).1
+    };
     // Whoever checks it now keeps it until the check is over.
     let mut fill = fill.lock();
-    FILLS.lock().fills.retain(|(known, _)| *known != id);
     let mut blocks = 0;
     while let Some(block) = fill.frames.pop() {
         drop(block);

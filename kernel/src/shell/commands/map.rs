@@ -179,7 +179,7 @@ fn srat_text(report: &Affinity) -> String {
         ]);
     }
     let mut text = if report.ranges.is_empty() {
-        String::from("the firmware has no SRAT: one node, and no memory can come\n")
+        String::from("the firmware's SRAT names no memory: one node, and no memory can come\n")
     } else {
         table.to_string()
     };

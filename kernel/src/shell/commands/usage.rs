@@ -204,8 +204,6 @@ struct ZoneDetails {
     last: u32,
     free_boot: u64,
     isolated: u64,
-    untouched: u64,
-    per_cpu: u64,
     free_blocks: [u64; Order::COUNT],
 }
 
@@ -216,8 +214,6 @@ fn zoneinfo(call: &mut Call<'_>) -> Outcome {
         last: zone.span.1.number(),
         free_boot: zone.free_boot,
         isolated: zone.isolated,
-        untouched: 0,
-        per_cpu: 0,
         free_blocks: zone.free_blocks,
     };
     let report = Zones { zones: zones().iter().map(details).collect() };
@@ -237,8 +233,6 @@ fn zoneinfo_text(report: &Zones) -> String {
             ("managed", zone.managed),
             ("free", zone.free),
             ("  since boot", details.free_boot),
-            ("  per CPU", details.per_cpu),
-            ("  untouched", details.untouched),
             ("isolated", details.isolated),
         ] {
             text += &format!("  {name:<14}{:>8} {:>12} frames\n", Human(bytes), bytes >> 12);
