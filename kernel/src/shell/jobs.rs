@@ -9,10 +9,12 @@ use crate::sync::Mutex;
 use crate::task::{self, SpawnError, TaskId, WaitQueue};
 use alloc::collections::VecDeque;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use mm::Errno;
+use spin::Once;
 
-/// Ended jobs beyond this many are forgotten, oldest first.
+/// Ended jobs beyond this many are forgotten: those somebody waited for first, and never a failure nobody waited for.
 const ENDED_KEPT: usize = 64;
 
 /// A command in the background, or one that was.
@@ -21,11 +23,18 @@ pub(crate) struct Job {
     pub(crate) number: u64,
     /// The command as it was typed.
     pub(crate) line: String,
-    task: Option<TaskId>,
-    /// How it ended; `None` while it runs.
-    pub(crate) outcome: Option<Outcome>,
+    task: TaskId,
+    /// How it ended; empty while it runs. Shared, so that who waits for it needs no lock to look.
+    end: Arc<Once<Outcome>>,
     /// Somebody has been told of its end by `wait`.
     waited_for: bool,
+}
+
+impl Job {
+    /// How it ended; `None` while it runs.
+    pub(crate) fn outcome(&self) -> Option<&Outcome> {
+        self.end.get()
+    }
 }
 
 struct Table {
@@ -41,13 +50,15 @@ static ENDED: WaitQueue = WaitQueue::new();
 /// Starts a command as a job and returns its number.
 pub(crate) fn start(command: &'static Command, arguments: Arguments, line: String) -> Result<u64, Failure> {
     let mut table = JOBS.lock();
+    make_room(&mut table)?;
     let number = table.next_number;
     let name = alloc::format!("job {number}");
-    let task = task::try_spawn(&name, move || run(number, command, &arguments))
+    let end = Arc::new(Once::new());
+    let report = Arc::clone(&end);
+    let task = task::try_spawn(&name, move || run(number, command, &arguments, &report))
         .map_err(|error| Failure::new(errno_of(error), format_args!("no job can be started: {error}")))?;
     table.next_number += 1;
-    table.jobs.push_back(Job { number, line, task: Some(task), outcome: None, waited_for: false });
-    forget_oldest(&mut table);
+    table.jobs.push_back(Job { number, line, task, end, waited_for: false });
     Ok(number)
 }
 
@@ -59,13 +70,9 @@ fn errno_of(error: SpawnError) -> Errno {
 }
 
 /// What the task of a job does.
-fn run(number: u64, command: &Command, arguments: &Arguments) {
+fn run(number: u64, command: &Command, arguments: &Arguments, end: &Once<Outcome>) {
     let outcome = (command.run)(&mut Call::new(arguments, &mut JobOutput));
-    let mut table = JOBS.lock();
-    if let Some(job) = table.jobs.iter_mut().find(|job| job.number == number) {
-        job.outcome = Some(outcome.clone());
-    }
-    drop(table);
+    end.call_once(|| outcome.clone());
     let area = alloc::format!("job {number}");
     match outcome {
         Ok(()) => log::info!(target: &area, "ok"),
@@ -74,13 +81,23 @@ fn run(number: u64, command: &Command, arguments: &Arguments) {
     ENDED.wake_all();
 }
 
-fn forget_oldest(table: &mut Table) {
-    let mut surplus = table.jobs.iter().filter(|job| job.outcome.is_some()).count().saturating_sub(ENDED_KEPT);
-    table.jobs.retain(|job| {
-        let forget = surplus > 0 && job.outcome.is_some();
-        surplus -= usize::from(forget);
-        !forget
-    });
+/// Forgets what need not be remembered, or says that a new job would be too many.
+fn make_room(table: &mut Table) -> Outcome {
+    let mut surplus = table.jobs.iter().filter(|job| job.outcome().is_some()).count().saturating_sub(ENDED_KEPT);
+    let waited_for = |job: &Job| job.outcome().is_some() && job.waited_for;
+    let went_well = |job: &Job| job.outcome().is_some_and(Result::is_ok);
+    for forgettable in [&waited_for as &dyn Fn(&Job) -> bool, &went_well] {
+        table.jobs.retain(|job| {
+            let forget = surplus > 0 && forgettable(job);
+            surplus -= usize::from(forget);
+            !forget
+        });
+    }
+    if surplus > 0 {
+        let sentence = "too many jobs have failed that nobody waited for; `wait` tells of them";
+        return Err(Failure::new(Errno::Again, sentence));
+    }
+    Ok(())
 }
 
 /// Output of a job goes above the line being edited, and never into a line that a command is printing.
@@ -108,27 +125,27 @@ pub(crate) fn find(number: u64) -> Result<Job, Failure> {
 
 /// Waits for a job to end, and fails as it failed.
 pub(crate) fn wait(number: u64) -> Outcome {
-    if find(number)?.task == Some(task::current()) {
+    let job = find(number)?;
+    if job.task == task::current() {
         return Err(Failure::invalid(format_args!("job {number} cannot wait for itself")));
     }
-    let mut outcome = None;
-    let ended = || {
-        outcome = find(number).map_or_else(|gone| Some(Err(gone)), |job| job.outcome);
-        outcome.is_some()
-    };
-    ENDED.wait_until_cancellable(ended).map_err(|_| Failure::cancelled())?;
-    if let Some(job) = JOBS.lock().jobs.iter_mut().find(|job| job.number == number) {
-        job.waited_for = true;
+    wait_for(&job)
+}
+
+fn wait_for(job: &Job) -> Outcome {
+    ENDED.wait_until_cancellable(|| job.outcome().is_some()).map_err(|_| Failure::cancelled())?;
+    if let Some(entry) = JOBS.lock().jobs.iter_mut().find(|entry| entry.number == job.number) {
+        entry.waited_for = true;
     }
-    outcome.expect("the wait ends with an outcome")
+    job.outcome().expect("the wait ends with an outcome").clone()
 }
 
 /// Waits for every job that nobody has waited for, and fails as the first of them that failed.
 pub(crate) fn wait_all() -> Outcome {
-    let own = Some(task::current());
+    let own = task::current();
     let mut first_failure = Ok(());
     for job in list().into_iter().filter(|job| !job.waited_for && job.task != own) {
-        match wait(job.number) {
+        match wait_for(&job) {
             Err(failure) if failure.errno == Errno::Canceled && task::cancelled() => return Err(failure),
             Err(failure) if first_failure.is_ok() => {
                 first_failure = Err(failure.within(format_args!("job {}", job.number)));
@@ -142,6 +159,6 @@ pub(crate) fn wait_all() -> Outcome {
 /// Asks a job to stop; it ends with ECANCELED, having given back what it took.
 pub(crate) fn kill(number: u64) -> Outcome {
     let job = find(number)?;
-    let running = job.outcome.is_none() && job.task.is_some_and(task::cancel);
+    let running = job.outcome().is_none() && task::cancel(job.task);
     if running { Ok(()) } else { Err(Failure::invalid(format_args!("job {number} has ended already"))) }
 }

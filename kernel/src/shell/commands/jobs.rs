@@ -66,7 +66,7 @@ struct Entry {
 
 fn list(call: &mut Call<'_>) -> Outcome {
     let entry_of = |job: Job| {
-        let (state, errno) = match &job.outcome {
+        let (state, errno) = match job.outcome() {
             None => ("running", None),
             Some(Ok(())) => ("ok", None),
             Some(Err(Failure { errno, .. })) => ("failed", Some(errno.name())),
