@@ -1,5 +1,6 @@
 //! `./x test`: every check, from the format of the code to machines that get memory plugged.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -125,16 +126,13 @@ impl Suite {
         let filter = self.filter.clone();
         self.record("in-kernel tests", |closing| {
             println!("\n== in-kernel tests: the kernel with `selftest`");
-            let mut counted = Counted::default();
+            let mut told = Told::default();
             let exit = selftest(filter.as_deref(), |line| {
                 println!("{line}");
-                counted.line(line);
-            })?;
-            closing.push(counted.to_string());
-            if counted.failed > 0 {
-                bail!("{} failed", counted.failed);
-            }
-            exit.check()
+                told.line(line);
+            });
+            closing.push(told.to_string());
+            told.judge(filter.as_deref(), exit?)
         });
     }
 
@@ -221,36 +219,56 @@ fn selftest(filter: Option<&str>, mut each: impl FnMut(&str)) -> Result<Exit> {
     guest.qemu.wait(Duration::from_secs(10)).context("the machine did not end")
 }
 
-/// In-kernel tests as their lines tell: `test NAME ... ok`.
+/// What the in-kernel tests' lines tell: `test NAME ... ok` for each, then the guest's own totals.
 #[derive(Default)]
-struct Counted {
-    passed: u64,
-    failed: u64,
+struct Told {
+    /// Every test that was begun, and whether its `ok` came: a panic or a hang leaves it out.
+    tests: BTreeMap<String, bool>,
+    totals: Option<String>,
 }
 
-impl Counted {
+impl Told {
     fn line(&mut self, line: &str) {
-        let Some((_, verdict)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) else {
-            return;
-        };
-        match verdict.split([' ', ':']).next() {
-            Some("ok") => self.passed += 1,
-            Some("FAILED") => self.failed += 1,
-            _ => {}
+        if let Some(totals) = line.strip_prefix("test result: ") {
+            self.totals = Some(totals.to_owned());
+        } else if let Some((name, verdict)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
+            // A line that a message interrupted is written again.
+            *self.tests.entry(name.to_owned()).or_default() |= verdict.trim_end() == "ok";
+        }
+    }
+
+    fn failed(&self) -> Vec<&str> {
+        self.tests.iter().filter(|(_, ok)| !**ok).map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// Content with tests that all said `ok`, and with a filter that is meant for other tests than the guest's.
+    fn judge(&self, filter: Option<&str>, exit: Exit) -> Result<()> {
+        let failed = self.failed();
+        if !failed.is_empty() {
+            bail!("failed: {} ({exit:?})", failed.join(", "));
+        }
+        match self.totals.as_deref() {
+            Some(totals) if totals.starts_with("ok. ") && exit == Exit::Success => Ok(()),
+            Some(totals) if filter.is_some() && totals.contains("no test's name contains") => Ok(()),
+            Some(totals) => bail!("the guest says: {totals} ({exit:?})"),
+            None => bail!("the guest ended before its totals ({exit:?})"),
         }
     }
 }
 
-impl std::fmt::Display for Counted {
+impl std::fmt::Display for Told {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let verdict = if self.failed == 0 { "ok" } else { "FAILED" };
-        write!(f, "test result: {verdict}. {} passed; {} failed", self.passed, self.failed)
+        let failed = self.failed().len();
+        let verdict = if failed == 0 { "ok" } else { "FAILED" };
+        write!(f, "test result: {verdict}. {} passed; {failed} failed", self.tests.len() - failed)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TOTALS: &str = "test result: ok. 1 passed; 0 failed";
 
     #[test]
     fn totals_are_read_from_the_runners_closing_line() {
@@ -260,13 +278,41 @@ mod tests {
         assert_eq!(number_before("nothing", " passed"), None);
     }
 
+    fn told(lines: &[&str]) -> Told {
+        let mut told = Told::default();
+        lines.iter().for_each(|line| told.line(line));
+        told
+    }
+
     #[test]
     fn in_kernel_tests_are_counted_once_each() {
-        let mut counted = Counted::default();
-        for line in ["test heap::grows ... ", "test heap::grows ... ok", "test a ... FAILED: reason", "other ... ok"] {
-            counted.line(line);
-        }
-        assert_eq!(counted.to_string(), "test result: FAILED. 1 passed; 1 failed");
+        let told = told(&["test heap::grows ... ", "test heap::grows ... ok", "other ... ok", TOTALS]);
+        assert_eq!(told.to_string(), "test result: ok. 1 passed; 0 failed");
+        assert!(told.judge(None, Exit::Success).is_ok());
+    }
+
+    #[test]
+    fn an_in_kernel_test_that_panics_has_failed() {
+        let told = told(&["test a::b ... ok", "test a::c ... ", "panic: at kernel/src/x.rs:1: no", "panic: stopped"]);
+        assert_eq!(told.to_string(), "test result: FAILED. 1 passed; 1 failed");
+        let error = told.judge(None, Exit::Failure).expect_err("it panicked").to_string();
+        assert!(error.contains("a::c") && !error.contains("a::b"), "{error}");
+    }
+
+    #[test]
+    fn in_kernel_tests_pass_only_with_the_guests_totals_and_its_success() {
+        let line = "test a ... ok";
+        assert!(told(&[line]).judge(None, Exit::Success).is_err());
+        assert!(told(&[line, TOTALS]).judge(None, Exit::PoweredOff).is_err());
+        assert!(told(&[line, TOTALS]).judge(None, Exit::Failure).is_err());
+    }
+
+    #[test]
+    fn a_filter_may_match_no_in_kernel_test() {
+        let told = told(&["test result: FAILED. no test's name contains 'x'"]);
+        assert!(told.judge(Some("x"), Exit::Failure).is_ok());
+        assert!(told.judge(None, Exit::Failure).is_err());
+        assert!(is_empty_run(&told.to_string()));
     }
 
     #[test]
