@@ -83,11 +83,12 @@ pub(crate) trait DimmSlots {
     /// The DIMM in a slot.
     fn dimm(&mut self, slot: u32) -> Option<Dimm>;
 
-    /// Takes the next event of a slot. Of two, the insertion comes first: that is the order in which they happened. An
-    /// event of an empty slot is dropped: what it was about is over.
+    /// Takes the next event of a slot. Of two, the insertion comes first: that is the order in which they happened, as
+    /// [`eject`](Self::eject) leaves no request behind for the next DIMM. An event of an empty slot is dropped: what it
+    /// was about is over.
     fn take_event(&mut self, slot: u32) -> Option<SlotEvent>;
 
-    /// Takes the DIMM out for good; says whether it is gone.
+    /// Takes the DIMM out for good, and with it the host's requests for it; says whether it is gone.
     fn eject(&mut self, slot: u32) -> Ejected;
 
     /// Lets the host know.
@@ -213,6 +214,9 @@ impl<R: Registers> DimmSlots for Controller<R> {
 
     fn eject(&mut self, slot: u32) -> Ejected {
         self.select(slot);
+        // A request that was repeated meanwhile stays set when the DIMM goes, and would be taken for one that asks for
+        // whatever the host puts into the slot next.
+        self.registers.write_u8(CONTROL, REMOVE_EVENT);
         self.registers.write_u8(CONTROL, EJECT);
         if self.status() & STATUS_ENABLED == 0 { Ejected::Gone } else { Ejected::StillThere }
     }

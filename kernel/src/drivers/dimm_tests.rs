@@ -214,6 +214,25 @@ fn a_request_repeated_before_ejection_leaves_nothing_to_do() {
 }
 
 #[test]
+fn a_request_for_an_ejected_dimm_is_not_one_for_its_successor() {
+    let mut controller = Controller::fake(1);
+    controller.cold_plug(0, 0x1_0000_0000, 128 * MIB, 0);
+    controller.request_removal(0);
+    let mut events = Vec::new();
+    drain(&mut controller, |controller, event| {
+        events.push(event);
+        if let SlotEvent::RemovalRequested(_) = event {
+            controller.request_removal(0);
+            assert_eq!(controller.eject(0), Ejected::Gone);
+            controller.plug(0, 0x1_0800_0000, 256 * MIB, 1);
+        }
+    });
+    let (old, new) = (dimm(0, 0x1_0000_0000, 128 * MIB, 0), dimm(0, 0x1_0800_0000, 256 * MIB, 1));
+    assert_eq!(events, [SlotEvent::RemovalRequested(old), SlotEvent::Inserted(new)]);
+    assert_eq!(controller.ejected(), [0]);
+}
+
+#[test]
 fn ejecting_tells_whether_the_dimm_is_gone() {
     let mut controller = Controller::fake(2);
     controller.cold_plug(0, 0x1_0000_0000, 128 * MIB, 0);
