@@ -16,7 +16,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use blocks::{Blocks, KernelBlocks};
 use mm::Errno;
-use mm::addr::{NodeId, SECTION_SIZE, SectionId, SectionRange};
+use mm::addr::{MAX_PHYS_BITS, NodeId, SECTION_SIZE, SectionId, SectionRange};
 use mm::group::{GroupKind, GroupName};
 use mm::hotplug::{AddError, AddRequest, UnplugError};
 use mm::policy::AutoOnline;
@@ -24,6 +24,9 @@ use thiserror::Error;
 
 /// Taking in more than this takes long enough for the host to be told that it is under way.
 const LONG_BYTES: u64 = 1 << 30;
+
+/// No block can lie at or above this address.
+const REACH: u64 = 1 << MAX_PHYS_BITS;
 
 /// The slots of this machine; none where there is no controller.
 static SLOTS: Mutex<Option<Controller<PortRange>>> = Mutex::new(None);
@@ -43,6 +46,8 @@ pub(crate) struct Leftover {
 pub(crate) enum Why {
     #[error("not a whole block")]
     PartOfBlock,
+    #[error("beyond the addresses that can be held")]
+    OutOfReach,
     #[error("not added")]
     NotAdded,
 }
@@ -215,7 +220,8 @@ fn leftovers_of(dimm: &Dimm, exists: impl Fn(SectionId) -> bool) -> Vec<Leftover
         }
     };
     let Some(whole) = SectionRange::inside(dimm.start, end(dimm)) else {
-        part(dimm.start, end(dimm), Why::PartOfBlock);
+        let why = if end(dimm) > REACH { Why::OutOfReach } else { Why::PartOfBlock };
+        part(dimm.start, end(dimm), why);
         return parts;
     };
     let blocks_end = whole.first().address() + whole.size_bytes();

@@ -165,6 +165,19 @@ fn an_address_beyond_all_is_a_failure() {
 }
 
 #[test]
+fn a_dimm_beyond_all_is_told_apart_from_one_without_a_whole_block() {
+    let why = |start, len| {
+        let left = leftovers_of(&Dimm { slot: 0, start, len, domain: 0 }, |_| false);
+        left.iter().map(|left| (left.start, left.len, left.why)).collect::<Vec<_>>()
+    };
+    let end = 1 << 46;
+    assert_eq!(why(end, 2 * BLOCK), [(end, 2 * BLOCK, Why::OutOfReach)]);
+    assert_eq!(why(end - BLOCK, 2 * BLOCK), [(end - BLOCK, 2 * BLOCK, Why::OutOfReach)]);
+    assert_eq!(why(end - BLOCK, BLOCK), [(end - BLOCK, BLOCK, Why::NotAdded)]);
+    assert_eq!(why(end - 64 * MIB, 64 * MIB), [(end - 64 * MIB, 64 * MIB, Why::PartOfBlock)]);
+}
+
+#[test]
 fn automatic_onlining_comes_before_the_answer_and_may_fail() {
     for online_fails in [false, true] {
         let policy = AutoOnline::As(OnlineAs::ByPolicy);
