@@ -1,6 +1,6 @@
 //! Frames before there is an allocator: taken from the lowest free RAM upwards, and remembered with their owner.
 
-use super::ram::{Holder, Piece, Ram};
+use super::ram::{Holder, PIECES_MAX, Piece, Ram};
 use mm::addr::{Pfn, PfnRange, SectionId};
 use mm::hotplug::BootUse;
 use mm::page::Owner;
@@ -12,14 +12,14 @@ const RUNS_MAX: usize = 256;
 pub(super) struct EarlyFrames {
     ram: Ram,
     /// How much of each piece of RAM is taken, from its start.
-    used: [u64; 256],
+    used: [u64; PIECES_MAX],
     taken: heapless::Vec<(PfnRange, Owner), RUNS_MAX>,
     is_closed: bool,
 }
 
 impl EarlyFrames {
     pub(super) const fn empty() -> Self {
-        Self { ram: Ram::empty(), used: [0; 256], taken: heapless::Vec::new(), is_closed: false }
+        Self { ram: Ram::empty(), used: [0; PIECES_MAX], taken: heapless::Vec::new(), is_closed: false }
     }
 
     pub(super) fn new(ram: Ram) -> Self {

@@ -22,7 +22,8 @@ pub(super) struct Piece {
     pub(super) holder: Holder,
 }
 
-const PIECES_MAX: usize = 256;
+/// As many pieces as are remembered.
+pub(super) const PIECES_MAX: usize = 256;
 
 /// The RAM of the machine, lowest first.
 pub(super) struct Ram {
