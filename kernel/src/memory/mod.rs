@@ -52,7 +52,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use early::EarlyFrames;
 use mm::Memory;
 
-/// Frames until `mm` has them.
+/// Frames until `mm` has them. Whoever holds the lock must not allocate: the heap grows by frames from here.
 static EARLY: SpinLock<EarlyFrames> = SpinLock::new(EarlyFrames::empty());
 static MM: spin::Once<Memory<Kernel>> = spin::Once::new();
 /// Whether boot memory is all with `mm`.

@@ -1,6 +1,7 @@
 //! Handing boot memory to `mm`: every section with RAM gets its memmap out of its own frames, then `mm` learns what each
 //! frame is used for.
 
+use super::early::EarlyFrames;
 use super::entry::Level;
 use super::machine::Kernel;
 use super::ranges::{self, Editor};
@@ -8,6 +9,7 @@ use super::tables::{self, KernelEditor};
 use super::{EARLY, MM, boot_map, layout};
 use crate::firmware::slit::Slit;
 use crate::firmware::srat::Srat;
+use crate::sync::SpinLock;
 use alloc::vec::Vec;
 use core::sync::atomic::AtomicU64;
 use mm::addr::{NodeId, PAGE_SIZE, Pfn, PfnRange, SECTION_LIMIT, SECTION_SIZE, SectionId, SectionRange};
@@ -83,9 +85,8 @@ fn hide_ram_above(limit: u64) {
     let mut ranges: Vec<SectionRange> = Vec::new();
     if limit < u64::MAX {
         let first = limit.div_ceil(SECTION_SIZE);
-        let early = EARLY.lock();
-        let unused = early.ram().sections().filter(|id| u64::from(id.number()) >= first && early.is_untouched(*id));
-        for id in unused.map(|id| u64::from(id.number())) {
+        let unused = sections_where(&EARLY, |early, id| u64::from(id.number()) >= first && early.is_untouched(id));
+        for id in unused.into_iter().map(|id| u64::from(id.number())) {
             match ranges.last_mut() {
                 Some(last) if u64::from(last.last().number()) + 1 == id => {
                     *last = SectionRange::new(u64::from(last.first().number()), last.count() + 1)
@@ -111,7 +112,31 @@ fn hide_ram_above(limit: u64) {
 
 /// Sections with RAM below `limit`.
 fn boot_sections(limit: u64) -> Vec<SectionId> {
-    EARLY.lock().ram().sections().filter(|id| id.address() < limit).collect()
+    sections_where(&EARLY, |_, id| id.address() < limit)
+}
+
+/// The sections with RAM that are `wanted`. The list has room for all of them before the lock is taken to fill it: while
+/// it is held, the heap cannot grow.
+fn sections_where(frames: &SpinLock<EarlyFrames>, wanted: impl Fn(&EarlyFrames, SectionId) -> bool) -> Vec<SectionId> {
+    let count = frames.lock().ram().sections().count();
+    let mut found = Vec::with_capacity(count);
+    let early = frames.lock();
+    found.extend(early.ram().sections().filter(|id| wanted(&early, *id)));
+    found
+}
+
+/// Replaces `uses` by those of the part of a section that is visible, under the same rule.
+fn collect_uses(frames: &SpinLock<EarlyFrames>, id: SectionId, visible: PfnRange, uses: &mut Vec<(PfnRange, BootUse)>) {
+    let mut count = 0;
+    frames.lock().uses(id, |_, _| count += 1);
+    uses.clear();
+    uses.reserve(count);
+    frames.lock().uses(id, |pages, usage| {
+        let pages = pages.intersection(visible);
+        if !pages.is_empty() {
+            uses.push((pages, usage));
+        }
+    });
 }
 
 /// One more than the highest node that the firmware names.
@@ -157,14 +182,7 @@ fn make_tables(sections: &[SectionId], end: u64) {
 }
 
 fn hand_over(mm: &Memory<Kernel>, srat: &Srat, id: SectionId, limit: u64, uses: &mut Vec<(PfnRange, BootUse)>) {
-    uses.clear();
-    let visible = PfnRange::inside(0, limit);
-    EARLY.lock().uses(id, |pages, usage| {
-        let pages = pages.intersection(visible);
-        if !pages.is_empty() {
-            uses.push((pages, usage));
-        }
-    });
+    collect_uses(&EARLY, id, PfnRange::inside(0, limit), uses);
     let Some(memmap) = place_memmap(uses) else {
         log::info!(target: "memory", "block {id} has no room for its own memmap and is left out");
         return;
@@ -196,7 +214,49 @@ fn place_memmap(uses: &mut Vec<(PfnRange, BootUse)>) -> Option<PfnRange> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ram::Ram;
     use super::*;
+    use crate::boot_info::{MemoryRegion, RegionKind};
+
+    /// Two sections with RAM whose first one has three holders.
+    fn frames() -> SpinLock<EarlyFrames> {
+        let region = |start, end, kind| MemoryRegion { start, end, kind };
+        SpinLock::new(EarlyFrames::new(Ram::new(&[
+            region(0x10_0000, 0x20_0000, RegionKind::Usable),
+            region(0x20_0000, 0x30_0000, RegionKind::Bootloader),
+            region(0x30_0000, 2 * SECTION_SIZE, RegionKind::Usable),
+        ])))
+    }
+
+    #[test]
+    fn the_list_of_sections_does_not_grow_while_the_frames_are_locked() {
+        let frames = frames();
+        let found = sections_where(&frames, |_, _| true);
+        assert_eq!(found.iter().map(|id| id.number()).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(found.capacity(), 2);
+        let untouched = sections_where(&frames, EarlyFrames::is_untouched);
+        assert_eq!(untouched.iter().map(|id| id.number()).collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn the_list_of_uses_does_not_grow_while_the_frames_are_locked() {
+        let frames = frames();
+        frames.lock().close();
+        let first = SectionId::new(0).expect("it exists");
+        let collected = |limit| {
+            let mut uses = std::vec![(PfnRange::EMPTY, BootUse::Free)];
+            uses.shrink_to_fit();
+            collect_uses(&frames, first, PfnRange::inside(0, limit), &mut uses);
+            uses
+        };
+        let all = collected(u64::MAX);
+        let room = all.capacity();
+        assert_eq!(all.len(), 3);
+        assert_eq!(all[1], (PfnRange::inside(0x20_0000, 0x30_0000), BootUse::Reserved(Owner::KernelImage)));
+        let some = collected(0x18_0000);
+        assert_eq!(some, [(PfnRange::inside(0x10_0000, 0x18_0000), BootUse::Free)]);
+        assert_eq!(some.capacity(), room, "there is room for what turns out not to be visible");
+    }
 
     #[test]
     fn the_memmap_of_a_boot_section_takes_the_lowest_free_run_that_holds_it() {
