@@ -3,6 +3,8 @@
 use acpi::AcpiError;
 use acpi::address::{AddressSpace, GenericAddress};
 use acpi::sdt::fadt::Fadt;
+use alloc::vec::Vec;
+use thiserror::Error;
 
 /// Consecutive I/O ports of one register block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +36,7 @@ pub(crate) struct PmTimer {
 }
 
 /// The fixed hardware. Blocks that are not I/O ports are not listed: no machine that we run on has them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FadtFacts {
     /// The interrupt of all ACPI events, as an ISA interrupt that the MADT may override.
     pub(crate) sci: u16,
@@ -50,7 +52,25 @@ pub(crate) struct FadtFacts {
     pub(crate) fixed_power_button: bool,
     /// Physical address of the DSDT.
     pub(crate) dsdt: Option<u64>,
+    /// What was wrong with the table, to be logged.
+    pub(crate) problems: Vec<FadtProblem>,
 }
+
+/// Why a register block is taken to be absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub(crate) enum FadtProblem {
+    #[error("PM1 event block of {0} bytes, too short for status and enable; ignored")]
+    Pm1Event(u8),
+    #[error("PM1 control block of {0} bytes, too short for its register; ignored")]
+    Pm1Control(u8),
+    #[error("GPE0 block of {0} bytes, which are not two halves; ignored")]
+    Gpe0(u8),
+}
+
+/// A 16-bit status and a 16-bit enable register.
+const PM1_EVENT_BYTES: u8 = 4;
+/// One 16-bit register.
+const PM1_CONTROL_BYTES: u8 = 2;
 
 /// Bytes of the table that revision 1 has; later revisions go on with the reset register.
 const RESET_END: u32 = 129;
@@ -64,6 +84,7 @@ impl FadtFacts {
         without_lengths.pm1_control_length = 0;
         without_lengths.gpe0_block_length = 0;
         let fadt = &without_lengths;
+        let lengths = Lengths::new(table);
         let flags = fadt.flags;
         let smi_port = u16::try_from(fadt.smi_cmd_port).ok().filter(|port| *port != 0);
         let enable = smi_port.filter(|_| fadt.acpi_enable != 0);
@@ -71,14 +92,42 @@ impl FadtFacts {
         Self {
             sci: fadt.sci_interrupt,
             enable: enable.map(|port| EnableCommand { port, value: fadt.acpi_enable }),
-            pm1a_event: ports(fadt.pm1a_event_block().map(Some), table.pm1_event_length),
-            pm1a_control: ports(fadt.pm1a_control_block().map(Some), table.pm1_control_length),
-            pm1b_control: ports(fadt.pm1b_control_block(), table.pm1_control_length),
+            pm1a_event: ports(fadt.pm1a_event_block().map(Some), lengths.pm1_event),
+            pm1a_control: ports(fadt.pm1a_control_block().map(Some), lengths.pm1_control),
+            pm1b_control: ports(fadt.pm1b_control_block(), lengths.pm1_control),
             pm_timer: ports(fadt.pm_timer_block(), 4).map(|block| PmTimer { port: block.base, bits: timer_bits }),
-            gpe0: ports(fadt.gpe0_block(), table.gpe0_block_length),
+            gpe0: ports(fadt.gpe0_block(), lengths.gpe0),
             reset: reset_register(fadt),
             fixed_power_button: !flags.power_button_is_control_method(),
             dsdt: fadt.dsdt_address().ok().map(|address| address as u64),
+            problems: lengths.problems,
+        }
+    }
+}
+
+/// How long the register blocks are: zero for one that cannot hold its registers. Only the general-purpose events may be
+/// absent without a word.
+struct Lengths {
+    pm1_event: u8,
+    pm1_control: u8,
+    gpe0: u8,
+    problems: Vec<FadtProblem>,
+}
+
+impl Lengths {
+    fn new(table: &Fadt) -> Self {
+        let (event, control, gpe0) = (table.pm1_event_length, table.pm1_control_length, table.gpe0_block_length);
+        let mut problems = Vec::new();
+        let mut sound = |len: u8, least: u8, multiple_of: u8, problem: FadtProblem| {
+            let is_sound = len >= least && len.is_multiple_of(multiple_of);
+            problems.extend((!is_sound).then_some(problem));
+            if is_sound { len } else { 0 }
+        };
+        Self {
+            pm1_event: sound(event, PM1_EVENT_BYTES, 1, FadtProblem::Pm1Event(event)),
+            pm1_control: sound(control, PM1_CONTROL_BYTES, 1, FadtProblem::Pm1Control(control)),
+            gpe0: sound(gpe0, 0, 2, FadtProblem::Gpe0(gpe0)),
+            problems,
         }
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod events;
 mod fadt;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod hpet;
 mod madt;
 pub(crate) mod slit;
 pub(crate) mod srat;
@@ -28,6 +29,7 @@ use crate::time::{ClockSource, PmTimerWidth};
 
 use aml::SleepType;
 use fadt::{FadtFacts, PortBlock};
+use hpet::HpetProblem;
 use slit::Slit;
 use srat::Srat;
 
@@ -36,8 +38,10 @@ use srat::Srat;
 pub(crate) struct Firmware {
     pub(crate) fadt: FadtFacts,
     pub(crate) madt: MadtInfo,
-    /// Physical address of the HPET's registers.
+    /// Physical address of the HPET's registers, if there is one that can be used.
     pub(crate) hpet: Option<u64>,
+    /// What is wrong with the HPET, to be logged.
+    hpet_problem: Option<HpetProblem>,
     pub(crate) srat: Srat,
     pub(crate) slit: Option<Slit>,
     /// How to switch off; `None` if the firmware does not say.
@@ -89,10 +93,12 @@ impl Firmware {
         let fadt = FadtFacts::new(&fadt);
         let madt = tables.find_table::<Madt>().ok_or(FirmwareError::Missing("APIC"))?;
         let dsdt = fadt.dsdt.and_then(|address| whole_table(view, address)).unwrap_or_default();
+        let hpet = tables.find_table::<HpetTable>().map(|table| hpet::registers(table.base_address));
         let bytes_of = |signature| find_bytes(view, &tables, signature);
         Ok(Self {
             madt: madt::info(madt.get(), bytes_of(b"APIC").unwrap_or_default()),
-            hpet: tables.find_table::<HpetTable>().map(|hpet| hpet.base_address.address),
+            hpet: hpet.and_then(Result::ok),
+            hpet_problem: hpet.and_then(Result::err),
             srat: bytes_of(b"SRAT").map_or_else(Srat::absent, Srat::parse),
             slit: bytes_of(b"SLIT").map(Slit::parse),
             sleep_type: aml::sleep_type_s5(dsdt),
@@ -136,6 +142,12 @@ impl Firmware {
     }
 
     fn log(&self) {
+        for problem in &self.fadt.problems {
+            log::warn!(target: "acpi", "FADT: {problem}");
+        }
+        if let Some(problem) = self.hpet_problem {
+            log::warn!(target: "acpi", "HPET: {problem}");
+        }
         for problem in &self.srat.problems {
             log::warn!(target: "acpi", "SRAT: {problem}");
         }

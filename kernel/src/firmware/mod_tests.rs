@@ -1,6 +1,6 @@
 //! Reads every fixture through the root pointer, as the kernel does at boot.
 
-use super::fadt::{EnableCommand, PmTimer, ResetRegister};
+use super::fadt::{EnableCommand, FadtProblem, PmTimer, ResetRegister};
 use super::*;
 use crate::arch::{GsiMode, Polarity, Trigger};
 use std::cell::RefCell;
@@ -68,6 +68,7 @@ fn every_fixture_names_its_fixed_hardware() {
         let reset = (!pc).then_some(ResetRegister { port: 0xcf9, value: 0x0f });
         assert_eq!(fadt.reset, reset, "{config}");
         assert!(fadt.fixed_power_button, "{config}");
+        assert_eq!(fadt.problems, [], "{config}");
     }
 }
 
@@ -105,6 +106,61 @@ fn every_fixture_says_what_memory_may_come() {
             _ => vec![vec![10, 20], vec![20, 10]],
         };
         assert_eq!(firmware.distances(), expected, "{config}");
+    }
+}
+
+/// What is read when the FADT says these lengths of its register blocks.
+fn with_lengths(pm1_event: u8, pm1_control: u8, gpe0: u8) -> FadtFacts {
+    const PM1_EVENT_LENGTH: usize = 88;
+    const PM1_CONTROL_LENGTH: usize = 89;
+    const GPE0_LENGTH: usize = 92;
+    let root = load("q35-bios-numa", |name, bytes| {
+        if name == "FACP" {
+            bytes[PM1_EVENT_LENGTH] = pm1_event;
+            bytes[PM1_CONTROL_LENGTH] = pm1_control;
+            bytes[GPE0_LENGTH] = gpe0;
+        }
+    });
+    Firmware::read(view, root).expect("the tables are all there").fadt
+}
+
+#[test]
+fn register_blocks_that_cannot_hold_their_registers_are_absent() {
+    let fadt = with_lengths(3, 1, 1);
+    assert_eq!((fadt.pm1a_event, fadt.pm1a_control, fadt.pm1b_control, fadt.gpe0), (None, None, None, None));
+    assert_eq!(fadt.problems, [FadtProblem::Pm1Event(3), FadtProblem::Pm1Control(1), FadtProblem::Gpe0(1)]);
+    assert_eq!(with_lengths(4, 2, 15).problems, [FadtProblem::Gpe0(15)]);
+}
+
+#[test]
+fn the_shortest_register_blocks_are_used() {
+    let fadt = with_lengths(4, 2, 2);
+    let lens = [fadt.pm1a_event, fadt.pm1a_control, fadt.gpe0].map(|block| block.map(|block| block.len));
+    assert_eq!((lens, fadt.problems), ([Some(4), Some(2), Some(2)], vec![]));
+}
+
+#[test]
+fn only_general_purpose_events_are_absent_without_a_word() {
+    let fadt = with_lengths(0, 0, 0);
+    assert_eq!((fadt.pm1a_event, fadt.pm1a_control, fadt.gpe0), (None, None, None));
+    assert_eq!(fadt.problems, [FadtProblem::Pm1Event(0), FadtProblem::Pm1Control(0)]);
+}
+
+#[test]
+fn without_an_hpet_in_reach_the_pm_timer_is_the_clock() {
+    const ADDRESS_SPACE: usize = 40;
+    const ADDRESS: usize = 44;
+    for (space, address) in [(0, 1 << 46), (1, 0xfed0_0000)] {
+        let root = load("q35-bios-numa", |name, bytes| {
+            if name == "HPET" {
+                bytes[ADDRESS_SPACE] = space;
+                bytes[ADDRESS..ADDRESS + 8].copy_from_slice(&u64::to_le_bytes(address));
+            }
+        });
+        let firmware = Firmware::read(view, root).expect("the tables are all there");
+        let clocks: Vec<_> = firmware.clocks().collect();
+        assert!(matches!(clocks[..], [ClockSource::PmTimer(..)]), "{clocks:?}");
+        assert!(firmware.hpet_problem.is_some());
     }
 }
 
