@@ -19,6 +19,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(a_removed_dimm_leaves_neither_blocks_nor_mappings),
         scenario!(online_idle_blocks_are_taken_offline_by_device_del),
         scenario!(a_busy_dimm_is_refused_and_every_block_stays_as_it_was),
+        scenario!(a_dimm_in_pieces_goes_as_a_whole),
         scenario!(a_block_with_kernel_memory_stays_online_and_usable),
         scenario!(sixteen_dimms_go_in_any_order),
         scenario!(sixty_four_rounds_cost_nothing),
@@ -75,6 +76,26 @@ fn a_busy_dimm_is_refused_and_every_block_stays_as_it_was(vm: &mut Vm) -> Result
     }
     vm.cmd(&format!("verify {id}"))?;
     vm.cmd(&format!("free {id}"))?;
+    vm.unplug("d0")?;
+    vm.unchanged_since("a DIMM that came and went", &empty)
+}
+
+fn a_dimm_in_pieces_goes_as_a_whole(vm: &mut Vm) -> Result<()> {
+    let empty = vm.trace()?;
+    vm.plug(&dimm("d0", mib(256)))?;
+    vm.cmd("remove dimm0")?;
+    for block in [32, 33] {
+        vm.cmd(&format!("probe {:#x} 128M", block * BLOCK_BYTES))?;
+    }
+    vm.cmd("online_movable 32-33")?;
+    // Nobody would let a block back in, so a removal that fails half way could not be repaired.
+    vm.cmd("notify add doorman 0")?;
+    vm.cmd("notify veto doorman online")?;
+    let before = vm.trace()?;
+    vm.cmd("inject remove.begin EIO")?;
+    same("answer to device_del", vm.unplug_status("d0")?, 1)?;
+    vm.unchanged_since("a refused device_del", &before)?;
+    vm.cmd("notify remove doorman")?;
     vm.unplug("d0")?;
     vm.unchanged_since("a DIMM that came and went", &empty)
 }
