@@ -13,7 +13,7 @@ use crate::{arch, time};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use core::time::Duration;
-use screen::Screen;
+use screen::{LOG_ROOM, Screen};
 use serial::{OUTPUT_BYTES, Serial};
 
 /// What a formatted print sends in one piece, so that nothing comes between.
@@ -29,6 +29,9 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static BYTES_RECEIVED: AtomicU64 = AtomicU64::new(0);
 
 static SCREEN: SpinLock<Screen> = SpinLock::new(Screen::new());
+
+/// Log lines wait for room behind the output.
+static LOG_WAITS: AtomicBool = AtomicBool::new(false);
 
 /// Whom Ctrl-C cancels.
 static FOREGROUND: AtomicU64 = AtomicU64::new(NOBODY);
@@ -48,7 +51,7 @@ pub(crate) fn start() {
     SERIAL.lock().start_interrupts();
 }
 
-/// Waits until everything printed has left; for those who are about to switch the machine off.
+/// Waits until everything printed has left, as long as somebody reads it; for those who are about to switch the machine off.
 pub(crate) fn flush() {
     SERIAL.lock().flush();
 }
@@ -107,7 +110,7 @@ pub(crate) fn set_foreground(task: Option<TaskId>) {
 /// Sends what the editor draws and records the result, with nothing in between: what stands on the line being edited (prompt
 /// and text), and where the cursor is, in characters from its start.
 pub(crate) fn draw_input_line(drawn: &str, prompt_and_text: &str, cursor: usize) {
-    change_screen(|screen, serial| {
+    change_screen(room_for(drawn), |screen, serial| {
         screen.write(serial, drawn);
         screen.edit(prompt_and_text, cursor);
         EDITING.store(true, Relaxed);
@@ -116,7 +119,7 @@ pub(crate) fn draw_input_line(drawn: &str, prompt_and_text: &str, cursor: usize)
 
 /// The line is finished, and the editor has sent its line end: what follows is the output of a command.
 pub(crate) fn clear_input_line() {
-    change_screen(|screen, _| {
+    change_screen(0, |screen, _| {
         screen.end_edit();
         EDITING.store(false, Relaxed);
     });
@@ -127,32 +130,32 @@ pub(crate) fn write_str(text: &str) {
     if crate::panic::in_progress() {
         return last_words(text);
     }
-    wait_for_room(text);
-    change_screen(|screen, serial| screen.write(serial, text));
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (piece, after) = rest.split_at(rest.floor_char_boundary(OUTPUT_BYTES / 4));
+        change_screen(room_for(piece), |screen, serial| screen.write(serial, piece));
+        rest = after;
+    }
 }
 
-/// Lets the output drain until a text fits behind it, where waiting is possible.
-fn wait_for_room(text: &str) {
-    if arch::may_block() {
-        // Twice, for the line feeds.
-        let bytes = (2 * text.len()).min(OUTPUT_BYTES);
-        OUTPUT_CHANGED.wait_until(|| SERIAL.lock().has_room_for(bytes));
-    }
+/// The bytes that a text becomes, at most.
+fn room_for(text: &str) -> usize {
+    // Twice, for the line feeds.
+    (2 * text.len()).min(OUTPUT_BYTES)
 }
 
 /// Writes whole lines of somebody who works in the background, above the line being edited. False if a command has
 /// printed the beginning of a line: then nothing was written, and the writer tries again later.
 pub(crate) fn write_above(lines: &str) -> bool {
-    wait_for_room(lines);
     let mut written = false;
-    change_screen(|screen, serial| written = screen.write_above(serial, lines));
+    change_screen(room_for(lines), |screen, serial| written = screen.write_above(serial, lines));
     written
 }
 
 /// Shows the log lines that have not been shown yet, if this is a moment for it.
 pub(crate) fn show_log() {
     if !crate::panic::in_progress() {
-        change_screen(|_, _| ());
+        change_screen(0, |_, _| ());
     }
 }
 
@@ -163,17 +166,33 @@ pub(crate) fn flush_for_panic() {
         return last_words("\n");
     };
     screen.break_line(&mut *serial);
-    screen.show_log(&mut *serial, logging::try_read_for_console);
+    let make_room = |serial: &mut Serial| {
+        serial.flush();
+        true
+    };
+    screen.show_log(&mut *serial, make_room, logging::try_read_for_console);
     serial.flush();
 }
 
-/// Does something to the screen, then shows the log lines for which there is a place now.
-fn change_screen(change: impl FnOnce(&mut Screen, &mut Serial)) {
-    let mut screen = SCREEN.lock();
-    let mut serial = SERIAL.lock();
-    change(&mut screen, &mut serial);
-    screen.show_log(&mut *serial, logging::read_for_console);
-    serial.kick();
+/// Does something to the screen that sends up to `bytes`, then shows the log lines for which there is a place now. Lets the
+/// output drain before that until the bytes fit, where waiting is possible.
+fn change_screen(bytes: usize, change: impl FnOnce(&mut Screen, &mut Serial)) {
+    let patient = arch::may_block();
+    loop {
+        if patient {
+            OUTPUT_CHANGED.wait_until(|| SERIAL.lock().has_room_for(bytes));
+        }
+        let mut screen = SCREEN.lock();
+        let mut serial = SERIAL.lock();
+        // A log line may have been faster.
+        if patient && !serial.has_room_for(bytes) {
+            continue;
+        }
+        change(&mut screen, &mut serial);
+        let has_room = |serial: &mut Serial| serial.has_room_for(LOG_ROOM);
+        LOG_WAITS.store(screen.show_log(&mut *serial, has_room, logging::read_for_console), Relaxed);
+        return serial.kick();
+    }
 }
 
 /// Sends to the device without asking anybody.
@@ -204,6 +223,9 @@ fn on_interrupt() {
         if foreground != NOBODY {
             task::cancel(TaskId::from(foreground));
         }
+    }
+    if LOG_WAITS.load(Relaxed) && SERIAL.lock().has_room_for(LOG_ROOM) {
+        show_log();
     }
     INPUT_CHANGED.wake_all();
     OUTPUT_CHANGED.wake_all();

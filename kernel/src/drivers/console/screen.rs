@@ -4,7 +4,7 @@
 //! log lines wait until its current line is complete. Either way they stay in the log until they can be shown.
 #![deny(unsafe_code)]
 
-use crate::logging::Line;
+use crate::logging::{LINE_MAX, Line};
 use core::fmt::Write;
 
 /// A longer input line is redrawn as far as this.
@@ -12,6 +12,9 @@ const EDIT_MAX: usize = 4096;
 
 /// Back to the first column, and erase what stands there.
 const ERASE_LINE: &str = "\r\x1b[K";
+
+/// The most that showing one log line sends: the line with its end, and the edited line erased and drawn again.
+pub(super) const LOG_ROOM: usize = ERASE_LINE.len() + LINE_MAX + 2 + 2 * EDIT_MAX;
 
 /// The state of the screen. Every method sends to `port`, which cannot fail.
 pub(super) struct Screen {
@@ -88,28 +91,39 @@ impl Screen {
         self.line_open = false;
     }
 
-    /// Shows the log lines that `read` has and that have not been shown, if this is a moment for it.
-    pub(super) fn show_log(&mut self, port: &mut impl Write, read: impl Fn(u64, &mut Line) -> Option<u64>) {
+    /// Shows the log lines that `read` has and that have not been shown, if this is a moment for it, as long as the port
+    /// has room for `LOG_ROOM` bytes. Says whether lines are left that wait for room.
+    pub(super) fn show_log<P: Write>(
+        &mut self,
+        port: &mut P,
+        has_room: impl Fn(&mut P) -> bool,
+        read: impl Fn(u64, &mut Line) -> Option<u64>,
+    ) -> bool {
         if self.line_open {
-            return;
+            return false;
         }
         let mut line = Line::new();
-        let Some(mut next) = read(self.next_log, &mut line) else { return };
-        if self.edit.is_some() {
-            send(port, ERASE_LINE);
-        }
-        loop {
+        let mut erased = false;
+        let mut waits = false;
+        while let Some(next) = read(self.next_log, &mut line) {
+            if !has_room(port) {
+                waits = true;
+                break;
+            }
+            if self.edit.is_some() && !erased {
+                send(port, ERASE_LINE);
+                erased = true;
+            }
             send(port, &line);
             send(port, "\n");
             self.next_log = next;
-            match read(next, &mut line) {
-                Some(after) => next = after,
-                None => break,
-            }
         }
-        if let Some(edit) = &self.edit {
+        if let Some(edit) = &self.edit
+            && erased
+        {
             edit.draw(port);
         }
+        waits
     }
 
     /// Ends whatever stands on the screen's last line, so that something urgent can begin a line of its own.
@@ -158,11 +172,17 @@ mod tests {
         }
 
         fn show(&mut self) {
+            self.show_within(usize::MAX);
+        }
+
+        /// Shows the log as far as `room` bytes of output go.
+        fn show_within(&mut self, room: usize) -> bool {
             let log = &self.log;
-            self.screen.show_log(&mut self.sent, |number, line| {
+            let read = |number: u64, line: &mut Line| {
                 *line = Line::try_from(*log.get(number as usize)?).expect("short");
                 Some(number + 1)
-            });
+            };
+            self.screen.show_log(&mut self.sent, |sent| sent.len() < room, read)
         }
     }
 
@@ -211,6 +231,19 @@ mod tests {
         bench.print("\n");
         bench.show();
         assert_eq!(bench.sent, "[1] a\nx\n[2] b\n[3] c\n");
+    }
+
+    #[test]
+    fn log_lines_without_room_wait_and_the_edited_line_is_whole() {
+        let mut bench = Bench::new();
+        bench.edit("> ab", "> ab", 4);
+        bench.log.extend(["[1] a", "[2] b"]);
+        assert!(bench.show_within(4), "no room at all");
+        assert_eq!(bench.sent, "> ab");
+        assert!(bench.show_within(5), "room for the first");
+        assert_eq!(bench.sent, "> ab\r\x1b[K[1] a\n> ab");
+        assert!(!bench.show_within(usize::MAX));
+        assert_eq!(bench.sent, "> ab\r\x1b[K[1] a\n> ab\r\x1b[K[2] b\n> ab");
     }
 
     #[test]

@@ -5,7 +5,9 @@
 //! the bytes stay with the sender.
 #![deny(unsafe_code)]
 
+use crate::time;
 use core::fmt::{self, Write};
+use core::time::Duration;
 use uart_16550::backend::PioBackend;
 use uart_16550::spec::registers::IER;
 use uart_16550::{BaudRate, Config, Uart16550};
@@ -19,6 +21,9 @@ pub(super) const OUTPUT_BYTES: usize = 64 * 1024;
 /// How many times the device's FIFO is filled while the writer waits, and per interrupt.
 const LOADS_AT_ONCE: usize = 8;
 
+/// When the device takes nothing for so long, nobody reads at its other end.
+const STALL: Duration = Duration::from_secs(5);
+
 /// A 16550 and its rings.
 pub(super) struct Serial {
     uart: Uart16550<PioBackend>,
@@ -26,6 +31,8 @@ pub(super) struct Serial {
     present: bool,
     /// Before interrupts work, output is sent by polling.
     by_interrupt: bool,
+    /// The device took nothing for `STALL`, and has taken nothing since.
+    stalled: bool,
     /// The interrupts that the device has turned on.
     announced: IER,
     input: heapless::Deque<u8, INPUT_BYTES>,
@@ -38,6 +45,7 @@ impl Serial {
             uart,
             present: false,
             by_interrupt: false,
+            stalled: false,
             announced: IER::empty(),
             input: heapless::Deque::new(),
             output: heapless::Deque::new(),
@@ -89,10 +97,20 @@ impl Serial {
         }
     }
 
-    /// Waits until the device has taken everything.
+    /// Waits until the device has taken everything, or takes no more.
     pub(super) fn flush(&mut self) {
-        while !self.output.is_empty() {
-            self.send(LOADS_AT_ONCE);
+        self.send_until(LOADS_AT_ONCE, |serial| serial.output.is_empty());
+    }
+
+    fn send_until(&mut self, loads: usize, done: impl Fn(&Self) -> bool) {
+        let mut deadline = time::deadline_after(if self.stalled { Duration::ZERO } else { STALL });
+        while !done(self) {
+            if self.send(loads) {
+                deadline = time::deadline_after(STALL);
+            } else if time::now_ns() >= deadline {
+                self.stalled = true;
+                break;
+            }
         }
     }
 
@@ -106,7 +124,9 @@ impl Serial {
         self.uart.send_bytes(bytes)
     }
 
-    fn send(&mut self, loads: usize) {
+    /// Says whether the ring is shorter than before.
+    fn send(&mut self, loads: usize) -> bool {
+        let before = self.output.len();
         if !self.present {
             self.output.clear();
         }
@@ -119,6 +139,9 @@ impl Serial {
                 self.output.pop_front();
             }
         }
+        let moved = self.output.len() < before;
+        self.stalled &= !moved;
+        moved
     }
 
     fn wanted(&self) -> IER {
@@ -144,6 +167,7 @@ impl Serial {
 }
 
 /// Text goes into the ring, line feeds as carriage return and line feed; only a full ring makes the writer wait.
+/// Where that may not last for ever, because interrupts are off, what finds no room in the end is lost.
 impl Write for Serial {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for byte in text.bytes() {
@@ -158,9 +182,11 @@ impl Write for Serial {
 
 impl Serial {
     fn put(&mut self, byte: u8) {
-        while self.output.is_full() {
-            self.send(1);
+        if self.output.is_full() {
+            self.send_until(1, |serial| !serial.output.is_full());
         }
-        self.output.push_back(byte).expect("there is room");
+        if !self.output.is_full() {
+            self.output.push_back(byte).expect("the ring is not full");
+        }
     }
 }
