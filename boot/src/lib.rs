@@ -7,6 +7,8 @@
 //! - [`qemu`] turns a description of a machine into a QEMU process; [`firmware`] finds OVMF, [`accelerator`] tries KVM.
 //! - [`qmp`] and [`serial`] talk to the running machine, [`guest`] is one that a program runs; [`ost`] puts the guest's ACPI answers into words.
 //! - [`plug`], [`devices`], [`run`], [`demo`], [`suite`] and [`doctor`] are the commands.
+// QEMU is asked to quit by a signal.
+#![feature(unix_send_signal)]
 
 pub mod accelerator;
 pub mod build;

@@ -1,11 +1,13 @@
 //! From the description of a machine to a QEMU process. Every QEMU flag of the project is in this file.
 
 use std::fs;
+use std::os::unix::process::ChildExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use signal_hook::consts::SIGTERM;
 use tempfile::TempDir;
 
 use crate::accelerator::Accelerator;
@@ -21,6 +23,9 @@ pub const DEBUG_EXIT: &str = "isa-debug-exit,iobase=0xf4,iosize=4";
 
 /// Room to grow for which 40 address bits are enough, whatever else lies there.
 const FITS_40_BITS: Bytes = gib(512);
+
+/// A QEMU that was told to quit has this long.
+const QUIT: Duration = Duration::from_secs(1);
 
 /// A machine to boot the kernel on.
 #[derive(Clone, Debug)]
@@ -307,6 +312,15 @@ impl Qemu {
         wait_at_most(&mut self.child, limit).map(Exit::of)
     }
 
+    /// Tells QEMU to quit, which gives a terminal back as it was; what does not listen is killed.
+    pub fn quit(&mut self) {
+        // It may have ended by itself already.
+        self.child.send_signal(SIGTERM).ok();
+        if self.wait(QUIT).is_none() {
+            self.kill();
+        }
+    }
+
     /// Ends it without asking the guest.
     pub fn kill(&mut self) {
         // It may have ended by itself already.
@@ -362,6 +376,8 @@ impl Exit {
 mod tests {
     use super::*;
     use crate::size::mib;
+    use signal_hook::consts::SIGKILL;
+    use std::io::Read;
     use std::os::unix::process::ExitStatusExt;
 
     fn wiring() -> Wiring {
@@ -459,6 +475,25 @@ mod tests {
         assert_eq!(quoted("run=\"a b\""), "'run=\"a b\"'");
         assert_eq!(quoted("it's"), r"'it'\''s'");
         assert_eq!(quoted(""), "''");
+    }
+
+    #[track_caller]
+    fn assert_quits(script: &str, signal: i32) {
+        let mut command = Command::new("sh");
+        let mut child = command.args(["-c", script]).stdout(Stdio::piped()).spawn().expect("started");
+        // It says when it is ready for a signal.
+        let ready = child.stdout.as_mut().expect("piped").read(&mut [0]).expect("read");
+        assert_eq!(ready, 1);
+        let mut qemu = Qemu { child, command_line: String::new(), _variables: None };
+        qemu.quit();
+        let exit = qemu.ended().expect("waited");
+        assert!(matches!(exit, Some(Exit::Broken(status)) if status.signal() == Some(signal)), "{exit:?}");
+    }
+
+    #[test]
+    fn a_process_is_asked_to_quit_before_it_is_killed() {
+        assert_quits("echo; exec sleep 60", SIGTERM);
+        assert_quits("trap '' TERM; echo; exec sleep 60", SIGKILL);
     }
 
     #[test]

@@ -98,6 +98,7 @@ fn wait(mut qemu: Qemu, stop: &AtomicBool) -> Result<Exit> {
             return Ok(exit);
         }
         if stop.load(Ordering::Relaxed) {
+            qemu.quit();
             bail!("interrupted");
         }
     }
