@@ -5,7 +5,7 @@ use super::super::call::Call;
 use super::super::failure::Outcome;
 use super::super::table::{Align, Table};
 use super::Command;
-use crate::{arch, logging, power, task};
+use crate::{arch, firmware, logging, power, task};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -27,8 +27,9 @@ pub(super) const COMMANDS: &[Command] = &[
         syntax: Syntax { options: &[JSON], operands: &[] },
         summary: "list the processors",
         details: "\
-IRQS_OFF is the longest time that interrupts were off on it since boot: how late
-an interrupt may have been served.",
+Those that run, and then those that the firmware has enabled but the kernel has
+not started. IRQS_OFF is the longest time that interrupts were off on it since
+boot: how late an interrupt may have been served.",
         example: "cpus",
         run: cpus,
     },
@@ -114,7 +115,13 @@ fn cpus(call: &mut Call<'_>) -> Outcome {
         online: cpu.online,
         worst_irqs_off_ns: cpu.worst_irqs_off_ns,
     };
-    let report = Cpus { cpus: arch::cpu_reports().map(cpu_of).collect() };
+    let mut cpus: Vec<Cpu> = arch::cpu_reports().map(cpu_of).collect();
+    for info in firmware::get().madt.cpus.iter().filter(|info| info.enabled) {
+        if cpus.iter().all(|cpu| cpu.apic_id != info.apic_id) {
+            cpus.push(Cpu { id: cpus.len(), apic_id: info.apic_id, online: false, worst_irqs_off_ns: 0 });
+        }
+    }
+    let report = Cpus { cpus };
     call.show(&report, |report| {
         let mut table = Table::new(&[
             ("CPU", Align::Right),
@@ -124,7 +131,7 @@ fn cpus(call: &mut Call<'_>) -> Outcome {
         ]);
         for cpu in &report.cpus {
             let online = if cpu.online { "yes" } else { "no" };
-            let worst = format!("{} us", cpu.worst_irqs_off_ns / 1000);
+            let worst = if cpu.online { format!("{} us", cpu.worst_irqs_off_ns / 1000) } else { "-".into() };
             table.row([cpu.id.to_string(), cpu.apic_id.to_string(), online.into(), worst]);
         }
         table.to_string()
