@@ -389,6 +389,42 @@ fn a_veto_names_the_listener_and_only_those_asked_before_hear_of_it() {
 }
 
 #[test]
+fn a_veto_against_later_blocks_is_heard_about_the_earlier_ones_last_first() {
+    struct Picky;
+    impl MemoryListener for Picky {
+        fn prepare(&self, change: &Change) -> Accept {
+            if change.range.contains(section(40)) { Accept::No } else { Accept::Yes }
+        }
+        fn committed(&self, _: &Change) {}
+        fn cancelled(&self, _: &Change) {}
+    }
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 33), 0);
+    plug(&memory, 1, blocks(40, 40), 0);
+    memory.add_scripted_listener(Name::new("high").expect("valid"), 9).expect("room");
+    memory.register_listener(Name::new("picky").expect("valid"), 5, &Picky).expect("room");
+    memory.add_scripted_listener(Name::new("low").expect("valid"), 1).expect("room");
+    memory.online(&[blocks(32, 33), blocks(40, 40)], MOVABLE, &mut Unhurried).expect_err("vetoed");
+    let calls: Vec<_> = std::iter::from_fn(|| memory.next_call())
+        .map(|call| (call.listener.to_string(), call.kind, call.change.range.first().number()))
+        .collect();
+    let yes = CallKind::Prepare(Accept::Yes);
+    let expected = [
+        ("high", yes, 32),
+        ("picky", yes, 32),
+        ("low", yes, 32),
+        ("high", yes, 40),
+        ("picky", CallKind::Prepare(Accept::No), 40),
+        ("high", CallKind::Cancelled, 40),
+        ("low", CallKind::Cancelled, 32),
+        ("picky", CallKind::Cancelled, 32),
+        ("high", CallKind::Cancelled, 32),
+    ];
+    assert_eq!(calls, expected.map(|(name, kind, block)| (name.to_string(), kind, block)));
+    assert_valid(&memory);
+}
+
+#[test]
 fn cancelled_is_heard_when_everything_is_as_it_was() {
     static MEMORY: OnceLock<TestMemory> = OnceLock::new();
     static HEARD: Mutex<Vec<(u64, BlockState)>> = Mutex::new(Vec::new());

@@ -1,6 +1,7 @@
 //! Offline: the reverse of online. What is in use must first go elsewhere; where it cannot, everything stays as it was.
 
-use super::{Asked, Undo, change_states, hull, is_sorted};
+use super::listeners::Asked;
+use super::{Undo, change_states, hull, is_sorted};
 use crate::addr::{Pfn, PfnRange, SectionId, SectionRange};
 use crate::errno::Errno;
 use crate::evacuate::{Blocker, first_blocker};
