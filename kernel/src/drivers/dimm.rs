@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 use crate::arch::ports::{self, PortRange};
+use bitflags::bitflags;
 
 /// QEMU has no more slots than this.
 pub(crate) const SLOT_LIMIT: u32 = 256;
@@ -21,9 +22,17 @@ const OST_STATUS: u16 = 0x08;
 /// One byte; of the bits to write, the lowest one alone has an effect, so exactly one is written.
 const CONTROL: u16 = 0x14;
 
-const STATUS_ENABLED: u8 = 1 << 0;
-const INSERT_EVENT: u8 = 1 << 1;
-const REMOVE_EVENT: u8 = 1 << 2;
+bitflags! {
+    /// What [`CONTROL`] reads of the selected slot. Writing the bit of an event clears it.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    struct Status: u8 {
+        const ENABLED = 1 << 0;
+        const INSERT_EVENT = 1 << 1;
+        const REMOVE_EVENT = 1 << 2;
+    }
+}
+
+/// Written to [`CONTROL`], takes the DIMM out of the selected slot.
 const EJECT: u8 = 1 << 3;
 
 /// A DIMM in its slot.
@@ -171,14 +180,13 @@ impl<R: Registers> Controller<R> {
         self.registers.write_u32(SELECTOR, slot);
     }
 
-    /// Status bits of the selected slot. Where there is no controller, every bit reads as one.
-    fn status(&self) -> u8 {
-        let status = self.registers.read_u8(CONTROL);
-        if status & !(STATUS_ENABLED | INSERT_EVENT | REMOVE_EVENT) == 0 { status } else { 0 }
+    /// Of the selected slot. Where there is no controller, every bit reads as one, which means nothing.
+    fn status(&self) -> Status {
+        Status::from_bits(self.registers.read_u8(CONTROL)).unwrap_or(Status::empty())
     }
 
     fn selected(&self, slot: u32) -> Option<Dimm> {
-        if self.status() & STATUS_ENABLED == 0 {
+        if !self.status().contains(Status::ENABLED) {
             return None;
         }
         let wide = |low, high| u64::from(self.registers.read_u32(high)) << 32 | u64::from(self.registers.read_u32(low));
@@ -199,13 +207,13 @@ impl<R: Registers> DimmSlots for Controller<R> {
 
     fn take_event(&mut self, slot: u32) -> Option<SlotEvent> {
         self.select(slot);
-        for bit in [INSERT_EVENT, REMOVE_EVENT] {
-            if self.status() & bit == 0 {
+        for bit in [Status::INSERT_EVENT, Status::REMOVE_EVENT] {
+            if !self.status().contains(bit) {
                 continue;
             }
-            self.registers.write_u8(CONTROL, bit);
+            self.registers.write_u8(CONTROL, bit.bits());
             if let Some(dimm) = self.selected(slot) {
-                let event = if bit == INSERT_EVENT { SlotEvent::Inserted } else { SlotEvent::RemovalRequested };
+                let event = if bit == Status::INSERT_EVENT { SlotEvent::Inserted } else { SlotEvent::RemovalRequested };
                 return Some(event(dimm));
             }
         }
@@ -216,9 +224,9 @@ impl<R: Registers> DimmSlots for Controller<R> {
         self.select(slot);
         // A request that was repeated meanwhile stays set when the DIMM goes, and would be taken for one that asks for
         // whatever the host puts into the slot next.
-        self.registers.write_u8(CONTROL, REMOVE_EVENT);
+        self.registers.write_u8(CONTROL, Status::REMOVE_EVENT.bits());
         self.registers.write_u8(CONTROL, EJECT);
-        if self.status() & STATUS_ENABLED == 0 { Ejected::Gone } else { Ejected::StillThere }
+        if !self.status().contains(Status::ENABLED) { Ejected::Gone } else { Ejected::StillThere }
     }
 
     fn answer(&mut self, slot: u32, answer: Answer) {
