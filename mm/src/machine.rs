@@ -14,7 +14,8 @@ pub trait Memmap {
     /// The struct page of `pfn`, whose section's memmap must be mapped.
     fn page(&self, pfn: Pfn) -> &PageInfo;
 
-    /// Zeroes the struct pages of `range`, whose memmap must be mapped and in use by nobody else.
+    /// Zeroes the struct pages of `range`, whose memmap must be mapped and in use by nobody else until this returns. They
+    /// may hold anything before.
     fn clear(&self, range: PfnRange) {
         for pfn in range.iter() {
             self.page(pfn).clear();
@@ -36,7 +37,8 @@ pub trait Mapper {
     /// [`map_memmap`](Self::map_memmap) cannot fail later.
     ///
     /// Tables wholly inside `range` are taken from `own`, whose length is [`own_tables`](Self::own_tables) or zero;
-    /// all others, and all of them when `own` is empty, are system frames that neighbours share.
+    /// all others, and all of them when `own` is empty, are system frames that neighbours share. The page tables of the
+    /// vmemmap window that lie in `own` are neither read nor written before the first memmap that needs them is mapped.
     ///
     /// # Errors
     /// A system frame for a table could not be had. Then nothing is mapped and every frame is given back.
@@ -46,11 +48,19 @@ pub trait Mapper {
     /// this returns; system frames whose last user this was are freed.
     fn unmap_range(&self, range: SectionRange);
 
-    /// Backs page `index` (below [`MEMMAP_PAGES`]) of the memmap of `section` with `frame`.
-    fn map_memmap(&self, section: SectionId, index: u64, frame: Pfn);
+    /// Backs the whole memmap of `section` with the [`MEMMAP_PAGES`] frames of `backing`. Cannot fail after
+    /// [`map_range`](Self::map_range).
+    fn map_memmap(&self, section: SectionId, backing: PfnRange);
+
+    /// Undoes [`map_memmap`](Self::map_memmap). Nothing stale can be reached when this returns.
+    fn unmap_memmap(&self, section: SectionId);
+
+    /// Backs page `index` (below [`MEMMAP_PAGES`]) of the memmap of `section` with `frame`, for a memmap that is gathered
+    /// page by page.
+    fn map_memmap_page(&self, section: SectionId, index: u64, frame: Pfn);
 
     /// Takes the backing of page `index` of the memmap of `section` away and returns it.
-    fn unmap_memmap(&self, section: SectionId, index: u64) -> Pfn;
+    fn unmap_memmap_page(&self, section: SectionId, index: u64) -> Pfn;
 
     /// Page-table frames in use, wherever they lie.
     fn table_frames(&self) -> u64;
@@ -68,6 +78,10 @@ pub trait Machine: Memmap + Mapper + Clock + Sync + 'static {
     type Spin: lock_api::RawMutex + Sync + Send;
     /// Held across a whole operation; waiting for it blocks the task.
     type Sleep: lock_api::RawMutex + Sync + Send;
+
+    /// Number of the CPU that asks, below the number of CPUs that it was booted with. The caller may be on another one
+    /// when it reads the answer, unless something keeps it where it is.
+    fn cpu(&self) -> usize;
 }
 
 /// Called between the bounded steps of a long operation, with no spin lock held.

@@ -6,13 +6,14 @@ use super::ranges::{self, Tables};
 use super::tables::{self, KernelEditor};
 use super::tree::TableMemory;
 use super::{layout, tlb};
+use crate::arch;
 use crate::sync::{RawIrqSpin, RawSleep};
 use crate::time;
 use core::ptr::with_exposed_provenance;
 use core::sync::atomic::{AtomicU64, Ordering};
 use mm::addr::{PAGE_SIZE, Pfn, PfnRange, SectionId, SectionRange};
-use mm::machine::{Clock, Machine, MapError, Mapper, Memmap};
-use mm::page::PageInfo;
+use mm::machine::{Clock, MEMMAP_PAGES, Machine, MapError, Mapper, Memmap};
+use mm::page::{PAGE_INFO_SIZE, PageInfo};
 
 /// This machine.
 pub(crate) struct Kernel {
@@ -32,6 +33,22 @@ impl Memmap for Kernel {
         // SAFETY: mm asks for struct pages of sections only whose memmap is mapped; a struct page is atomics, valid for any
         // bits, and stays mapped while its section is populated.
         unsafe { &*with_exposed_provenance(layout::page_info(pfn) as usize) }
+    }
+
+    fn clear(&self, range: PfnRange) {
+        const WORDS: u64 = PAGE_INFO_SIZE / size_of::<u64>() as u64;
+        // A word at a time: a memset would be left to the library, which may go byte by byte.
+        // SAFETY: mm asks for struct pages only whose memmap is mapped and that nobody reads or writes meanwhile, the words
+        // are exactly theirs, and all zeros is a struct page; the direction flag is clear in all code of ours.
+        unsafe {
+            core::arch::asm!(
+                "rep stosq",
+                inout("rcx") range.len() * WORDS => _,
+                inout("rdi") layout::page_info(range.start()) => _,
+                in("rax") 0,
+                options(nostack, preserves_flags),
+            );
+        }
     }
 }
 
@@ -57,7 +74,18 @@ impl Mapper for Kernel {
         }
     }
 
-    fn map_memmap(&self, section: SectionId, index: u64, frame: Pfn) {
+    fn map_memmap(&self, section: SectionId, backing: PfnRange) {
+        assert_eq!(backing.len(), MEMMAP_PAGES, "a memmap is mapped as a whole");
+        tables::edit(|tree| ranges::write_memmap(tree, section, |index| Entry::new(backing.start().add(index), DATA)));
+    }
+
+    fn unmap_memmap(&self, section: SectionId) {
+        tables::edit(|tree| ranges::write_memmap(tree, section, |_| Entry::EMPTY));
+        // Cheaper than one page after the other, here and on every CPU that has to be told.
+        tlb::flush_all();
+    }
+
+    fn map_memmap_page(&self, section: SectionId, index: u64, frame: Pfn) {
         let address = memmap_page(section, index);
         tables::edit(|tree| {
             let table = tree.table(address, Level::PAGE_TABLE).expect("map_range made the tables of the memmap");
@@ -65,7 +93,7 @@ impl Mapper for Kernel {
         });
     }
 
-    fn unmap_memmap(&self, section: SectionId, index: u64) -> Pfn {
+    fn unmap_memmap_page(&self, section: SectionId, index: u64) -> Pfn {
         let address = memmap_page(section, index);
         let entry = tables::edit(|tree| tree.unmap_page(address)).expect("only mapped memmap is unmapped");
         tlb::flush_page(address);
@@ -86,4 +114,8 @@ impl Clock for Kernel {
 impl Machine for Kernel {
     type Spin = RawIrqSpin;
     type Sleep = RawSleep;
+
+    fn cpu(&self) -> usize {
+        arch::cpu_id()
+    }
 }

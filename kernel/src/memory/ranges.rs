@@ -11,7 +11,7 @@ use super::layout;
 use super::plan::{Chunk, HugeLeaves, PER_DIRECT_DIRECTORY, PER_MEMMAP_DIRECTORY, PER_MEMMAP_TABLE, chunks};
 use super::tree::{TableMemory, Tree};
 use mm::addr::{Order, Pfn, PfnRange, SectionId, SectionRange};
-use mm::machine::MapError;
+use mm::machine::{MEMMAP_PAGES, MapError};
 use x86_64::structures::paging::PageTableFlags as Flags;
 
 /// Gives access to the tables, one edit after the other.
@@ -134,6 +134,16 @@ fn claim_pair<M: TableMemory>(
 pub(super) fn claim_memmap<M: TableMemory>(tree: &mut Tree<M>, section: SectionId) -> Result<(), MapError> {
     let pair = Chunk { sections: SectionRange::single(section), is_whole: false };
     claim_pair(tree, pair, false, &mut core::iter::empty())
+}
+
+/// Writes the entries for all struct pages of `section`: they stand side by side in one page table.
+pub(super) fn write_memmap<M: TableMemory>(tree: &mut Tree<M>, section: SectionId, entry: impl Fn(u64) -> Entry) {
+    let address = memmap_address(section);
+    let table = tree.table(address, Level::PAGE_TABLE).expect("the range of the section is mapped");
+    let first = Level::PAGE_TABLE.index(address);
+    for index in 0..MEMMAP_PAGES {
+        tree.memory.write(table, first + index as usize, entry(index));
+    }
 }
 
 /// Takes away all that [`map`] made for `range`, or as much of it as is there. Its own tables are not touched.

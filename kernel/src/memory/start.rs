@@ -187,9 +187,7 @@ fn hand_over(mm: &Memory<Kernel>, srat: &Srat, id: SectionId, limit: u64, uses: 
         log::info!(target: "memory", "block {id} has no room for its own memmap and is left out");
         return;
     };
-    for (index, frame) in memmap.iter().enumerate() {
-        mm.machine().map_memmap(id, index as u64, frame);
-    }
+    mm.machine().map_memmap(id, memmap);
     let first = uses.first().map_or(memmap.start(), |(pages, _)| pages.start());
     let last = uses.last().map_or(memmap.end(), |(pages, _)| pages.end()).number() - 1;
     let node = node_of(srat, first);

@@ -4,7 +4,7 @@
 use super::Test;
 use crate::memory::{self, Fault, FrameList, OwnedFrames, inspect};
 use alloc::vec::Vec;
-use mm::addr::{NodeId, Order, PAGE_SIZE, PfnRange, SectionRange};
+use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn, PfnRange, SectionRange};
 use mm::alloc::{Mobility, Place, Request, Urgency};
 use mm::group::{GroupKind, GroupName};
 use mm::hotplug::AddRequest;
@@ -100,15 +100,19 @@ fn a_memmap_is_mapped_and_unmapped() {
         .map(|_| OwnedFrames::allocate(&Request { order: Order::PAGE, ..REQUEST }).expect("there is memory"))
         .collect();
     for (index, frame) in frames.iter().enumerate() {
-        machine.map_memmap(id, index as u64, frame.head());
+        machine.map_memmap_page(id, index as u64, frame.head());
     }
+    machine.clear(id.pages());
     for pfn in id.pages().iter() {
-        machine.page(pfn).clear();
+        assert_eq!(machine.page(pfn).private(), 0);
         machine.page(pfn).set_private(pfn.number());
     }
-    assert!(id.pages().iter().all(|pfn| machine.page(pfn).private() == pfn.number()));
+    let middle = PfnRange::new(id.pages().start().add(100), 1000);
+    machine.clear(middle);
+    let expected = |pfn: Pfn| if middle.contains(pfn) { 0 } else { pfn.number() };
+    assert!(id.pages().iter().all(|pfn| machine.page(pfn).private() == expected(pfn)));
     for (index, frame) in frames.iter().enumerate() {
-        assert_eq!(machine.unmap_memmap(id, index as u64), frame.head());
+        assert_eq!(machine.unmap_memmap_page(id, index as u64), frame.head());
     }
     drop(frames);
     machine.unmap_range(range);

@@ -170,7 +170,7 @@ impl<M: Machine> Memory<M> {
         let undo = Undo::new(|| {
             for id in range.iter() {
                 for index in 0..MEMMAP_PAGES.min(reserved.get()) {
-                    let frame = self.machine.unmap_memmap(id, index);
+                    let frame = self.machine.unmap_memmap_page(id, index);
                     self.free(frame, Order::PAGE);
                 }
                 reserved.set(reserved.get().saturating_sub(MEMMAP_PAGES));
@@ -181,7 +181,7 @@ impl<M: Machine> Memory<M> {
             self.pass(Point::AddMemmap).map_err(AddError::Injected)?;
             for index in 0..MEMMAP_PAGES {
                 let frame = self.memmap_frame(node)?;
-                self.machine.map_memmap(id, index, frame);
+                self.machine.map_memmap_page(id, index, frame);
                 reserved.set(reserved.get() + 1);
             }
         }

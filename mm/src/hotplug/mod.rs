@@ -16,7 +16,7 @@ pub use offline::OfflineError;
 pub use online::OnlineError;
 pub use remove::{RemoveError, UnplugError};
 
-use crate::addr::{SectionId, SectionRange};
+use crate::addr::{PfnRange, SectionId, SectionRange};
 use crate::errno::Errno;
 use crate::journal::{Op, Stopwatch};
 use crate::machine::{MEMMAP_PAGES, Machine, Pace, Stop};
@@ -54,17 +54,13 @@ impl<M: Machine> Memory<M> {
     fn map_own_memmap(&self, id: SectionId, section: Section) {
         if section.memmap == MemmapPlace::Head {
             let first = id.pages().start().add(section.head_frames() - MEMMAP_PAGES);
-            for index in 0..MEMMAP_PAGES {
-                self.machine.map_memmap(id, index, first.add(index));
-            }
+            self.machine.map_memmap(id, PfnRange::new(first, MEMMAP_PAGES));
         }
     }
 
     fn unmap_own_memmap(&self, id: SectionId, section: Section) {
         if section.memmap == MemmapPlace::Head {
-            for index in 0..MEMMAP_PAGES {
-                self.machine.unmap_memmap(id, index);
-            }
+            self.machine.unmap_memmap(id);
         }
     }
 

@@ -134,7 +134,7 @@ impl<M: Machine> Memory<M> {
         if group.memmap == MemmapPlace::System {
             for section in group.range.iter() {
                 for index in 0..MEMMAP_PAGES {
-                    let frame = self.machine.unmap_memmap(section, index);
+                    let frame = self.machine.unmap_memmap_page(section, index);
                     self.free(frame, Order::PAGE);
                 }
             }

@@ -11,13 +11,15 @@ use mm::section::Section;
 use mm::zone::Zone;
 use mm::{Memory, Storage};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 /// How many sections the fake machine can have.
 pub(crate) const SECTIONS: u64 = 64;
 /// How many nodes it can have.
 pub(crate) const NODES: usize = 3;
+/// How many CPUs it has.
+pub(crate) const CPUS: usize = 4;
 
 pub(crate) struct Fake {
     memmaps: Vec<OnceLock<Box<[PageInfo]>>>,
@@ -81,14 +83,27 @@ impl Mapper for Fake {
         assert!(!still_backed, "the memmap goes before its tables");
     }
 
-    fn map_memmap(&self, section: SectionId, index: u64, frame: Pfn) {
+    fn map_memmap(&self, section: SectionId, backing: PfnRange) {
+        assert_eq!(backing.len(), MEMMAP_PAGES, "a memmap is mapped as a whole");
+        for (index, frame) in backing.iter().enumerate() {
+            self.map_memmap_page(section, index as u64, frame);
+        }
+    }
+
+    fn unmap_memmap(&self, section: SectionId) {
+        for index in 0..MEMMAP_PAGES {
+            self.unmap_memmap_page(section, index);
+        }
+    }
+
+    fn map_memmap_page(&self, section: SectionId, index: u64, frame: Pfn) {
         let prepared = self.ranges.lock().unwrap().keys().any(|range| range.contains(section));
         assert!(prepared, "the tables of the memmap are in place");
         assert_eq!(self.backing.lock().unwrap().insert((section, index), frame), None, "backed twice");
         self.mapped[section.index()][index as usize].store(true, Ordering::Relaxed);
     }
 
-    fn unmap_memmap(&self, section: SectionId, index: u64) -> Pfn {
+    fn unmap_memmap_page(&self, section: SectionId, index: u64) -> Pfn {
         self.mapped[section.index()][index as usize].store(false, Ordering::Relaxed);
         self.backing.lock().unwrap().remove(&(section, index)).expect("only a backed page is unmapped")
     }
@@ -107,6 +122,15 @@ impl Clock for Fake {
 impl Machine for Fake {
     type Spin = parking_lot::RawMutex;
     type Sleep = parking_lot::RawMutex;
+
+    /// Every thread counts as a task that stays on one CPU.
+    fn cpu(&self) -> usize {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static CPU: usize = NEXT.fetch_add(1, Ordering::Relaxed) % CPUS;
+        }
+        CPU.with(|cpu| *cpu)
+    }
 }
 
 pub(crate) fn section(n: u64) -> SectionId {
@@ -140,9 +164,7 @@ pub(crate) fn booted() -> Memory<Fake> {
         memory.machine().map_range(range, PfnRange::EMPTY).expect("tables suffice");
         let at = |from: u64, len: u64| PfnRange::new(id.pages().start().add(from), len);
         let memmap = at(4096, MEMMAP_PAGES);
-        for (index, frame) in memmap.iter().enumerate() {
-            memory.machine().map_memmap(id, index as u64, frame);
-        }
+        memory.machine().map_memmap(id, memmap);
         let first = if id == section(0) { BootUse::Reserved(Owner::KernelImage) } else { BootUse::Free };
         let uses = [
             (at(0, 160), BootUse::Free),
