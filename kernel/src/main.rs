@@ -38,9 +38,10 @@ fn kernel_main(boot: &'static mut bootloader_api::BootInfo) -> ! {
     arch::interrupts::init(&firmware.madt);
     time::init(firmware.clocks());
     power::init(firmware.power_controls());
-    memory::start(&firmware.srat, firmware.slit.as_ref(), params::get().mem_limit);
+    memory::start(&firmware.srat, firmware.slit.as_ref(), firmware.cpu_count(), params::get().mem_limit);
     params::get().obey();
     task::init();
+    memory::start_keeper();
     console::start();
     firmware::events::start(firmware);
     hotplug::start();

@@ -255,6 +255,17 @@ impl SectionId {
         self.0 as usize
     }
 
+    /// The section behind it, if there can be one.
+    #[must_use]
+    pub const fn next(self) -> Option<Self> {
+        Self::new(self.0 as u64 + 1)
+    }
+
+    /// Every section from `first` to `last`.
+    pub(crate) fn through(first: Self, last: Self) -> impl Iterator<Item = Self> {
+        (first.0..=last.0).map(Self)
+    }
+
     /// Its frames.
     #[must_use]
     pub const fn pages(self) -> PfnRange {

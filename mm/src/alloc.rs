@@ -1,26 +1,57 @@
 //! Taking frames and giving them back: which zone serves which request.
 //!
 //! Unmovable memory comes from Normal zones only, and from boot memory on any node before added memory on any: what came
-//! last shall be able to go first. Movable memory prefers Movable zones, then added memory, and boot memory last.
+//! last shall be able to go first. Movable memory prefers Movable zones, then added memory, and boot memory last. A
+//! pageblock serves both kinds only when nothing else is left, not even a section to be opened.
 
-use crate::addr::{NodeId, Order, Pfn, PfnRange, SectionId, SectionRange};
-use crate::buddy::mark_allocated;
+use crate::addr::{NodeId, Order, Pfn, SectionId, SectionRange};
+use crate::cache::{BATCH, HIGH};
 use crate::errno::Errno;
+use crate::free_area::Mixing;
 use crate::inject::{Injected, Point};
 use crate::machine::Machine;
-use crate::memory::{Memory, RESERVE_PAGES};
-use crate::page::{Owner, PageState};
-use crate::section::{BlockState, Section, ZoneKind};
+use crate::memory::{Memory, RESERVE_PAGES, zone_number};
+use crate::page::{Head, Owner, PageState};
+use crate::pageblock::Pageblock;
+use crate::section::{BlockState, Openness, Section, ZoneKind};
 use crate::zone::Origin;
 use core::sync::atomic::Ordering;
 
 /// Whether the frames could be moved elsewhere later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
 pub enum Mobility {
     /// The kernel points at them.
-    Unmovable,
+    Unmovable = 0,
     /// Every reference to them can be found and changed.
-    Movable,
+    Movable = 1,
+}
+
+impl Mobility {
+    /// Both kinds.
+    pub const ALL: [Self; 2] = [Self::Unmovable, Self::Movable];
+
+    /// The one that it is not.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Unmovable => Self::Movable,
+            Self::Movable => Self::Unmovable,
+        }
+    }
+
+    /// The zones and origins that serve it, in the order in which they are asked.
+    const fn sources(self) -> &'static [(ZoneKind, Origin)] {
+        match self {
+            Self::Unmovable => &[(ZoneKind::Normal, Origin::Boot), (ZoneKind::Normal, Origin::Added)],
+            Self::Movable => &[
+                (ZoneKind::Movable, Origin::Added),
+                (ZoneKind::Movable, Origin::Boot),
+                (ZoneKind::Normal, Origin::Added),
+                (ZoneKind::Normal, Origin::Boot),
+            ],
+        }
+    }
 }
 
 /// Who may use the reserve.
@@ -28,7 +59,8 @@ pub enum Mobility {
 pub enum Urgency {
     /// Everybody else.
     Ordinary,
-    /// Hotplug itself, which brings memory.
+    /// Hotplug itself, which brings memory, and what it cannot do without: page tables and the kernel heap. It is served
+    /// under their locks, so no section is opened for it.
     Hotplug,
 }
 
@@ -92,6 +124,15 @@ impl AllocError {
     }
 }
 
+/// Where a request is tried.
+#[derive(Clone, Copy)]
+struct Source {
+    node: NodeId,
+    kind: ZoneKind,
+    origin: Origin,
+    mixing: Mixing,
+}
+
 impl<M: Machine> Memory<M> {
     /// Takes a block of frames, whose contents are whatever they were.
     ///
@@ -99,29 +140,13 @@ impl<M: Machine> Memory<M> {
     /// Nothing free serves the request; an injected failure.
     pub fn allocate(&self, request: &Request) -> Result<Pfn, AllocError> {
         self.pass_allocation(request)?;
-        let passes: &[(ZoneKind, Origin)] = match request.mobility {
-            Mobility::Unmovable => &[(ZoneKind::Normal, Origin::Boot), (ZoneKind::Normal, Origin::Added)],
-            Mobility::Movable => &[
-                (ZoneKind::Movable, Origin::Added),
-                (ZoneKind::Movable, Origin::Boot),
-                (ZoneKind::Normal, Origin::Added),
-                (ZoneKind::Normal, Origin::Boot),
-            ],
-        };
-        for (kind, origin) in passes {
-            let taken = match request.place {
-                Place::On(node) if node.index() >= self.node_limit() => None,
-                Place::On(node) => self.take(node, *kind, *origin, request),
-                Place::Near(near) => self
-                    .distances
-                    .nearest(near, self.node_limit())
-                    .find_map(|node| self.take(node, *kind, *origin, request)),
-            };
-            if let Some(head) = taken {
-                return Ok(head);
-            }
-        }
-        Err(AllocError::OutOfMemory)
+        self.find(request)
+            .or_else(|| {
+                // What serves may lie in a cache, as a frame or as a part of a larger group.
+                self.drain_caches();
+                self.find(request)
+            })
+            .ok_or(AllocError::OutOfMemory)
     }
 
     /// The kernel heap has nobody whom it could tell of a failure, so it is spared the injected ones.
@@ -132,23 +157,89 @@ impl<M: Machine> Memory<M> {
         }
     }
 
-    fn take(&self, node: NodeId, kind: ZoneKind, origin: Origin, request: &Request) -> Option<Pfn> {
-        if self.is_kept_for_hotplug(kind, origin, request) {
-            return None;
+    fn find(&self, request: &Request) -> Option<Pfn> {
+        for mixing in [Mixing::Never, Mixing::Allowed] {
+            for (kind, origin) in request.mobility.sources() {
+                let source = |node| Source { node, kind: *kind, origin: *origin, mixing };
+                let taken = match request.place {
+                    Place::On(node) if node.index() >= self.node_limit() => None,
+                    Place::On(node) => self.take(source(node), request),
+                    Place::Near(near) => self
+                        .distances
+                        .nearest(near, self.node_limit())
+                        .find_map(|node| self.take(source(node), request)),
+                };
+                if taken.is_some() {
+                    return taken;
+                }
+            }
         }
-        self.with_zone(node, kind, |zone| {
-            let head = zone.take(&self.machine, origin, request.order)?;
-            mark_allocated(&self.machine, head, request.order, request.owner);
-            Some(head)
-        })
+        None
     }
 
-    /// Whether the request would eat into the reserve.
-    fn is_kept_for_hotplug(&self, kind: ZoneKind, origin: Origin, request: &Request) -> bool {
-        kind == ZoneKind::Normal
-            && origin == Origin::Boot
-            && request.urgency == Urgency::Ordinary
-            && self.boot_free.load(Ordering::Relaxed) < request.order.pages() + RESERVE_PAGES
+    fn take(&self, source: Source, request: &Request) -> Option<Pfn> {
+        let cell = self.zone_cell(source.node, source.kind);
+        loop {
+            let taken = if request.order == Order::PAGE && request.urgency == Urgency::Ordinary {
+                self.take_cached(source, request)
+            } else {
+                self.take_from_zone(source, request)
+            };
+            // What an opening brought may have gone to somebody else.
+            let may_open = source.origin == Origin::Added && request.urgency == Urgency::Ordinary;
+            if taken.is_some() || !may_open || !cell.has_unopened() || !self.open_lowest(source.node, source.kind) {
+                return taken;
+            }
+        }
+    }
+
+    fn take_cached(&self, source: Source, request: &Request) -> Option<Pfn> {
+        let mut cache = self.cache_of(self.machine.cpu(), zone_number(source.node, source.kind)).lock();
+        let stack = cache.stack(source.origin, request.mobility);
+        let frame = stack.pop(&self.machine).or_else(|| {
+            let most = self.allowance(source).min(BATCH);
+            if most == 0 || self.zone_cell(source.node, source.kind).open_free(source.origin) == 0 {
+                return None;
+            }
+            self.with_zone(source.node, source.kind, |zone| {
+                let area = zone.area_mut(source.origin);
+                area.take_frames(&self.machine, most, request.mobility, source.mixing, |frame| {
+                    stack.push(&self.machine, frame);
+                });
+            });
+            stack.pop(&self.machine)
+        })?;
+        self.mark_allocated(frame, request);
+        Some(frame)
+    }
+
+    fn take_from_zone(&self, source: Source, request: &Request) -> Option<Pfn> {
+        let cell = self.zone_cell(source.node, source.kind);
+        let is_kept = request.urgency == Urgency::Ordinary && self.allowance(source) < request.order.pages();
+        if is_kept || cell.open_free(source.origin) < request.order.pages() {
+            return None;
+        }
+        let head = self.with_zone(source.node, source.kind, |zone| {
+            zone.area_mut(source.origin).take(&self.machine, request.order, request.mobility, source.mixing)
+        })?;
+        self.mark_allocated(head, request);
+        Some(head)
+    }
+
+    /// How many frames may be taken from `source` without touching the reserve.
+    fn allowance(&self, source: Source) -> u64 {
+        if source.kind == ZoneKind::Normal && source.origin == Origin::Boot {
+            self.boot_free.load(Ordering::Relaxed).saturating_sub(RESERVE_PAGES)
+        } else {
+            u64::MAX
+        }
+    }
+
+    fn mark_allocated(&self, head: Pfn, request: &Request) {
+        let page = self.machine.page(head);
+        page.set_head(Head { state: PageState::Allocated, order: request.order, owner: request.owner });
+        page.set_refs(1);
+        page.set_private(0);
     }
 
     /// Takes a block of frames inside `range`, lowest first.
@@ -157,26 +248,33 @@ impl<M: Machine> Memory<M> {
     /// No online block of `range` that may serve has a free block of that size; an injected failure.
     pub fn allocate_within(&self, request: &Request, range: SectionRange) -> Result<Pfn, AllocError> {
         self.pass_allocation(request)?;
-        self.sections
-            .iter_range(range)
-            .find_map(|(id, section)| self.take_in_section(request, id, section))
+        let find =
+            || self.sections.iter_range(range).find_map(|(id, section)| self.take_in_section(request, id, section));
+        find()
+            .or_else(|| {
+                self.drain_caches();
+                find()
+            })
             .ok_or(AllocError::OutOfMemory)
     }
 
     fn take_in_section(&self, request: &Request, id: SectionId, section: Section) -> Option<Pfn> {
         let BlockState::Online(kind) = section.state else { return None };
-        let origin = Origin::of(section);
+        let source = Source { node: section.node, kind, origin: Origin::of(section), mixing: Mixing::Allowed };
         let wrong_zone = request.mobility == Mobility::Unmovable && kind == ZoneKind::Movable;
-        if wrong_zone || self.is_kept_for_hotplug(kind, origin, request) {
+        if wrong_zone || (request.urgency == Urgency::Ordinary && self.allowance(source) < request.order.pages()) {
             return None;
         }
-        self.with_zone(section.node, kind, |zone| {
+        if section.openness == Openness::Untouched && request.urgency == Urgency::Ordinary {
+            self.open(id);
+        }
+        let head = self.with_zone(section.node, kind, |zone| {
             // It may have left the zone before the lock was ours.
-            self.sections.get(id).filter(|now| now.state == section.state)?;
-            let head = zone.take_within(&self.machine, origin, request.order, id.pages())?;
-            mark_allocated(&self.machine, head, request.order, request.owner);
-            Some(head)
-        })
+            self.sections.get(id).filter(|now| now.state == section.state && now.is_open())?;
+            zone.take_within(&self.machine, source.origin, request.order, request.mobility, id)
+        })?;
+        self.mark_allocated(head, request);
+        Some(head)
     }
 
     /// Gives a block of frames back that [`allocate`](Self::allocate) gave.
@@ -184,38 +282,77 @@ impl<M: Machine> Memory<M> {
     /// # Panics
     /// The block was not allocated with this order.
     pub fn free(&self, head: Pfn, order: Order) {
-        let section = self.sections.populated(head).expect("an allocated frame lies in an online block");
-        let kind = section.state.zone().expect("a populated section has a zone");
-        self.with_zone(section.node, kind, |zone| {
-            let page = self.machine.page(head);
-            let found = page.head();
-            assert!(
-                found.state == PageState::Allocated && found.order == order,
-                "freed {head:?} of order {order:?}, which is {found:?}",
-            );
-            page.set_head(crate::page::Head::TAIL);
-            page.set_refs(0);
-            // Read again under the lock: an isolation that began since decides where the block goes.
-            match self.sections.get(head.section()).map(|section| section.state) {
-                Some(BlockState::GoingOffline(_)) => zone.put_isolated(&self.machine, head, order),
-                _ => zone.put(&self.machine, Origin::of(section), head, order),
+        let word = self.sections.word(head);
+        assert!(word.is_open(), "freed {head:?}, which lies in no block that is in use");
+        let page = self.machine.page(head);
+        let found = page.head();
+        assert!(
+            found.state == PageState::Allocated && found.order == order,
+            "freed {head:?} of order {order:?}, which is {found:?}",
+        );
+        page.set_refs(0);
+        if order == Order::PAGE && self.cache_frame(head, word.zone_number(), word.origin()) {
+            return;
+        }
+        page.set_head(Head::TAIL);
+        page.set_private(0);
+        let area = |zone: &mut crate::zone::Zone| zone.area_mut(word.origin()).put(&self.machine, head, order);
+        self.change_zone(word.zone_number(), area);
+    }
+
+    /// Keeps a frame that was just freed in the cache of this CPU, unless it is on its way out.
+    fn cache_frame(&self, frame: Pfn, zone: usize, origin: Origin) -> bool {
+        let mobility = Pageblock::of(frame).descriptor(&self.machine).mobility;
+        let mut cache = self.cache_of(self.machine.cpu(), zone).lock();
+        // Under the lock of the cache: whoever begins an offline empties the caches after saying so.
+        if !self.sections.word(frame).is_online_and_open() {
+            return false;
+        }
+        let stack = cache.stack(origin, mobility);
+        stack.push(&self.machine, frame);
+        if stack.len() > HIGH {
+            self.spill(zone, origin, stack, BATCH);
+        }
+        true
+    }
+
+    /// Gives `count` frames of a stack back to the zone.
+    fn spill(&self, zone: usize, origin: Origin, stack: &mut crate::cache::Stack, count: u64) {
+        self.change_zone(zone, |zone| {
+            for _ in 0..count {
+                let Some(frame) = stack.pop(&self.machine) else { break };
+                self.machine.page(frame).set_head(Head::TAIL);
+                self.machine.page(frame).set_private(0);
+                zone.area_mut(origin).put(&self.machine, frame, Order::PAGE);
             }
         });
     }
 
-    /// The head of the block that `pfn`, whose memmap is mapped, lies in, and what it is.
-    pub(crate) fn containing_block(&self, pfn: Pfn) -> (Pfn, crate::page::Head) {
-        let own = self.machine.page(pfn).head();
-        if own.state != PageState::Tail {
-            return (pfn, own);
+    /// Empties the caches of every CPU.
+    pub fn drain_caches(&self) {
+        for zone in 0..self.zones.len() {
+            self.drain_zone(zone);
         }
-        Order::all()
-            .skip(1)
-            .map(|order| pfn.align_down(order))
-            .map(|head| (head, self.machine.page(head).head()))
-            .find(|(head, found)| {
-                found.state != PageState::Tail && PfnRange::new(*head, crate::zone::stride(*found)).contains(pfn)
-            })
-            .unwrap_or((pfn, own))
+    }
+
+    /// Empties what the caches of all CPUs hold of one zone.
+    pub(crate) fn drain_zone(&self, zone: usize) {
+        for cpu in 0..self.cpu_limit() {
+            let mut cache = self.cache_of(cpu, zone).lock();
+            if cache.len() == 0 {
+                continue;
+            }
+            for origin in Origin::ALL {
+                for mobility in Mobility::ALL {
+                    let stack = cache.stack(origin, mobility);
+                    self.spill(zone, origin, stack, stack.len());
+                }
+            }
+        }
+    }
+
+    /// Frames of a zone in the caches of all CPUs.
+    pub(crate) fn cached_pages(&self, zone: usize) -> u64 {
+        (0..self.cpu_limit()).map(|cpu| self.cache_of(cpu, zone).lock().len()).sum()
     }
 }

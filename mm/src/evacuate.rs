@@ -3,10 +3,10 @@
 //! Nothing is movable yet: whatever is allocated blocks. The step that moves pages elsewhere belongs between finding an
 //! allocated block and calling it a blocker.
 
-use crate::addr::{Pfn, PfnRange};
+use crate::addr::{Pfn, SectionId};
 use crate::machine::Memmap;
 use crate::page::{Owner, PageState};
-use crate::zone::stride;
+use crate::pageblock::Pageblock;
 
 /// Memory that keeps its block from going offline.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,18 +17,19 @@ pub struct Blocker {
     pub owner: Owner,
 }
 
-/// The first frame in `range`, all free blocks of which are isolated, that cannot be given up.
-pub(crate) fn first_blocker(memmap: &impl Memmap, range: PfnRange) -> Option<Blocker> {
-    let mut at = range.start();
-    while at < range.end() {
-        let head = memmap.page(at).head();
+/// The first frame of a section that cannot be given up: handed out, or never the allocator's and yet no memmap.
+pub(crate) fn first_blocker(memmap: &impl Memmap, id: SectionId, is_boot: bool) -> Option<Blocker> {
+    let blocker = |pfn| {
+        let head = memmap.page(pfn).head();
         match head.state {
-            PageState::Isolated | PageState::Memmap | PageState::Absent => {}
-            PageState::Reserved | PageState::Allocated | PageState::Free | PageState::Tail | PageState::Offline => {
-                return Some(Blocker { pfn: at, owner: head.owner });
-            }
+            PageState::Allocated | PageState::Reserved | PageState::Cached => Some(Blocker { pfn, owner: head.owner }),
+            PageState::Tail | PageState::Memmap | PageState::Absent => None,
         }
-        at = at.add(stride(head));
-    }
-    None
+    };
+    // Of an added section, all that the allocator does not manage holds its struct pages and tables.
+    let is_suspect = |block: &Pageblock| {
+        let descriptor = block.descriptor(memmap);
+        !descriptor.is_empty() || (is_boot && !descriptor.is_whole())
+    };
+    Pageblock::of_section(id).filter(is_suspect).flat_map(|block| block.pages().iter()).find_map(blocker)
 }

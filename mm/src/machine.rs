@@ -82,6 +82,9 @@ pub trait Machine: Memmap + Mapper + Clock + Sync + 'static {
     /// Number of the CPU that asks, below the number of CPUs that it was booted with. The caller may be on another one
     /// when it reads the answer, unless something keeps it where it is.
     fn cpu(&self) -> usize;
+
+    /// Asks that [`Memory::keep`](crate::Memory::keep) be called soon. May be called with any lock held.
+    fn wake_keeper(&self);
 }
 
 /// Called between the bounded steps of a long operation, with no spin lock held.

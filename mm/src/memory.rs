@@ -1,6 +1,7 @@
 //! All parts together: the zones, the section table, the groups, the chain and the settings, each behind its own lock.
 
 use crate::addr::{NodeId, SectionId, SectionRange};
+use crate::cache::{Cache, CacheCell};
 use crate::errno::Errno;
 use crate::group::{Group, GroupId, GroupName, GroupTable};
 use crate::inject::{Injected, Point, Points};
@@ -8,21 +9,27 @@ use crate::journal::{Event, Journal};
 use crate::machine::Machine;
 use crate::node::Distances;
 use crate::notifier::{Call, Chain, ChainError, Direction, ListenerReport, MemoryListener, Name};
+use crate::open::SPARE_HIGH;
 use crate::policy::{Balance, Policy, Surroundings};
 use crate::section::{BlockState, Section, SectionTable, ZoneKind};
-use crate::zone::{Origin, Zone};
+use crate::zone::{Zone, ZoneCell};
 use core::sync::atomic::{AtomicU64, Ordering};
 use lock_api::{Mutex, MutexGuard};
 
-/// A zone behind the lock that guards it and the struct pages of its free blocks.
-pub type LockedZone<M> = Mutex<<M as Machine>::Spin, Zone>;
+/// A zone of a machine.
+pub type MachineZone<M> = ZoneCell<<M as Machine>::Spin>;
+
+/// A cache of a machine.
+pub type MachineCache<M> = CacheCell<<M as Machine>::Spin>;
 
 /// What [`Memory`] keeps its tables in, given once and for ever.
 pub struct Storage<M: Machine> {
     /// One zeroed word for every section from zero to the end of the hotplug window.
     pub sections: &'static [AtomicU64],
     /// Empty zones, [`ZoneKind::ALL`] of them for each of the first nodes.
-    pub zones: &'static [LockedZone<M>],
+    pub zones: &'static [MachineZone<M>],
+    /// Empty caches: for every CPU as many as there are zones.
+    pub caches: &'static [MachineCache<M>],
     /// Distances between the nodes.
     pub distances: Distances,
 }
@@ -39,7 +46,8 @@ pub const KERNEL_PAGES: u64 = 256;
 pub struct Memory<M: Machine> {
     pub(crate) machine: M,
     pub(crate) sections: SectionTable,
-    pub(crate) zones: &'static [LockedZone<M>],
+    pub(crate) zones: &'static [MachineZone<M>],
+    caches: &'static [MachineCache<M>],
     pub(crate) distances: Distances,
     pub(crate) hotplug: Mutex<M::Sleep, ()>,
     pub(crate) chain: Mutex<M::Sleep, Chain>,
@@ -58,6 +66,7 @@ impl<M: Machine> Memory<M> {
             machine,
             sections: SectionTable::new(storage.sections),
             zones: storage.zones,
+            caches: storage.caches,
             distances: storage.distances,
             hotplug: Mutex::new(()),
             chain: Mutex::new(Chain::new()),
@@ -94,8 +103,21 @@ impl<M: Machine> Memory<M> {
         self.zones.len() / ZoneKind::ALL.len()
     }
 
+    /// How many CPUs there are caches for.
+    pub(crate) fn cpu_limit(&self) -> usize {
+        self.caches.len() / self.zones.len()
+    }
+
+    pub(crate) fn zone_cell(&self, node: NodeId, kind: ZoneKind) -> &MachineZone<M> {
+        &self.zones[zone_number(node, kind)]
+    }
+
     pub(crate) fn zone(&self, node: NodeId, kind: ZoneKind) -> MutexGuard<'_, M::Spin, Zone> {
-        self.zones[node.index() * ZoneKind::ALL.len() + kind as usize].lock()
+        self.zone_cell(node, kind).lock()
+    }
+
+    pub(crate) fn cache_of(&self, cpu: usize, zone: usize) -> &Mutex<M::Spin, Cache> {
+        &self.caches[cpu * self.zones.len() + zone].0
     }
 
     /// Every zone that spans anything.
@@ -115,7 +137,7 @@ impl<M: Machine> Memory<M> {
     ) -> impl DoubleEndedIterator<Item = SectionId> + '_ {
         within.iter().filter(move |id| {
             self.sections.get(*id).is_some_and(|section| {
-                section.node == node && section.state.is_populated() && section.state.zone() == Some(kind)
+                section.node == node && section.state.is_in_zone() && section.state.zone() == Some(kind)
             })
         })
     }
@@ -269,16 +291,31 @@ impl<M: Machine> Memory<M> {
         self.journal.lock().record(event);
     }
 
-    /// Works on a zone under its lock and keeps the machine-wide count of free boot memory right.
+    /// Works on a zone under its lock.
     pub(crate) fn with_zone<R>(&self, node: NodeId, kind: ZoneKind, work: impl FnOnce(&mut Zone) -> R) -> R {
-        let mut zone = self.zone(node, kind);
-        let before = zone.free_pages_of(Origin::Boot);
-        let result = work(&mut zone);
-        if kind == ZoneKind::Normal {
-            // Two's complement: adding the wrapped difference also subtracts.
-            let change = zone.free_pages_of(Origin::Boot).wrapping_sub(before);
-            self.boot_free.fetch_add(change, Ordering::Relaxed);
+        self.change_zone(zone_number(node, kind), work)
+    }
+
+    /// The same for the zone of that number. Keeps the count of free boot memory right, and calls for the keeper when there
+    /// is something to be done that cannot be done here.
+    pub(crate) fn change_zone<R>(&self, number: usize, work: impl FnOnce(&mut Zone) -> R) -> R {
+        let (result, change) = self.zones[number].change(work);
+        if change.boot_pages != 0 && number.is_multiple_of(ZoneKind::ALL.len()) {
+            self.boot_free.fetch_add(change.boot_pages, Ordering::Relaxed);
+        }
+        if change.empty_sections > SPARE_HIGH || (change.boot_pages != 0 && self.is_boot_memory_short()) {
+            self.machine.wake_keeper();
         }
         result
     }
+
+    /// Whether the kernel will soon depend on added memory.
+    pub(crate) fn is_boot_memory_short(&self) -> bool {
+        self.boot_free.load(Ordering::Relaxed) < 2 * RESERVE_PAGES
+    }
+}
+
+/// The place of a zone among all.
+pub(crate) const fn zone_number(node: NodeId, kind: ZoneKind) -> usize {
+    node.index() * ZoneKind::ALL.len() + kind as usize
 }

@@ -1,53 +1,42 @@
-//! The struct page: 32 bytes for every frame of every section that is online.
+//! The struct page: 32 bytes for every frame of every section that is in use.
 //!
-//! A block of frames, free or allocated, is described by the struct page of its first frame, its *head*; all others
-//! are [`PageState::Tail`]. A zeroed struct page is a tail, so a fresh memmap needs only its heads written.
+//! An allocated block is described by the struct page of its first frame, its *head*; everything else is
+//! [`PageState::Tail`]. A zeroed struct page is a tail, and a zeroed memmap is a section all of whose frames are free.
 //!
 //! | word | holds | guarded by |
 //! |---|---|---|
-//! | `head` | state, order, owner | the lock of the zone; whoever owns an allocated block |
+//! | `head` | state, order, owner | whoever owns the block; in a cache, the cache's lock |
 //! | `refs` | reference count of an allocated block | atomic |
-//! | `next` | free: the next head of the list; allocated: the owner's | the lock of the zone; the owner |
-//! | `prev` | free: the previous head of the list; allocated: the owner's | the lock of the zone; the owner |
+//! | `private` | allocated: the owner's; in a cache: the next frame there | the owner; the cache's lock |
+//! | `used` | one bit for each of 64 frames of the pageblock: it is not free | the lock of the zone |
+//! | `link` | what the zone keeps of the pageblock or section that this frame leads | the lock of the zone |
 //!
-//! Node, zone and section are not stored: they follow from the frame number and the word of its section.
+//! Only the first few struct pages of a pageblock use the last two words; which holds what is told in `pageblock`. Node,
+//! zone and section are not stored: they follow from the frame number and the word of its section.
 
-use crate::addr::{Order, Pfn};
+use crate::addr::Order;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// What a frame is, as far as the allocator is concerned.
+/// What a frame is, as far as its own struct page tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum PageState {
-    /// Not the head of a block: the head lies below, or the section has not been brought online.
+    /// Free, or part of a block whose head lies below.
     Tail = 0,
-    /// Head of a block on a free list.
-    Free = 1,
-    /// Head of a free block that an offline has taken off the lists.
-    Isolated = 2,
+    /// Free, in the cache of a CPU.
+    Cached = 1,
     /// Head of an allocated block.
-    Allocated = 3,
+    Allocated = 2,
     /// Holds struct pages or page tables of its own section or group; never handed out.
-    Memmap = 4,
+    Memmap = 3,
     /// Memory that the allocator never sees: firmware, the kernel image, tables made before the allocator.
-    Reserved = 5,
+    Reserved = 4,
     /// There is no memory behind this frame number.
-    Absent = 6,
-    /// Taken out of service with its boot section, whose memmap stays.
-    Offline = 7,
+    Absent = 5,
 }
 
 impl PageState {
-    const ALL: [Self; 8] = [
-        Self::Tail,
-        Self::Free,
-        Self::Isolated,
-        Self::Allocated,
-        Self::Memmap,
-        Self::Reserved,
-        Self::Absent,
-        Self::Offline,
-    ];
+    const ALL: [Self; 6] = [Self::Tail, Self::Cached, Self::Allocated, Self::Memmap, Self::Reserved, Self::Absent];
 }
 
 /// Who a frame belongs to, for `page`, for `iomem` and for telling why an offline is refused.
@@ -127,7 +116,7 @@ impl core::fmt::Display for Owner {
 pub struct Head {
     /// What the block is.
     pub state: PageState,
-    /// Its size; meaningful for [`PageState::Free`], [`PageState::Isolated`] and [`PageState::Allocated`].
+    /// Its size; meaningful for [`PageState::Allocated`].
     pub order: Order,
     /// Whose it is.
     pub owner: Owner,
@@ -141,12 +130,6 @@ impl Head {
     #[must_use]
     pub const fn single(state: PageState, owner: Owner) -> Self {
         Self { state, order: Order::PAGE, owner }
-    }
-
-    /// A free block of `order`, on a list or isolated.
-    #[must_use]
-    pub const fn unused(state: PageState, order: Order) -> Self {
-        Self { state, order, owner: Owner::None }
     }
 
     const fn encode(self) -> u32 {
@@ -169,24 +152,14 @@ impl Head {
 pub struct PageInfo {
     head: AtomicU32,
     refs: AtomicU32,
-    next: AtomicU64,
-    prev: AtomicU64,
     private: AtomicU64,
+    used: AtomicU64,
+    link: AtomicU64,
 }
 
 /// Bytes in a struct page.
 pub const PAGE_INFO_SIZE: u64 = 32;
 const _: () = assert!(size_of::<PageInfo>() as u64 == PAGE_INFO_SIZE);
-
-const NO_LINK: u64 = u64::MAX;
-
-fn link(value: Option<Pfn>) -> u64 {
-    value.map_or(NO_LINK, Pfn::number)
-}
-
-fn unlink(value: u64) -> Option<Pfn> {
-    (value != NO_LINK).then_some(Pfn::new(value))
-}
 
 impl PageInfo {
     /// What the frame is.
@@ -201,13 +174,13 @@ impl PageInfo {
         self.refs.load(Ordering::Relaxed)
     }
 
-    /// Back to the zeroed struct page: a tail without owner, references and links.
+    /// Back to the zeroed struct page: a tail without owner and references.
     pub fn clear(&self) {
         self.head.store(Head::TAIL.encode(), Ordering::Relaxed);
         self.refs.store(0, Ordering::Relaxed);
-        self.next.store(0, Ordering::Relaxed);
-        self.prev.store(0, Ordering::Relaxed);
         self.private.store(0, Ordering::Relaxed);
+        self.used.store(0, Ordering::Relaxed);
+        self.link.store(0, Ordering::Relaxed);
     }
 
     /// A word that belongs to whoever owns the allocated block.
@@ -229,20 +202,20 @@ impl PageInfo {
         self.refs.store(refs, Ordering::Relaxed);
     }
 
-    pub(crate) fn next(&self) -> Option<Pfn> {
-        unlink(self.next.load(Ordering::Relaxed))
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_next(&self, next: Option<Pfn>) {
-        self.next.store(link(next), Ordering::Relaxed);
+    pub(crate) fn set_used(&self, bits: u64) {
+        self.used.store(bits, Ordering::Relaxed);
     }
 
-    pub(crate) fn prev(&self) -> Option<Pfn> {
-        unlink(self.prev.load(Ordering::Relaxed))
+    pub(crate) fn link(&self) -> u64 {
+        self.link.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_prev(&self, prev: Option<Pfn>) {
-        self.prev.store(link(prev), Ordering::Relaxed);
+    pub(crate) fn set_link(&self, value: u64) {
+        self.link.store(value, Ordering::Relaxed);
     }
 }
 

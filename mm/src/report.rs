@@ -1,10 +1,12 @@
 //! What the shell shows: plain values, recounted from the parts at the moment of asking.
 
-use crate::addr::{NodeId, Order, PAGE_SIZE, Pfn, SectionId};
+use crate::addr::{NodeId, Order, PAGE_SIZE, Pfn, PfnRange, SectionId};
+use crate::alloc::Mobility;
 use crate::machine::{MEMMAP_PAGES, Machine};
-use crate::memory::{Memory, RESERVE_PAGES};
-use crate::page::{Owner, PageState};
-use crate::section::{BlockState, ZoneKind};
+use crate::memory::{Memory, RESERVE_PAGES, zone_number};
+use crate::page::{Head, Owner, PageState};
+use crate::pageblock::{Pageblock, Place};
+use crate::section::{BlockState, Section, ZoneKind};
 use crate::zone::Origin;
 
 /// The memory of the whole machine, in bytes.
@@ -18,9 +20,9 @@ pub struct MemoryReport {
     pub available: u64,
     /// In blocks that are offline.
     pub offline: u64,
-    /// In online sections whose memmap is not materialised.
+    /// Of the free memory, what lies in sections that nobody has used yet.
     pub untouched: u64,
-    /// Struct pages of online blocks.
+    /// Struct pages that are in use: of open sections, and of boot blocks for ever.
     pub memmap_used: u64,
     /// Frames set aside for struct pages of all present blocks.
     pub memmap_reserved: u64,
@@ -43,14 +45,31 @@ pub struct ZoneReport {
     pub present: u64,
     /// Of that, what the allocator got.
     pub managed: u64,
-    /// Free.
+    /// Free, caches and untouched sections included.
     pub free: u64,
-    /// Of that, what was there at boot.
+    /// Of that, what was there at boot; without caches.
     pub free_boot: u64,
+    /// Of that, in the caches of CPUs.
+    pub cached: u64,
+    /// Of that, in untouched sections.
+    pub untouched: u64,
+    /// How many sections are untouched.
+    pub untouched_sections: u64,
     /// Free, but on its way out.
     pub isolated: u64,
-    /// Free blocks of each order.
-    pub free_blocks: [u64; Order::COUNT],
+}
+
+/// Free groups of frames of a zone's open sections, by order: each frame counts once, in the largest group it is part of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FreeGroups {
+    /// In pageblocks that serve unmovable requests.
+    pub unmovable: [u64; Order::COUNT],
+    /// In pageblocks that serve movable requests.
+    pub movable: [u64; Order::COUNT],
+    /// In pageblocks that are on their way out.
+    pub isolated: [u64; Order::COUNT],
+    /// Pageblocks that are free as a whole, and so nobody's.
+    pub whole: [u64; Order::COUNT],
 }
 
 /// What a frame is, for people and scripts.
@@ -62,6 +81,8 @@ pub enum FrameState {
     Allocated,
     /// It holds struct pages or page tables of its own section or group.
     Memmap,
+    /// Free, as everything in its section is.
+    Untouched,
     /// Its block is offline.
     Offline,
     /// The allocator never sees it.
@@ -78,6 +99,7 @@ impl FrameState {
             Self::Free => "free",
             Self::Allocated => "allocated",
             Self::Memmap => "memmap",
+            Self::Untouched => "untouched",
             Self::Offline => "offline",
             Self::Reserved => "reserved",
             Self::Absent => "absent",
@@ -112,7 +134,7 @@ impl<M: Machine> Memory<M> {
         let mut report = MemoryReport { page_tables: self.machine.table_frames() * PAGE_SIZE, ..Default::default() };
         for (_, section) in self.blocks() {
             report.memmap_reserved += MEMMAP_PAGES * PAGE_SIZE;
-            if section.state.is_populated() {
+            if section.is_open() || section.is_boot() {
                 report.memmap_used += MEMMAP_PAGES * PAGE_SIZE;
             }
             if section.state == BlockState::Offline {
@@ -123,6 +145,7 @@ impl<M: Machine> Memory<M> {
         self.for_each_zone(|zone| {
             report.total += zone.managed;
             report.free += zone.free;
+            report.untouched += zone.untouched;
             if zone.kind == ZoneKind::Normal {
                 boot_free += zone.free_boot;
             }
@@ -134,12 +157,9 @@ impl<M: Machine> Memory<M> {
     /// Every zone that spans anything, by node, Normal first.
     pub fn for_each_zone(&self, mut each: impl FnMut(&ZoneReport)) {
         for (node, kind) in self.populated_zones() {
+            let cached = self.cached_pages(zone_number(node, kind)) * PAGE_SIZE;
             let zone = self.zone(node, kind);
             let Some(span) = zone.span() else { continue };
-            let mut free_blocks = [0; Order::COUNT];
-            for order in Order::all() {
-                free_blocks[order.index()] = zone.free_blocks(order);
-            }
             let report = ZoneReport {
                 node,
                 kind,
@@ -147,13 +167,54 @@ impl<M: Machine> Memory<M> {
                 spanned: span.1.address() - span.0.address() + crate::addr::SECTION_SIZE,
                 present: zone.present_pages() * PAGE_SIZE,
                 managed: zone.managed_pages() * PAGE_SIZE,
-                free: zone.free_pages() * PAGE_SIZE,
-                free_boot: zone.free_pages_of(Origin::Boot) * PAGE_SIZE,
+                free: zone.free_pages() * PAGE_SIZE + cached,
+                free_boot: zone.area(Origin::Boot).pages() * PAGE_SIZE,
+                cached,
+                untouched: zone.untouched.pages * PAGE_SIZE,
+                untouched_sections: zone.untouched.sections,
                 isolated: zone.isolated_pages() * PAGE_SIZE,
-                free_blocks,
             };
             drop(zone);
             each(&report);
+        }
+    }
+
+    /// The free groups of a zone, counted section by section, each at a moment of its own.
+    pub fn free_groups(&self, node: NodeId, kind: ZoneKind) -> FreeGroups {
+        let mut groups = FreeGroups::default();
+        let Some((first, last)) = self.zone(node, kind).span() else { return groups };
+        for id in SectionId::through(first, last) {
+            if !self.sections.get(id).is_some_and(|section| self.is_open_in(section, node, kind)) {
+                continue;
+            }
+            let _zone = self.zone(node, kind);
+            // It may have gone since.
+            if self.sections.get(id).is_some_and(|section| self.is_open_in(section, node, kind)) {
+                Pageblock::of_section(id).for_each(|block| self.count_groups(block, &mut groups));
+            }
+        }
+        groups
+    }
+
+    fn is_open_in(&self, section: Section, node: NodeId, kind: ZoneKind) -> bool {
+        section.is_open() && section.node == node && section.state.zone() == Some(kind)
+    }
+
+    fn count_groups(&self, block: Pageblock, groups: &mut FreeGroups) {
+        let descriptor = block.descriptor(&self.machine);
+        match descriptor.place {
+            Place::Single => groups.whole[Order::PAGEBLOCK.index()] += 1,
+            Place::PairFirst => groups.whole[Order::MAX.index()] += 1,
+            Place::Isolated if descriptor.is_whole() => groups.isolated[Order::PAGEBLOCK.index()] += 1,
+            Place::Partial | Place::Isolated if descriptor.free > 0 => {
+                let counts = match (descriptor.place, descriptor.mobility) {
+                    (Place::Isolated, _) => &mut groups.isolated,
+                    (_, Mobility::Unmovable) => &mut groups.unmovable,
+                    (_, Mobility::Movable) => &mut groups.movable,
+                };
+                block.free_groups(&self.machine, |_, order| counts[order.index()] += 1);
+            }
+            Place::Nowhere | Place::Partial | Place::PairSecond | Place::Isolated => {}
         }
     }
 
@@ -172,34 +233,74 @@ impl<M: Machine> Memory<M> {
             block_head: None,
         };
         let (Some(id), Some(section)) = (id, section) else { return report };
-        // The struct pages of a boot block stay when it goes offline.
-        let described = section.is_boot() || section.state.is_populated();
-        if !described {
+        // The struct pages of a boot block stay when it goes offline, and tell of its reserved frames.
+        if !section.is_open() && !section.is_boot() {
             let at_head = crate::section::head_range(id, section).contains(pfn);
             let is_table = self.group(section.group).is_some_and(|group| group.tables.contains(pfn));
             (report.state, report.owner) = match (at_head, is_table) {
-                (false, _) => (FrameState::Offline, Owner::None),
                 (true, false) => (FrameState::Memmap, Owner::Memmap),
                 (true, true) => (FrameState::Memmap, Owner::PageTable),
+                (false, _) if section.state.is_in_zone() => (FrameState::Untouched, Owner::None),
+                (false, _) => (FrameState::Offline, Owner::None),
             };
+            return report;
+        }
+        if let Some(free) = self.free_group_around(pfn) {
+            report.state = if section.state.is_in_zone() { FrameState::Free } else { FrameState::Offline };
+            report.block_head = section.state.is_in_zone().then_some(free);
             return report;
         }
         let (head, found) = self.containing_block(pfn);
         report.owner = found.owner;
         report.state = match found.state {
-            PageState::Free | PageState::Isolated => FrameState::Free,
+            PageState::Cached => FrameState::Free,
             PageState::Allocated => FrameState::Allocated,
             PageState::Memmap => FrameState::Memmap,
             PageState::Reserved | PageState::Tail => FrameState::Reserved,
             PageState::Absent => FrameState::Absent,
-            PageState::Offline => FrameState::Offline,
         };
-        if matches!(found.state, PageState::Free | PageState::Isolated | PageState::Allocated) {
-            report.block_head = Some((head, found.order));
-        }
         if found.state == PageState::Allocated {
+            report.block_head = Some((head, found.order));
             report.refs = self.machine.page(head).refs();
         }
         report
+    }
+
+    /// The largest free group that `pfn`, whose struct page is mapped, is part of.
+    fn free_group_around(&self, pfn: Pfn) -> Option<(Pfn, Order)> {
+        let block = Pageblock::of(pfn);
+        let descriptor = block.descriptor(&self.machine);
+        match descriptor.place {
+            Place::Single => return Some((block.first(), Order::PAGEBLOCK)),
+            Place::PairFirst | Place::PairSecond => return Some((block.pair_first().first(), Order::MAX)),
+            Place::Isolated if descriptor.is_whole() => return Some((block.first(), Order::PAGEBLOCK)),
+            Place::Partial | Place::Isolated | Place::Nowhere => {}
+        }
+        if !block.is_free(&self.machine, pfn) {
+            return None;
+        }
+        let mut found = None;
+        block.free_groups(&self.machine, |head, order| {
+            if PfnRange::new(head, order.pages()).contains(pfn) {
+                found = Some((head, order));
+            }
+        });
+        found
+    }
+
+    /// The head of the block that `pfn`, which is not free and whose struct page is mapped, lies in, and what it is.
+    fn containing_block(&self, pfn: Pfn) -> (Pfn, Head) {
+        let own = self.machine.page(pfn).head();
+        if own.state != PageState::Tail {
+            return (pfn, own);
+        }
+        Order::all()
+            .skip(1)
+            .map(|order| pfn.align_down(order))
+            .map(|head| (head, self.machine.page(head).head()))
+            .find(|(head, found)| {
+                found.state == PageState::Allocated && PfnRange::new(*head, found.order.pages()).contains(pfn)
+            })
+            .unwrap_or((pfn, own))
     }
 }

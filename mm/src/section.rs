@@ -7,11 +7,15 @@
 //!    (add)     (online begins / commits)   (offline begins / commits)   (remove)
 //! ```
 //!
-//! The `Going` states are left to the goal or back to where they came from. Words change only under the hotplug lock;
-//! they are read anywhere.
+//! The `Going` states are left to the goal or back to where they came from. While a section is in a zone it is *untouched*
+//! or *open*, which [`Openness`] tells; the struct pages of an untouched one are neither mapped nor written.
+//!
+//! Words are read anywhere. They change under the hotplug lock, and from the moment a section enters its zone to the moment
+//! it leaves it, under the lock of the zone too.
 
 use crate::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
 use crate::group::GroupId;
+use crate::zone::Origin;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -77,9 +81,9 @@ impl BlockState {
         }
     }
 
-    /// Whether struct pages and the allocator know its frames: online, or not yet gone.
+    /// Whether it is in a zone: online, or not yet gone.
     #[must_use]
-    pub const fn is_populated(self) -> bool {
+    pub const fn is_in_zone(self) -> bool {
         matches!(self, Self::Online(_) | Self::GoingOffline(_))
     }
 
@@ -93,6 +97,17 @@ impl BlockState {
             Self::GoingOffline(_) => "going-offline",
         }
     }
+}
+
+/// How much is known of the frames of a section that is in a zone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Openness {
+    /// That all that can be handed out is free. Its struct pages are not in use.
+    Untouched,
+    /// Its struct pages are being made, or taken away; nobody but who does that may look at them.
+    Changing,
+    /// Every frame has its struct page.
+    Open,
 }
 
 /// Where the struct pages of a section lie.
@@ -112,6 +127,8 @@ pub enum MemmapPlace {
 pub struct Section {
     /// The state of the block.
     pub state: BlockState,
+    /// How much is known of its frames; untouched unless it is in a zone.
+    pub openness: Openness,
     /// The zone that it is in, is on its way into, or was in last.
     pub last_zone: ZoneKind,
     /// The node it belongs to.
@@ -133,6 +150,18 @@ impl Section {
         matches!(self.memmap, MemmapPlace::Boot)
     }
 
+    /// Whether its struct pages can be looked at and the allocator knows its frames.
+    #[must_use]
+    pub const fn is_open(self) -> bool {
+        self.state.is_in_zone() && matches!(self.openness, Openness::Open)
+    }
+
+    /// Whether it is free as a whole without anything being known of its frames.
+    #[must_use]
+    pub const fn is_untouched(self) -> bool {
+        self.state.is_in_zone() && matches!(self.openness, Openness::Untouched)
+    }
+
     /// Frames at its head that hold struct pages and tables; none for a boot section, whose layout is its own.
     #[must_use]
     pub const fn head_frames(self) -> u64 {
@@ -142,13 +171,17 @@ impl Section {
         }
     }
 
-    fn encode(self) -> u64 {
+    pub(crate) fn encode(self) -> u64 {
         let zone = self.state.zone().unwrap_or(self.last_zone);
-        let state: u64 = match self.state {
-            BlockState::Offline => 1,
-            BlockState::GoingOnline(_) => 2,
-            BlockState::Online(_) => 3,
-            BlockState::GoingOffline(_) => 4,
+        let state: u64 = match (self.state, self.openness) {
+            (BlockState::Offline, _) => 1,
+            (BlockState::GoingOnline(_), _) => 2,
+            (BlockState::Online(_), Openness::Open) => ONLINE_OPEN,
+            (BlockState::GoingOffline(_), Openness::Open) => 4,
+            (BlockState::Online(_), Openness::Untouched) => 5,
+            (BlockState::GoingOffline(_), Openness::Untouched) => 6,
+            (BlockState::Online(_), Openness::Changing) => 7,
+            (BlockState::GoingOffline(_), Openness::Changing) => 8,
         };
         state
             | (zone as u64) << 4
@@ -161,15 +194,20 @@ impl Section {
 
     fn decode(word: u64) -> Option<Self> {
         let zone = if word >> 4 & 3 == 0 { ZoneKind::Normal } else { ZoneKind::Movable };
-        let state = match word & 0xf {
+        let (state, openness) = match word & 0xf {
             0 => return None,
-            1 => BlockState::Offline,
-            2 => BlockState::GoingOnline(zone),
-            3 => BlockState::Online(zone),
-            _ => BlockState::GoingOffline(zone),
+            1 => (BlockState::Offline, Openness::Untouched),
+            2 => (BlockState::GoingOnline(zone), Openness::Untouched),
+            ONLINE_OPEN => (BlockState::Online(zone), Openness::Open),
+            4 => (BlockState::GoingOffline(zone), Openness::Open),
+            5 => (BlockState::Online(zone), Openness::Untouched),
+            6 => (BlockState::GoingOffline(zone), Openness::Untouched),
+            7 => (BlockState::Online(zone), Openness::Changing),
+            _ => (BlockState::GoingOffline(zone), Openness::Changing),
         };
         Some(Self {
             state,
+            openness,
             last_zone: zone,
             node: NodeId::new((word >> 8 & 0xff) as u32).expect("only valid nodes are stored"),
             group: GroupId::new((word >> 16) as u16),
@@ -185,6 +223,34 @@ impl Section {
 }
 
 const _: () = assert!(PAGES_PER_SECTION <= u16::MAX as u64, "frame counts of a section fit their fields");
+
+/// The state bits of a section that is online and open: the one that every allocation and free meets.
+const ONLINE_OPEN: u64 = 3;
+
+/// The word of a section, for those who want to know one thing quickly.
+#[derive(Clone, Copy)]
+pub(crate) struct Word(u64);
+
+impl Word {
+    /// Whether its frames may be in caches.
+    pub(crate) const fn is_online_and_open(self) -> bool {
+        self.0 & 0xf == ONLINE_OPEN
+    }
+
+    /// Whether it is in a zone and its struct pages are in use.
+    pub(crate) const fn is_open(self) -> bool {
+        matches!(self.0 & 0xf, ONLINE_OPEN | 4)
+    }
+
+    /// The number of its zone: two to a node.
+    pub(crate) const fn zone_number(self) -> usize {
+        (self.0 >> 8 & 0xff) as usize * ZoneKind::ALL.len() + (self.0 >> 4 & 1) as usize
+    }
+
+    pub(crate) const fn origin(self) -> Origin {
+        if self.0 >> 6 & 3 == MemmapPlace::Boot as u64 { Origin::Boot } else { Origin::Added }
+    }
+}
 
 /// The words of all sections, from section 0 to the end of what the machine can ever have.
 #[derive(Clone, Copy)]
@@ -213,10 +279,12 @@ impl SectionTable {
 
     /// The section of `pfn`, if it is present and its struct pages are in use.
     #[must_use]
-    pub fn populated(&self, pfn: Pfn) -> Option<Section> {
-        SectionId::new(pfn.number() / PAGES_PER_SECTION)
-            .and_then(|id| self.get(id))
-            .filter(|section| section.state.is_populated())
+    pub fn open(&self, pfn: Pfn) -> Option<Section> {
+        SectionId::new(pfn.number() / PAGES_PER_SECTION).and_then(|id| self.get(id)).filter(|section| section.is_open())
+    }
+
+    pub(crate) fn word(&self, pfn: Pfn) -> Word {
+        Word(self.words[pfn.section().index()].load(Ordering::Acquire))
     }
 
     /// Every present section, lowest first.
@@ -234,11 +302,6 @@ impl SectionTable {
 
     pub(crate) fn set(&self, id: SectionId, section: Section) {
         self.words[id.index()].store(section.encode(), Ordering::Release);
-    }
-
-    pub(crate) fn set_state(&self, id: SectionId, state: BlockState) {
-        let section = self.get(id).expect("a section that changes state is present");
-        self.set(id, Section { state, ..section });
     }
 
     pub(crate) fn clear(&self, id: SectionId) {
@@ -259,15 +322,20 @@ mod tests {
     fn every_section_survives_encoding() {
         let mut seen = 0;
         for zone in ZoneKind::ALL {
-            for state in [
-                BlockState::Offline,
-                BlockState::GoingOnline(zone),
-                BlockState::Online(zone),
-                BlockState::GoingOffline(zone),
+            for (state, openness) in [
+                (BlockState::Offline, Openness::Untouched),
+                (BlockState::GoingOnline(zone), Openness::Untouched),
+                (BlockState::Online(zone), Openness::Untouched),
+                (BlockState::Online(zone), Openness::Changing),
+                (BlockState::Online(zone), Openness::Open),
+                (BlockState::GoingOffline(zone), Openness::Untouched),
+                (BlockState::GoingOffline(zone), Openness::Changing),
+                (BlockState::GoingOffline(zone), Openness::Open),
             ] {
                 for memmap in [MemmapPlace::Head, MemmapPlace::System, MemmapPlace::Boot] {
                     let section = Section {
                         state,
+                        openness,
                         last_zone: zone,
                         node: NodeId::new(127).expect("in reach"),
                         group: GroupId::new(511),
@@ -276,11 +344,16 @@ mod tests {
                         managed: 32000,
                     };
                     assert_eq!(Section::decode(section.encode()), Some(section));
+                    let word = Word(section.encode());
+                    assert_eq!(word.is_open(), section.is_open());
+                    assert_eq!(word.is_online_and_open(), section.is_open() && state == BlockState::Online(zone));
+                    assert_eq!(word.zone_number(), 127 * 2 + zone as usize);
+                    assert_eq!(word.origin(), Origin::of(section));
                     seen += 1;
                 }
             }
         }
-        assert_eq!(seen, 24);
+        assert_eq!(seen, 48);
         assert_eq!(Section::decode(0), None);
     }
 }

@@ -1,11 +1,13 @@
 //! Recounts the world the slow way and compares it with what the counters say.
 
-use crate::addr::{NodeId, Order, PAGES_PER_SECTION, Pfn, SectionId};
+use crate::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId};
+use crate::free_area::Listed;
 use crate::machine::{MEMMAP_PAGES, Machine};
-use crate::memory::Memory;
+use crate::memory::{Memory, zone_number};
 use crate::page::{Head, Owner, PageState};
+use crate::pageblock::{PER_SECTION, Pageblock, Place};
 use crate::section::{BlockState, MemmapPlace, Section, ZoneKind};
-use crate::zone::{Origin, for_each_head};
+use crate::zone::Origin;
 use core::fmt;
 use core::sync::atomic::Ordering;
 
@@ -78,10 +80,38 @@ pub struct Totals {
 struct Sums {
     present: u64,
     managed: u64,
-    free: [u64; 2],
+    free: [u64; Origin::ALL.len()],
     isolated: u64,
+    cached: u64,
+    untouched: u64,
+    untouched_pages: u64,
+    empty: [u64; Origin::ALL.len()],
     first: Option<SectionId>,
     last: Option<SectionId>,
+}
+
+/// Frames that must be found again elsewhere.
+#[derive(Clone, Copy, Default)]
+struct Elsewhere {
+    tables: u64,
+    memmap_frames: u64,
+}
+
+/// Frames of a section that are not free.
+#[derive(Default)]
+struct Taken {
+    allocated: u64,
+    set_aside: u64,
+}
+
+impl Taken {
+    fn note_owner(&self, owner: Owner, pages: u64, elsewhere: &mut Elsewhere) {
+        match owner {
+            Owner::PageTable => elsewhere.tables += pages,
+            Owner::Memmap => elsewhere.memmap_frames += pages,
+            _ => {}
+        }
+    }
 }
 
 impl<M: Machine> Memory<M> {
@@ -90,8 +120,7 @@ impl<M: Machine> Memory<M> {
     pub fn validate(&self, mut found: impl FnMut(Problem)) -> Totals {
         let _order = self.hotplug.lock();
         let mut totals = Totals::default();
-        let mut tables = 0;
-        let mut memmap_frames = 0;
+        let mut elsewhere = Elsewhere::default();
         let mut problem_count = 0;
         let mut report = |problem| {
             problem_count += 1;
@@ -100,23 +129,23 @@ impl<M: Machine> Memory<M> {
         let mut boot_free = 0;
         for node in NodeId::all().take(self.node_limit()) {
             for kind in ZoneKind::ALL {
-                let sums = self.recount_zone(node, kind, &mut totals, &mut tables, &mut memmap_frames, &mut report);
+                let sums = self.recount_zone(node, kind, &mut totals, &mut elsewhere, &mut report);
                 if kind == ZoneKind::Normal {
                     boot_free += sums.free[Origin::Boot as usize];
                 }
-                totals.free += sums.free.iter().sum::<u64>();
+                totals.free += sums.free.iter().sum::<u64>() + sums.untouched_pages + sums.cached;
             }
         }
-        self.groups.lock().iter().for_each(|(_, group)| tables += group.tables.len());
+        self.groups.lock().iter().for_each(|(_, group)| elsewhere.tables += group.tables.len());
         totals.page_tables = self.machine.table_frames();
         let mut compare = |of, kept, counted| {
             if kept != counted {
                 report(Problem::Count { of, zone: None, block: None, kept, counted });
             }
         };
-        compare("page-table frames", totals.page_tables, tables);
+        compare("page-table frames", totals.page_tables, elsewhere.tables);
         compare("free boot frames", self.boot_free.load(Ordering::Relaxed), boot_free);
-        compare("memmap frames of the system", self.system_memmap_frames(), memmap_frames);
+        compare("memmap frames of the system", self.system_memmap_frames(), elsewhere.memmap_frames);
         self.check_blocks(&mut report);
         totals.problems = problem_count;
         totals
@@ -131,21 +160,25 @@ impl<M: Machine> Memory<M> {
         node: NodeId,
         kind: ZoneKind,
         totals: &mut Totals,
-        tables: &mut u64,
-        memmap_frames: &mut u64,
+        elsewhere: &mut Elsewhere,
         report: &mut dyn FnMut(Problem),
     ) -> Sums {
         let mut sums = Sums::default();
         for (id, section) in self.blocks() {
             let here = section.node == node && section.state.zone() == Some(kind);
-            if !here || !section.state.is_populated() {
+            if !here || !section.state.is_in_zone() {
                 continue;
             }
             sums.first.get_or_insert(id);
             sums.last = Some(id);
             sums.present += u64::from(section.present);
             sums.managed += u64::from(section.managed);
-            self.recount_section(id, section, &mut sums, tables, memmap_frames, report);
+            if section.is_untouched() {
+                sums.untouched += 1;
+                sums.untouched_pages += u64::from(section.managed);
+                continue;
+            }
+            self.recount_section(id, section, &mut sums, elsewhere, report);
             totals.frames_checked += PAGES_PER_SECTION;
         }
         self.compare_zone(node, kind, &sums, report);
@@ -153,8 +186,9 @@ impl<M: Machine> Memory<M> {
     }
 
     fn compare_zone(&self, node: NodeId, kind: ZoneKind, sums: &Sums, report: &mut dyn FnMut(Problem)) {
-        let zone = self.zone(node, kind);
         let number = |id: Option<SectionId>| id.map_or(u64::MAX, |id| u64::from(id.number()));
+        let cached = self.cached_pages(zone_number(node, kind));
+        let zone = self.zone(node, kind);
         let (first, last) = zone.span().unzip();
         let mut compare = |of, kept, counted| {
             if kept != counted {
@@ -166,34 +200,68 @@ impl<M: Machine> Memory<M> {
         // No offline is under way, so nothing is isolated, by the counter and by the struct pages.
         compare("isolated", zone.isolated_pages(), 0);
         compare("isolated, by recount", sums.isolated, 0);
+        compare("cached", cached, sums.cached);
+        compare("untouched", zone.untouched.sections, sums.untouched);
+        compare("untouched frames", zone.untouched.pages, sums.untouched_pages);
+        compare("opening or closing", zone.untouched.changing, 0);
         compare("first block", number(first), number(sums.first));
         compare("last block", number(last), number(sums.last));
-        let mut blocks = [0; Order::COUNT];
         for origin in Origin::ALL {
-            compare("free", zone.free_pages_of(origin), sums.free[origin as usize]);
+            let area = zone.area(origin);
+            compare("free", area.pages(), sums.free[origin as usize]);
+            compare("empty sections", area.empty_sections(), sums.empty[origin as usize]);
             // A list that leads astray is not followed any further, so the listed frames fall short then.
-            let listed = zone
-                .walk(&self.machine, origin)
-                .take_while(|(head, order)| self.is_listed_rightly(*head, *order, node, kind, origin))
-                .map(|(_, order)| {
-                    blocks[order.index()] += 1;
-                    order.pages()
+            let listed = area
+                .walk(&self.machine)
+                .take_while(|listed| self.is_listed_rightly(listed, node, kind, origin))
+                .map(|(block, place, _)| {
+                    let pairs = if place == Place::PairFirst { 2 } else { 1 };
+                    u64::from(block.descriptor(&self.machine).free) * pairs
                 })
                 .sum();
             compare("listed free", listed, sums.free[origin as usize]);
         }
-        for order in Order::all() {
-            compare("free blocks of an order", zone.free_blocks(order), blocks[order.index()]);
+        drop(zone);
+        for cpu in 0..self.cpu_limit() {
+            let cache = self.cache_of(cpu, zone_number(node, kind)).lock();
+            let in_order = cache.iter(&self.machine).take_while(|(frame, origin, _)| {
+                self.is_here(*frame, node, kind, *origin)
+                    && self.machine.page(*frame).head() == Head::single(PageState::Cached, Owner::None)
+            });
+            let counted = in_order.count() as u64;
+            if cache.len() != counted {
+                report(Problem::Count {
+                    of: "in a cache",
+                    zone: Some((node, kind)),
+                    block: None,
+                    kept: cache.len(),
+                    counted,
+                });
+            }
         }
     }
 
-    fn is_listed_rightly(&self, head: Pfn, order: Order, node: NodeId, kind: ZoneKind, origin: Origin) -> bool {
-        self.sections.populated(head).is_some_and(|section| {
-            section.node == node
-                && section.state.zone() == Some(kind)
-                && Origin::of(section) == origin
-                && self.machine.page(head).head() == Head::unused(PageState::Free, order)
+    fn is_here(&self, frame: Pfn, node: NodeId, kind: ZoneKind, origin: Origin) -> bool {
+        self.sections.open(frame).is_some_and(|section| {
+            section.node == node && section.state.zone() == Some(kind) && Origin::of(section) == origin
         })
+    }
+
+    fn is_listed_rightly(&self, listed: &Listed, node: NodeId, kind: ZoneKind, origin: Origin) -> bool {
+        let (block, place, part) = listed;
+        if !self.is_here(block.first(), node, kind, origin) {
+            return false;
+        }
+        let descriptor = block.descriptor(&self.machine);
+        let is_right = match place {
+            Place::Partial => *part == Some((descriptor.mobility, descriptor.largest)) && descriptor.free > 0,
+            Place::PairFirst => {
+                let second = block.buddy().descriptor(&self.machine);
+                descriptor.is_whole() && second.place == Place::PairSecond && second.is_whole()
+            }
+            _ => descriptor.is_whole(),
+        };
+        descriptor.place == *place && is_right
     }
 
     fn recount_section(
@@ -201,48 +269,87 @@ impl<M: Machine> Memory<M> {
         id: SectionId,
         section: Section,
         sums: &mut Sums,
-        tables: &mut u64,
-        memmap_frames: &mut u64,
+        elsewhere: &mut Elsewhere,
         report: &mut dyn FnMut(Problem),
     ) {
-        let (mut present, mut managed) = (0, 0);
-        for_each_head(&self.machine, id.pages(), |pfn, head| {
-            let pages = crate::zone::stride(head);
-            let mut wrong = |what| report(Problem::Page { pfn, what });
-            if pfn.align_down(head.order) != pfn || head.order > Order::MAX {
-                wrong("is the head of a block that is not aligned");
-            }
-            match head.state {
-                PageState::Free => sums.free[Origin::of(section) as usize] += pages,
-                PageState::Isolated => sums.isolated += pages,
-                PageState::Allocated | PageState::Reserved => match head.owner {
-                    Owner::PageTable => *tables += pages,
-                    Owner::Memmap => *memmap_frames += pages,
-                    _ => {}
-                },
-                PageState::Tail => wrong("belongs to no block"),
-                PageState::Offline => wrong("is offline in a block that is not"),
-                PageState::Memmap | PageState::Absent => {}
-            }
-            let at_head = crate::section::head_range(id, section).contains(pfn);
-            if !section.is_boot() && at_head != (head.state == PageState::Memmap) {
-                wrong("is not what the head of its block says");
-            }
-            match head.state {
-                PageState::Free | PageState::Isolated | PageState::Allocated => {
-                    present += pages;
-                    managed += pages;
-                }
-                PageState::Absent => {}
-                _ => present += pages,
-            }
-        });
-        for (of, kept, counted) in [("present", section.present, present), ("managed", section.managed, managed)] {
-            let kept = u64::from(kept);
+        let before = *sums;
+        let taken = self.recount_frames(id, section, sums, elsewhere, report);
+        let origin = Origin::of(section) as usize;
+        let free =
+            sums.free[origin] + sums.isolated + sums.cached - before.free[origin] - before.isolated - before.cached;
+        let managed = free + taken.allocated;
+        let mut compare = |of, kept, counted| {
             if kept != counted {
                 report(Problem::Count { of, zone: None, block: Some(id), kept, counted });
             }
+        };
+        compare("present", u64::from(section.present), managed + taken.set_aside);
+        compare("managed", u64::from(section.managed), managed);
+        let empty = Pageblock::of_section(id).filter(|block| block.descriptor(&self.machine).is_empty()).count() as u64;
+        let first = Pageblock::of(id.pages().start());
+        compare("pageblocks that hold nothing", first.empty_count(&self.machine), empty);
+        sums.empty[origin] += u64::from(empty == PER_SECTION);
+        for block in Pageblock::of_section(id) {
+            let descriptor = block.descriptor(&self.machine);
+            let counted = if descriptor.free == 0 { 0 } else { block.count_free(&self.machine) };
+            if u64::from(descriptor.free) != counted {
+                let what = "does not have the free frames that its bits say";
+                report(Problem::Page { pfn: block.first(), what });
+            }
         }
+    }
+
+    /// Looks at every frame of an open section.
+    fn recount_frames(
+        &self,
+        id: SectionId,
+        section: Section,
+        sums: &mut Sums,
+        elsewhere: &mut Elsewhere,
+        report: &mut dyn FnMut(Problem),
+    ) -> Taken {
+        let mut taken = Taken::default();
+        let head_frames = crate::section::head_range(id, section);
+        let mut at = id.pages().start();
+        while at < id.pages().end() {
+            let (pfn, block) = (at, Pageblock::of(at));
+            let mut wrong = |what| report(Problem::Page { pfn, what });
+            let head = self.machine.page(pfn).head();
+            let is_free = block.is_free(&self.machine, pfn);
+            let mut pages = 1;
+            match head.state {
+                PageState::Tail if is_free && block.descriptor(&self.machine).place == Place::Isolated => {
+                    sums.isolated += 1;
+                }
+                PageState::Tail if is_free => sums.free[Origin::of(section) as usize] += 1,
+                _ if is_free => wrong("is free, but its struct page says otherwise"),
+                PageState::Tail => wrong("belongs to no block"),
+                PageState::Cached => sums.cached += 1,
+                PageState::Allocated => {
+                    pages = head.order.pages();
+                    taken.allocated += pages;
+                    taken.note_owner(head.owner, pages, elsewhere);
+                    if pfn.align_down(head.order) != pfn {
+                        wrong("is the head of a block that is not aligned");
+                    }
+                    let is_tail = |tail: Pfn| self.machine.page(tail).head().state == PageState::Tail;
+                    if !PfnRange::new(pfn.add(1), pages - 1).iter().all(is_tail) {
+                        wrong("is the head of a block that has another head in it");
+                    }
+                }
+                PageState::Reserved => {
+                    taken.set_aside += 1;
+                    taken.note_owner(head.owner, 1, elsewhere);
+                }
+                PageState::Memmap => taken.set_aside += 1,
+                PageState::Absent => {}
+            }
+            if !section.is_boot() && head_frames.contains(pfn) != (head.state == PageState::Memmap) {
+                wrong("is not what the head of its block says");
+            }
+            at = at.add(pages);
+        }
+        taken
     }
 
     fn check_blocks(&self, report: &mut dyn FnMut(Problem)) {

@@ -1,13 +1,17 @@
 //! A zone: the memory of one node that serves one kind of request.
 //!
-//! A zone keeps two sets of free lists. Memory that was there at boot is handed out before memory that was added, so that
-//! what came last can go first.
+//! A zone keeps memory that was there at boot apart from memory that was added, so that what came last can go first. Of
+//! added memory most sections are *untouched*: they are counted here as free, but nothing is known of their frames before
+//! one is needed and the section is opened.
 
-use crate::addr::{Order, Pfn, PfnRange, SectionId};
-use crate::buddy::FreeLists;
+use crate::addr::{Order, Pfn, SectionId};
+use crate::alloc::Mobility;
+use crate::free_area::{FreeArea, Mixing};
 use crate::machine::Memmap;
-use crate::page::{Head, PageState};
+use crate::pageblock::Pageblock;
 use crate::section::Section;
+use core::sync::atomic::{AtomicU64, Ordering};
+use lock_api::{Mutex, MutexGuard, RawMutex};
 
 /// Whether memory was there at boot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,35 +23,43 @@ pub(crate) enum Origin {
 impl Origin {
     pub(crate) const ALL: [Self; 2] = [Self::Boot, Self::Added];
 
-    pub(crate) fn of(section: Section) -> Self {
+    pub(crate) const fn of(section: Section) -> Self {
         if section.is_boot() { Self::Boot } else { Self::Added }
     }
 }
 
-/// The zone's counters and free lists; the caller holds its lock.
+/// Sections whose frames nobody knows yet.
+#[derive(Debug, Default)]
+pub(crate) struct Untouched {
+    /// How many there are.
+    pub(crate) sections: u64,
+    /// Their frames that can be handed out.
+    pub(crate) pages: u64,
+    /// None of them lies lower.
+    pub(crate) lowest: Option<SectionId>,
+    /// Sections on their way in or out of being untouched.
+    pub(crate) changing: u64,
+}
+
+/// What a zone consists of; the caller holds its lock.
 #[derive(Debug)]
 pub struct Zone {
-    free: [FreeLists; Origin::ALL.len()],
-    isolated: u64,
+    free: [FreeArea; Origin::ALL.len()],
+    pub(crate) untouched: Untouched,
+    /// Frames of untouched sections that an offline under way has claimed.
+    claimed: u64,
     present: u64,
     boot_present: u64,
     managed: u64,
     span: Option<(SectionId, SectionId)>,
 }
 
-impl Default for Zone {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Zone {
-    /// An empty zone.
-    #[must_use]
-    pub const fn new() -> Self {
+    const fn new() -> Self {
         Self {
-            free: [const { FreeLists::new() }; Origin::ALL.len()],
-            isolated: 0,
+            free: [const { FreeArea::new() }; Origin::ALL.len()],
+            untouched: Untouched { sections: 0, pages: 0, lowest: None, changing: 0 },
+            claimed: 0,
             present: 0,
             boot_present: 0,
             managed: 0,
@@ -55,24 +67,23 @@ impl Zone {
         }
     }
 
-    /// Free frames, those of an offline under way not among them.
+    /// Free frames, those of an offline under way and those in caches not among them.
     pub(crate) fn free_pages(&self) -> u64 {
-        self.free.iter().map(FreeLists::pages).sum()
+        self.free.iter().map(FreeArea::pages).sum::<u64>() + self.untouched.pages
     }
 
-    /// Free frames of one origin.
-    pub(crate) fn free_pages_of(&self, origin: Origin) -> u64 {
-        self.free[origin as usize].pages()
+    /// What is free of one origin in sections that are open.
+    pub(crate) const fn area(&self, origin: Origin) -> &FreeArea {
+        &self.free[origin as usize]
     }
 
-    /// Free blocks of `order`.
-    pub(crate) fn free_blocks(&self, order: Order) -> u64 {
-        self.free.iter().map(|lists| lists.count(order)).sum()
+    pub(crate) const fn area_mut(&mut self, origin: Origin) -> &mut FreeArea {
+        &mut self.free[origin as usize]
     }
 
-    /// Free frames that an offline under way has taken off the lists.
-    pub(crate) const fn isolated_pages(&self) -> u64 {
-        self.isolated
+    /// Free frames that an offline under way has put out of reach.
+    pub(crate) fn isolated_pages(&self) -> u64 {
+        self.free.iter().map(FreeArea::isolated).sum::<u64>() + self.claimed
     }
 
     pub(crate) const fn present_pages(&self) -> u64 {
@@ -128,106 +139,111 @@ impl Zone {
         }
     }
 
-    /// Takes a block for somebody; its head is left a tail.
-    pub(crate) fn take(&mut self, memmap: &impl Memmap, origin: Origin, order: Order) -> Option<Pfn> {
-        let lists = &mut self.free[origin as usize];
-        match origin {
-            Origin::Boot => lists.take(memmap, order),
-            Origin::Added => lists.take_early(memmap, order),
+    /// Step 6 for an added section: free, without looking at its frames.
+    pub(crate) fn put_untouched(&mut self, id: SectionId, section: Section) {
+        self.untouched.sections += 1;
+        self.untouched.pages += u64::from(section.managed);
+        self.untouched.lowest = Some(self.untouched.lowest.map_or(id, |lowest| lowest.min(id)));
+    }
+
+    /// An untouched section is not free as such any more.
+    pub(crate) fn take_untouched(&mut self, section: Section) {
+        self.untouched.sections -= 1;
+        self.untouched.pages -= u64::from(section.managed);
+        if self.untouched.sections == 0 {
+            self.untouched.lowest = None;
         }
     }
 
-    /// Takes the lowest block that serves inside `range`, which belongs to sections of `origin`.
+    /// An offline claims an untouched section.
+    pub(crate) fn claim_untouched(&mut self, section: Section) {
+        self.take_untouched(section);
+        self.claimed += u64::from(section.managed);
+    }
+
+    /// What an offline has claimed leaves the zone, or is untouched again.
+    pub(crate) fn release_claim(&mut self, section: Section) {
+        self.claimed -= u64::from(section.managed);
+    }
+
+    /// Takes the lowest group of 2^`order` frames that serves inside an open section of `origin`.
     pub(crate) fn take_within(
         &mut self,
         memmap: &impl Memmap,
         origin: Origin,
         order: Order,
-        range: PfnRange,
+        mobility: Mobility,
+        id: SectionId,
     ) -> Option<Pfn> {
-        let lists = &mut self.free[origin as usize];
-        let mut at = range.start();
-        while at < range.end() {
-            let head = memmap.page(at).head();
-            if head.state == PageState::Free && head.order >= order {
-                lists.take_at(memmap, at, order);
-                return Some(at);
-            }
-            at = at.add(stride(head));
+        let area = &mut self.free[origin as usize];
+        [Mixing::Never, Mixing::Allowed].into_iter().find_map(|mixing| {
+            Pageblock::of_section(id).find_map(|block| area.take_at(memmap, block, order, mobility, mixing))
+        })
+    }
+}
+
+/// A zone behind the lock that guards it and what its struct pages say of free frames.
+pub struct ZoneCell<S> {
+    zone: Mutex<S, Zone>,
+    /// What can be had of each origin without opening a section, to be read by whoever does not want to take the lock.
+    open_free: [AtomicU64; Origin::ALL.len()],
+    /// Sections that are untouched or just being opened.
+    unopened: AtomicU64,
+}
+
+/// What others want to know after a change.
+pub(crate) struct Changed {
+    /// By how much the free boot memory has grown, in two's complement.
+    pub(crate) boot_pages: u64,
+    /// Open added sections that hold nothing.
+    pub(crate) empty_sections: u64,
+}
+
+impl<S: RawMutex> Default for ZoneCell<S> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S: RawMutex> ZoneCell<S> {
+    /// An empty zone.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            zone: Mutex::new(Zone::new()),
+            open_free: [const { AtomicU64::new(0) }; Origin::ALL.len()],
+            unopened: AtomicU64::new(0),
         }
-        None
     }
 
-    /// Step 6: a block comes into service, or back into it, to be used after those that are there already.
-    pub(crate) fn put_new(&mut self, memmap: &impl Memmap, origin: Origin, head: Pfn, order: Order) {
-        self.free[origin as usize].put_last(memmap, head, order);
+    /// To read it.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, S, Zone> {
+        self.zone.lock()
     }
 
-    /// A block is given back.
-    pub(crate) fn put(&mut self, memmap: &impl Memmap, origin: Origin, head: Pfn, order: Order) {
-        self.free[origin as usize].put(memmap, head, order);
+    /// To change it.
+    pub(crate) fn change<R>(&self, work: impl FnOnce(&mut Zone) -> R) -> (R, Changed) {
+        let mut zone = self.zone.lock();
+        let before = zone.area(Origin::Boot).pages();
+        let result = work(&mut zone);
+        for origin in Origin::ALL {
+            self.open_free[origin as usize].store(zone.area(origin).pages(), Ordering::Relaxed);
+        }
+        self.unopened.store(zone.untouched.sections + zone.untouched.changing, Ordering::Relaxed);
+        let changed = Changed {
+            boot_pages: zone.area(Origin::Boot).pages().wrapping_sub(before),
+            empty_sections: zone.area(Origin::Added).empty_sections(),
+        };
+        (result, changed)
     }
 
-    /// A block is freed while its section is on its way out: it goes to no list.
-    pub(crate) fn put_isolated(&mut self, memmap: &impl Memmap, head: Pfn, order: Order) {
-        memmap.page(head).set_head(Head::unused(PageState::Isolated, order));
-        self.isolated += order.pages();
+    /// Frames of one origin that can be had without opening a section, a moment ago.
+    pub(crate) fn open_free(&self, origin: Origin) -> u64 {
+        self.open_free[origin as usize].load(Ordering::Relaxed)
     }
 
-    /// Takes the free blocks in `range` off the lists.
-    pub(crate) fn isolate(&mut self, memmap: &impl Memmap, origin: Origin, range: PfnRange) {
-        for_each_head(memmap, range, |at, head| {
-            if head.state == PageState::Free {
-                self.free[origin as usize].detach(memmap, at, head.order);
-                self.put_isolated(memmap, at, head.order);
-            }
-        });
-    }
-
-    /// Puts the isolated blocks in `range` back on the lists.
-    pub(crate) fn unisolate(&mut self, memmap: &impl Memmap, origin: Origin, range: PfnRange) {
-        for_each_head(memmap, range, |at, head| {
-            if head.state == PageState::Isolated {
-                memmap.page(at).set_head(Head::TAIL);
-                self.isolated -= head.order.pages();
-                self.put_new(memmap, origin, at, head.order);
-            }
-        });
-    }
-
-    /// Takes the isolated blocks in `range` out of the zone; their struct pages are left as they are.
-    pub(crate) fn retire(&mut self, memmap: &impl Memmap, range: PfnRange) {
-        for_each_head(memmap, range, |_, head| {
-            if head.state == PageState::Isolated {
-                self.isolated -= head.order.pages();
-            }
-        });
-    }
-
-    /// Every free block of one origin, as the lists link them.
-    pub(crate) fn walk<'a>(
-        &'a self,
-        memmap: &'a impl Memmap,
-        origin: Origin,
-    ) -> impl Iterator<Item = (Pfn, Order)> + 'a {
-        self.free[origin as usize].walk(memmap)
-    }
-}
-
-/// How far the next head is.
-pub(crate) fn stride(head: Head) -> u64 {
-    match head.state {
-        PageState::Free | PageState::Isolated | PageState::Allocated => head.order.pages(),
-        _ => 1,
-    }
-}
-
-/// Visits `range` from head to head.
-pub(crate) fn for_each_head(memmap: &impl Memmap, range: PfnRange, mut visit: impl FnMut(Pfn, Head)) {
-    let mut at = range.start();
-    while at < range.end() {
-        let head = memmap.page(at).head();
-        visit(at, head);
-        at = at.add(stride(head));
+    /// Whether there were sections to be opened, a moment ago.
+    pub(crate) fn has_unopened(&self) -> bool {
+        self.unopened.load(Ordering::Relaxed) > 0
     }
 }

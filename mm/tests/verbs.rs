@@ -91,8 +91,11 @@ fn the_head_of_every_added_section_is_never_handed_out() {
         let start = section(block).pages().start();
         assert_eq!(memory.frame_report(start).state, FrameState::Memmap);
         assert_eq!(memory.frame_report(start.add(head - 1)).state, FrameState::Memmap);
-        assert_eq!(memory.frame_report(start.add(head)).state, FrameState::Free);
+        assert_eq!(memory.frame_report(start.add(head)).state, FrameState::Untouched);
         assert_eq!(movable_in(&memory, blocks(block, block)), start.add(head));
+        assert_eq!(memory.frame_report(start.add(head - 1)).state, FrameState::Memmap);
+        assert_eq!(memory.frame_report(start.add(head)).state, FrameState::Allocated);
+        assert_eq!(memory.frame_report(start.add(head + 1)).state, FrameState::Free);
     }
     assert_eq!(memory.frame_report(section(32).pages().start()).owner, Owner::PageTable);
 }

@@ -5,7 +5,7 @@ use super::plan::{self, HugeLeaves};
 use super::ranges::{self, Tables};
 use super::tables::{self, KernelEditor};
 use super::tree::TableMemory;
-use super::{layout, tlb};
+use super::{keeper, layout, tlb};
 use crate::arch;
 use crate::sync::{RawIrqSpin, RawSleep};
 use crate::time;
@@ -117,5 +117,9 @@ impl Machine for Kernel {
 
     fn cpu(&self) -> usize {
         arch::cpu_id()
+    }
+
+    fn wake_keeper(&self) {
+        keeper::wake();
     }
 }

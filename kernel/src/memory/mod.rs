@@ -8,6 +8,7 @@
 //! | [`plan`], [`ranges`] | mapping sections: which tables are needed, and whose they are |
 //! | [`tables`], [`boot_map`], [`tlb`] | the tables in use, how the first were built, and forgetting translations |
 //! | [`machine`], [`mod@start`] | `mm`'s seams, and boot memory handed to it |
+//! | [`keeper`] | the task that opens and closes sections for `mm` |
 //! | [`table_copy`] | tables of the firmware as the acpi crate wants them |
 //! | [`frame`], [`frame_list`], [`heap`], [`stack`], [`devices`] | what the rest of the kernel gets |
 //! | [`mod@inspect`] | looking at what is mapped |
@@ -25,6 +26,7 @@ mod frame;
 mod frame_list;
 mod heap;
 mod inspect;
+mod keeper;
 mod layout;
 mod machine;
 mod plan;
@@ -42,6 +44,7 @@ pub(crate) use frame::OwnedFrames;
 pub(crate) use frame_list::FrameList;
 pub(crate) use heap::{heap_size, heap_used};
 pub(crate) use inspect::{inspect, maps_lower_half};
+pub(crate) use keeper::start_keeper;
 pub(crate) use machine::Kernel;
 pub(crate) use stack::{Stack, alloc_stack};
 pub(crate) use start::{hidden, start};

@@ -15,11 +15,10 @@ use core::sync::atomic::AtomicU64;
 use mm::addr::{NodeId, PAGE_SIZE, Pfn, PfnRange, SECTION_LIMIT, SECTION_SIZE, SectionId, SectionRange};
 use mm::hotplug::{BootSection, BootUse};
 use mm::machine::{MEMMAP_PAGES, Mapper};
-use mm::memory::LockedZone;
+use mm::memory::{MachineCache, MachineZone};
 use mm::node::Distances;
 use mm::page::Owner;
 use mm::section::ZoneKind;
-use mm::zone::Zone;
 use mm::{Memory, Storage};
 
 const MIB: u64 = 1 << 20;
@@ -35,8 +34,8 @@ pub(crate) fn hidden() -> &'static [SectionRange] {
     HIDDEN.get().map_or(&[], Vec::as_slice)
 }
 
-/// Makes `mm` the owner of all memory. `limit` is the address above which RAM is left alone (`mem=`).
-pub(crate) fn start(srat: &Srat, slit: Option<&Slit>, limit: Option<u64>) {
+/// Makes `mm` the owner of all memory, for that many CPUs. `limit` is the address above which RAM is left alone (`mem=`).
+pub(crate) fn start(srat: &Srat, slit: Option<&Slit>, cpus: usize, limit: Option<u64>) {
     let begun_ns = crate::time::now_ns();
     let limit = limit.map_or(u64::MAX, obeyed_limit);
     hide_ram_above(limit);
@@ -49,6 +48,7 @@ pub(crate) fn start(srat: &Srat, slit: Option<&Slit>, limit: Option<u64>) {
     let storage = Storage {
         sections: section_words(section_count),
         zones: empty_zones(nodes),
+        caches: empty_caches(cpus, nodes),
         distances: slit.map_or(Distances::UNKNOWN, |slit| distances(slit, nodes)),
     };
     make_tables(&sections, section_count * SECTION_SIZE);
@@ -159,9 +159,14 @@ fn section_words(count: u64) -> &'static [AtomicU64] {
     unsafe { core::slice::from_raw_parts(start.cast::<AtomicU64>(), count as usize) }
 }
 
-fn empty_zones(nodes: usize) -> &'static [LockedZone<Kernel>] {
-    let zones: Vec<_> = (0..nodes * ZoneKind::ALL.len()).map(|_| LockedZone::<Kernel>::new(Zone::new())).collect();
+fn empty_zones(nodes: usize) -> &'static [MachineZone<Kernel>] {
+    let zones: Vec<_> = (0..nodes * ZoneKind::ALL.len()).map(|_| MachineZone::<Kernel>::new()).collect();
     zones.leak()
+}
+
+fn empty_caches(cpus: usize, nodes: usize) -> &'static [MachineCache<Kernel>] {
+    let caches: Vec<_> = (0..cpus * nodes * ZoneKind::ALL.len()).map(|_| MachineCache::<Kernel>::new()).collect();
+    caches.leak()
 }
 
 fn distances(slit: &Slit, nodes: usize) -> Distances {

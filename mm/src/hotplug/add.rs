@@ -11,7 +11,7 @@ use crate::journal::{Op, Stopwatch};
 use crate::machine::{MEMMAP_PAGES, Machine, Pace, Stop};
 use crate::memory::{KERNEL_PAGES, Memory, RESERVE_PAGES};
 use crate::page::Owner;
-use crate::section::{BlockState, MemmapPlace, Section, ZoneKind};
+use crate::section::{BlockState, MemmapPlace, Openness, Section, ZoneKind};
 
 /// Memory that became known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -131,6 +131,7 @@ impl<M: Machine> Memory<M> {
                 id,
                 Section {
                     state: BlockState::Offline,
+                    openness: Openness::Untouched,
                     last_zone: ZoneKind::Normal,
                     node: request.node,
                     group,

@@ -5,7 +5,8 @@ use crate::group::{Group, GroupKind, GroupName};
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::page::{Head, Owner, PageState};
-use crate::section::{BlockState, MemmapPlace, Section, ZoneKind};
+use crate::pageblock::Pageblock;
+use crate::section::{BlockState, MemmapPlace, Openness, Section, ZoneKind};
 
 /// What a run of frames of a boot section is used for when the allocator takes over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,6 +42,7 @@ impl<M: Machine> Memory<M> {
         let (present, managed) = self.describe_boot_frames(boot);
         let section = Section {
             state: BlockState::GoingOnline(ZoneKind::Normal),
+            openness: Openness::Untouched,
             last_zone: ZoneKind::Normal,
             node: boot.node,
             group: self.boot_group(boot),
@@ -49,34 +51,35 @@ impl<M: Machine> Memory<M> {
             managed: managed as u16,
         };
         self.sections.set(boot.id, section);
-        self.hand_over(boot.id, section, |each| {
-            boot.uses.iter().filter(|(_, usage)| *usage == BootUse::Free).for_each(|(range, _)| each(*range));
-        });
+        self.with_zone(boot.node, ZoneKind::Normal, |zone| self.enter(zone, boot.id, section));
     }
 
     /// Writes the struct pages of everything but free frames, and counts frames present and managed.
     fn describe_boot_frames(&self, boot: &BootSection<'_>) -> (u64, u64) {
         let pages = boot.id.pages();
         self.machine.clear(pages);
-        let mark = |from: Pfn, to: Pfn, head| {
-            for pfn in PfnRange::new(from, to.number() - from.number()).iter() {
+        let set_aside = |from: Pfn, to: Pfn, head| {
+            let range = PfnRange::new(from, to.number() - from.number());
+            for pfn in range.iter() {
                 self.machine.page(pfn).set_head(head);
             }
+            Pageblock::of_section(boot.id).for_each(|block| block.reserve(&self.machine, range));
         };
         let absent = Head::single(PageState::Absent, Owner::None);
         let (mut present, mut managed, mut at) = (0, 0, pages.start());
         for (range, usage) in boot.uses {
             assert!(at <= range.start() && range.end() <= pages.end(), "uses are in order and within the section");
-            mark(at, range.start(), absent);
+            set_aside(at, range.start(), absent);
             at = range.end();
             present += range.len();
             match usage {
                 BootUse::Free => managed += range.len(),
-                BootUse::Memmap => mark(range.start(), at, Head::single(PageState::Memmap, Owner::Memmap)),
-                BootUse::Reserved(owner) => mark(range.start(), at, Head::single(PageState::Reserved, *owner)),
+                BootUse::Memmap => set_aside(range.start(), at, Head::single(PageState::Memmap, Owner::Memmap)),
+                BootUse::Reserved(owner) => set_aside(range.start(), at, Head::single(PageState::Reserved, *owner)),
             }
         }
-        mark(at, pages.end(), absent);
+        set_aside(at, pages.end(), absent);
+        self.describe_pageblocks(boot.id, ZoneKind::Normal);
         (present, managed)
     }
 

@@ -16,12 +16,11 @@ pub use offline::OfflineError;
 pub use online::OnlineError;
 pub use remove::{RemoveError, UnplugError};
 
-use crate::addr::{PfnRange, SectionId, SectionRange};
+use crate::addr::SectionRange;
 use crate::errno::Errno;
 use crate::journal::{Op, Stopwatch};
-use crate::machine::{MEMMAP_PAGES, Machine, Pace, Stop};
+use crate::machine::{Machine, Pace, Stop};
 use crate::memory::Memory;
-use crate::section::{BlockState, MemmapPlace, Section};
 use lock_api::MutexGuard;
 
 /// Undoes something when dropped, unless it is disarmed.
@@ -50,20 +49,6 @@ impl<F: FnMut()> Drop for Undo<F> {
 }
 
 impl<M: Machine> Memory<M> {
-    /// Maps the struct pages that lie at the head of an added section.
-    fn map_own_memmap(&self, id: SectionId, section: Section) {
-        if section.memmap == MemmapPlace::Head {
-            let first = id.pages().start().add(section.head_frames() - MEMMAP_PAGES);
-            self.machine.map_memmap(id, PfnRange::new(first, MEMMAP_PAGES));
-        }
-    }
-
-    fn unmap_own_memmap(&self, id: SectionId, section: Section) {
-        if section.memmap == MemmapPlace::Head {
-            self.machine.unmap_memmap(id);
-        }
-    }
-
     /// Takes the lock that orders changes, or gives up waiting when `pace` says so.
     fn order(&self, pace: &mut dyn Pace) -> Result<MutexGuard<'_, M::Sleep, ()>, Stop> {
         loop {
@@ -100,11 +85,4 @@ fn hull(ranges: &[SectionRange]) -> Option<SectionRange> {
     let first = u64::from(ranges.first()?.first().number());
     let last = u64::from(ranges.last()?.last().number());
     SectionRange::new(first, last - first + 1)
-}
-
-/// Moves every block of `range` to the state that follows from its own.
-fn change_states<M: Machine>(memory: &Memory<M>, range: SectionRange, next: impl Fn(BlockState) -> BlockState) {
-    for (id, section) in memory.sections.iter_range(range) {
-        memory.sections.set_state(id, next(section.state));
-    }
 }

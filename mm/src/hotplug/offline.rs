@@ -1,18 +1,18 @@
 //! Offline: the reverse of online. What is in use must first go elsewhere; where it cannot, everything stays as it was.
 
 use super::listeners::Asked;
-use super::{Undo, change_states, hull, is_sorted};
-use crate::addr::{Pfn, PfnRange, SectionId, SectionRange};
+use super::{Undo, hull, is_sorted};
+use crate::addr::{Pfn, SectionId, SectionRange};
 use crate::errno::Errno;
 use crate::evacuate::{Blocker, first_blocker};
 use crate::inject::{Injected, Point};
 use crate::journal::{Op, Stopwatch};
 use crate::machine::{Machine, Pace, Stop};
-use crate::memory::Memory;
+use crate::memory::{Memory, zone_number};
 use crate::notifier::{Direction, Veto};
-use crate::page::{Head, Owner, PageState};
-use crate::section::{BlockState, Section};
-use crate::zone::{Origin, Zone, for_each_head};
+use crate::page::Owner;
+use crate::section::{BlockState, Openness, Section};
+use crate::zone::Origin;
 
 /// Why blocks could not be taken offline.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -64,10 +64,6 @@ impl OfflineError {
     }
 }
 
-/// Frames that are taken off the lists, put back or looked at under one hold of the zone's lock: a block of the largest
-/// order, so that none is cut.
-const BATCH: u64 = crate::addr::Order::MAX.pages();
-
 impl<M: Machine> Memory<M> {
     /// Takes all blocks of `ranges`, lowest first and without overlap, offline, or none.
     ///
@@ -95,19 +91,13 @@ impl<M: Machine> Memory<M> {
     ) -> Result<(), OfflineError> {
         self.check_online(ranges)?;
         self.pass(Point::OfflineBegin).map_err(OfflineError::Injected)?;
-        let isolated = Undo::new(|| {
-            for range in ranges {
-                self.unisolate(*range);
-            }
-        });
-        for range in ranges {
-            change_states(self, *range, |state| match state {
-                BlockState::Online(zone) => BlockState::GoingOffline(zone),
-                other => other,
-            });
-        }
         stopwatch.lap("begin");
 
+        let isolated = Undo::new(|| {
+            for id in ranges.iter().flat_map(|range| range.iter()) {
+                self.unisolate(id);
+            }
+        });
         self.pass(Point::OfflineIsolate).map_err(OfflineError::Injected)?;
         for range in ranges {
             self.isolate(*range, pace)?;
@@ -153,40 +143,67 @@ impl<M: Machine> Memory<M> {
         Ok(())
     }
 
+    /// Puts what is free in the blocks out of reach, and what will be freed in them too.
     fn isolate(&self, range: SectionRange, pace: &mut dyn Pace) -> Result<(), OfflineError> {
-        for (id, section) in self.sections.iter_range(range) {
+        for id in range.iter() {
             pace.pause().map_err(OfflineError::Stopped)?;
-            self.in_batches(id, section, |zone, origin, batch| zone.isolate(&self.machine, origin, batch));
+            while !self.isolate_one(id)? {
+                pace.pause().map_err(OfflineError::Stopped)?;
+            }
+        }
+        // From here on nothing new of these blocks gets into a cache; what is there is a free frame out of sight.
+        let mut drained = None;
+        for (_, section) in self.sections.iter_range(range).filter(|(_, section)| section.is_open()) {
+            let zone = section.state.zone().map(|kind| zone_number(section.node, kind));
+            if let Some(number) = zone.filter(|_| zone != drained) {
+                self.drain_zone(number);
+                drained = zone;
+            }
         }
         Ok(())
     }
 
-    fn unisolate(&self, range: SectionRange) {
-        for (id, section) in self.sections.iter_range(range) {
-            // First the state, so that what is freed from now on goes to the lists and merges.
-            if let BlockState::GoingOffline(kind) = section.state {
-                self.with_zone(section.node, kind, |_| self.sections.set_state(id, BlockState::Online(kind)));
+    /// Isolates a block, unless somebody is just opening or closing it; says whether it did.
+    fn isolate_one(&self, id: SectionId) -> Result<bool, OfflineError> {
+        let section = self.sections.get(id).ok_or(OfflineError::Absent(id))?;
+        let kind = section.state.zone().ok_or(OfflineError::Absent(id))?;
+        Ok(self.with_zone(section.node, kind, |zone| {
+            let section = self.sections.get(id).expect("the block stays while the hotplug lock is held");
+            match section.openness {
+                Openness::Changing => return false,
+                Openness::Untouched => zone.claim_untouched(section),
+                Openness::Open => zone.area_mut(Origin::of(section)).isolate(&self.machine, id),
             }
-            self.in_batches(id, section, |zone, origin, batch| zone.unisolate(&self.machine, origin, batch));
-        }
+            self.sections.set(id, Section { state: BlockState::GoingOffline(kind), ..section });
+            true
+        }))
     }
 
-    fn in_batches(&self, id: SectionId, section: Section, mut work: impl FnMut(&mut Zone, Origin, PfnRange)) {
-        let kind = section.state.zone().expect("a populated section has a zone");
-        for index in 0..id.pages().len() / BATCH {
-            let batch = PfnRange::new(id.pages().start().add(index * BATCH), BATCH);
-            self.with_zone(section.node, kind, |zone| work(zone, Origin::of(section), batch));
-        }
+    /// Undoes [`isolate_one`](Self::isolate_one) where it was done.
+    fn unisolate(&self, id: SectionId) {
+        let Some(section) = self.sections.get(id) else { return };
+        let BlockState::GoingOffline(kind) = section.state else { return };
+        self.with_zone(section.node, kind, |zone| {
+            self.sections.set(id, Section { state: BlockState::Online(kind), ..section });
+            if section.is_open() {
+                zone.area_mut(Origin::of(section)).admit(&self.machine, id);
+            } else {
+                zone.release_claim(section);
+                zone.put_untouched(id, section);
+            }
+        });
     }
 
     /// Empties the blocks, or says what is in the way. Moving pages elsewhere will happen here.
     fn evacuate(&self, ranges: &[SectionRange], pace: &mut dyn Pace) -> Result<(), OfflineError> {
         self.pass(Point::OfflineEvacuate).map_err(OfflineError::Injected)?;
-        for id in ranges.iter().flat_map(|range| range.iter()) {
+        for (id, section) in ranges.iter().flat_map(|range| self.sections.iter_range(*range)) {
             pace.pause().map_err(OfflineError::Stopped)?;
-            let section = self.sections.get(id).ok_or(OfflineError::Absent(id))?;
-            let mut found = None;
-            self.in_batches(id, section, |_, _, batch| found = found.or_else(|| first_blocker(&self.machine, batch)));
+            if !section.is_open() {
+                continue;
+            }
+            let kind = section.state.zone().ok_or(OfflineError::Absent(id))?;
+            let found = self.with_zone(section.node, kind, |_| first_blocker(&self.machine, id, section.is_boot()));
             if let Some(Blocker { pfn, owner }) = found {
                 return Err(OfflineError::Unmovable { pfn, owner });
             }
@@ -198,29 +215,22 @@ impl<M: Machine> Memory<M> {
     fn withdraw(&self, id: SectionId) {
         let section = self.sections.get(id).expect("a block that goes offline is present");
         let kind = section.state.zone().expect("a block that goes offline has a zone");
-        self.in_batches(id, section, |zone, _, batch| zone.retire(&self.machine, batch));
-        if section.is_boot() {
-            self.mark_offline(id);
-        }
-        let mut zone = self.zone(section.node, kind);
-        let (first, last) = zone.span().expect("a zone with a section has a span");
-        let count = u64::from(last.number() - first.number()) + 1;
-        let span = SectionRange::new(u64::from(first.number()), count).expect("its sections exist");
-        let remaining = self.sections_of(section.node, kind, span).filter(|other| *other != id);
-        zone.shrink(id, section, remaining);
-        drop(zone);
-        self.sections.set_state(id, BlockState::Offline);
-        self.unmap_own_memmap(id, section);
-    }
-
-    /// The struct pages of a boot block stay, and remember which frames are to come back.
-    fn mark_offline(&self, id: SectionId) {
-        for_each_head(&self.machine, id.pages(), |head, found| {
-            if found.state == PageState::Isolated {
-                for pfn in PfnRange::new(head, found.order.pages()).iter().rev() {
-                    self.machine.page(pfn).set_head(Head::single(PageState::Offline, Owner::None));
-                }
+        self.with_zone(section.node, kind, |zone| {
+            if section.is_open() {
+                zone.area_mut(Origin::of(section)).retire(&self.machine, id);
+            } else {
+                zone.release_claim(section);
             }
+            let (first, last) = zone.span().expect("a zone with a section has a span");
+            let count = u64::from(last.number() - first.number()) + 1;
+            let span = SectionRange::new(u64::from(first.number()), count).expect("its sections exist");
+            let remaining = self.sections_of(section.node, kind, span).filter(|other| *other != id);
+            zone.shrink(id, section, remaining);
+            self.sections.set(id, Section { state: BlockState::Offline, openness: Openness::Untouched, ..section });
         });
+        // The struct pages of a boot block stay, and tell which of its frames are to come back.
+        if section.is_open() {
+            self.unmap_own_memmap(id, section);
+        }
     }
 }

@@ -1,17 +1,21 @@
-//! Online: blocks enter a zone (step 4), their struct pages are initialised (5) and their frames reach the allocator (6).
+//! Online: blocks enter a zone (step 4) and their frames reach the allocator (6).
+//!
+//! Struct pages are initialised (5) when somebody needs the frames: an added block comes online untouched.
 
-use super::{Undo, change_states, hull, is_sorted};
-use crate::addr::{Pfn, PfnRange, SectionId, SectionRange};
+use super::{Undo, hull, is_sorted};
+use crate::addr::{SectionId, SectionRange};
 use crate::errno::Errno;
 use crate::inject::{Injected, Point};
 use crate::journal::{Op, Stopwatch};
 use crate::machine::{Machine, Pace, Stop};
 use crate::memory::Memory;
 use crate::notifier::{Direction, Veto};
-use crate::page::{Head, Owner, PageState};
 use crate::policy::OnlineAs;
-use crate::section::{BlockState, Section, ZoneKind, head_range};
-use crate::zone::Origin;
+use crate::section::{BlockState, Openness, Section, ZoneKind};
+use crate::zone::{Origin, Zone};
+
+/// Blocks that enter a zone under one hold of its lock.
+const BATCH: u64 = 64;
 
 /// Why blocks could not be brought online.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -80,8 +84,8 @@ impl<M: Machine> Memory<M> {
         self.pass(Point::OnlineBegin).map_err(OnlineError::Injected)?;
         pace.pause().map_err(OnlineError::Stopped)?;
         let going = Undo::new(|| {
-            for range in ranges {
-                change_states(self, *range, |_| BlockState::Offline);
+            for (id, section) in ranges.iter().flat_map(|range| self.sections.iter_range(*range)) {
+                self.sections.set(id, Section { state: BlockState::Offline, ..section });
             }
         });
         self.choose_zones(ranges, how);
@@ -98,8 +102,9 @@ impl<M: Machine> Memory<M> {
         // Nothing below can fail.
         going.keep();
         for range in ranges {
-            for id in range.iter() {
-                self.populate(id);
+            let mut rest = Some(*range);
+            while let Some(range) = rest {
+                rest = self.populate(range);
                 // There is no way back any more, so a wish to stop comes too late.
                 let _ = pace.pause();
             }
@@ -136,61 +141,45 @@ impl<M: Machine> Memory<M> {
                     }
                 };
                 pending[zone as usize] += u64::from(section.present);
-                self.sections.set_state(id, BlockState::GoingOnline(zone));
+                self.sections.set(id, Section { state: BlockState::GoingOnline(zone), ..section });
             }
         }
     }
 
-    /// Steps 4 to 6 for one block that is going online. Cannot fail.
-    fn populate(&self, id: SectionId) {
-        let section = self.sections.get(id).expect("a block that goes online is present");
-        if section.is_boot() {
-            return self.hand_over(id, section, |each| self.for_each_returning(id, each));
-        }
-        self.map_own_memmap(id, section);
-        self.initialise(id, section);
-        let head = section.head_frames();
-        let managed = PfnRange::new(id.pages().start().add(head), id.pages().len() - head);
-        self.hand_over(id, section, |each| each(managed));
-    }
-
-    /// Steps 4 and 6: the zone spans the block and gets its frames, which `managed` names run by run.
-    pub(super) fn hand_over(&self, id: SectionId, section: Section, managed: impl FnOnce(&mut dyn FnMut(PfnRange))) {
-        let kind = section.state.zone().expect("a block that goes online has a zone");
-        self.with_zone(section.node, kind, |zone| {
-            zone.grow(id, section);
-            self.sections.set_state(id, BlockState::Online(kind));
-            managed(&mut |range| {
-                for (head, order) in range.blocks() {
-                    zone.put_new(&self.machine, Origin::of(section), head, order);
+    /// Steps 4 and 6 for the first blocks of `range`, which are going online; the blocks behind those. Cannot fail.
+    fn populate(&self, range: SectionRange) -> Option<SectionRange> {
+        let section = |id| self.sections.get(id).expect("a block that goes online is present");
+        let first = section(range.first());
+        let kind = first.state.zone().expect("a block that goes online has a zone");
+        let mut count = 0;
+        self.with_zone(first.node, kind, |zone| {
+            for id in range.iter().take(BATCH as usize) {
+                let section = section(id);
+                if section.node != first.node || section.state != first.state {
+                    break;
                 }
-            });
-        });
-    }
-
-    /// Step 5: struct pages of an added block.
-    fn initialise(&self, id: SectionId, section: Section) {
-        self.machine.clear(id.pages());
-        let tables = self.group(section.group).map_or(PfnRange::EMPTY, |group| group.tables);
-        for pfn in head_range(id, section).iter() {
-            let owner = if tables.contains(pfn) { Owner::PageTable } else { Owner::Memmap };
-            self.machine.page(pfn).set_head(Head::single(PageState::Memmap, owner));
-        }
-    }
-
-    /// The frames of a boot block that its offline took out of service.
-    fn for_each_returning(&self, id: SectionId, each: &mut dyn FnMut(PfnRange)) {
-        let pages = id.pages();
-        let mut at = pages.start();
-        while at < pages.end() {
-            let rest = PfnRange::new(at, pages.end().number() - at.number());
-            let is_offline = |pfn: &Pfn| self.machine.page(*pfn).head().state == PageState::Offline;
-            let run = PfnRange::new(at, rest.iter().take_while(is_offline).count() as u64);
-            self.machine.clear(run);
-            if !run.is_empty() {
-                each(run);
+                self.enter(zone, id, section);
+                count += 1;
+                // The pageblocks of a boot block are work enough for one hold of the lock.
+                if section.is_boot() {
+                    break;
+                }
             }
-            at = run.end().add(1);
+        });
+        SectionRange::new(u64::from(range.first().number()) + count, range.count() - count)
+    }
+
+    /// Puts a block that is going online into its zone: an added one untouched, one that has its struct pages open.
+    pub(super) fn enter(&self, zone: &mut Zone, id: SectionId, section: Section) {
+        let kind = section.state.zone().expect("a block that goes online has a zone");
+        let openness = if section.is_boot() { Openness::Open } else { Openness::Untouched };
+        let section = Section { state: BlockState::Online(kind), openness, ..section };
+        zone.grow(id, section);
+        self.sections.set(id, section);
+        if section.is_boot() {
+            zone.area_mut(Origin::Boot).admit(&self.machine, id);
+        } else {
+            zone.put_untouched(id, section);
         }
     }
 }

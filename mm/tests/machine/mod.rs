@@ -1,14 +1,15 @@
 //! A machine made of tables: memory that nobody has, struct pages that fault when they are not mapped.
 
 use mm::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
+use mm::cache::CacheCell;
 use mm::group::{GroupKind, GroupName};
 use mm::hotplug::{BootSection, BootUse};
 use mm::machine::{Clock, MEMMAP_PAGES, Machine, MapError, Mapper, Memmap};
 use mm::node::Distances;
 use mm::page::{Owner, PageInfo};
 use mm::report::ZoneReport;
-use mm::section::Section;
-use mm::zone::Zone;
+use mm::section::{MemmapPlace, Openness, Section};
+use mm::zone::ZoneCell;
 use mm::{Memory, Storage};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -27,6 +28,7 @@ pub(crate) struct Fake {
     backing: Mutex<HashMap<(SectionId, u64), Pfn>>,
     ranges: Mutex<HashMap<SectionRange, PfnRange>>,
     ticks: AtomicU64,
+    pub(crate) keeper_calls: AtomicU64,
     pub(crate) out_of_tables: AtomicBool,
 }
 
@@ -38,6 +40,7 @@ impl Fake {
             backing: Mutex::default(),
             ranges: Mutex::default(),
             ticks: AtomicU64::new(0),
+            keeper_calls: AtomicU64::new(0),
             out_of_tables: AtomicBool::new(false),
         }
     }
@@ -131,6 +134,10 @@ impl Machine for Fake {
         }
         CPU.with(|cpu| *cpu)
     }
+
+    fn wake_keeper(&self) {
+        self.keeper_calls.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 pub(crate) fn section(n: u64) -> SectionId {
@@ -152,9 +159,10 @@ pub(crate) fn dimm(number: u16) -> GroupName {
 /// A machine with two boot sections on node 0: in the first, the kernel and firmware take some and a hole is left.
 pub(crate) fn booted() -> Memory<Fake> {
     let words: Vec<AtomicU64> = (0..SECTIONS).map(|_| AtomicU64::new(0)).collect();
-    let zones: Vec<_> = (0..NODES * 2).map(|_| lock_api::Mutex::new(Zone::new())).collect();
+    let zones: Vec<_> = (0..NODES * 2).map(|_| ZoneCell::new()).collect();
     let storage = Storage {
         sections: Vec::leak(words),
+        caches: Vec::leak((0..CPUS * zones.len()).map(|_| CacheCell::new()).collect()),
         zones: Vec::leak(zones),
         distances: Distances::new(3, &[10, 40, 20, 40, 10, 30, 20, 30, 10]).expect("square"),
     };
@@ -178,29 +186,34 @@ pub(crate) fn booted() -> Memory<Fake> {
     memory
 }
 
-/// Everything that a failed operation must leave as it was.
+/// Everything that a failed operation must leave as it was: all but which free frames lie in caches and which sections are
+/// open.
 #[derive(PartialEq, Debug)]
 pub(crate) struct Snapshot {
     sections: Vec<(SectionId, Section)>,
     zones: Vec<ZoneReport>,
     tables: u64,
     ranges: usize,
-    memmap_pages: usize,
+    closed_memmap_pages: usize,
 }
 
 impl Snapshot {
     pub(crate) fn of(memory: &Memory<Fake>) -> Self {
+        memory.drain_caches();
         let mut zones = Vec::new();
-        memory.for_each_zone(|zone| zones.push(*zone));
+        memory.for_each_zone(|zone| zones.push(ZoneReport { untouched: 0, untouched_sections: 0, ..*zone }));
+        let open = |section: &Section| section.is_open() && section.memmap == MemmapPlace::Head;
+        let open_sections = memory.blocks().filter(|(_, section)| open(section)).count();
         let forget_history = |(id, section): (SectionId, Section)| {
-            (id, Section { last_zone: section.state.zone().unwrap_or(mm::section::ZoneKind::Normal), ..section })
+            let last_zone = section.state.zone().unwrap_or(mm::section::ZoneKind::Normal);
+            (id, Section { last_zone, openness: Openness::Untouched, ..section })
         };
         Self {
             sections: memory.blocks().map(forget_history).collect(),
             zones,
             tables: memory.machine().table_frames(),
             ranges: memory.machine().mapped_ranges(),
-            memmap_pages: memory.machine().mapped_memmap_pages(),
+            closed_memmap_pages: memory.machine().mapped_memmap_pages() - open_sections * MEMMAP_PAGES as usize,
         }
     }
 }

@@ -118,7 +118,7 @@ pub(crate) fn candidates(kind: Kind) -> Vec<String> {
 fn blocks_and_groups(among: Among) -> Vec<String> {
     let wanted = |id: SectionId| {
         mm().section(id).is_some_and(|section| match among {
-            Among::Online => section.state.is_populated(),
+            Among::Online => section.state.is_in_zone(),
             Among::Offline => section.state == BlockState::Offline,
         })
     };

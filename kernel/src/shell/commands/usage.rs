@@ -214,7 +214,7 @@ fn zoneinfo(call: &mut Call<'_>) -> Outcome {
         last: zone.span.1.number(),
         free_boot: zone.free_boot,
         isolated: zone.isolated,
-        free_blocks: zone.free_blocks,
+        free_blocks: free_blocks(zone),
     };
     let report = Zones { zones: zones().iter().map(details).collect() };
     call.show(&report, zoneinfo_text);
@@ -243,6 +243,16 @@ fn zoneinfo_text(report: &Zones) -> String {
     text
 }
 
+/// Free groups of each order, whatever they serve.
+fn free_blocks(zone: &ZoneReport) -> [u64; Order::COUNT] {
+    let groups = mm().free_groups(zone.node, zone.kind);
+    let mut blocks = groups.whole;
+    for kind in [groups.unmovable, groups.movable, groups.isolated] {
+        blocks.iter_mut().zip(kind).for_each(|(sum, count)| *sum += count);
+    }
+    blocks
+}
+
 /// What `buddyinfo -J` prints.
 #[derive(Serialize)]
 struct Buddies {
@@ -258,7 +268,7 @@ struct Buddy {
 
 fn buddyinfo(call: &mut Call<'_>) -> Outcome {
     let buddy =
-        |zone: &ZoneReport| Buddy { node: zone.node.number(), zone: zone.kind.name(), free_blocks: zone.free_blocks };
+        |zone: &ZoneReport| Buddy { node: zone.node.number(), zone: zone.kind.name(), free_blocks: free_blocks(zone) };
     let report = Buddies { zones: zones().iter().map(buddy).collect() };
     call.show(&report, buddyinfo_table);
     Ok(())

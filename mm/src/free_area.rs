@@ -1,0 +1,448 @@
+//! The free memory of one zone and one origin: pageblocks, on lists by what they have to give.
+//!
+//! A pageblock that is free as a whole belongs to nobody's kind of use and is kept for requests of its size, alone or as a
+//! pair. One that is partly used serves one mobility, so that what cannot move does not spread, and stands on a list by the
+//! largest group of frames that may still be found in it. That size is a promise from above: it is corrected where a search
+//! fails, which the frees that raised it have paid for.
+
+use crate::addr::{Order, Pfn, SectionId};
+use crate::alloc::Mobility;
+use crate::machine::Memmap;
+use crate::pageblock::{End, FRAMES, Links, List, PER_SECTION, Pageblock, Place};
+
+/// Sizes of groups in a pageblock that is not free as a whole.
+const SIZES: usize = Order::PAGEBLOCK.index();
+const LARGEST_PART: Order = Order::new(SIZES as u8 - 1).expect("kept");
+
+/// Whether a request may take from pageblocks of the other mobility.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mixing {
+    Never,
+    Allowed,
+}
+
+/// Partly used pageblocks of one mobility, by the largest group that may be found in them.
+#[derive(Debug)]
+struct Partial {
+    lists: [List; SIZES],
+    /// Which lists have members.
+    populated: u16,
+}
+
+impl Partial {
+    const fn new() -> Self {
+        Self { lists: [const { List::new(Links::Blocks) }; SIZES], populated: 0 }
+    }
+
+    /// A pageblock of the first list that may serve `order`.
+    fn candidate(&self, order: Order) -> Option<Pageblock> {
+        let lists = self.populated >> order.index();
+        if lists == 0 {
+            return None;
+        }
+        self.lists[order.index() + lists.trailing_zeros() as usize].first()
+    }
+
+    fn insert(&mut self, memmap: &impl Memmap, block: Pageblock, size: Order) {
+        self.lists[size.index()].push(memmap, block, End::First);
+        self.populated |= 1 << size.index();
+    }
+
+    fn remove(&mut self, memmap: &impl Memmap, block: Pageblock, size: Order) {
+        let list = &mut self.lists[size.index()];
+        list.remove(memmap, block);
+        if list.len() == 0 {
+            self.populated &= !(1 << size.index());
+        }
+    }
+}
+
+/// A pageblock, the kind of list that it is on, and which of those.
+pub(crate) type Listed = (Pageblock, Place, Option<(Mobility, Order)>);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct FreeArea {
+    /// By mobility.
+    partial: [Partial; Mobility::ALL.len()],
+    /// Pageblocks that are free as a whole, and whose buddy is not.
+    singles: List,
+    /// The first of two buddies that are both free as a whole.
+    pairs: List,
+    /// Sections in which nothing is handed out.
+    empty: List,
+    /// Free frames within reach.
+    pages: u64,
+    /// Free frames of isolated pageblocks.
+    isolated: u64,
+}
+
+impl FreeArea {
+    pub(crate) const fn new() -> Self {
+        Self {
+            partial: [const { Partial::new() }; Mobility::ALL.len()],
+            singles: List::new(Links::Blocks),
+            pairs: List::new(Links::Blocks),
+            empty: List::new(Links::Sections),
+            pages: 0,
+            isolated: 0,
+        }
+    }
+
+    /// Free frames that can be had.
+    pub(crate) const fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    /// Free frames of pageblocks that are isolated.
+    pub(crate) const fn isolated(&self) -> u64 {
+        self.isolated
+    }
+
+    /// How many sections hold nothing.
+    pub(crate) const fn empty_sections(&self) -> u64 {
+        self.empty.len()
+    }
+
+    /// Of the sections that hold nothing, the one that has done so for longest.
+    pub(crate) fn longest_empty(&self) -> Option<SectionId> {
+        self.empty.last().map(|block| block.first().section())
+    }
+
+    /// Takes a group of 2^`order` frames.
+    pub(crate) fn take(
+        &mut self,
+        memmap: &impl Memmap,
+        order: Order,
+        mobility: Mobility,
+        mixing: Mixing,
+    ) -> Option<Pfn> {
+        if order >= Order::PAGEBLOCK {
+            return self.take_whole(memmap, order, mobility);
+        }
+        while let Some(block) = self.serving(memmap, order, mobility, mixing) {
+            if let Some(head) = self.take_in(memmap, block, order) {
+                return Some(head);
+            }
+        }
+        None
+    }
+
+    /// Takes up to `most` frames, as many as one pageblock has.
+    pub(crate) fn take_frames(
+        &mut self,
+        memmap: &impl Memmap,
+        most: u64,
+        mobility: Mobility,
+        mixing: Mixing,
+        each: impl FnMut(Pfn),
+    ) {
+        if let Some(block) = self.serving(memmap, Order::PAGE, mobility, mixing) {
+            let taken = block.take_frames(memmap, most, each);
+            self.note_taken(memmap, block, taken);
+        }
+    }
+
+    /// A partly used pageblock, or one that is free as a whole and becomes this mobility's, in which 2^`order` frames may
+    /// be found.
+    fn serving(&mut self, memmap: &impl Memmap, order: Order, mobility: Mobility, mixing: Mixing) -> Option<Pageblock> {
+        if let Some(block) = self.partial[mobility as usize].candidate(order) {
+            return Some(block);
+        }
+        if let Some(block) = self.pop_single(memmap) {
+            self.enlist(memmap, block, mobility, LARGEST_PART);
+            return Some(block);
+        }
+        let other = match mixing {
+            Mixing::Never => return None,
+            Mixing::Allowed => mobility.other(),
+        };
+        let block = self.partial[other as usize].candidate(order)?;
+        // What cannot move makes the whole pageblock immovable; what can, changes nothing.
+        if mobility == Mobility::Unmovable {
+            let largest = block.descriptor(memmap).largest;
+            self.partial[other as usize].remove(memmap, block, largest);
+            self.enlist(memmap, block, mobility, largest);
+        }
+        Some(block)
+    }
+
+    /// Puts a pageblock that is on no list among the partly used ones.
+    fn enlist(&mut self, memmap: &impl Memmap, block: Pageblock, mobility: Mobility, largest: Order) {
+        let mut descriptor = block.descriptor(memmap);
+        descriptor.place = Place::Partial;
+        (descriptor.mobility, descriptor.largest) = (mobility, largest);
+        block.set(memmap, descriptor);
+        self.partial[mobility as usize].insert(memmap, block, largest);
+    }
+
+    /// Takes a group in a partly used pageblock; if there is none, that is remembered.
+    fn take_in(&mut self, memmap: &impl Memmap, block: Pageblock, order: Order) -> Option<Pfn> {
+        let taken = block.take(memmap, order);
+        if taken.is_some() {
+            self.note_taken(memmap, block, order.pages());
+        } else {
+            let descriptor = block.descriptor(memmap);
+            self.partial[descriptor.mobility as usize].remove(memmap, block, descriptor.largest);
+            let smaller = order.smaller().expect("one frame is found where frames are free");
+            self.enlist(memmap, block, descriptor.mobility, smaller);
+        }
+        taken
+    }
+
+    /// Frames of a partly used pageblock were taken.
+    fn note_taken(&mut self, memmap: &impl Memmap, block: Pageblock, pages: u64) {
+        let mut descriptor = block.descriptor(memmap);
+        if descriptor.is_empty() {
+            self.note_occupied(memmap, block);
+        }
+        descriptor.free -= pages as u16;
+        self.pages -= pages;
+        if descriptor.free == 0 {
+            self.partial[descriptor.mobility as usize].remove(memmap, block, descriptor.largest);
+            descriptor.place = Place::Nowhere;
+        }
+        block.set(memmap, descriptor);
+    }
+
+    /// Takes one pageblock or a pair.
+    fn take_whole(&mut self, memmap: &impl Memmap, order: Order, mobility: Mobility) -> Option<Pfn> {
+        let block = if order == Order::PAGEBLOCK { self.pop_single(memmap)? } else { self.pop_pair(memmap)? };
+        self.hand_out(memmap, block, mobility);
+        if order > Order::PAGEBLOCK {
+            self.hand_out(memmap, block.buddy(), mobility);
+        }
+        Some(block.first())
+    }
+
+    /// Takes a pageblock off the lists that is free as a whole, of a pair if there is no other.
+    fn pop_single(&mut self, memmap: &impl Memmap) -> Option<Pageblock> {
+        if let Some(block) = self.singles.first() {
+            self.singles.remove(memmap, block);
+            return Some(block);
+        }
+        let block = self.pop_pair(memmap)?;
+        self.put_single(memmap, block.buddy());
+        Some(block)
+    }
+
+    fn pop_pair(&mut self, memmap: &impl Memmap) -> Option<Pageblock> {
+        let block = self.pairs.first()?;
+        self.pairs.remove(memmap, block);
+        Some(block)
+    }
+
+    fn put_single(&mut self, memmap: &impl Memmap, block: Pageblock) {
+        set_place(memmap, block, Place::Single);
+        self.singles.push(memmap, block, End::First);
+    }
+
+    /// A pageblock that is free as a whole and on no list goes to somebody.
+    fn hand_out(&mut self, memmap: &impl Memmap, block: Pageblock, mobility: Mobility) {
+        let mut descriptor = block.descriptor(memmap);
+        self.note_occupied(memmap, block);
+        self.pages -= FRAMES;
+        (descriptor.free, descriptor.place, descriptor.mobility) = (0, Place::Nowhere, mobility);
+        block.set(memmap, descriptor);
+    }
+
+    /// Gives frames back that were taken together.
+    pub(crate) fn put(&mut self, memmap: &impl Memmap, head: Pfn, order: Order) {
+        let block = Pageblock::of(head);
+        if order < Order::PAGEBLOCK {
+            let formed = block.give(memmap, head, order);
+            return self.note_given(memmap, block, order.pages(), formed);
+        }
+        self.note_given(memmap, block, FRAMES, LARGEST_PART);
+        if order > Order::PAGEBLOCK {
+            self.note_given(memmap, block.buddy(), FRAMES, LARGEST_PART);
+        }
+    }
+
+    /// Frames of a pageblock were given back, and are part of a free group of that size now.
+    fn note_given(&mut self, memmap: &impl Memmap, block: Pageblock, pages: u64, formed: Order) {
+        let mut descriptor = block.descriptor(memmap);
+        descriptor.free += pages as u16;
+        if descriptor.place == Place::Isolated {
+            self.isolated += pages;
+            return block.set(memmap, descriptor);
+        }
+        self.pages += pages;
+        let grows = descriptor.place == Place::Partial && formed > descriptor.largest;
+        let leaves = descriptor.place == Place::Partial && descriptor.is_whole();
+        if grows || leaves {
+            self.partial[descriptor.mobility as usize].remove(memmap, block, descriptor.largest);
+            descriptor.place = Place::Nowhere;
+        }
+        block.set(memmap, descriptor);
+        if descriptor.place == Place::Nowhere {
+            self.enter(memmap, block, formed, End::First);
+        }
+        if descriptor.is_empty() {
+            self.note_empty(memmap, block);
+        }
+    }
+
+    /// Puts a pageblock on the list where it belongs.
+    fn enter(&mut self, memmap: &impl Memmap, block: Pageblock, largest: Order, end: End) {
+        let descriptor = block.descriptor(memmap);
+        if descriptor.is_whole() {
+            let buddy = block.buddy();
+            if buddy.descriptor(memmap).place != Place::Single {
+                set_place(memmap, block, Place::Single);
+                return self.singles.push(memmap, block, end);
+            }
+            self.singles.remove(memmap, buddy);
+            let first = block.pair_first();
+            set_place(memmap, first, Place::PairFirst);
+            set_place(memmap, first.buddy(), Place::PairSecond);
+            self.pairs.push(memmap, first, end);
+        } else if descriptor.free > 0 {
+            self.enlist(memmap, block, descriptor.mobility, largest);
+        }
+    }
+
+    fn note_empty(&mut self, memmap: &impl Memmap, block: Pageblock) {
+        let section = block.section_first();
+        let count = section.empty_count(memmap) + 1;
+        section.set_empty_count(memmap, count);
+        if count == PER_SECTION {
+            self.empty.push(memmap, section, End::First);
+        }
+    }
+
+    fn note_occupied(&mut self, memmap: &impl Memmap, block: Pageblock) {
+        let section = block.section_first();
+        let count = section.empty_count(memmap);
+        if count == PER_SECTION {
+            self.empty.remove(memmap, section);
+        }
+        section.set_empty_count(memmap, count - 1);
+    }
+
+    /// A section's pageblocks, on no list so far, come within reach: the lowest are handed out first, after those of
+    /// sections that came before.
+    pub(crate) fn admit(&mut self, memmap: &impl Memmap, id: SectionId) {
+        for block in Pageblock::of_section(id) {
+            let mut descriptor = block.descriptor(memmap);
+            let was_isolated = descriptor.place == Place::Isolated;
+            descriptor.place = Place::Nowhere;
+            block.set(memmap, descriptor);
+            if was_isolated {
+                self.isolated -= u64::from(descriptor.free);
+            }
+            self.pages += u64::from(descriptor.free);
+        }
+        let mut empty = 0;
+        for block in Pageblock::of_section(id) {
+            self.enter(memmap, block, LARGEST_PART, End::Last);
+            empty += u64::from(block.descriptor(memmap).is_empty());
+        }
+        let first = Pageblock::of(id.pages().start());
+        first.set_empty_count(memmap, empty);
+        if empty == PER_SECTION {
+            self.empty.push(memmap, first, End::First);
+        }
+    }
+
+    /// Takes a section's pageblocks out of reach; what is freed in them from now on stays there.
+    pub(crate) fn isolate(&mut self, memmap: &impl Memmap, id: SectionId) {
+        let first = Pageblock::of(id.pages().start());
+        if first.empty_count(memmap) == PER_SECTION {
+            self.empty.remove(memmap, first);
+        }
+        for block in Pageblock::of_section(id) {
+            let mut descriptor = block.descriptor(memmap);
+            match descriptor.place {
+                Place::Partial => {
+                    self.partial[descriptor.mobility as usize].remove(memmap, block, descriptor.largest);
+                }
+                Place::Single => self.singles.remove(memmap, block),
+                Place::PairFirst => self.pairs.remove(memmap, block),
+                Place::PairSecond | Place::Nowhere | Place::Isolated => {}
+            }
+            self.pages -= u64::from(descriptor.free);
+            self.isolated += u64::from(descriptor.free);
+            descriptor.place = Place::Isolated;
+            block.set(memmap, descriptor);
+        }
+    }
+
+    /// An isolated section, all of it free, leaves the zone.
+    pub(crate) fn retire(&mut self, memmap: &impl Memmap, id: SectionId) {
+        for block in Pageblock::of_section(id) {
+            self.isolated -= u64::from(block.descriptor(memmap).free);
+            set_place(memmap, block, Place::Nowhere);
+        }
+    }
+
+    /// Takes a free group of 2^`order` frames in `block`, if it serves that mobility.
+    pub(crate) fn take_at(
+        &mut self,
+        memmap: &impl Memmap,
+        block: Pageblock,
+        order: Order,
+        mobility: Mobility,
+        mixing: Mixing,
+    ) -> Option<Pfn> {
+        let descriptor = block.descriptor(memmap);
+        match descriptor.place {
+            Place::Nowhere | Place::Isolated => return None,
+            Place::Partial => {
+                if order > descriptor.largest || (descriptor.mobility != mobility && mixing == Mixing::Never) {
+                    return None;
+                }
+                if mobility == Mobility::Unmovable && descriptor.mobility != mobility {
+                    self.partial[descriptor.mobility as usize].remove(memmap, block, descriptor.largest);
+                    self.enlist(memmap, block, mobility, descriptor.largest);
+                }
+                return self.take_in(memmap, block, order);
+            }
+            Place::Single if order > Order::PAGEBLOCK => return None,
+            Place::Single => self.singles.remove(memmap, block),
+            Place::PairFirst | Place::PairSecond => {
+                let first = block.pair_first();
+                if order > Order::PAGEBLOCK && block != first {
+                    return None;
+                }
+                self.pairs.remove(memmap, first);
+                if order <= Order::PAGEBLOCK {
+                    self.put_single(memmap, block.buddy());
+                }
+            }
+        }
+        if order < Order::PAGEBLOCK {
+            self.enlist(memmap, block, mobility, LARGEST_PART);
+            return self.take_in(memmap, block, order);
+        }
+        self.hand_out(memmap, block, mobility);
+        if order > Order::PAGEBLOCK {
+            self.hand_out(memmap, block.buddy(), mobility);
+        }
+        Some(block.first())
+    }
+
+    /// Every pageblock on a list, with the place and mobility that the list stands for, as the links tell.
+    pub(crate) fn walk<'a>(&'a self, memmap: &'a impl Memmap) -> impl Iterator<Item = Listed> + 'a {
+        let partial = Mobility::ALL.into_iter().flat_map(move |mobility| {
+            let sizes = Order::all().take(SIZES);
+            sizes.flat_map(move |size| {
+                let list = &self.partial[mobility as usize].lists[size.index()];
+                list.iter(memmap).map(move |block| (block, Place::Partial, Some((mobility, size))))
+            })
+        });
+        let singles = self.singles.iter(memmap).map(|block| (block, Place::Single, None));
+        let pairs = self.pairs.iter(memmap).map(|block| (block, Place::PairFirst, None));
+        partial.chain(singles).chain(pairs)
+    }
+}
+
+fn set_place(memmap: &impl Memmap, block: Pageblock, place: Place) {
+    let mut descriptor = block.descriptor(memmap);
+    descriptor.place = place;
+    block.set(memmap, descriptor);
+}
+
+#[cfg(test)]
+#[path = "free_area_tests.rs"]
+mod tests;

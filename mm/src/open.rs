@@ -1,0 +1,191 @@
+//! Opening a section when its frames are needed, and closing one that holds nothing any more.
+//!
+//! Opening claims the section under the lock of its zone, makes its struct pages with no lock held, and hands its
+//! pageblocks over under the lock again. Closing is the reverse. The lowest section is opened first, so that the rest stays
+//! easy to take away. A few empty sections stay open, so that memory that comes and goes does not open one each time.
+
+use crate::addr::Order;
+use crate::addr::{NodeId, PfnRange, SectionId};
+use crate::alloc::Mobility;
+use crate::machine::{MEMMAP_PAGES, Machine};
+use crate::memory::Memory;
+use crate::page::{Head, Owner, PageState};
+use crate::pageblock::{Descriptor, FRAMES, Pageblock, Place};
+use crate::section::{BlockState, MemmapPlace, Openness, Section, ZoneKind, head_range};
+use crate::zone::Origin;
+
+/// Empty sections of a zone that may stay open; when there are more, [`Memory::keep`] leaves [`SPARE_LOW`].
+pub(crate) const SPARE_HIGH: u64 = 4;
+const SPARE_LOW: u64 = 2;
+
+/// Open free frames of added Normal memory below which the next section is opened ahead of need, for those who cannot open
+/// one themselves.
+const AHEAD_PAGES: u64 = 1024;
+
+/// What a search for an untouched section found.
+enum Claim {
+    Section(SectionId, Section),
+    /// Another CPU is just opening the last one.
+    UnderWay,
+    None,
+}
+
+impl<M: Machine> Memory<M> {
+    /// Opens the lowest untouched section of a zone; says whether there may be more to be had than before.
+    pub(crate) fn open_lowest(&self, node: NodeId, kind: ZoneKind) -> bool {
+        match self.claim_lowest(node, kind) {
+            Claim::Section(id, section) => {
+                self.open_claimed(id, section);
+                true
+            }
+            Claim::UnderWay => {
+                core::hint::spin_loop();
+                true
+            }
+            Claim::None => false,
+        }
+    }
+
+    /// Opens a section if it is untouched.
+    pub(crate) fn open(&self, id: SectionId) {
+        let Some(section) = self.sections.get(id) else { return };
+        let Some(kind) = section.state.zone() else { return };
+        let claimed = self.with_zone(section.node, kind, |zone| self.claim(zone, id, section.node, kind));
+        if let Some(section) = claimed {
+            self.open_claimed(id, section);
+        }
+    }
+
+    fn claim_lowest(&self, node: NodeId, kind: ZoneKind) -> Claim {
+        loop {
+            let (from, last) = {
+                let zone = self.zone(node, kind);
+                match (zone.untouched.lowest, zone.span()) {
+                    (Some(lowest), Some((_, last))) => (lowest, last),
+                    _ if zone.untouched.changing > 0 => return Claim::UnderWay,
+                    _ => return Claim::None,
+                }
+            };
+            // Looked for without the lock: there may be a long way of sections that are open already.
+            let found = SectionId::through(from, last)
+                .find(|id| self.sections.get(*id).is_some_and(|section| is_available(section, node, kind)));
+            let Some(id) = found else { continue };
+            let claimed = self.with_zone(node, kind, |zone| {
+                let section = self.claim(zone, id, node, kind)?;
+                if zone.untouched.lowest == Some(from) {
+                    zone.untouched.lowest = id.next();
+                }
+                Some(section)
+            });
+            if let Some(section) = claimed {
+                return Claim::Section(id, section);
+            }
+        }
+    }
+
+    /// Makes an untouched section one that is changing.
+    fn claim(&self, zone: &mut crate::zone::Zone, id: SectionId, node: NodeId, kind: ZoneKind) -> Option<Section> {
+        let section = self.sections.get(id).filter(|section| is_available(*section, node, kind))?;
+        let section = Section { openness: Openness::Changing, ..section };
+        self.sections.set(id, section);
+        zone.take_untouched(section);
+        zone.untouched.changing += 1;
+        Some(section)
+    }
+
+    fn open_claimed(&self, id: SectionId, section: Section) {
+        self.map_own_memmap(id, section);
+        self.machine.clear(id.pages());
+        let tables = self.group(section.group).map_or(PfnRange::EMPTY, |group| group.tables);
+        let head = head_range(id, section);
+        let is_table = |pfn| tables.contains(pfn);
+        for pfn in head.iter() {
+            let owner = if is_table(pfn) { Owner::PageTable } else { Owner::Memmap };
+            self.machine.page(pfn).set_head(Head::single(PageState::Memmap, owner));
+        }
+        Pageblock::of_section(id).for_each(|block| block.reserve(&self.machine, head));
+        let kind = section.state.zone().expect("a section that is opened is in a zone");
+        self.describe_pageblocks(id, kind);
+        self.with_zone(section.node, kind, |zone| {
+            self.sections.set(id, Section { openness: Openness::Open, ..section });
+            zone.untouched.changing -= 1;
+            zone.area_mut(Origin::Added).admit(&self.machine, id);
+        });
+    }
+
+    /// Writes what there is to know of the pageblocks of a section, whose frames that are never handed out are marked.
+    pub(crate) fn describe_pageblocks(&self, id: SectionId, kind: ZoneKind) {
+        for block in Pageblock::of_section(id) {
+            let managed = block.count_free(&self.machine) as u16;
+            // One that can never be free as a whole is where the kernel does least harm.
+            let mobility = match kind {
+                ZoneKind::Normal if u64::from(managed) < FRAMES => Mobility::Unmovable,
+                _ => Mobility::Movable,
+            };
+            let (place, largest) = (Place::Nowhere, Order::PAGE);
+            let descriptor = Descriptor { free: managed, managed, place, largest, mobility };
+            block.set(&self.machine, descriptor);
+        }
+    }
+
+    /// Does what those who take and give memory leave to be done: closes added sections that hold nothing, the one that has
+    /// been empty for longest first, and opens a section before the kernel itself runs out of open memory.
+    ///
+    /// To be called after [`wake_keeper`](crate::machine::Machine::wake_keeper), from a task, with no lock held.
+    pub fn keep(&self) {
+        for node in NodeId::all().take(self.node_limit()) {
+            for kind in ZoneKind::ALL {
+                if self.zone(node, kind).area(Origin::Added).empty_sections() > SPARE_HIGH {
+                    while self.close_one(node, kind) {}
+                }
+                let cell = self.zone_cell(node, kind);
+                if kind == ZoneKind::Normal
+                    && cell.has_unopened()
+                    && cell.open_free(Origin::Added) < AHEAD_PAGES
+                    && self.is_boot_memory_short()
+                {
+                    self.open_lowest(node, kind);
+                }
+            }
+        }
+    }
+
+    fn close_one(&self, node: NodeId, kind: ZoneKind) -> bool {
+        let claimed = self.with_zone(node, kind, |zone| {
+            let area = zone.area_mut(Origin::Added);
+            let id = area.longest_empty().filter(|_| area.empty_sections() > SPARE_LOW)?;
+            let section = self.sections.get(id).filter(|section| section.state == BlockState::Online(kind))?;
+            area.isolate(&self.machine, id);
+            area.retire(&self.machine, id);
+            zone.untouched.changing += 1;
+            self.sections.set(id, Section { openness: Openness::Changing, ..section });
+            Some((id, section))
+        });
+        let Some((id, section)) = claimed else { return false };
+        self.unmap_own_memmap(id, section);
+        self.with_zone(node, kind, |zone| {
+            self.sections.set(id, Section { openness: Openness::Untouched, ..section });
+            zone.untouched.changing -= 1;
+            zone.put_untouched(id, section);
+        });
+        true
+    }
+
+    /// Maps the struct pages that lie at the head of an added section.
+    pub(crate) fn map_own_memmap(&self, id: SectionId, section: Section) {
+        if section.memmap == MemmapPlace::Head {
+            let first = id.pages().start().add(section.head_frames() - MEMMAP_PAGES);
+            self.machine.map_memmap(id, PfnRange::new(first, MEMMAP_PAGES));
+        }
+    }
+
+    pub(crate) fn unmap_own_memmap(&self, id: SectionId, section: Section) {
+        if section.memmap == MemmapPlace::Head {
+            self.machine.unmap_memmap(id);
+        }
+    }
+}
+
+fn is_available(section: Section, node: NodeId, kind: ZoneKind) -> bool {
+    section.openness == Openness::Untouched && section.state == BlockState::Online(kind) && section.node == node
+}

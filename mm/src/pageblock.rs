@@ -1,0 +1,413 @@
+//! A pageblock: 2 MiB of frames, which of them are free, and on which list of its zone it is.
+//!
+//! All of that lies in the struct pages of its own first frames:
+//!
+//! | struct page | `used` | `link` |
+//! |---|---|---|
+//! | 0 | the used frames among 0 to 63 | the [`Descriptor`] |
+//! | 1, 2 | among 64 to 127, 128 to 191 | the next and the previous pageblock on the list |
+//! | 3 | among 192 to 255 | first of its section: how many pageblocks of the section hold nothing |
+//! | 4, 5 | ... | first of its section: the next and the previous section on the list |
+//! | 6, 7 | ... | |
+//!
+//! The bits are right whenever the pageblock has a free frame. One that is handed out whole keeps them clear.
+
+use crate::addr::{Order, PAGES_PER_SECTION, Pfn, PfnRange, SectionId};
+use crate::alloc::Mobility;
+use crate::machine::Memmap;
+
+/// Frames in a pageblock.
+pub(crate) const FRAMES: u64 = Order::PAGEBLOCK.pages();
+/// Pageblocks in a section.
+pub(crate) const PER_SECTION: u64 = PAGES_PER_SECTION / FRAMES;
+
+const BITS: u64 = u64::BITS as u64;
+const WORDS: u64 = FRAMES / BITS;
+/// The order of the frames that one word of bits tells of.
+const WORD_ORDER: u32 = BITS.ilog2();
+
+/// A pageblock, named by its first frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Pageblock(Pfn);
+
+/// On which list of its zone a pageblock is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Place {
+    /// On none: it has no free frame, or its section is not in use.
+    Nowhere = 0,
+    /// With others of its mobility that have some free frames.
+    Partial = 1,
+    /// With those that are free as a whole.
+    Single = 2,
+    /// The first of two that are free together.
+    PairFirst = 3,
+    /// The second of two that are free together, found through the first.
+    PairSecond = 4,
+    /// On none: what is freed in it stays out of reach.
+    Isolated = 5,
+}
+
+impl Place {
+    const ALL: [Self; 6] =
+        [Self::Nowhere, Self::Partial, Self::Single, Self::PairFirst, Self::PairSecond, Self::Isolated];
+}
+
+/// What the zone knows of a pageblock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Descriptor {
+    /// Free frames.
+    pub(crate) free: u16,
+    /// Frames that the allocator may hand out.
+    pub(crate) managed: u16,
+    /// Its list.
+    pub(crate) place: Place,
+    /// No free group of frames in it is larger; there may be none of this size either.
+    pub(crate) largest: Order,
+    /// What it is used for while it is not free as a whole.
+    pub(crate) mobility: Mobility,
+}
+
+impl Descriptor {
+    /// Whether nothing in it is handed out.
+    pub(crate) const fn is_empty(self) -> bool {
+        self.free == self.managed
+    }
+
+    /// Whether all of it can be handed out at once.
+    pub(crate) const fn is_whole(self) -> bool {
+        self.free as u64 == FRAMES
+    }
+
+    const fn encode(self) -> u64 {
+        self.free as u64
+            | (self.managed as u64) << 16
+            | (self.place as u64) << 32
+            | (self.largest.index() as u64) << 40
+            | (self.mobility as u64) << 48
+    }
+
+    fn decode(word: u64) -> Self {
+        Self {
+            free: word as u16,
+            managed: (word >> 16) as u16,
+            place: Place::ALL[(word >> 32) as usize & 0xff],
+            largest: Order::new((word >> 40) as u8).expect("only valid orders are stored"),
+            mobility: if word >> 48 & 1 == 0 { Mobility::Unmovable } else { Mobility::Movable },
+        }
+    }
+}
+
+/// Where the bits of `used` are set at which an aligned group of 2^`order` clear bits begins.
+const fn clear_groups(used: u64, order: u32) -> u64 {
+    const STARTS: [u64; WORD_ORDER as usize + 1] = [
+        u64::MAX,
+        0x5555_5555_5555_5555,
+        0x1111_1111_1111_1111,
+        0x0101_0101_0101_0101,
+        0x0001_0001_0001_0001,
+        0x0000_0001_0000_0001,
+        1,
+    ];
+    let mut free = !used;
+    let mut step = 0;
+    while step < order {
+        free &= free >> (1 << step);
+        step += 1;
+    }
+    free & STARTS[order as usize]
+}
+
+/// The bits of the aligned group of 2^`order` that `index` lies in, within their word.
+const fn group(index: u64, order: u32) -> u64 {
+    let len = 1 << order;
+    (u64::MAX >> (BITS - len)) << ((index % BITS) & !(len - 1))
+}
+
+impl Pageblock {
+    /// The pageblock that `pfn` lies in.
+    pub(crate) const fn of(pfn: Pfn) -> Self {
+        Self(pfn.align_down(Order::PAGEBLOCK))
+    }
+
+    /// The pageblocks of a section, lowest first.
+    pub(crate) fn of_section(id: SectionId) -> impl Iterator<Item = Self> {
+        let start = id.pages().start();
+        (0..PER_SECTION).map(move |n| Self(start.add(n * FRAMES)))
+    }
+
+    pub(crate) const fn first(self) -> Pfn {
+        self.0
+    }
+
+    pub(crate) const fn pages(self) -> PfnRange {
+        PfnRange::new(self.0, FRAMES)
+    }
+
+    /// The first pageblock of its section.
+    pub(crate) const fn section_first(self) -> Self {
+        Self(self.0.section().pages().start())
+    }
+
+    /// The one that it makes a pair with.
+    pub(crate) const fn buddy(self) -> Self {
+        Self(self.0.buddy(Order::PAGEBLOCK))
+    }
+
+    /// The first of the pair.
+    pub(crate) const fn pair_first(self) -> Self {
+        Self(self.0.align_down(Order::MAX))
+    }
+
+    pub(crate) fn descriptor(self, memmap: &impl Memmap) -> Descriptor {
+        Descriptor::decode(memmap.page(self.0).link())
+    }
+
+    pub(crate) fn set(self, memmap: &impl Memmap, descriptor: Descriptor) {
+        memmap.page(self.0).set_link(descriptor.encode());
+    }
+
+    fn word(self, memmap: &impl Memmap, n: u64) -> u64 {
+        memmap.page(self.0.add(n)).used()
+    }
+
+    fn set_word(self, memmap: &impl Memmap, n: u64, bits: u64) {
+        memmap.page(self.0.add(n)).set_used(bits);
+    }
+
+    /// Whether `pfn`, which lies in it, is free.
+    pub(crate) fn is_free(self, memmap: &impl Memmap, pfn: Pfn) -> bool {
+        let index = pfn.number() % FRAMES;
+        self.descriptor(memmap).free > 0 && self.word(memmap, index / BITS) & group(index, 0) == 0
+    }
+
+    /// Free frames by the bits, right if there is any.
+    pub(crate) fn count_free(self, memmap: &impl Memmap) -> u64 {
+        (0..WORDS).map(|n| u64::from(self.word(memmap, n).count_zeros())).sum()
+    }
+
+    /// Marks frames as used that nobody has freed before: those that the allocator never hands out.
+    pub(crate) fn reserve(self, memmap: &impl Memmap, pages: PfnRange) {
+        for pfn in pages.intersection(self.pages()).iter() {
+            let index = pfn.number() % FRAMES;
+            self.set_word(memmap, index / BITS, self.word(memmap, index / BITS) | group(index, 0));
+        }
+    }
+
+    /// Takes the lowest free aligned group of 2^`order` frames, `order` below a pageblock's.
+    pub(crate) fn take(self, memmap: &impl Memmap, order: Order) -> Option<Pfn> {
+        let bits = order.index() as u32;
+        if bits <= WORD_ORDER {
+            (0..WORDS).find_map(|n| {
+                let used = self.word(memmap, n);
+                let groups = clear_groups(used, bits);
+                if groups == 0 {
+                    return None;
+                }
+                let index = n * BITS + u64::from(groups.trailing_zeros());
+                self.set_word(memmap, n, used | group(index, bits));
+                Some(self.0.add(index))
+            })
+        } else {
+            let words = order.pages() / BITS;
+            let n = (0..WORDS).step_by(words as usize).find(|n| self.are_clear(memmap, *n, words))?;
+            (n..n + words).for_each(|n| self.set_word(memmap, n, u64::MAX));
+            Some(self.0.add(n * BITS))
+        }
+    }
+
+    /// Takes at most `most` free frames, lowest first, and says how many those were.
+    pub(crate) fn take_frames(self, memmap: &impl Memmap, most: u64, mut each: impl FnMut(Pfn)) -> u64 {
+        let mut taken = 0;
+        for n in 0..WORDS {
+            let mut used = self.word(memmap, n);
+            let before = used;
+            while used != u64::MAX && taken < most {
+                let bit = used.trailing_ones();
+                used |= 1 << bit;
+                taken += 1;
+                each(self.0.add(n * BITS + u64::from(bit)));
+            }
+            if used != before {
+                self.set_word(memmap, n, used);
+            }
+            if taken == most {
+                break;
+            }
+        }
+        taken
+    }
+
+    /// Gives back what was taken; the order of the free group, below a pageblock's, that it is part of now.
+    pub(crate) fn give(self, memmap: &impl Memmap, head: Pfn, order: Order) -> Order {
+        let index = head.number() % FRAMES;
+        let bits = order.index() as u32;
+        let mut formed = bits;
+        if bits <= WORD_ORDER {
+            let used = self.word(memmap, index / BITS) & !group(index, bits);
+            self.set_word(memmap, index / BITS, used);
+            while formed < WORD_ORDER && used & group(index, formed + 1) == 0 {
+                formed += 1;
+            }
+        } else {
+            let n = index / BITS;
+            (n..n + order.pages() / BITS).for_each(|n| self.set_word(memmap, n, 0));
+        }
+        while (WORD_ORDER..Order::PAGEBLOCK.index() as u32 - 1).contains(&formed) {
+            let words = 1 << (formed + 1 - WORD_ORDER);
+            if !self.are_clear(memmap, (index / BITS) & !(words - 1), words) {
+                break;
+            }
+            formed += 1;
+        }
+        Order::new(formed as u8).expect("below a pageblock")
+    }
+
+    fn are_clear(self, memmap: &impl Memmap, n: u64, words: u64) -> bool {
+        (n..n + words).all(|n| self.word(memmap, n) == 0)
+    }
+
+    /// The largest aligned free groups, below a pageblock's order, that its free frames make: how many of each order.
+    pub(crate) fn free_groups(self, memmap: &impl Memmap, mut each: impl FnMut(Pfn, Order)) {
+        let mut index = 0;
+        while index < FRAMES {
+            if self.word(memmap, index / BITS) & group(index, 0) != 0 {
+                index += 1;
+                continue;
+            }
+            let order = self.group_at(memmap, index);
+            each(self.0.add(index), order);
+            index += order.pages();
+        }
+    }
+
+    /// The order of the largest aligned free group that begins at `index`, a free frame.
+    fn group_at(self, memmap: &impl Memmap, index: u64) -> Order {
+        let fits = |order: &Order| {
+            let bits = order.index() as u32;
+            index.is_multiple_of(order.pages())
+                && if bits <= WORD_ORDER {
+                    self.word(memmap, index / BITS) & group(index, bits) == 0
+                } else {
+                    self.are_clear(memmap, index / BITS, order.pages() / BITS)
+                }
+        };
+        Order::all().take(Order::PAGEBLOCK.index()).take_while(fits).last().unwrap_or(Order::PAGE)
+    }
+
+    /// How many pageblocks of the section, whose first this is, hold nothing.
+    pub(crate) fn empty_count(self, memmap: &impl Memmap) -> u64 {
+        memmap.page(self.0.add(3)).link()
+    }
+
+    pub(crate) fn set_empty_count(self, memmap: &impl Memmap, count: u64) {
+        memmap.page(self.0.add(3)).set_link(count);
+    }
+}
+
+/// Whose links a list follows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Links {
+    /// Those of pageblocks.
+    Blocks,
+    /// Those of sections, named by their first pageblock.
+    Sections,
+}
+
+impl Links {
+    const fn offset(self) -> u64 {
+        match self {
+            Self::Blocks => 1,
+            Self::Sections => 4,
+        }
+    }
+}
+
+/// The end of a list: what is first is found first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    First,
+    Last,
+}
+
+const NO_LINK: u64 = u64::MAX;
+
+/// A list that lives in the struct pages of its members.
+#[derive(Debug)]
+pub(crate) struct List {
+    links: Links,
+    first: Option<Pageblock>,
+    last: Option<Pageblock>,
+    len: u64,
+}
+
+impl List {
+    pub(crate) const fn new(links: Links) -> Self {
+        Self { links, first: None, last: None, len: 0 }
+    }
+
+    pub(crate) const fn first(&self) -> Option<Pageblock> {
+        self.first
+    }
+
+    pub(crate) const fn last(&self) -> Option<Pageblock> {
+        self.last
+    }
+
+    pub(crate) const fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn get(&self, memmap: &impl Memmap, of: Pageblock, which: u64) -> Option<Pageblock> {
+        let value = memmap.page(of.0.add(self.links.offset() + which)).link();
+        (value != NO_LINK).then_some(Pageblock(Pfn::new(value)))
+    }
+
+    fn put(&self, memmap: &impl Memmap, of: Pageblock, which: u64, value: Option<Pageblock>) {
+        let value = value.map_or(NO_LINK, |block| block.0.number());
+        memmap.page(of.0.add(self.links.offset() + which)).set_link(value);
+    }
+
+    fn insert(&mut self, memmap: &impl Memmap, block: Pageblock, prev: Option<Pageblock>, next: Option<Pageblock>) {
+        self.put(memmap, block, 0, next);
+        self.put(memmap, block, 1, prev);
+        match prev {
+            Some(prev) => self.put(memmap, prev, 0, Some(block)),
+            None => self.first = Some(block),
+        }
+        match next {
+            Some(next) => self.put(memmap, next, 1, Some(block)),
+            None => self.last = Some(block),
+        }
+        self.len += 1;
+    }
+
+    pub(crate) fn push(&mut self, memmap: &impl Memmap, block: Pageblock, end: End) {
+        match end {
+            End::First => self.insert(memmap, block, None, self.first),
+            End::Last => self.insert(memmap, block, self.last, None),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, memmap: &impl Memmap, block: Pageblock) {
+        let (next, prev) = (self.get(memmap, block, 0), self.get(memmap, block, 1));
+        match prev {
+            Some(prev) => self.put(memmap, prev, 0, next),
+            None => self.first = next,
+        }
+        match next {
+            Some(next) => self.put(memmap, next, 1, prev),
+            None => self.last = prev,
+        }
+        self.len -= 1;
+    }
+
+    /// Every member, as the links tell; at most one more than are counted.
+    pub(crate) fn iter<'a>(&'a self, memmap: &'a impl Memmap) -> impl Iterator<Item = Pageblock> + 'a {
+        core::iter::successors(self.first, |block| self.get(memmap, *block, 0)).take(self.len as usize + 1)
+    }
+}
+
+#[cfg(test)]
+#[path = "pageblock_tests.rs"]
+mod tests;

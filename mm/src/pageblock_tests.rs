@@ -1,0 +1,115 @@
+//! Bits against a plain array of booleans.
+
+extern crate std;
+use super::*;
+use crate::testing::Table;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use std::vec::Vec;
+
+const BLOCK: Pageblock = Pageblock::of(Pfn::new(FRAMES));
+
+fn below_pageblock() -> impl Strategy<Value = Order> {
+    (0u8..9).prop_map(|n| Order::new(n).expect("kept"))
+}
+
+fn prepared() -> Table {
+    let table = Table::new(4 * FRAMES);
+    let free = Descriptor {
+        free: FRAMES as u16,
+        managed: FRAMES as u16,
+        place: Place::Nowhere,
+        largest: Order::PAGE,
+        mobility: Mobility::Movable,
+    };
+    BLOCK.set(&table, free);
+    table
+}
+
+/// The order of the largest aligned group around `index` that is free, below a pageblock's.
+fn group_around(used: &[bool], index: usize) -> Order {
+    let is_free = |order: &Order| {
+        let len = order.pages() as usize;
+        let start = index / len * len;
+        used[start..start + len].iter().all(|used| !used)
+    };
+    Order::all().take(9).take_while(is_free).last().expect("the frame itself is free")
+}
+
+#[test]
+fn every_descriptor_survives_encoding() {
+    for place in Place::ALL {
+        for mobility in Mobility::ALL {
+            let descriptor = Descriptor { free: 512, managed: 511, place, largest: Order::PAGEBLOCK, mobility };
+            assert_eq!(Descriptor::decode(descriptor.encode()), descriptor);
+        }
+    }
+}
+
+#[test]
+fn a_list_keeps_its_order_whoever_leaves() {
+    let table = Table::new(8 * FRAMES);
+    let [a, b, c] = [0, 1, 2].map(|n| Pageblock::of(Pfn::new(n * FRAMES)));
+    let mut list = List::new(Links::Blocks);
+    list.push(&table, b, End::First);
+    list.push(&table, a, End::First);
+    list.push(&table, c, End::Last);
+    assert_eq!(list.iter(&table).collect::<Vec<_>>(), [a, b, c]);
+    list.remove(&table, b);
+    assert_eq!((list.first(), list.last(), list.len()), (Some(a), Some(c), 2));
+    list.remove(&table, c);
+    list.remove(&table, a);
+    assert_eq!((list.first(), list.last(), list.len()), (None, None, 0));
+}
+
+proptest! {
+    #[test]
+    fn groups_are_taken_and_given_as_from_an_array(
+        steps in prop::collection::vec((below_pageblock(), any::<prop::sample::Index>(), any::<bool>()), 1..200),
+    ) {
+        let table = prepared();
+        let mut used = [false; FRAMES as usize];
+        let mut held = Vec::new();
+        for (order, which, give) in steps {
+            let len = order.pages() as usize;
+            if give && !held.is_empty() {
+                let (head, order): (Pfn, Order) = held.swap_remove(which.index(held.len()));
+                let start = (head.number() - FRAMES) as usize;
+                used[start..start + order.pages() as usize].fill(false);
+                prop_assert_eq!(BLOCK.give(&table, head, order), group_around(&used, start));
+            } else {
+                let expected = (0..used.len()).step_by(len).find(|start| !used[*start..start + len].contains(&true));
+                let taken = BLOCK.take(&table, order);
+                prop_assert_eq!(taken, expected.map(|start| BLOCK.first().add(start as u64)));
+                if let Some(start) = expected {
+                    used[start..start + len].fill(true);
+                    held.push((BLOCK.first().add(start as u64), order));
+                }
+            }
+            let free = used.iter().filter(|used| !**used).count() as u64;
+            prop_assert_eq!(BLOCK.count_free(&table), free);
+            let mut grouped = 0;
+            BLOCK.free_groups(&table, |head, order| {
+                assert_eq!(head.align_down(order), head);
+                grouped += order.pages();
+            });
+            prop_assert_eq!(grouped, free);
+        }
+    }
+
+    #[test]
+    fn single_frames_are_taken_lowest_first(taken in prop::collection::vec(0u64..FRAMES, 0..300), most in 0u64..100) {
+        let table = prepared();
+        let mut free: BTreeSet<u64> = (0..FRAMES).collect();
+        for index in taken {
+            BLOCK.reserve(&table, PfnRange::new(BLOCK.first().add(index), 1));
+            free.remove(&index);
+        }
+        let mut got = Vec::new();
+        let count = BLOCK.take_frames(&table, most, |frame| got.push(frame.number() - FRAMES));
+        let expected: Vec<u64> = free.iter().copied().take(most as usize).collect();
+        prop_assert_eq!(count as usize, got.len());
+        prop_assert_eq!(got, expected);
+        prop_assert_eq!(BLOCK.count_free(&table), free.len() as u64 - count);
+    }
+}
