@@ -41,7 +41,7 @@ impl Mobility {
     }
 
     /// The zones and origins that serve it, in the order in which they are asked.
-    const fn sources(self) -> &'static [(ZoneKind, Origin)] {
+    pub(crate) const fn sources(self) -> &'static [(ZoneKind, Origin)] {
         match self {
             Self::Unmovable => &[(ZoneKind::Normal, Origin::Boot), (ZoneKind::Normal, Origin::Added)],
             Self::Movable => &[
@@ -126,11 +126,11 @@ impl AllocError {
 
 /// Where a request is tried.
 #[derive(Clone, Copy)]
-struct Source {
-    node: NodeId,
-    kind: ZoneKind,
-    origin: Origin,
-    mixing: Mixing,
+pub(crate) struct Source {
+    pub(crate) node: NodeId,
+    pub(crate) kind: ZoneKind,
+    pub(crate) origin: Origin,
+    pub(crate) mixing: Mixing,
 }
 
 impl<M: Machine> Memory<M> {
@@ -150,7 +150,7 @@ impl<M: Machine> Memory<M> {
     }
 
     /// The kernel heap has nobody whom it could tell of a failure, so it is spared the injected ones.
-    fn pass_allocation(&self, request: &Request) -> Result<(), AllocError> {
+    pub(crate) fn pass_allocation(&self, request: &Request) -> Result<(), AllocError> {
         match request.owner {
             Owner::Heap => Ok(()),
             _ => self.pass(Point::AllocFrames).map_err(AllocError::Injected),
@@ -227,7 +227,7 @@ impl<M: Machine> Memory<M> {
     }
 
     /// How many frames may be taken from `source` without touching the reserve.
-    fn allowance(&self, source: Source) -> u64 {
+    pub(crate) fn allowance(&self, source: Source) -> u64 {
         if source.kind == ZoneKind::Normal && source.origin == Origin::Boot {
             self.boot_free.load(Ordering::Relaxed).saturating_sub(RESERVE_PAGES)
         } else {
@@ -235,7 +235,7 @@ impl<M: Machine> Memory<M> {
         }
     }
 
-    fn mark_allocated(&self, head: Pfn, request: &Request) {
+    pub(crate) fn mark_allocated(&self, head: Pfn, request: &Request) {
         let page = self.machine.page(head);
         page.set_head(Head { state: PageState::Allocated, order: request.order, owner: request.owner });
         page.set_refs(1);

@@ -7,26 +7,42 @@
 //! | add 2 | it is mapped in the direct map | [`machine::Mapper::map_range`] | remove |
 //! | add 3 | it gets a memmap, from its own head or from the system | [`altmap`], [`machine::Mapper::map_memmap`] | remove |
 //! | online 4 | the zone grows to span it | [`zone`] | offline |
-//! | online 5 | its struct pages are initialised | [`page`] | offline |
-//! | online 6 | its frames reach the allocator | the buddy lists of the zone | offline |
+//! | online 5 | its struct pages are initialised | [`page`], when its frames are needed | offline |
+//! | online 6 | its frames reach the allocator | [`zone`]: untouched, then free areas | offline |
 //!
 //! [`hotplug`] tells the four verbs step by step; everything else is a part that they use.
 //!
+//! # How memory is free
+//! | | where | becomes the one above by |
+//! |---|---|---|
+//! | a frame | a CPU's [`cache`] | a batch taken, or given back |
+//! | a group of frames | the bits of its pageblock, which is on a list of its zone's free area | opening the section |
+//! | an untouched section | two counters of its zone and the word of the section | online |
+//!
+//! Cost follows the same table: a frame from the cache writes what this CPU alone writes, a group is found by a few words,
+//! and a section comes and goes without a look at its frames.
+//!
 //! # What always holds
 //! [`Memory::validate`] recounts it:
-//! 1. A frame is in exactly one place: free in one list of its zone, allocated, memmap, reserved, isolated or offline.
+//! 1. A frame is in exactly one place: free in one pageblock of its zone or in one cache, allocated, memmap, reserved, or in
+//!    a section that is untouched or offline.
 //! 2. `present = managed + what is set aside`, per block and zone, and the sums agree.
-//! 3. Struct pages of a block that is not online are read by nobody: walkers ask the section table.
+//! 3. Struct pages of a section that is not open are read by nobody: walkers ask the section table.
 //! 4. Altmap frames are never handed out, survive offline and online, and go only with remove.
 //! 5. A failed operation leaves nothing behind.
+//! 6. No cache keeps a free frame from a request that finds none elsewhere.
 //!
 //! # Locks
-//! In the order in which they may be taken: the hotplug lock, the notifier chain, the groups or the settings, one zone, the
-//! journal. The first two block the task. The hotplug lock is held across a whole operation: one operation at a time, because
-//! an operation is short; whoever waits for it can be told to stop. The others are held for bounded work, spinning.
-//! Listeners join and leave under the hotplug lock, so that whoever is asked also hears the outcome. Words of sections change
-//! under the hotplug lock and are read anywhere. The kernel's own locks (heap, page tables) are taken before any of the
-//! spinning ones here and never while one of them is held.
+//! In the order in which they may be taken: the hotplug lock, the notifier chain, the groups or the settings, one cache, one
+//! zone, the journal. The first two block the task. The hotplug lock is held across a whole operation: one operation at a
+//! time, because an operation is short; whoever waits for it can be told to stop. The others are held for bounded work,
+//! spinning: at most a section's pageblocks. Listeners join and leave under the hotplug lock, so that whoever is asked also
+//! hears the outcome. Words of sections are read anywhere; they change under the hotplug lock and, while a section is in a
+//! zone, under the lock of the zone too, which is how sections are opened and closed beside everything else. Whoever does
+//! that holds no lock while struct pages are made: the word says that the section is changing, and others keep away.
+//!
+//! The kernel's own locks (heap, page tables) are taken before any of the spinning ones here and never while one of them is
+//! held. Opening needs the lock of the page tables, so requests made under it ([`alloc::Urgency::Hotplug`]) open nothing.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -51,6 +67,7 @@ pub mod page;
 mod pageblock;
 pub mod policy;
 pub mod report;
+pub mod run;
 pub mod section;
 #[cfg(test)]
 mod testing;

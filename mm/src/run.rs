@@ -1,0 +1,164 @@
+//! Runs: pageblocks in a row, up to 1 GiB, across sections.
+//!
+//! A run is nothing of its own afterwards: each of its pageblocks is an allocated block like any other.
+
+use crate::addr::{NodeId, Order, Pfn, PfnRange, SectionId};
+use crate::alloc::{AllocError, Place, Request, Source, Urgency};
+use crate::free_area::Mixing;
+use crate::machine::Machine;
+use crate::memory::Memory;
+use crate::pageblock::{FRAMES, PER_SECTION, Pageblock};
+use crate::section::{Section, head_range};
+use crate::zone::Origin;
+
+/// The most pageblocks in a run: 1 GiB.
+pub const RUN_LIMIT: u64 = (1 << 30) / (FRAMES * crate::addr::PAGE_SIZE);
+
+impl<M: Machine> Memory<M> {
+    /// Takes `blocks` pageblocks in a row, aligned to their size if that is a power of two. `request` says for whom and from
+    /// where; its order does not matter. To be given back by [`free_run`](Self::free_run), or one pageblock at a time.
+    ///
+    /// # Errors
+    /// There are not as many free pageblocks in a row; an injected failure.
+    ///
+    /// # Panics
+    /// `blocks` is zero or above [`RUN_LIMIT`].
+    pub fn allocate_run(&self, blocks: u64, request: &Request) -> Result<PfnRange, AllocError> {
+        assert!((1..=RUN_LIMIT).contains(&blocks), "a run has 1 to {RUN_LIMIT} pageblocks");
+        self.pass_allocation(request)?;
+        self.drain_caches();
+        let request = Request { order: Order::PAGEBLOCK, ..*request };
+        let found = request.mobility.sources().iter().find_map(|(kind, origin)| {
+            let source = |node| Source { node, kind: *kind, origin: *origin, mixing: Mixing::Never };
+            match request.place {
+                Place::On(node) if node.index() >= self.node_limit() => None,
+                Place::On(node) => self.take_run(source(node), blocks, &request),
+                Place::Near(near) => self
+                    .distances
+                    .nearest(near, self.node_limit())
+                    .find_map(|node: NodeId| self.take_run(source(node), blocks, &request)),
+            }
+        });
+        found.map(|first| PfnRange::new(first, blocks * FRAMES)).ok_or(AllocError::OutOfMemory)
+    }
+
+    /// Gives back what [`allocate_run`](Self::allocate_run) gave, or any part of it that is whole pageblocks.
+    pub fn free_run(&self, run: PfnRange) {
+        for n in 0..run.len() / FRAMES {
+            self.free(run.start().add(n * FRAMES), Order::PAGEBLOCK);
+        }
+    }
+
+    fn take_run(&self, source: Source, blocks: u64, request: &Request) -> Option<Pfn> {
+        if request.urgency == Urgency::Ordinary && self.allowance(source) < blocks * FRAMES {
+            return None;
+        }
+        let (first, last) = self.zone(source.node, source.kind).span()?;
+        let mut row = Row::new(blocks);
+        for id in SectionId::through(first, last) {
+            let free = self.free_pageblocks(source, id);
+            for n in 0..PER_SECTION {
+                let is_free = free >> n & 1 != 0;
+                let Some(start) = row.next(u64::from(id.number()) * PER_SECTION + n, is_free) else { continue };
+                // Somebody else may have been faster.
+                if let Some(head) = self.claim_run(source, Pfn::new(start * FRAMES), blocks, request) {
+                    return Some(head);
+                }
+            }
+        }
+        None
+    }
+
+    /// A bit for each pageblock of a section that `source` could give as a whole.
+    fn free_pageblocks(&self, source: Source, id: SectionId) -> u64 {
+        let section = |id| self.sections.get(id).filter(|section| is_of(*section, source));
+        let Some(seen) = section(id) else { return 0 };
+        if seen.is_untouched() {
+            let taken = head_range(id, seen).len().div_ceil(FRAMES);
+            return u64::MAX.checked_shl(taken as u32).unwrap_or(0);
+        }
+        let _zone = self.zone(source.node, source.kind);
+        // Its struct pages stay while the lock is held, if they are still there.
+        if !section(id).is_some_and(Section::is_open) {
+            return 0;
+        }
+        let blocks = Pageblock::of_section(id).enumerate();
+        blocks.fold(0, |bits, (n, block)| bits | u64::from(block.descriptor(&self.machine).is_whole()) << n)
+    }
+
+    fn claim_run(&self, source: Source, first: Pfn, blocks: u64, request: &Request) -> Option<Pfn> {
+        for n in 0..blocks {
+            let block = Pageblock::of(first.add(n * FRAMES));
+            let id = block.first().section();
+            self.open(id);
+            let taken = self.with_zone(source.node, source.kind, |zone| {
+                self.sections.get(id).filter(|section| is_of(*section, source) && section.is_open())?;
+                let area = zone.area_mut(source.origin);
+                area.take_at(&self.machine, block, Order::PAGEBLOCK, request.mobility, source.mixing)
+            });
+            let Some(head) = taken else {
+                self.free_run(PfnRange::new(first, n * FRAMES));
+                return None;
+            };
+            self.mark_allocated(head, request);
+        }
+        Some(first)
+    }
+}
+
+fn is_of(section: Section, source: Source) -> bool {
+    section.node == source.node
+        && section.state == crate::section::BlockState::Online(source.kind)
+        && Origin::of(section) == source.origin
+}
+
+/// Looks for enough free pageblocks in a row.
+struct Row {
+    wanted: u64,
+    align: u64,
+    /// Where the row begins that is being looked at.
+    start: Option<u64>,
+}
+
+impl Row {
+    const fn new(wanted: u64) -> Self {
+        Self { wanted, align: if wanted.is_power_of_two() { wanted } else { 1 }, start: None }
+    }
+
+    /// Looks at the pageblock of that number, which is above those seen so far; where the row begins if it is complete.
+    fn next(&mut self, number: u64, is_free: bool) -> Option<u64> {
+        if !is_free {
+            self.start = None;
+            return None;
+        }
+        let start = match self.start {
+            Some(start) => start,
+            None if number.is_multiple_of(self.align) => number,
+            None => return None,
+        };
+        self.start = Some(start);
+        if number + 1 - start < self.wanted {
+            return None;
+        }
+        self.start = None;
+        Some(start)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(wanted: u64, free: impl Fn(u64) -> bool) -> Option<u64> {
+        let mut row = Row::new(wanted);
+        (0..200).find_map(|n| row.next(n, free(n)))
+    }
+
+    #[test]
+    fn a_row_is_whole_and_aligned_if_it_can_be() {
+        assert_eq!(found(3, |n| n >= 5), Some(5));
+        assert_eq!(found(4, |n| n >= 5), Some(8));
+        assert_eq!(found(64, |n| n != 70), Some(128));
+        assert_eq!(found(5, |n| n % 5 != 0), None);
+    }
+}

@@ -1,0 +1,178 @@
+//! The allocator, seen from those who take and give: caches, mobility, runs, and a node of its own.
+
+mod machine;
+
+use machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use mm::Memory;
+use mm::addr::{Order, PAGE_SIZE, Pfn, SectionRange};
+use mm::alloc::{AllocError, Mobility, Place, Request, Urgency};
+use mm::errno::Errno;
+use mm::hotplug::AddRequest;
+use mm::inject::Point;
+use mm::machine::Unhurried;
+use mm::page::Owner;
+use mm::policy::OnlineAs;
+use mm::run::RUN_LIMIT;
+use mm::section::ZoneKind;
+use std::collections::BTreeSet;
+
+/// A node that had no memory at boot, so that nothing but the test uses it.
+const PRIVATE: u32 = 2;
+
+fn with_private_node(range: SectionRange, zone: ZoneKind, memmap_on_memory: bool) -> Memory<Fake> {
+    let memory = booted();
+    memory.set_policy(|policy| policy.memmap_on_memory = memmap_on_memory);
+    memory.add(&AddRequest { range, node: node(PRIVATE), name: dimm(0) }, &mut Unhurried).expect("vacant");
+    memory.online(&[range], OnlineAs::Zone(zone), &mut Unhurried).expect("offline");
+    memory
+}
+
+fn private(order: Order, mobility: Mobility) -> Request {
+    let place = Place::On(node(PRIVATE));
+    Request { order, mobility, place, owner: Owner::Selftest, urgency: Urgency::Ordinary }
+}
+
+fn free_on_private(memory: &Memory<Fake>) -> u64 {
+    let mut free = 0;
+    memory.for_each_zone(|zone| {
+        if zone.node == node(PRIVATE) {
+            free += zone.free / PAGE_SIZE;
+        }
+    });
+    free
+}
+
+fn take_all(memory: &Memory<Fake>, request: &Request) -> Vec<Pfn> {
+    std::iter::from_fn(|| memory.allocate(request).ok()).collect()
+}
+
+#[test]
+fn a_private_node_serves_every_order_to_the_last_frame() {
+    for zone in ZoneKind::ALL {
+        for order in Order::all() {
+            let memory = with_private_node(blocks(32, 33), zone, true);
+            let before = Snapshot::of(&memory);
+            let mobility = if zone == ZoneKind::Normal { Mobility::Unmovable } else { Mobility::Movable };
+            let free = free_on_private(&memory);
+            let held = take_all(&memory, &private(order, mobility));
+            assert!(held.iter().all(|head| head.align_down(order) == *head && head.section() >= section(32)));
+            let left = free - held.len() as u64 * order.pages();
+            assert_eq!(free_on_private(&memory), left);
+            assert!(left < 2 * order.pages(), "{left} frames are left at order {order:?}");
+            assert_valid(&memory);
+            held.into_iter().rev().for_each(|head| memory.free(head, order));
+            assert_eq!(Snapshot::of(&memory), before);
+            memory.offline(&[blocks(32, 33)], &mut Unhurried).expect("all free");
+            assert_valid(&memory);
+        }
+    }
+}
+
+#[test]
+fn a_single_frame_is_had_as_long_as_one_is_free_in_whichever_cache() {
+    let memory = with_private_node(blocks(32, 32), ZoneKind::Normal, true);
+    let free = free_on_private(&memory);
+    let unmovable = private(Order::PAGE, Mobility::Unmovable);
+    let held = take_all(&memory, &unmovable);
+    assert_eq!(held.len() as u64, free);
+    // Two hundred frames go to the caches of other CPUs.
+    std::thread::scope(|scope| {
+        for part in held[..200].chunks(50) {
+            let memory = &memory;
+            scope.spawn(move || part.iter().for_each(|frame| memory.free(*frame, Order::PAGE)));
+        }
+    });
+    let again = take_all(&memory, &private(Order::PAGE, Mobility::Movable));
+    assert_eq!(again.len(), 200, "whoever frees, and whatever for");
+    assert_eq!(again.iter().collect::<BTreeSet<_>>(), held[..200].iter().collect());
+    assert_valid(&memory);
+}
+
+#[test]
+fn frames_in_caches_are_counted_as_free_and_leave_with_their_block() {
+    let memory = with_private_node(blocks(32, 33), ZoneKind::Movable, true);
+    let movable = private(Order::PAGE, Mobility::Movable);
+    let before = free_on_private(&memory);
+    let frame = memory.allocate(&movable).expect("free");
+    assert_eq!(free_on_private(&memory), before - 1);
+    memory.free(frame, Order::PAGE);
+    let mut cached = 0;
+    memory.for_each_zone(|zone| cached += zone.cached);
+    assert!(cached >= PAGE_SIZE);
+    assert_eq!(free_on_private(&memory), before);
+    assert_valid(&memory);
+    memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("nothing is held");
+    assert_valid(&memory);
+    assert_eq!(memory.allocate(&movable).expect("free").section(), section(33));
+}
+
+#[test]
+fn a_busy_block_that_stays_gives_its_memory_again() {
+    let memory = with_private_node(blocks(32, 32), ZoneKind::Movable, true);
+    let movable = private(Order::PAGE, Mobility::Movable);
+    let held: Vec<Pfn> = (0..1000).map(|_| memory.allocate(&movable).expect("free")).collect();
+    held.iter().step_by(2).for_each(|frame| memory.free(*frame, Order::PAGE));
+    let before = Snapshot::of(&memory);
+    let error = memory.offline(&[blocks(32, 32)], &mut Unhurried).expect_err("half of it is held");
+    assert_eq!(error.errno(), Errno::Busy);
+    assert_eq!(Snapshot::of(&memory), before);
+    assert_valid(&memory);
+    assert!(memory.allocate(&private(Order::MAX, Mobility::Movable)).is_ok());
+}
+
+#[test]
+fn mobilities_are_mixed_only_when_no_section_is_left_to_open() {
+    let memory = with_private_node(blocks(32, 33), ZoneKind::Normal, true);
+    let [movable, unmovable] = Mobility::ALL.map(|mobility| private(Order::PAGE, mobility.other()));
+    let pageblock = |frame: &Pfn| frame.align_down(Order::PAGEBLOCK);
+    let frame = memory.allocate(&movable).expect("free");
+    let others = take_all(&memory, &unmovable);
+    let first_mixed = others.iter().position(|other| pageblock(other) == pageblock(&frame)).expect("all is taken");
+    assert_eq!(others.len() - first_mixed, 511, "its pageblock is the last to be used");
+    assert_eq!(free_on_private(&memory), 0);
+}
+
+#[test]
+fn runs_reach_across_sections_whose_struct_pages_lie_elsewhere() {
+    let memory = with_private_node(blocks(32, 47), ZoneKind::Movable, false);
+    let before = Snapshot::of(&memory);
+    let request = private(Order::PAGE, Mobility::Movable);
+    let gibibyte = memory.allocate_run(RUN_LIMIT, &request).expect("free");
+    assert_eq!(gibibyte.len() * PAGE_SIZE, 1 << 30);
+    assert!(gibibyte.start().address().is_multiple_of(1 << 30));
+    assert_valid(&memory);
+    // Another one does not fit: what is left is 8 sections, one of which loses a frame.
+    let frame = memory.allocate(&request).expect("free");
+    assert_eq!(memory.allocate_run(RUN_LIMIT, &request), Err(AllocError::OutOfMemory));
+    memory.free(frame, Order::PAGE);
+    let second = memory.allocate_run(RUN_LIMIT, &request).expect("the frame in the cache is part of it");
+    memory.free_run(gibibyte);
+    memory.free_run(second);
+    memory.keep();
+    assert_eq!(Snapshot::of(&memory), before);
+    assert_valid(&memory);
+}
+
+#[test]
+fn a_section_gives_a_run_of_all_but_its_head() {
+    let memory = with_private_node(blocks(33, 34), ZoneKind::Movable, true);
+    let request = private(Order::PAGE, Mobility::Movable);
+    let run = memory.allocate_run(63, &request).expect("free");
+    assert_eq!(run.end(), section(33).pages().end());
+    assert_eq!(memory.allocate_run(64, &request), Err(AllocError::OutOfMemory));
+    memory.arm(Point::AllocFrames, Errno::NoMemory, 1);
+    assert_eq!(memory.allocate_run(1, &request).expect_err("armed").errno(), Errno::NoMemory);
+    assert_eq!(memory.allocate_run(63, &request).expect("free").start().section(), section(34));
+    assert_valid(&memory);
+}
+
+#[test]
+fn unmovable_runs_leave_the_reserve_alone() {
+    let memory = booted();
+    let request = Request { place: Place::Near(node(0)), ..private(Order::PAGE, Mobility::Unmovable) };
+    let runs: Vec<_> = std::iter::from_fn(|| memory.allocate_run(2, &request).ok()).collect();
+    assert!(!runs.is_empty());
+    assert!(memory.memory_report().free / PAGE_SIZE >= mm::memory::RESERVE_PAGES);
+    runs.into_iter().for_each(|run| memory.free_run(run));
+    assert_valid(&memory);
+}

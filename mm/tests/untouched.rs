@@ -1,0 +1,207 @@
+//! Sections that are online and that nobody has used: when they are opened, and when they are closed again.
+
+mod machine;
+
+use machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use mm::Memory;
+use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn, SectionRange};
+use mm::alloc::{Mobility, Place, Request, Urgency};
+use mm::hotplug::AddRequest;
+use mm::machine::{MEMMAP_PAGES, Unhurried};
+use mm::page::Owner;
+use mm::policy::OnlineAs;
+use mm::report::FrameState;
+use mm::section::ZoneKind;
+use std::sync::atomic::Ordering;
+
+const BOOT_MEMMAP_PAGES: usize = 2 * MEMMAP_PAGES as usize;
+
+fn plugged(range: SectionRange, zone: ZoneKind) -> Memory<Fake> {
+    let memory = booted();
+    memory.add(&AddRequest { range, node: node(1), name: dimm(0) }, &mut Unhurried).expect("vacant");
+    memory.online(&[range], OnlineAs::Zone(zone), &mut Unhurried).expect("offline");
+    memory
+}
+
+fn request(order: Order, mobility: Mobility) -> Request {
+    let place = Place::Near(node(1));
+    Request { order, mobility, place, owner: Owner::Selftest, urgency: Urgency::Ordinary }
+}
+
+fn opened(memory: &Memory<Fake>) -> Vec<u32> {
+    let added = memory.blocks().filter(|(_, section)| !section.is_boot() && section.is_open());
+    added.map(|(id, _)| id.number()).collect()
+}
+
+fn take_all(memory: &Memory<Fake>, request: &Request) -> Vec<Pfn> {
+    std::iter::from_fn(|| memory.allocate(request).ok()).collect()
+}
+
+#[test]
+fn online_neither_maps_nor_writes_a_struct_page() {
+    let memory = plugged(blocks(32, 47), ZoneKind::Movable);
+    assert_eq!(memory.machine().mapped_memmap_pages(), BOOT_MEMMAP_PAGES);
+    let report = memory.memory_report();
+    assert!(report.untouched > 15 << 27);
+    assert_eq!(report.memmap_used, 2 * MEMMAP_PAGES * PAGE_SIZE);
+    assert_eq!(memory.frame_report(section(40).pages().start().add(5000)).state, FrameState::Untouched);
+    assert_valid(&memory);
+    memory.offline(&[blocks(32, 47)], &mut Unhurried).expect("nobody uses it");
+    assert_eq!(memory.memory_report().untouched, 0);
+    assert_valid(&memory);
+}
+
+#[test]
+fn the_lowest_section_is_opened_first_and_only_when_it_is_needed() {
+    let memory = plugged(blocks(32, 35), ZoneKind::Movable);
+    let movable = request(Order::MAX, Mobility::Movable);
+    let first = memory.allocate(&movable).expect("free");
+    assert_eq!((first.section(), opened(&memory)), (section(32), vec![32]));
+    let mut held = vec![first];
+    while opened(&memory).len() == 1 {
+        held.push(memory.allocate(&movable).expect("free"));
+    }
+    assert_eq!(opened(&memory), [32, 33]);
+    let in_first = held.iter().filter(|head| head.section() == section(32)).count() as u64;
+    assert_eq!(in_first, (32768 - MEMMAP_PAGES - 2) / Order::MAX.pages(), "the first one is used up before");
+    assert_valid(&memory);
+}
+
+#[test]
+fn a_section_that_comes_online_below_is_opened_before_those_above() {
+    let memory = plugged(blocks(32, 35), ZoneKind::Movable);
+    memory.offline(&[blocks(32, 33)], &mut Unhurried).expect("untouched");
+    let movable = request(Order::PAGE, Mobility::Movable);
+    memory.allocate(&movable).expect("free");
+    assert_eq!(opened(&memory), [34]);
+    memory.online(&[blocks(33, 33)], OnlineAs::Zone(ZoneKind::Movable), &mut Unhurried).expect("offline");
+    while opened(&memory).len() == 1 {
+        memory.allocate(&movable).expect("free");
+    }
+    assert_eq!(opened(&memory), [33, 34]);
+    assert_valid(&memory);
+}
+
+#[test]
+fn a_frame_wanted_inside_a_block_opens_that_block() {
+    let memory = plugged(blocks(32, 35), ZoneKind::Movable);
+    let frame = memory.allocate_within(&request(Order::PAGE, Mobility::Movable), blocks(34, 34)).expect("free");
+    assert_eq!((frame.section(), opened(&memory)), (section(34), vec![34]));
+    memory.free(frame, Order::PAGE);
+    assert_valid(&memory);
+}
+
+#[test]
+fn every_frame_of_an_untouched_zone_can_be_had_and_comes_back_as_whole_pageblocks() {
+    let memory = plugged(blocks(32, 47), ZoneKind::Movable);
+    let before = Snapshot::of(&memory);
+    let node_1 = Request { place: Place::On(node(1)), ..request(Order::PAGE, Mobility::Movable) };
+    let whole = |memory: &Memory<Fake>| {
+        let groups = memory.free_groups(node(1), ZoneKind::Movable).whole;
+        groups[9] + 2 * groups[10]
+    };
+    let free = memory.memory_report().untouched / PAGE_SIZE;
+    let mut held = take_all(&memory, &node_1);
+    assert_eq!(held.len() as u64, free);
+    assert_eq!((opened(&memory).len(), whole(&memory)), (16, 0));
+    let mut state = 1u64;
+    for last in (1..held.len()).rev() {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        held.swap(last, (state >> 33) as usize % (last + 1));
+    }
+    held.into_iter().for_each(|frame| memory.free(frame, Order::PAGE));
+    memory.drain_caches();
+    // All but the first pageblock of each section, which its struct pages are in.
+    assert_eq!(whole(&memory), 16 * 63);
+    assert_valid(&memory);
+    memory.keep();
+    assert_eq!(Snapshot::of(&memory), before);
+}
+
+#[test]
+fn empty_sections_are_closed_when_there_are_many_and_a_few_stay_open() {
+    let memory = plugged(blocks(32, 47), ZoneKind::Movable);
+    let movable = Request { place: Place::On(node(1)), ..request(Order::MAX, Mobility::Movable) };
+    let held = take_all(&memory, &movable);
+    assert_eq!(opened(&memory).len(), 16);
+    let calls = memory.machine().keeper_calls.load(Ordering::Relaxed);
+    held.into_iter().for_each(|head| memory.free(head, Order::MAX));
+    assert!(memory.machine().keeper_calls.load(Ordering::Relaxed) > calls, "somebody is asked to close them");
+    memory.keep();
+    assert_eq!(opened(&memory).len(), 2);
+    assert_eq!(memory.machine().mapped_memmap_pages(), BOOT_MEMMAP_PAGES + 2 * MEMMAP_PAGES as usize);
+    assert_valid(&memory);
+    // Memory that comes and goes does not open and close one each time.
+    for _ in 0..4 {
+        let head = memory.allocate(&movable).expect("free");
+        memory.free(head, Order::MAX);
+        memory.keep();
+        assert_eq!(opened(&memory).len(), 2);
+    }
+    let held = take_all(&memory, &movable);
+    assert_eq!(opened(&memory).len(), 16, "what was closed is opened again");
+    held.into_iter().for_each(|head| memory.free(head, Order::MAX));
+    memory.offline(&[blocks(32, 47)], &mut Unhurried).expect("all free");
+    assert_valid(&memory);
+}
+
+#[test]
+fn struct_pages_from_the_system_stay_mapped_when_their_section_closes() {
+    let memory = booted();
+    memory.set_policy(|policy| policy.memmap_on_memory = false);
+    let range = blocks(32, 40);
+    memory.add(&AddRequest { range, node: node(1), name: dimm(0) }, &mut Unhurried).expect("vacant");
+    memory.online(&[range], OnlineAs::Zone(ZoneKind::Movable), &mut Unhurried).expect("offline");
+    let mapped = memory.machine().mapped_memmap_pages();
+    let movable = Request { place: Place::On(node(1)), ..request(Order::MAX, Mobility::Movable) };
+    let held = take_all(&memory, &movable);
+    assert_eq!(held.len() as u64, 9 * 32768 / Order::MAX.pages(), "the sections are whole");
+    held.into_iter().for_each(|head| memory.free(head, Order::MAX));
+    memory.keep();
+    assert_eq!((opened(&memory).len(), memory.machine().mapped_memmap_pages()), (2, mapped));
+    assert_valid(&memory);
+}
+
+#[test]
+fn requests_made_under_the_lock_of_the_page_tables_open_nothing_but_ask_for_it() {
+    let memory = plugged(blocks(32, 33), ZoneKind::Normal);
+    let urgent = Request { urgency: Urgency::Hotplug, ..request(Order::PAGE, Mobility::Unmovable) };
+    let held = take_all(&memory, &urgent);
+    assert_eq!(opened(&memory), []);
+    assert!(held.iter().all(|frame| frame.section() < section(2)));
+    assert!(memory.machine().keeper_calls.load(Ordering::Relaxed) > 0);
+    memory.keep();
+    assert_eq!(opened(&memory), [32]);
+    assert_eq!(memory.allocate(&urgent).expect("the keeper opened one").section(), section(32));
+    assert_valid(&memory);
+}
+
+#[test]
+fn two_takers_at_once_open_what_they_need_and_lose_nothing() {
+    let memory = plugged(blocks(32, 47), ZoneKind::Movable);
+    let before = Snapshot::of(&memory);
+    let node_1 = Request { place: Place::On(node(1)), ..request(Order::PAGEBLOCK, Mobility::Movable) };
+    let total: usize = std::thread::scope(|scope| {
+        let takers: Vec<_> = (0..4).map(|_| scope.spawn(|| take_all(&memory, &node_1))).collect();
+        let held: Vec<Pfn> = takers.into_iter().flat_map(|taker| taker.join().expect("ends")).collect();
+        let distinct: std::collections::BTreeSet<Pfn> = held.iter().copied().collect();
+        assert_eq!(distinct.len(), held.len(), "nothing is handed out twice");
+        held.iter().for_each(|head| memory.free(*head, Order::PAGEBLOCK));
+        held.len()
+    });
+    assert_eq!(total, 16 * 63);
+    memory.keep();
+    assert_valid(&memory);
+    assert_eq!(Snapshot::of(&memory), before);
+}
+
+#[test]
+fn the_kernel_s_reserve_is_not_hidden_in_a_cache() {
+    let memory = booted();
+    let ordinary = Request { place: Place::Near(NodeId::ZERO), ..request(Order::PAGE, Mobility::Unmovable) };
+    take_all(&memory, &ordinary);
+    let report = memory.memory_report();
+    assert_eq!((report.available, report.free), (0, mm::memory::RESERVE_PAGES * PAGE_SIZE));
+    let urgent = Request { urgency: Urgency::Hotplug, ..ordinary };
+    assert_eq!(take_all(&memory, &urgent).len() as u64, mm::memory::RESERVE_PAGES);
+}
