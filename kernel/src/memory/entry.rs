@@ -1,4 +1,7 @@
 //! One entry of a page table, and what the kernel writes into it.
+//!
+//! Of the bits that the CPU leaves to software, [`CLAIMS`] are in use. Of an entry that is not present it looks at no
+//! other bit and changes none; there the frame may be that of a table that is only promised.
 
 use mm::addr::Pfn;
 use x86_64::structures::paging::PageTableFlags as Flags;
@@ -16,6 +19,9 @@ pub(super) const READ_ONLY: Flags = NOTED.union(Flags::NO_EXECUTE).union(Flags::
 pub(super) const DATA: Flags = READ_ONLY.union(Flags::WRITABLE).union(Flags::DIRTY);
 /// Registers of a device: uncached.
 pub(super) const DEVICE: Flags = DATA.union(Flags::NO_CACHE).union(Flags::WRITE_THROUGH);
+
+/// In entries that point to a page table of the vmemmap window: its sections of even and of odd number need the table.
+pub(super) const CLAIMS: [Flags; 2] = [Flags::BIT_9, Flags::BIT_10];
 
 /// Where a table stands: tables of level 1 hold pages, of level 2 leaves of 2 MiB or tables of level 1, and so on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -73,6 +79,11 @@ impl Entry {
         if level == Level::PAGE_TABLE { Self::new(frame, flags) } else { Self::new(frame, flags | Flags::HUGE_PAGE) }
     }
 
+    /// A table that will lie in `frame`, which nobody has written yet. The CPU sees that nothing is mapped.
+    pub(super) const fn promise(frame: Pfn, claims: Flags) -> Self {
+        Self::new(frame, claims)
+    }
+
     pub(super) const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
@@ -103,6 +114,11 @@ impl Entry {
         (self.is_present() && !self.is_leaf(level)).then(|| self.frame())
     }
 
+    /// The table that it promises.
+    pub(super) fn promised(self) -> Option<Pfn> {
+        (!self.is_present() && self != Self::EMPTY).then(|| self.frame())
+    }
+
     /// The same entry with other flags.
     pub(super) const fn with(self, flags: Flags) -> Self {
         Self(self.0 & Self::FRAME | flags.bits())
@@ -128,6 +144,17 @@ mod tests {
         assert!(entry.is_leaf(Level::DIRECTORY) && entry.table(Level::DIRECTORY).is_none());
         assert_eq!(Entry::new(frame, TABLE).table(Level::DIRECTORY), Some(frame));
         assert_eq!(Entry::EMPTY.table(Level::DIRECTORY), None);
+    }
+
+    #[test]
+    fn a_promised_table_is_none_until_it_is_present() {
+        let frame = Pfn::new(0x1234);
+        let promise = Entry::promise(frame, CLAIMS[0]);
+        assert_eq!((promise.promised(), promise.table(Level::DIRECTORY)), (Some(frame), None));
+        let kept = promise.with(promise.flags() | TABLE);
+        assert_eq!((kept.promised(), kept.table(Level::DIRECTORY)), (None, Some(frame)));
+        assert!(kept.flags().contains(CLAIMS[0]));
+        assert_eq!(Entry::EMPTY.promised(), None);
     }
 
     #[test]

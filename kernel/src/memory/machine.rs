@@ -1,11 +1,11 @@
 //! The machine as `mm` sees it: struct pages in their window, our page tables, our clock and our locks.
 
 use super::entry::{DATA, Entry, Level};
-use super::plan::{self, HugeLeaves};
+use super::plan::{HugeLeaves, OwnTables};
 use super::ranges::{self, Tables};
 use super::tables::{self, KernelEditor};
 use super::tree::TableMemory;
-use super::{keeper, layout, tlb};
+use super::{keeper, layout, tlb, vmemmap};
 use crate::arch;
 use crate::sync::{RawIrqSpin, RawSleep};
 use crate::time;
@@ -54,12 +54,12 @@ impl Memmap for Kernel {
 
 /// Where page `index` of the memmap of `section` lies.
 fn memmap_page(section: SectionId, index: u64) -> u64 {
-    layout::page_info(section.pages().start()) + index * PAGE_SIZE
+    vmemmap::address_of(section) + index * PAGE_SIZE
 }
 
 impl Mapper for Kernel {
     fn own_tables(&self, range: SectionRange) -> u64 {
-        plan::own_tables(range, self.leaves)
+        OwnTables::of(range, self.leaves).count()
     }
 
     fn map_range(&self, range: SectionRange, own: PfnRange) -> Result<(), MapError> {
@@ -76,11 +76,11 @@ impl Mapper for Kernel {
 
     fn map_memmap(&self, section: SectionId, backing: PfnRange) {
         assert_eq!(backing.len(), MEMMAP_PAGES, "a memmap is mapped as a whole");
-        tables::edit(|tree| ranges::write_memmap(tree, section, |index| Entry::new(backing.start().add(index), DATA)));
+        tables::edit(|tree| vmemmap::write_all(tree, section, |index| Entry::new(backing.start().add(index), DATA)));
     }
 
     fn unmap_memmap(&self, section: SectionId) {
-        tables::edit(|tree| ranges::write_memmap(tree, section, |_| Entry::EMPTY));
+        tables::edit(|tree| vmemmap::write_all(tree, section, |_| Entry::EMPTY));
         // Cheaper than one page after the other, here and on every CPU that has to be told.
         tlb::flush_all();
     }
@@ -88,7 +88,7 @@ impl Mapper for Kernel {
     fn map_memmap_page(&self, section: SectionId, index: u64, frame: Pfn) {
         let address = memmap_page(section, index);
         tables::edit(|tree| {
-            let table = tree.table(address, Level::PAGE_TABLE).expect("map_range made the tables of the memmap");
+            let table = vmemmap::page_table(tree, section);
             tree.memory.write(table, Level::PAGE_TABLE.index(address), Entry::new(frame, DATA));
         });
     }

@@ -5,7 +5,7 @@
 //! | [`layout`] | where everything lies in the kernel's half of the address space |
 //! | [`ram`], [`mod@early`] | the RAM that the boot loader reports, and frames of it before there is an allocator |
 //! | [`entry`], [`tree`] | page tables: one entry, and the walk |
-//! | [`plan`], [`ranges`] | mapping sections: which tables are needed, and whose they are |
+//! | [`plan`], [`ranges`], [`vmemmap`] | mapping sections and their struct pages: which tables, and whose they are |
 //! | [`tables`], [`boot_map`], [`tlb`] | the tables in use, how the first were built, and forgetting translations |
 //! | [`machine`], [`mod@start`] | `mm`'s seams, and boot memory handed to it |
 //! | [`keeper`] | the task that opens and closes sections for `mm` |
@@ -38,6 +38,7 @@ pub(crate) mod table_copy;
 mod tables;
 mod tlb;
 mod tree;
+mod vmemmap;
 
 pub(crate) use devices::{Fault, map_firmware, map_mmio, read_probe};
 pub(crate) use frame::OwnedFrames;

@@ -1,18 +1,16 @@
 //! Mapping whole ranges of sections: their leaves in the direct map, and the tables for their struct pages.
 //!
-//! Tables that map nothing but the range come from the range itself, all others from the system. No table is counted: a
-//! directory is in use while one of its entries is, and for a page table of the vmemmap window, which stays empty until a
-//! section comes online, the entry that points to it says which of its two sections need it ([`claim`]).
+//! Tables that map nothing but the range come from the range itself, all others from the system. A leaf of 1 GiB is made
+//! only where one range fills it, and a range goes as a whole, so none is ever cut.
 //!
 //! The work is cut into edits of one table each, so that nobody waits long for the lock around them.
 
 use super::entry::{DATA, Entry, Level, TABLE};
-use super::layout;
-use super::plan::{Chunk, HugeLeaves, PER_DIRECT_DIRECTORY, PER_MEMMAP_DIRECTORY, PER_MEMMAP_TABLE, chunks};
+use super::plan::{Chunk, HugeLeaves, OwnFrames, OwnTables, PER_DIRECT_DIRECTORY, PER_DIRECT_POINTERS, chunks, runs};
 use super::tree::{TableMemory, Tree};
-use mm::addr::{Order, Pfn, PfnRange, SectionId, SectionRange};
-use mm::machine::{MEMMAP_PAGES, MapError};
-use x86_64::structures::paging::PageTableFlags as Flags;
+use super::{layout, vmemmap};
+use mm::addr::{Order, Pfn, PfnRange, SectionRange};
+use mm::machine::MapError;
 
 /// Gives access to the tables, one edit after the other.
 pub(super) trait Editor {
@@ -25,10 +23,10 @@ pub(super) trait Editor {
 }
 
 /// Whether a range had tables of its own.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Tables {
-    Own,
     System,
+    Own,
 }
 
 /// Maps `range` in the direct map and makes the tables for its struct pages, with frames from `own` for the tables that
@@ -39,199 +37,108 @@ pub(super) fn map<E: Editor>(
     own: PfnRange,
     leaves: HugeLeaves,
 ) -> Result<(), MapError> {
-    let mut frames = own.iter();
-    let result = map_all(editor, range, &mut frames, leaves);
+    let mut own = OwnFrames::new(own, OwnTables::of(range, leaves));
+    // The direct map comes first: the tables in the range are then reached through it.
+    let result = map_direct(editor, range, &mut own, leaves).and_then(|()| vmemmap::claim(editor, range, &mut own));
     match result {
-        Ok(()) => assert!(frames.next().is_none(), "a range takes all the table frames that it asked for"),
+        Ok(()) => assert!(own.is_used_up(), "a range takes all the table frames that it asked for"),
         // Undoing takes away whatever is there.
         Err(_) => drop(unmap(editor, range)),
     }
     result
 }
 
-fn map_all<E: Editor>(
+fn map_direct<E: Editor>(
     editor: &E,
     range: SectionRange,
-    own: &mut dyn Iterator<Item = Pfn>,
+    own: &mut OwnFrames,
     leaves: HugeLeaves,
 ) -> Result<(), MapError> {
-    // The direct map comes first: the tables in the range are then reached through it.
-    for gibibyte in chunks(range, PER_DIRECT_DIRECTORY) {
-        editor.edit(|tree| map_gibibyte(tree, gibibyte, own, leaves))?;
-    }
-    for block in chunks(range, PER_MEMMAP_DIRECTORY) {
-        for pair in chunks(block.sections, PER_MEMMAP_TABLE) {
-            editor.edit(|tree| claim_pair(tree, pair, block.is_whole, own))?;
+    for run in runs(range, PER_DIRECT_DIRECTORY, PER_DIRECT_POINTERS) {
+        if run.is_whole && leaves == HugeLeaves::Have {
+            editor.edit(|tree| map_gibibytes(tree, run.sections))?;
+            continue;
+        }
+        for gibibyte in chunks(run.sections, PER_DIRECT_DIRECTORY) {
+            editor.edit(|tree| map_gibibyte(tree, gibibyte, own))?;
         }
     }
     Ok(())
 }
 
-fn map_gibibyte<M: TableMemory>(
-    tree: &mut Tree<M>,
-    chunk: Chunk,
-    own: &mut dyn Iterator<Item = Pfn>,
-    leaves: HugeLeaves,
-) -> Result<(), MapError> {
+/// Maps whole gibibytes behind one table by one leaf each.
+fn map_gibibytes<M: TableMemory>(tree: &mut Tree<M>, sections: SectionRange) -> Result<(), MapError> {
+    let start = sections.pages().start();
+    let pointers = tree.table(layout::direct(start), Level::POINTERS).ok_or(MapError)?;
+    let first = Level::POINTERS.index(layout::direct(start));
+    for index in 0..sections.count() / PER_DIRECT_DIRECTORY {
+        let frame = start.add(index * Level::POINTERS.entry_pages());
+        tree.memory.write(pointers, first + index as usize, Entry::leaf(frame, DATA, Level::POINTERS));
+    }
+    Ok(())
+}
+
+/// Maps a gibibyte, or a part of it, by leaves of 2 MiB.
+fn map_gibibyte<M: TableMemory>(tree: &mut Tree<M>, chunk: Chunk, own: &mut OwnFrames) -> Result<(), MapError> {
     let pages = chunk.sections.pages();
     let address = layout::direct(pages.start());
     let pointers = tree.table(address, Level::POINTERS).ok_or(MapError)?;
-    if !chunk.is_whole {
-        let directory = tree.make_child(pointers, Level::POINTERS, address, || None)?;
-        for index in 0..pages.len() / Order::PAGEBLOCK.pages() {
-            let frame = pages.start().add(index * Order::PAGEBLOCK.pages());
-            let leaf = Entry::leaf(frame, DATA, Level::DIRECTORY);
-            tree.memory.write(directory, Level::DIRECTORY.index(layout::direct(frame)), leaf);
-        }
-        return Ok(());
-    }
-    let entry = if leaves == HugeLeaves::Have {
-        Entry::leaf(pages.start(), DATA, Level::POINTERS)
-    } else {
-        let directory = own.next().or_else(|| tree.memory.take()).ok_or(MapError)?;
-        tree.memory.fill(directory, &mut |index| {
-            let frame = pages.start().add(index as u64 * Order::PAGEBLOCK.pages());
-            Entry::leaf(frame, DATA, Level::DIRECTORY)
-        });
-        Entry::new(directory, TABLE)
+    let leaf = |index: usize| {
+        let frame = pages.start().add(index as u64 * Order::PAGEBLOCK.pages());
+        Entry::leaf(frame, DATA, Level::DIRECTORY)
     };
-    tree.memory.write(pointers, Level::POINTERS.index(address), entry);
-    Ok(())
-}
-
-/// The mark, in the entry that points to a page table of the vmemmap window, that `section` needs that table.
-fn claim(section: SectionId) -> Flags {
-    if section.number().is_multiple_of(2) { Flags::BIT_9 } else { Flags::BIT_10 }
-}
-
-fn claims(sections: SectionRange) -> Flags {
-    sections.iter().map(claim).collect()
-}
-
-fn memmap_address(section: SectionId) -> u64 {
-    layout::page_info(section.pages().start())
-}
-
-/// Makes the page table for the struct pages of at most two sections.
-fn claim_pair<M: TableMemory>(
-    tree: &mut Tree<M>,
-    pair: Chunk,
-    owns_directory: bool,
-    own: &mut dyn Iterator<Item = Pfn>,
-) -> Result<(), MapError> {
-    let address = memmap_address(pair.first());
-    let pointers = tree.table(address, Level::POINTERS).ok_or(MapError)?;
-    let mut own_if = |is_own: bool| if is_own { own.next() } else { None };
-    let directory = tree.make_child(pointers, Level::POINTERS, address, || own_if(owns_directory))?;
-    tree.make_child(directory, Level::DIRECTORY, address, || own_if(pair.is_whole))?;
-    let index = Level::DIRECTORY.index(address);
-    let entry = tree.memory.read(directory, index);
-    tree.memory.write(directory, index, entry.with(entry.flags() | claims(pair.sections)));
-    Ok(())
-}
-
-/// Makes the page table for the struct pages of one section, from system frames.
-pub(super) fn claim_memmap<M: TableMemory>(tree: &mut Tree<M>, section: SectionId) -> Result<(), MapError> {
-    let pair = Chunk { sections: SectionRange::single(section), is_whole: false };
-    claim_pair(tree, pair, false, &mut core::iter::empty())
-}
-
-/// Writes the entries for all struct pages of `section`: they stand side by side in one page table.
-pub(super) fn write_memmap<M: TableMemory>(tree: &mut Tree<M>, section: SectionId, entry: impl Fn(u64) -> Entry) {
-    let address = memmap_address(section);
-    let table = tree.table(address, Level::PAGE_TABLE).expect("the range of the section is mapped");
-    let first = Level::PAGE_TABLE.index(address);
-    for index in 0..MEMMAP_PAGES {
-        tree.memory.write(table, first + index as usize, entry(index));
+    if chunk.is_whole {
+        let directory = own.direct().or_else(|| tree.memory.take()).ok_or(MapError)?;
+        tree.memory.fill(directory, &mut |index| leaf(index));
+        tree.memory.write(pointers, Level::POINTERS.index(address), Entry::new(directory, TABLE));
+    } else {
+        let directory = tree.make_child(pointers, Level::POINTERS, address)?;
+        let first = Level::DIRECTORY.index(address);
+        for index in 0..(pages.len() / Order::PAGEBLOCK.pages()) as usize {
+            tree.memory.write(directory, first + index, leaf(index));
+        }
     }
+    Ok(())
 }
 
 /// Takes away all that [`map`] made for `range`, or as much of it as is there. Its own tables are not touched.
 pub(super) fn unmap<E: Editor>(editor: &E, range: SectionRange) -> Tables {
-    let mut found = Tables::System;
-    let mut note = |tables| {
-        if tables == Tables::Own {
-            found = Tables::Own;
-        }
-    };
-    for block in chunks(range, PER_MEMMAP_DIRECTORY) {
-        if editor.edit(|tree| unlink_own_directory(tree, block, range)) {
-            note(Tables::Own);
-            continue;
-        }
-        for pair in chunks(block.sections, PER_MEMMAP_TABLE) {
-            note(editor.edit(|tree| unclaim_pair(tree, pair, range)));
-        }
-        editor.edit(|tree| drop_empty_directory(tree, memmap_address(block.first())));
-    }
-    for gibibyte in chunks(range, PER_DIRECT_DIRECTORY) {
-        note(editor.edit(|tree| unmap_gibibyte(tree, gibibyte, range)));
+    let mut found = vmemmap::unclaim(editor, range);
+    for run in runs(range, PER_DIRECT_DIRECTORY, PER_DIRECT_POINTERS) {
+        found = found.max(editor.edit(|tree| unmap_run(tree, run, range)));
     }
     editor.settle();
     found
 }
 
-/// Unlinks the directory for the struct pages of `block` if it lies in `range`, with all that is below it.
-fn unlink_own_directory<M: TableMemory>(tree: &mut Tree<M>, block: Chunk, range: SectionRange) -> bool {
-    let address = memmap_address(block.first());
-    let Some(directory) = tree.table(address, Level::DIRECTORY) else { return false };
-    let is_own = range.pages().contains(directory);
-    if is_own {
-        clear(tree, address, Level::POINTERS);
-    }
-    is_own
-}
-
-fn unclaim_pair<M: TableMemory>(tree: &mut Tree<M>, pair: Chunk, range: SectionRange) -> Tables {
-    let address = memmap_address(pair.first());
-    let Some(directory) = tree.table(address, Level::DIRECTORY) else { return Tables::System };
-    let index = Level::DIRECTORY.index(address);
-    let entry = tree.memory.read(directory, index);
-    let Some(table) = entry.table(Level::DIRECTORY) else { return Tables::System };
-    let rest = entry.flags() - claims(pair.sections);
-    if rest.intersects(Flags::BIT_9 | Flags::BIT_10) {
-        tree.memory.write(directory, index, entry.with(rest));
-        return Tables::System;
-    }
-    tree.memory.write(directory, index, Entry::EMPTY);
-    drop_table(tree, table, range)
-}
-
-fn unmap_gibibyte<M: TableMemory>(tree: &mut Tree<M>, chunk: Chunk, range: SectionRange) -> Tables {
-    let pages = chunk.sections.pages();
+/// Takes whole gibibytes behind one table out of the direct map, or a part of one.
+fn unmap_run<M: TableMemory>(tree: &mut Tree<M>, run: Chunk, range: SectionRange) -> Tables {
+    let pages = run.sections.pages();
     let address = layout::direct(pages.start());
-    let directory = tree.table(address, Level::DIRECTORY);
-    if chunk.is_whole {
-        clear(tree, address, Level::POINTERS);
-        return directory.map_or(Tables::System, |directory| drop_table(tree, directory, range));
+    if run.is_whole {
+        let Some(pointers) = tree.table(address, Level::POINTERS) else { return Tables::System };
+        let first = Level::POINTERS.index(address);
+        let mut found = Tables::System;
+        for index in first..first + (run.sections.count() / PER_DIRECT_DIRECTORY) as usize {
+            let entry = tree.memory.read(pointers, index);
+            tree.memory.write(pointers, index, Entry::EMPTY);
+            if let Some(directory) = entry.table(Level::POINTERS) {
+                found = found.max(drop_table(tree, directory, range));
+            }
+        }
+        return found;
     }
-    let Some(directory) = directory else { return Tables::System };
-    for index in 0..pages.len() / Order::PAGEBLOCK.pages() {
-        let frame = pages.start().add(index * Order::PAGEBLOCK.pages());
-        tree.memory.write(directory, Level::DIRECTORY.index(layout::direct(frame)), Entry::EMPTY);
+    let Some(directory) = tree.table(address, Level::DIRECTORY) else { return Tables::System };
+    let first = Level::DIRECTORY.index(address);
+    for index in first..first + (pages.len() / Order::PAGEBLOCK.pages()) as usize {
+        tree.memory.write(directory, index, Entry::EMPTY);
     }
-    drop_empty_directory(tree, address);
+    tree.drop_empty_directory(address);
     Tables::System
 }
 
-fn drop_empty_directory<M: TableMemory>(tree: &mut Tree<M>, address: u64) {
-    if let Some(directory) = tree.table(address, Level::DIRECTORY)
-        && tree.is_empty(directory)
-    {
-        clear(tree, address, Level::POINTERS);
-        tree.memory.give_back(directory);
-    }
-}
-
-/// Clears the entry of `level` for `address`, if there is a table that holds it.
-fn clear<M: TableMemory>(tree: &mut Tree<M>, address: u64, level: Level) {
-    if let Some(table) = tree.table(address, level) {
-        tree.memory.write(table, level.index(address), Entry::EMPTY);
-    }
-}
-
 /// A table of the range goes with the range, another goes back to the system.
-fn drop_table<M: TableMemory>(tree: &mut Tree<M>, table: Pfn, range: SectionRange) -> Tables {
+pub(super) fn drop_table<M: TableMemory>(tree: &mut Tree<M>, table: Pfn, range: SectionRange) -> Tables {
     if range.pages().contains(table) {
         return Tables::Own;
     }

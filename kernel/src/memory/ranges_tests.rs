@@ -1,11 +1,13 @@
 //! Ranges mapped and unmapped over tables in a map, where touching a table that is gone is an error.
 
-use super::super::plan::own_tables;
 use super::*;
+use crate::memory::entry::CLAIMS;
 use crate::memory::fake_tables::FakeTables;
+use mm::addr::{PAGE_SIZE, SectionId};
+use mm::machine::MEMMAP_PAGES;
 use proptest::prelude::*;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
 struct Machine {
@@ -64,9 +66,51 @@ impl Machine {
         })
     }
 
-    fn has_memmap_table(&self, section: SectionId) -> bool {
-        self.tree.borrow_mut().table(memmap_address(section), Level::PAGE_TABLE).is_some()
+    /// Whether the struct pages of `section` can be mapped without taking anything.
+    fn is_prepared(&self, section: SectionId) -> bool {
+        let mut tree = self.tree.borrow_mut();
+        let address = vmemmap::address_of(section);
+        let Some(directory) = tree.table(address, Level::DIRECTORY) else { return false };
+        let entry = tree.memory.read(directory, Level::DIRECTORY.index(address));
+        let has_table = entry.promised().is_some() || entry.table(Level::DIRECTORY).is_some();
+        has_table && entry.flags().contains(CLAIMS[section.number() as usize % 2])
     }
+
+    /// Tables that lie in `range` and have been written.
+    fn tables_inside(&self, range: SectionRange) -> u64 {
+        let pages = range.pages();
+        self.tree.borrow().memory.tables.keys().filter(|table| pages.contains(Pfn::new(**table))).count() as u64
+    }
+
+    fn open(&self, section: SectionId) {
+        self.edit(|tree| vmemmap::write_all(tree, section, |index| Entry::new(backing(section, index), DATA)));
+    }
+
+    fn close(&self, section: SectionId) {
+        self.edit(|tree| vmemmap::write_all(tree, section, |_| Entry::EMPTY));
+    }
+
+    /// The frame behind page `index` of the struct pages of `section`.
+    fn memmap_page(&self, section: SectionId, index: u64) -> Option<Pfn> {
+        let (leaf, level) = self.edit(|tree| tree.leaf(vmemmap::address_of(section) + index * PAGE_SIZE))?;
+        assert_eq!(level, Level::PAGE_TABLE);
+        Some(leaf.frame())
+    }
+
+    /// No leaf reaches beyond the range that it was made for.
+    fn has_own_leaves(&self, range: SectionRange) -> bool {
+        [range.first(), range.last()].into_iter().all(|section| {
+            let start = section.pages().start();
+            let (leaf, level) = self.edit(|tree| tree.leaf(layout::direct(start))).expect("it is mapped");
+            let end = leaf.frame().add(level.entry_pages() - 1);
+            range.pages().contains(leaf.frame()) && range.pages().contains(end)
+        })
+    }
+}
+
+/// Frames that no other section has.
+fn backing(section: SectionId, index: u64) -> Pfn {
+    section.pages().start().add(0x1000 + index)
 }
 
 fn range(first: u64, count: u64) -> SectionRange {
@@ -74,7 +118,7 @@ fn range(first: u64, count: u64) -> SectionRange {
 }
 
 fn own_frames(range: SectionRange, leaves: HugeLeaves) -> PfnRange {
-    PfnRange::new(range.first().pages().start(), own_tables(range, leaves))
+    PfnRange::new(range.first().pages().start(), OwnTables::of(range, leaves).count())
 }
 
 #[test]
@@ -87,7 +131,7 @@ fn neighbours_share_a_page_table_until_the_last_of_them_goes() {
     machine.map(high, PfnRange::EMPTY, HugeLeaves::Have);
     assert_eq!(machine.tables().len(), with_low);
     assert_eq!(unmap(&machine, low), Tables::System);
-    assert!(machine.has_memmap_table(high.first()));
+    assert!(machine.is_prepared(high.first()));
     assert!(!machine.is_direct(low.pages().start()) && machine.is_direct(high.pages().start()));
     assert_eq!(unmap(&machine, high), Tables::System);
     assert_eq!(machine.tables(), before);
@@ -135,8 +179,10 @@ proptest! {
         let before = machine.tables();
         // Fails inside if frames are left over.
         machine.map(range, own, leaves);
-        let inside = machine.tables().keys().filter(|table| range.pages().contains(Pfn::new(**table))).count();
-        prop_assert_eq!(inside as u64, own.len());
+        let page_tables = range.iter().filter(|id| id.number().is_multiple_of(2) && *id != range.last()).count() as u64;
+        prop_assert_eq!(machine.tables_inside(range), own.len() - page_tables);
+        range.iter().for_each(|section| machine.open(section));
+        prop_assert_eq!(machine.tables_inside(range), own.len());
         let found = unmap(&machine, range);
         prop_assert_eq!(found == Tables::Own, !own.is_empty());
         machine.forget(range);
@@ -174,9 +220,102 @@ proptest! {
             prop_assert!(!machine.is_direct(range.pages().start()));
             for (other, _) in &alive {
                 prop_assert!(machine.is_direct(other.pages().start()));
-                prop_assert!(other.iter().all(|section| machine.has_memmap_table(section)));
+                prop_assert!(machine.has_own_leaves(*other));
+                prop_assert!(other.iter().all(|section| machine.is_prepared(section)));
             }
         }
         prop_assert_eq!(machine.tables(), before);
+    }
+    #[test]
+    fn sections_opened_and_closed_in_any_order_write_only_the_tables_that_they_need(
+        cuts in prop::collection::vec((0u64..6, prop_oneof![8 => 1u64..40, 1 => 1000u64..2200], any::<bool>()), 1..6),
+        steps in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..8), 1..80),
+        leaves in leaves(),
+    ) {
+        let machine = Machine::new();
+        let before = machine.tables();
+        let mut at = 1000;
+        let mut groups = Vec::new();
+        for (gap, count, has_own) in cuts {
+            at += gap;
+            groups.push(Group::new(range(at, count), has_own, leaves));
+            at += count;
+        }
+        for (which, section, action) in steps {
+            let which = which.index(groups.len());
+            let group = &mut groups[which];
+            let section = section.index(group.range.count() as usize);
+            match action {
+                0 if group.is_mapped => group.remove(&machine),
+                _ if group.is_mapped => group.toggle(&machine, section),
+                _ => group.add(&machine, leaves),
+            }
+            groups.iter().for_each(|group| group.check(&machine));
+        }
+        groups.iter_mut().filter(|group| group.is_mapped).for_each(|group| group.remove(&machine));
+        prop_assert_eq!(machine.tables(), before);
+    }
+}
+
+/// A range that comes and goes, and which of its sections are open.
+struct Group {
+    range: SectionRange,
+    own: PfnRange,
+    eager_tables: u64,
+    is_mapped: bool,
+    open: BTreeSet<SectionId>,
+    /// Pairs with a page table of their own that was written since the range came.
+    written: BTreeSet<u32>,
+}
+
+impl Group {
+    fn new(range: SectionRange, has_own: bool, leaves: HugeLeaves) -> Self {
+        let own = if has_own { own_frames(range, leaves) } else { PfnRange::EMPTY };
+        let whole_pairs = range.iter().filter(|id| Self::has_own_page_table(range, *id)).count() as u64 / 2;
+        let eager_tables = own.len().saturating_sub(whole_pairs);
+        Self { range, own, eager_tables, is_mapped: false, open: BTreeSet::new(), written: BTreeSet::new() }
+    }
+
+    fn has_own_page_table(range: SectionRange, section: SectionId) -> bool {
+        let other = SectionId::new(u64::from(section.number() ^ 1)).expect("in reach");
+        range.contains(section) && range.contains(other)
+    }
+
+    fn add(&mut self, machine: &Machine, leaves: HugeLeaves) {
+        machine.map(self.range, self.own, leaves);
+        self.is_mapped = true;
+    }
+
+    fn toggle(&mut self, machine: &Machine, index: usize) {
+        let section = self.range.iter().nth(index).expect("an index below the count");
+        if self.open.remove(&section) {
+            machine.close(section);
+        } else {
+            machine.open(section);
+            self.open.insert(section);
+            if !self.own.is_empty() && Self::has_own_page_table(self.range, section) {
+                self.written.insert(section.number() / 2);
+            }
+        }
+    }
+
+    /// The struct pages go before their tables.
+    fn remove(&mut self, machine: &Machine) {
+        std::mem::take(&mut self.open).into_iter().for_each(|section| machine.close(section));
+        unmap(machine, self.range);
+        machine.forget(self.range);
+        self.written.clear();
+        self.is_mapped = false;
+    }
+
+    fn check(&self, machine: &Machine) {
+        let tables = if self.is_mapped { self.eager_tables + self.written.len() as u64 } else { 0 };
+        assert_eq!(machine.tables_inside(self.range), tables, "{:?}", self.range);
+        for section in [self.range.first(), self.range.last()].into_iter().chain(self.open.iter().copied()) {
+            for index in [0, MEMMAP_PAGES - 1] {
+                let expected = self.open.contains(&section).then(|| backing(section, index));
+                assert_eq!(machine.memmap_page(section, index), expected, "{section}");
+            }
+        }
     }
 }

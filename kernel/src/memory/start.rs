@@ -6,7 +6,7 @@ use super::entry::Level;
 use super::machine::Kernel;
 use super::ranges::{self, Editor};
 use super::tables::{self, KernelEditor};
-use super::{EARLY, MM, boot_map, layout};
+use super::{EARLY, MM, boot_map, layout, vmemmap};
 use crate::firmware::slit::Slit;
 use crate::firmware::srat::Srat;
 use crate::sync::SpinLock;
@@ -182,7 +182,7 @@ fn make_tables(sections: &[SectionId], end: u64) {
             .expect("boot memory has room for its page tables");
     }
     for id in sections {
-        tables::edit(|tree| ranges::claim_memmap(tree, *id)).expect("boot memory has room for its page tables");
+        tables::edit(|tree| vmemmap::claim_one(tree, *id)).expect("boot memory has room for its page tables");
     }
 }
 

@@ -64,27 +64,21 @@ impl<M: TableMemory> Tree<M> {
     pub(super) fn make(&mut self, address: u64, level: Level) -> Result<Pfn, MapError> {
         let (mut table, mut at) = (self.root, Level::TOP);
         while at > level {
-            table = self.make_child(table, at, address, || None)?;
+            table = self.make_child(table, at, address)?;
             at = at.below().ok_or(MapError)?;
         }
         Ok(table)
     }
 
-    /// The table below `parent`, a table of `level`; if it is missing, `own` may give the frame for it, else the system.
-    pub(super) fn make_child(
-        &mut self,
-        parent: Pfn,
-        level: Level,
-        address: u64,
-        own: impl FnOnce() -> Option<Pfn>,
-    ) -> Result<Pfn, MapError> {
+    /// The table below `parent`, a table of `level`; if it is missing, it is made from a system frame.
+    pub(super) fn make_child(&mut self, parent: Pfn, level: Level, address: u64) -> Result<Pfn, MapError> {
         let index = level.index(address);
         let entry = self.memory.read(parent, index);
         if let Some(table) = entry.table(level) {
             return Ok(table);
         }
-        assert!(!entry.is_present(), "no table can be made below {entry:?}, which maps {address:#x}");
-        let table = own().or_else(|| self.memory.take()).ok_or(MapError)?;
+        assert_eq!(entry, Entry::EMPTY, "no table can be made for {address:#x}");
+        let table = self.memory.take().ok_or(MapError)?;
         self.memory.fill(table, &mut |_| Entry::EMPTY);
         self.memory.write(parent, index, Entry::new(table, TABLE));
         Ok(table)
@@ -122,8 +116,20 @@ impl<M: TableMemory> Tree<M> {
         Ok(())
     }
 
-    /// Whether `table` maps nothing.
-    pub(super) fn is_empty(&mut self, table: Pfn) -> bool {
-        (0..ENTRIES).all(|index| !self.memory.read(table, index).is_present())
+    /// Clears the entry of `level` for `address`, if there is a table that holds it.
+    pub(super) fn clear(&mut self, address: u64, level: Level) {
+        if let Some(table) = self.table(address, level) {
+            self.memory.write(table, level.index(address), Entry::EMPTY);
+        }
+    }
+
+    /// Gives the directory that covers `address` back, if there is one that maps nothing and promises nothing.
+    pub(super) fn drop_empty_directory(&mut self, address: u64) {
+        if let Some(directory) = self.table(address, Level::DIRECTORY)
+            && (0..ENTRIES).all(|index| self.memory.read(directory, index) == Entry::EMPTY)
+        {
+            self.clear(address, Level::POINTERS);
+            self.memory.give_back(directory);
+        }
     }
 }
