@@ -16,10 +16,10 @@ pub struct Finding {
 /// Looks at everything the host tool uses.
 pub fn findings() -> Vec<Finding> {
     vec![
-        Finding { what: "toolchain", state: version("rustc", "rustup installs what rust-toolchain.toml names") },
+        Finding { what: "toolchain", state: present("rustc", "rustup installs what rust-toolchain.toml names") },
         Finding { what: "llvm-tools", state: found(build::llvm_tool("llvm-strip")) },
-        Finding { what: "C linker", state: version("cc", "install gcc") },
-        Finding { what: "QEMU", state: version(BINARY, "install qemu-system-x86") },
+        Finding { what: "C linker", state: present("cc", "install gcc") },
+        Finding { what: "QEMU", state: present(BINARY, "install qemu-system-x86") },
         Finding { what: "OVMF", state: found(firmware::ovmf().map(|ovmf| ovmf.code)) },
     ]
 }
@@ -31,15 +31,25 @@ pub fn extras() -> Vec<(&'static str, String)> {
         Accelerator::Tcg => "KVM does not work here; TCG runs everything, slower",
     };
     let images = if workspace::artifacts().join("bios.img").exists() { "made" } else { "not made yet: ./x image" };
-    let debugger = version("gdb", "not installed; only --gdb wants it").unwrap_or_else(|missing| missing);
-    vec![("accelerator", accelerator.to_owned()), ("images", images.to_owned()), ("gdb", debugger)]
+    let optional = |program, user| version(program).unwrap_or_else(|| format!("not installed; only {user} wants it"));
+    vec![
+        ("accelerator", accelerator.to_owned()),
+        ("images", images.to_owned()),
+        ("gdb", optional("gdb", "--gdb")),
+        ("valgrind", optional("valgrind", "./x bench")),
+    ]
 }
 
-fn version(program: &str, remedy: &str) -> Result<String, String> {
+fn present(program: &str, remedy: &str) -> Result<String, String> {
+    version(program).ok_or_else(|| format!("missing: {remedy}"))
+}
+
+/// The first line of what a program says of its version, if it is there.
+pub fn version(program: &str) -> Option<String> {
     let output = Command::new(program).arg("--version").current_dir(workspace::root()).output();
-    let output = output.ok().filter(|output| output.status.success()).ok_or_else(|| format!("missing: {remedy}"))?;
+    let output = output.ok().filter(|output| output.status.success())?;
     let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text.lines().next().unwrap_or_default().to_owned())
+    Some(text.lines().next().unwrap_or_default().to_owned())
 }
 
 fn found(path: anyhow::Result<std::path::PathBuf>) -> Result<String, String> {

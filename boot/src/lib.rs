@@ -11,6 +11,7 @@
 #![feature(unix_send_signal)]
 
 pub mod accelerator;
+pub mod bench;
 pub mod build;
 pub mod demo;
 pub mod devices;

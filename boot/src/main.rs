@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use boot::accelerator::Accelerator;
+use boot::bench;
 use boot::qemu::{Board, Debugger, Dimm, Firmware, Machine};
 use boot::qmp::Qmp;
 use boot::size::{Bytes, gib, mib};
@@ -38,6 +39,8 @@ enum Verb {
         /// Only tests whose names contain this
         filter: Option<String>,
     },
+    /// Measure what things cost
+    Bench(BenchArgs),
     /// Say what is missing
     Doctor,
 }
@@ -123,6 +126,33 @@ struct UnplugArgs {
     id: String,
     #[command(flatten)]
     target: Target,
+}
+
+#[derive(Args)]
+struct BenchArgs {
+    /// Measure Linux, too
+    #[arg(long)]
+    linux: bool,
+    /// Tiny sizes: whether it works, not how fast
+    #[arg(long)]
+    quick: bool,
+    /// Write BENCHMARKS.md from what this run and earlier ones measured
+    #[arg(long)]
+    write: bool,
+    /// Where JSON and plots go [default: target/altmap/bench]
+    #[arg(long, value_name = "DIRECTORY")]
+    output: Option<PathBuf>,
+    /// `host`, `guest` or `linux` chooses a part; other words choose rows and columns whose names contain them
+    #[arg(value_name = "WORD")]
+    words: Vec<String>,
+}
+
+impl BenchArgs {
+    fn options(self) -> bench::Options {
+        let options = bench::Options::new(&self.words, self.linux);
+        let output = self.output.unwrap_or_else(|| options.output.clone());
+        bench::Options { quick: self.quick, write: self.write, output, ..options }
+    }
 }
 
 impl Target {
@@ -212,6 +242,7 @@ fn act(command: Verb) -> Result<()> {
         }
         Verb::Demo(args) => demo::run(args.choose()),
         Verb::Test { filter } => suite::run(filter.as_deref()),
+        Verb::Bench(args) => bench::run(&args.options()),
         Verb::Doctor => diagnose(),
     }
 }

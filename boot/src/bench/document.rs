@@ -1,0 +1,77 @@
+//! The report that is kept with the source: what the last whole run of every part left, in one document.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::report::{Fact, Part, Report};
+use super::{plot, table};
+use crate::workspace;
+
+/// The document, at the top of the workspace.
+pub(super) const NAME: &str = "BENCHMARKS.md";
+/// Its plots.
+const PLOTS: &str = "docs/benchmarks";
+
+/// Writes the document from the reports in `directory`.
+pub(super) fn write(directory: &Path) -> Result<()> {
+    let mut reports = Vec::new();
+    for part in Part::ALL {
+        reports.extend(Report::load(directory, part)?.filter(|report| report.complete));
+    }
+    let plots = workspace::root().join(PLOTS);
+    fs::create_dir_all(&plots).with_context(|| format!("cannot make {}", plots.display()))?;
+    for report in &reports {
+        plot::draw_all(report, &plots)?;
+    }
+    let path = workspace::root().join(NAME);
+    fs::write(&path, text(&reports)).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("{}", workspace::short(&path).display());
+    Ok(())
+}
+
+fn text(reports: &[Report]) -> String {
+    let mut text = String::from(
+        "# Benchmarks\n\nWritten by `./x bench --linux --write`; do not edit. `README.md` tells how to repeat it. \
+         `-` means that there is no such operation, or that a remark tells why it was not measured.\n\n",
+    );
+    for report in reports {
+        let title = match report.part {
+            Part::Host => "On the host: `mm` and published frame allocators",
+            Part::Guest => "In the guest: altmap",
+            Part::Linux => "In the guest: Linux",
+        };
+        write!(text, "## {title}\n\nMeasured on {}.\n\n{}\n", report.date, facts(&report.facts))
+            .expect("a string grows");
+        for plot in plot::of_report(report) {
+            let path = plot.path(Path::new(PLOTS));
+            writeln!(text, "![{}]({})\n", plot.table, path.display()).expect("a string grows");
+        }
+        text += &table::in_markdown(report);
+    }
+    text.truncate(text.trim_end().len());
+    text + "\n"
+}
+
+fn facts(facts: &[Fact]) -> String {
+    facts.iter().fold(String::new(), |text, fact| text + &format!("- {}: {}\n", fact.name, fact.value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::report::{Measurement, Unit};
+
+    #[test]
+    fn the_document_tells_when_and_where() {
+        let mut report = Report::new(Part::Host, true, vec![Fact::new("CPU", "a fast one")]);
+        report.add(Measurement::new("frames", "order 0", "altmap", 119.0, Unit::Instructions));
+        let text = text(&[report.clone()]);
+        for part in [report.date.as_str(), "- CPU: a fast one\n", "### frames\n", "|    119 |"] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        assert!(text.ends_with("|\n"));
+    }
+}
