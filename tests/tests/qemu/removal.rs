@@ -34,9 +34,19 @@ fn a_removed_dimm_leaves_neither_blocks_nor_mappings(vm: &mut Vm) -> Result<()> 
     let struct_pages = [33, 34].map(|block| VMEMMAP + block * BLOCK_FRAMES * STRUCT_PAGE_BYTES);
     vm.plug(&dimm("d0", mib(384)))?;
     vm.cmd("online dimm0")?;
-    for address in addresses.into_iter().chain(struct_pages) {
-        contains(&format!("{address:#x} while online"), &vm.monitor(&format!("gva2gpa {address:#x}"))?, "gpa:")?;
+    let translated = |vm: &mut Vm, address: u64, what| {
+        contains(&format!("{address:#x} {what}"), &vm.monitor(&format!("gva2gpa {address:#x}"))?, "gpa:")
+    };
+    for address in addresses {
+        translated(vm, address, "while online")?;
     }
+    for address in struct_pages {
+        let answer = vm.monitor(&format!("gva2gpa {address:#x}"))?;
+        ensure!(!answer.contains("gpa:"), "struct pages at {address:#x} of an untouched block: {answer}");
+    }
+    let id = vm.json("fill 8K --in 33")?["id"].clone();
+    translated(vm, struct_pages[0], "while in use")?;
+    vm.cmd(&format!("free {id}"))?;
     same("first frame while online", vm.frame_state(32 * BLOCK_FRAMES)?, "memmap")?;
 
     vm.cmd("offline 32-34")?;

@@ -53,9 +53,10 @@ spanned >= present >= managed >= free always holds.",
         syntax: Syntax { options: &[JSON], operands: &[] },
         summary: "count the free blocks of each order",
         details: "\
-The allocator keeps free memory in blocks of 2^order frames. Many small ones
-and few large ones mean fragmentation: a request for a large one can fail while
-plenty is free.",
+Free memory lies in groups of 2^order frames. Many small ones and few large ones
+mean fragmentation: a request for a large one can fail while plenty is free.
+Frames in the caches of CPUs go back to their groups before they are counted;
+untouched sections are not among them, `zoneinfo` counts those.",
         example: "buddyinfo",
         run: buddyinfo,
     },
@@ -267,6 +268,7 @@ struct Buddy {
 }
 
 fn buddyinfo(call: &mut Call<'_>) -> Outcome {
+    mm().drain_caches();
     let buddy =
         |zone: &ZoneReport| Buddy { node: zone.node.number(), zone: zone.kind.name(), free_blocks: free_blocks(zone) };
     let report = Buddies { zones: zones().iter().map(buddy).collect() };
