@@ -352,6 +352,17 @@ impl SectionRange {
         self.first.0 <= id.0 && id.0 - self.first.0 < self.count
     }
 
+    /// Its parts between multiples of `unit`, lowest first.
+    pub fn cut(self, unit: u64) -> impl Iterator<Item = Self> {
+        let end = u64::from(self.first.0) + self.count();
+        let mut at = u64::from(self.first.0);
+        core::iter::from_fn(move || {
+            let part = Self::new(at, end.min((at / unit + 1) * unit).saturating_sub(at))?;
+            at += part.count();
+            Some(part)
+        })
+    }
+
     /// Every section, lowest first.
     pub fn iter(self) -> impl DoubleEndedIterator<Item = SectionId> {
         (self.first.0..self.first.0 + self.count).map(SectionId)

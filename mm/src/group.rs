@@ -1,6 +1,6 @@
 //! Memory groups: the device whose blocks came together and go together.
 
-use crate::addr::{NodeId, PfnRange, SectionId, SectionRange};
+use crate::addr::{NodeId, SectionId, SectionRange};
 use crate::section::MemmapPlace;
 use core::fmt;
 use heapless::Vec;
@@ -83,8 +83,6 @@ pub struct Group {
     pub node: NodeId,
     /// Where its struct pages lie.
     pub memmap: MemmapPlace,
-    /// Page tables at the head of the range that map nothing else.
-    pub tables: PfnRange,
 }
 
 /// The most groups there can be: 256 DIMM slots, one boot group per node, and as many added by hand.

@@ -30,6 +30,10 @@ pub struct MapError;
 
 /// The kernel's page tables: direct map and vmemmap window.
 pub trait Mapper {
+    /// No page table reaches across a multiple of this many sections, so that a large range can be mapped in parts cut
+    /// there, each with its own tables at its head.
+    const PART: u64;
+
     /// How many page-table frames mapping `range` takes that map nothing outside `range`: those lie at its head.
     fn own_tables(&self, range: SectionRange) -> u64;
 

@@ -11,7 +11,7 @@ use crate::machine::{MEMMAP_PAGES, Machine};
 use crate::memory::Memory;
 use crate::page::{Head, Owner, PageState};
 use crate::pageblock::{Descriptor, FRAMES, Pageblock, Place};
-use crate::section::{BlockState, MemmapPlace, Openness, Section, ZoneKind, head_range};
+use crate::section::{BlockState, MemmapPlace, Openness, Section, ZoneKind, head_range, table_range};
 use crate::zone::Origin;
 
 /// Empty sections of a zone that may stay open; when there are more, [`Memory::keep`] leaves [`SPARE_LOW`].
@@ -96,11 +96,9 @@ impl<M: Machine> Memory<M> {
     fn open_claimed(&self, id: SectionId, section: Section) {
         self.map_own_memmap(id, section);
         self.machine.clear(id.pages());
-        let tables = self.group(section.group).map_or(PfnRange::EMPTY, |group| group.tables);
-        let head = head_range(id, section);
-        let is_table = |pfn| tables.contains(pfn);
+        let (head, tables) = (head_range(id, section), table_range(id, section));
         for pfn in head.iter() {
-            let owner = if is_table(pfn) { Owner::PageTable } else { Owner::Memmap };
+            let owner = if tables.contains(pfn) { Owner::PageTable } else { Owner::Memmap };
             self.machine.page(pfn).set_head(Head::single(PageState::Memmap, owner));
         }
         Pageblock::of_section(id).for_each(|block| block.reserve(&self.machine, head));
@@ -174,7 +172,7 @@ impl<M: Machine> Memory<M> {
     /// Maps the struct pages that lie at the head of an added section.
     pub(crate) fn map_own_memmap(&self, id: SectionId, section: Section) {
         if section.memmap == MemmapPlace::Head {
-            let first = id.pages().start().add(section.head_frames() - MEMMAP_PAGES);
+            let first = table_range(id, section).end();
             self.machine.map_memmap(id, PfnRange::new(first, MEMMAP_PAGES));
         }
     }

@@ -236,7 +236,7 @@ impl<M: Machine> Memory<M> {
         // The struct pages of a boot block stay when it goes offline, and tell of its reserved frames.
         if !section.is_open() && !section.is_boot() {
             let at_head = crate::section::head_range(id, section).contains(pfn);
-            let is_table = self.group(section.group).is_some_and(|group| group.tables.contains(pfn));
+            let is_table = crate::section::table_range(id, section).contains(pfn);
             (report.state, report.owner) = match (at_head, is_table) {
                 (true, false) => (FrameState::Memmap, Owner::Memmap),
                 (true, true) => (FrameState::Memmap, Owner::PageTable),

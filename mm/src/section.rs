@@ -15,6 +15,7 @@
 
 use crate::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
 use crate::group::GroupId;
+use crate::machine::MEMMAP_PAGES;
 use crate::zone::Origin;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -171,6 +172,15 @@ impl Section {
         }
     }
 
+    /// How many of those hold page tables; they come first.
+    #[must_use]
+    pub const fn table_frames(self) -> u64 {
+        match self.memmap {
+            MemmapPlace::Head => self.head_frames() - MEMMAP_PAGES,
+            MemmapPlace::System | MemmapPlace::Boot => 0,
+        }
+    }
+
     pub(crate) fn encode(self) -> u64 {
         let zone = self.state.zone().unwrap_or(self.last_zone);
         let state: u64 = match (self.state, self.openness) {
@@ -312,6 +322,11 @@ impl SectionTable {
 /// The frames of `id` that hold its struct pages and tables, at its head.
 pub(crate) fn head_range(id: SectionId, section: Section) -> PfnRange {
     PfnRange::new(id.pages().start(), section.head_frames())
+}
+
+/// Those of them that hold page tables.
+pub(crate) fn table_range(id: SectionId, section: Section) -> PfnRange {
+    PfnRange::new(id.pages().start(), section.table_frames())
 }
 
 #[cfg(test)]

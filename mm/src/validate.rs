@@ -136,7 +136,7 @@ impl<M: Machine> Memory<M> {
                 totals.free += sums.free.iter().sum::<u64>() + sums.untouched_pages + sums.cached;
             }
         }
-        self.groups.lock().iter().for_each(|(_, group)| elsewhere.tables += group.tables.len());
+        elsewhere.tables += self.blocks().map(|(_, section)| section.table_frames()).sum::<u64>();
         totals.page_tables = self.machine.table_frames();
         let mut compare = |of, kept, counted| {
             if kept != counted {

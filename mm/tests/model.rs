@@ -226,13 +226,16 @@ impl World {
             let range = Self::range(*first, *count);
             let (_, head) = self.memory.blocks().find(|(id, _)| *id == range.first()).expect("present");
             let own = head.memmap == mm::section::MemmapPlace::Head;
+            let head_tables = |block: u64| {
+                let part = range.cut(Fake::PART).find(|part| part.first() == section(block));
+                part.map_or(0, |part| self.memory.machine().own_tables(part))
+            };
             for block in *first..first + count {
                 let state = self.memory.section(section(block)).expect("present").state;
                 let expected = self.model.online[&block].map_or(BlockState::Offline, BlockState::Online);
                 assert_eq!(state, expected, "block {block}");
                 if expected != BlockState::Offline {
-                    let tables = if block == *first { self.memory.machine().own_tables(range) } else { 0 };
-                    managed += PAGES_PER_SECTION - if own { tables + MEMMAP_PAGES } else { 0 };
+                    managed += PAGES_PER_SECTION - if own { head_tables(block) + MEMMAP_PAGES } else { 0 };
                 }
             }
             if !own {

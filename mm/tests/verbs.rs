@@ -101,6 +101,37 @@ fn the_head_of_every_added_section_is_never_handed_out() {
 }
 
 #[test]
+fn the_parts_of_a_large_range_have_their_own_tables_each() {
+    let memory = booted();
+    let before = Snapshot::of(&memory);
+    let range = blocks(30, 50);
+    let parts: Vec<_> = range.cut(machine::Fake::PART).collect();
+    assert_eq!(parts, [blocks(30, 31), blocks(32, 47), blocks(48, 50)]);
+    let add = AddRequest { range, node: node(0), name: dimm(0) };
+    for mapped in 0..3 {
+        memory.machine().mappings_left.store(mapped, Ordering::Relaxed);
+        assert_eq!(memory.add(&add, &mut Unhurried), Err(AddError::NoMemory));
+        assert_eq!(Snapshot::of(&memory), before);
+    }
+    memory.machine().mappings_left.store(u64::MAX, Ordering::Relaxed);
+    memory.add(&add, &mut Unhurried).expect("there is room");
+    memory.online(&[range], MOVABLE, &mut Unhurried).expect("offline blocks");
+    for part in parts {
+        let tables = memory.machine().own_tables(part);
+        let section = memory.section(part.first()).expect("present");
+        assert_eq!((section.table_frames(), section.head_frames()), (tables, tables + MEMMAP_PAGES));
+        assert_eq!(memory.frame_report(part.first().pages().start()).owner, Owner::PageTable);
+        let head = part.first().pages().start().add(section.head_frames());
+        assert_eq!(movable_in(&memory, SectionRange::single(part.first())), head);
+        memory.free(head, Order::PAGE);
+    }
+    assert_valid(&memory);
+    memory.offline(&[range], &mut Unhurried).expect("free blocks");
+    memory.remove(&[dimm(0)]).expect("offline");
+    assert_eq!(Snapshot::of(&memory), before);
+}
+
+#[test]
 fn system_memmap_is_taken_at_add_and_leaves_the_section_whole() {
     let memory = booted();
     memory.set_policy(|policy| policy.memmap_on_memory = false);
@@ -141,7 +172,7 @@ fn bad_adds_are_refused() {
     assert_eq!(add(blocks(34, 34), 0, 0), Err(AddError::NameTaken(dimm(0))));
     assert_eq!(add(blocks(60, 64), 0, 1), Err(AddError::OutOfReach { last: section(64), limit: 63 }));
     assert_eq!(add(blocks(34, 34), 3, 1), Err(AddError::NoNode { node: node(3) }));
-    memory.machine().out_of_tables.store(true, Ordering::Relaxed);
+    memory.machine().mappings_left.store(0, Ordering::Relaxed);
     assert_eq!(add(blocks(34, 34), 0, 1), Err(AddError::NoMemory));
     assert_eq!(Snapshot::of(&memory), before);
 }

@@ -1,7 +1,6 @@
 //! What the host hears and what becomes of the blocks, with QEMU's registers and a list of blocks in place of the machine.
 
 use super::*;
-use mm::addr::PfnRange;
 use mm::group::Group;
 use mm::hotplug::{OfflineError, OnlineError, RemoveError};
 use mm::page::Owner;
@@ -49,7 +48,7 @@ impl Blocks for Fake {
         }
         let AddRequest { name, range, node } = *request;
         assert!(!range.iter().any(|id| self.exists(id)), "{name} is added over others");
-        self.groups.push(Group { name, range, node, memmap: MemmapPlace::Head, tables: PfnRange::EMPTY });
+        self.groups.push(Group { name, range, node, memmap: MemmapPlace::Head });
         Ok(())
     }
 

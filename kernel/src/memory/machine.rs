@@ -1,7 +1,7 @@
 //! The machine as `mm` sees it: struct pages in their window, our page tables, our clock and our locks.
 
 use super::entry::{DATA, Entry, Level};
-use super::plan::{HugeLeaves, OwnTables};
+use super::plan::{HugeLeaves, OwnTables, PER_PART};
 use super::ranges::{self, Tables};
 use super::tables::{self, KernelEditor};
 use super::tree::TableMemory;
@@ -58,6 +58,8 @@ fn memmap_page(section: SectionId, index: u64) -> u64 {
 }
 
 impl Mapper for Kernel {
+    const PART: u64 = PER_PART;
+
     fn own_tables(&self, range: SectionRange) -> u64 {
         OwnTables::of(range, self.leaves).count()
     }

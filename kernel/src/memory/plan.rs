@@ -23,6 +23,11 @@ pub(super) const PER_MEMMAP_TABLE: u64 = 2;
 /// Sections whose struct pages one directory of the vmemmap window maps.
 pub(super) const PER_MEMMAP_DIRECTORY: u64 = 1024;
 
+/// Sections whose own tables lie together: 4 TiB, whose page tables fill half a section. A multiple of all the above.
+pub(super) const PER_PART: u64 = 32768;
+
+const _: () = assert!(PER_PART.is_multiple_of(PER_DIRECT_POINTERS) && PER_PART.is_multiple_of(PER_MEMMAP_DIRECTORY));
+
 /// Whether the CPU has leaves of 1 GiB.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum HugeLeaves {
@@ -174,6 +179,21 @@ mod tests {
     fn sections_at_odd_ends_share_their_tables() {
         assert_eq!(own_tables(range(33, 8), HugeLeaves::Lack), 3);
         assert_eq!(cut(chunks(range(33, 4), PER_MEMMAP_TABLE)), [(1, false), (2, true), (1, false)]);
+    }
+
+    #[test]
+    fn a_range_has_the_own_tables_of_its_parts() {
+        for leaves in [HugeLeaves::Have, HugeLeaves::Lack] {
+            for range in [range(8240, 32768), range(1, 3 * PER_PART), range(PER_PART - 1, 2)] {
+                let parts = range.cut(PER_PART).map(|part| own_tables(part, leaves));
+                assert_eq!(parts.sum::<u64>(), own_tables(range, leaves));
+            }
+        }
+    }
+
+    #[test]
+    fn the_own_tables_of_a_part_leave_room_in_a_section() {
+        assert!(own_tables(range(0, PER_PART), HugeLeaves::Lack) < 21000);
     }
 
     #[test]

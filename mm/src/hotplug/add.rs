@@ -12,6 +12,7 @@ use crate::machine::{MEMMAP_PAGES, Machine, Pace, Stop};
 use crate::memory::{KERNEL_PAGES, Memory, RESERVE_PAGES};
 use crate::page::Owner;
 use crate::section::{BlockState, MemmapPlace, Openness, Section, ZoneKind};
+use core::cell::Cell;
 
 /// Memory that became known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,33 +100,53 @@ impl<M: Machine> Memory<M> {
         self.check_vacant(request)?;
         stopwatch.lap("check");
 
-        let altmap = if self.policy().memmap_on_memory {
-            Some(Altmap::new(range, self.machine.own_tables(range)).ok_or(AddError::NoMemory)?)
-        } else {
-            None
-        };
+        let memmap = if self.policy().memmap_on_memory { MemmapPlace::Head } else { MemmapPlace::System };
         let from_system = range.count() * MEMMAP_PAGES + self.machine.own_tables(range);
         // An add that cannot fit shall not empty the machine before it notices.
-        if altmap.is_none() && self.memmap_budget() < from_system {
+        if memmap == MemmapPlace::System && self.memmap_budget() < from_system {
             return Err(AddError::NoMemory);
         }
-        let tables = altmap.map_or(PfnRange::EMPTY, Altmap::tables);
         self.pass(Point::AddMap).map_err(AddError::Injected)?;
-        self.machine.map_range(range, tables).map_err(|_| AddError::NoMemory)?;
-        let mapped = Undo::new(|| self.machine.unmap_range(range));
+        let part_count = Cell::new(0);
+        let mapped = Undo::new(|| self.unmap_parts(range, part_count.get()));
+        for part in range.cut(M::PART) {
+            self.map_part(part, memmap)?;
+            part_count.set(part_count.get() + 1);
+        }
         stopwatch.lap("map");
 
-        if altmap.is_none() {
+        if memmap == MemmapPlace::System {
             self.reserve_memmaps(range, request.node, pace)?;
         }
         stopwatch.lap("memmap");
 
         // Nothing below can fail.
         mapped.keep();
-        let memmap = if altmap.is_some() { MemmapPlace::Head } else { MemmapPlace::System };
-        let group = Group { name: request.name, range, node: request.node, memmap, tables };
+        let group = Group { name: request.name, range, node: request.node, memmap };
         let group = self.groups.lock().insert(group);
-        for id in range.iter() {
+        for part in range.cut(M::PART) {
+            self.publish(part, group, request.node, memmap);
+        }
+        stopwatch.lap("publish");
+        Ok(group)
+    }
+
+    fn map_part(&self, part: SectionRange, memmap: MemmapPlace) -> Result<(), AddError> {
+        let tables = match memmap {
+            MemmapPlace::Head => self.altmap(part).ok_or(AddError::NoMemory)?.tables(),
+            MemmapPlace::System | MemmapPlace::Boot => PfnRange::EMPTY,
+        };
+        self.machine.map_range(part, tables).map_err(|_| AddError::NoMemory)
+    }
+
+    fn altmap(&self, part: SectionRange) -> Option<Altmap> {
+        Altmap::new(part, self.machine.own_tables(part))
+    }
+
+    /// Makes the sections of a part, which is mapped, known.
+    fn publish(&self, part: SectionRange, group: GroupId, node: NodeId, memmap: MemmapPlace) {
+        let altmap = self.altmap(part).filter(|_| memmap == MemmapPlace::Head);
+        for id in part.iter() {
             let head = altmap.map_or(0, |altmap| altmap.head_frames(id));
             self.sections.set(
                 id,
@@ -133,7 +154,7 @@ impl<M: Machine> Memory<M> {
                     state: BlockState::Offline,
                     openness: Openness::Untouched,
                     last_zone: ZoneKind::Normal,
-                    node: request.node,
+                    node,
                     group,
                     memmap,
                     present: PAGES_PER_SECTION as u16,
@@ -141,8 +162,6 @@ impl<M: Machine> Memory<M> {
                 },
             );
         }
-        stopwatch.lap("publish");
-        Ok(group)
     }
 
     fn check_vacant(&self, request: &AddRequest) -> Result<(), AddError> {
@@ -167,7 +186,7 @@ impl<M: Machine> Memory<M> {
 
     /// Takes the frames for the struct pages of every section from the system, all or none.
     fn reserve_memmaps(&self, range: SectionRange, node: NodeId, pace: &mut dyn Pace) -> Result<(), AddError> {
-        let reserved = core::cell::Cell::new(0);
+        let reserved = Cell::new(0);
         let undo = Undo::new(|| {
             for id in range.iter() {
                 for index in 0..MEMMAP_PAGES.min(reserved.get()) {

@@ -99,7 +99,6 @@ impl<M: Machine> Memory<M> {
             range: SectionRange::single(boot.id),
             node: boot.node,
             memmap: MemmapPlace::Boot,
-            tables: PfnRange::EMPTY,
         })
     }
 }

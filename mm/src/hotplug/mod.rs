@@ -59,6 +59,13 @@ impl<M: Machine> Memory<M> {
         }
     }
 
+    /// Unmaps the first `count` parts of a range.
+    fn unmap_parts(&self, range: SectionRange, count: usize) {
+        for part in range.cut(M::PART).take(count) {
+            self.machine.unmap_range(part);
+        }
+    }
+
     /// Tells the journal how an operation ended: on each of `ranges` if it succeeded, on all between them if not.
     fn record_ranges(
         &self,

@@ -140,7 +140,7 @@ impl<M: Machine> Memory<M> {
             }
         }
         stopwatch.lap("memmap");
-        self.machine.unmap_range(group.range);
+        self.unmap_parts(group.range, usize::MAX);
         stopwatch.lap("unmap");
     }
 }

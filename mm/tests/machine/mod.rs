@@ -29,7 +29,8 @@ pub(crate) struct Fake {
     ranges: Mutex<HashMap<SectionRange, PfnRange>>,
     ticks: AtomicU64,
     pub(crate) keeper_calls: AtomicU64,
-    pub(crate) out_of_tables: AtomicBool,
+    /// How many more ranges can be mapped before there are no tables any more.
+    pub(crate) mappings_left: AtomicU64,
 }
 
 impl Fake {
@@ -41,7 +42,7 @@ impl Fake {
             ranges: Mutex::default(),
             ticks: AtomicU64::new(0),
             keeper_calls: AtomicU64::new(0),
-            out_of_tables: AtomicBool::new(false),
+            mappings_left: AtomicU64::new(u64::MAX),
         }
     }
 
@@ -67,14 +68,15 @@ impl Memmap for Fake {
 }
 
 impl Mapper for Fake {
+    const PART: u64 = 16;
+
     fn own_tables(&self, range: SectionRange) -> u64 {
         range.count() / 2
     }
 
     fn map_range(&self, range: SectionRange, own: PfnRange) -> Result<(), MapError> {
-        if self.out_of_tables.load(Ordering::Relaxed) {
-            return Err(MapError);
-        }
+        let take_one = |left: u64| left.checked_sub(1);
+        self.mappings_left.try_update(Ordering::Relaxed, Ordering::Relaxed, take_one).map_err(|_| MapError)?;
         assert!(own.is_empty() || own.len() == self.own_tables(range));
         assert_eq!(self.ranges.lock().unwrap().insert(range, own), None, "mapped twice");
         Ok(())

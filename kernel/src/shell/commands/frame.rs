@@ -9,7 +9,6 @@ use crate::memory::mm;
 use alloc::format;
 use alloc::string::{String, ToString};
 use mm::addr::{MAX_PHYS_BITS, PAGE_SIZE, Pfn, SectionId};
-use mm::machine::MEMMAP_PAGES;
 use mm::page::PAGE_INFO_SIZE;
 use mm::report::{FrameReport, FrameState};
 use mm::section::MemmapPlace;
@@ -84,7 +83,7 @@ fn page(call: &mut Call<'_>) -> Outcome {
 fn altmap_index(found: &FrameReport) -> Option<Option<u64>> {
     let section = mm().section(found.block?)?;
     let in_altmap = found.state == FrameState::Memmap && section.memmap == MemmapPlace::Head;
-    in_altmap.then(|| found.pfn.index_in_section().checked_sub(section.head_frames() - MEMMAP_PAGES))
+    in_altmap.then(|| found.pfn.index_in_section().checked_sub(section.table_frames()))
 }
 
 /// The first and last frame whose struct pages lie in page `index` of the altmap.

@@ -113,7 +113,7 @@ fn altmap(id: SectionId, section: Section) -> Vec<Resource> {
     if section.memmap != MemmapPlace::Head {
         return Vec::new();
     }
-    let tables = (section.head_frames() - MEMMAP_PAGES) * PAGE_SIZE;
+    let tables = section.table_frames() * PAGE_SIZE;
     let memmap = MEMMAP_PAGES * PAGE_SIZE;
     [
         Resource::new(id.address(), tables, "page tables of the group"),
