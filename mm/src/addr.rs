@@ -262,7 +262,7 @@ impl SectionId {
     }
 
     /// Every section from `first` to `last`.
-    pub(crate) fn through(first: Self, last: Self) -> impl Iterator<Item = Self> {
+    pub(crate) fn through(first: Self, last: Self) -> impl DoubleEndedIterator<Item = Self> {
         (first.0..=last.0).map(Self)
     }
 
@@ -332,6 +332,18 @@ impl SectionRange {
     #[must_use]
     pub const fn count(self) -> u64 {
         self.count as u64
+    }
+
+    /// Its first `count` sections, or all if there are fewer. `count` is not zero.
+    #[must_use]
+    pub(crate) fn first_part(self, count: u64) -> Self {
+        Self { count: count.clamp(1, u64::from(self.count)) as u32, ..self }
+    }
+
+    /// What is left behind `part`, which it begins with.
+    #[must_use]
+    pub(crate) fn behind(self, part: Self) -> Option<Self> {
+        Self::new(u64::from(self.first.0) + part.count(), self.count() - part.count())
     }
 
     /// How many bytes.

@@ -1,6 +1,6 @@
 //! All parts together: the zones, the section table, the groups, the chain and the settings, each behind its own lock.
 
-use crate::addr::{NodeId, SectionId, SectionRange};
+use crate::addr::{NodeId, SectionId};
 use crate::cache::{Cache, CacheCell};
 use crate::errno::Errno;
 use crate::group::{Group, GroupId, GroupName, GroupTable};
@@ -133,9 +133,10 @@ impl<M: Machine> Memory<M> {
         &self,
         node: NodeId,
         kind: ZoneKind,
-        within: SectionRange,
+        first: SectionId,
+        last: SectionId,
     ) -> impl DoubleEndedIterator<Item = SectionId> + '_ {
-        within.iter().filter(move |id| {
+        SectionId::through(first, last).filter(move |id| {
             self.sections.get(*id).is_some_and(|section| {
                 section.node == node && section.state.is_in_zone() && section.state.zone() == Some(kind)
             })

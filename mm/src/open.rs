@@ -4,8 +4,7 @@
 //! pageblocks over under the lock again. Closing is the reverse. The lowest section is opened first, so that the rest stays
 //! easy to take away. A few empty sections stay open, so that memory that comes and goes does not open one each time.
 
-use crate::addr::Order;
-use crate::addr::{NodeId, PfnRange, SectionId};
+use crate::addr::{NodeId, Order, PfnRange, SectionId, SectionRange};
 use crate::alloc::Mobility;
 use crate::machine::{MEMMAP_PAGES, Machine};
 use crate::memory::Memory;
@@ -88,7 +87,7 @@ impl<M: Machine> Memory<M> {
         let section = self.sections.get(id).filter(|section| is_available(*section, node, kind))?;
         let section = Section { openness: Openness::Changing, ..section };
         self.sections.set(id, section);
-        zone.take_untouched(section);
+        zone.take_untouched(SectionRange::single(id), section);
         zone.untouched.changing += 1;
         Some(section)
     }
@@ -164,7 +163,7 @@ impl<M: Machine> Memory<M> {
         self.with_zone(node, kind, |zone| {
             self.sections.set(id, Section { openness: Openness::Untouched, ..section });
             zone.untouched.changing -= 1;
-            zone.put_untouched(id, section);
+            zone.put_untouched(SectionRange::single(id), section);
         });
         true
     }

@@ -310,6 +310,39 @@ impl SectionTable {
         range.iter().filter_map(|id| Some((id, self.get(id)?)))
     }
 
+    /// Cuts `range` into runs of neighbours of which the same is known, or which are all absent, lowest first.
+    pub(crate) fn runs(&self, range: SectionRange) -> impl Iterator<Item = (SectionRange, Option<Section>)> + '_ {
+        let mut rest = Some(range);
+        core::iter::from_fn(move || {
+            let range = rest?;
+            let run = self.first_run(range);
+            rest = range.behind(run);
+            Some((run, self.get(run.first())))
+        })
+    }
+
+    /// The first blocks of `range` of which the same is known.
+    pub(crate) fn first_run(&self, range: SectionRange) -> SectionRange {
+        let end = self.words.len().min(range.last().index() + 1);
+        match self.words.get(range.first().index()..end) {
+            Some([first, others @ ..]) => {
+                let first = first.load(Ordering::Acquire);
+                let same = others.iter().take_while(|word| word.load(Ordering::Acquire) == first).count();
+                range.first_part(same as u64 + 1)
+            }
+            // All beyond the table is absent.
+            _ => range,
+        }
+    }
+
+    /// Writes the same for every section of `range`.
+    pub(crate) fn set_all(&self, range: SectionRange, section: Section) {
+        let word = section.encode();
+        for place in &self.words[range.first().index()..=range.last().index()] {
+            place.store(word, Ordering::Release);
+        }
+    }
+
     pub(crate) fn set(&self, id: SectionId, section: Section) {
         self.words[id.index()].store(section.encode(), Ordering::Release);
     }

@@ -4,7 +4,7 @@
 //! added memory most sections are *untouched*: they are counted here as free, but nothing is known of their frames before
 //! one is needed and the section is opened.
 
-use crate::addr::{Order, Pfn, SectionId};
+use crate::addr::{Order, Pfn, SectionId, SectionRange};
 use crate::alloc::Mobility;
 use crate::free_area::{FreeArea, Mixing};
 use crate::machine::Memmap;
@@ -109,61 +109,64 @@ impl Zone {
         self.span.is_some_and(|(first, last)| first <= id && id <= last)
     }
 
-    /// Step 4: grows to span a section.
-    pub(crate) fn grow(&mut self, id: SectionId, section: Section) {
-        self.present += u64::from(section.present);
+    /// Step 4: grows to span sections of which the same is known.
+    pub(crate) fn grow(&mut self, run: SectionRange, section: Section) {
+        let present = run.count() * u64::from(section.present);
+        self.present += present;
         if section.is_boot() {
-            self.boot_present += u64::from(section.present);
+            self.boot_present += present;
         }
-        self.managed += u64::from(section.managed);
+        self.managed += run.count() * u64::from(section.managed);
         self.span = Some(match self.span {
-            None => (id, id),
-            Some((first, last)) => (first.min(id), last.max(id)),
+            None => (run.first(), run.last()),
+            Some((first, last)) => (first.min(run.first()), last.max(run.last())),
         });
     }
 
     /// Undoes [`grow`](Self::grow); `remaining` are the sections that stay, found from either end.
-    pub(crate) fn shrink<I>(&mut self, id: SectionId, section: Section, mut remaining: I)
+    pub(crate) fn shrink<I>(&mut self, run: SectionRange, section: Section, mut remaining: I)
     where
         I: DoubleEndedIterator<Item = SectionId>,
     {
-        self.present -= u64::from(section.present);
+        let present = run.count() * u64::from(section.present);
+        self.present -= present;
         if section.is_boot() {
-            self.boot_present -= u64::from(section.present);
+            self.boot_present -= present;
         }
-        self.managed -= u64::from(section.managed);
+        self.managed -= run.count() * u64::from(section.managed);
         let (first, last) = self.span.expect("a zone with a section has a span");
-        if id == first || id == last {
+        if run.first() == first || run.last() == last {
             let low = remaining.next();
             self.span = low.map(|low| (low, remaining.next_back().unwrap_or(low)));
         }
     }
 
-    /// Step 6 for an added section: free, without looking at its frames.
-    pub(crate) fn put_untouched(&mut self, id: SectionId, section: Section) {
-        self.untouched.sections += 1;
-        self.untouched.pages += u64::from(section.managed);
-        self.untouched.lowest = Some(self.untouched.lowest.map_or(id, |lowest| lowest.min(id)));
+    /// Step 6 for added sections: free, without looking at their frames.
+    pub(crate) fn put_untouched(&mut self, run: SectionRange, section: Section) {
+        self.untouched.sections += run.count();
+        self.untouched.pages += run.count() * u64::from(section.managed);
+        let first = run.first();
+        self.untouched.lowest = Some(self.untouched.lowest.map_or(first, |lowest| lowest.min(first)));
     }
 
-    /// An untouched section is not free as such any more.
-    pub(crate) fn take_untouched(&mut self, section: Section) {
-        self.untouched.sections -= 1;
-        self.untouched.pages -= u64::from(section.managed);
+    /// Untouched sections are not free as such any more.
+    pub(crate) fn take_untouched(&mut self, run: SectionRange, section: Section) {
+        self.untouched.sections -= run.count();
+        self.untouched.pages -= run.count() * u64::from(section.managed);
         if self.untouched.sections == 0 {
             self.untouched.lowest = None;
         }
     }
 
-    /// An offline claims an untouched section.
-    pub(crate) fn claim_untouched(&mut self, section: Section) {
-        self.take_untouched(section);
-        self.claimed += u64::from(section.managed);
+    /// An offline claims untouched sections.
+    pub(crate) fn claim_untouched(&mut self, run: SectionRange, section: Section) {
+        self.take_untouched(run, section);
+        self.claimed += run.count() * u64::from(section.managed);
     }
 
     /// What an offline has claimed leaves the zone, or is untouched again.
-    pub(crate) fn release_claim(&mut self, section: Section) {
-        self.claimed -= u64::from(section.managed);
+    pub(crate) fn release_claim(&mut self, run: SectionRange, section: Section) {
+        self.claimed -= run.count() * u64::from(section.managed);
     }
 
     /// Takes the lowest group of 2^`order` frames that serves inside an open section of `origin`.

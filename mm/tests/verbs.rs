@@ -387,8 +387,12 @@ fn a_cancelled_operation_leaves_no_trace() {
     assert_eq!(online, Err(OnlineError::Stopped(Stop::Cancelled)));
     assert_eq!(Snapshot::of(&memory), before);
     memory.online(&[blocks(32, 35)], MOVABLE, &mut Unhurried).expect("offline blocks");
+    for block in [32, 33, 35] {
+        memory.free(movable_in(&memory, blocks(block, block)), Order::PAGE);
+    }
     let before = Snapshot::of(&memory);
-    for pause in 1..=8 {
+    // Four steps to isolate an open block, another, an untouched and an open one; three to look into those that are open.
+    for pause in 1..=4 + 3 {
         let offline = memory.offline(&[blocks(32, 35)], &mut Countdown(pause));
         assert_eq!(offline, Err(OfflineError::Stopped(Stop::Cancelled)), "at pause {pause}");
         assert_eq!(Snapshot::of(&memory), before);

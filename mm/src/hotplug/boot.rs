@@ -51,7 +51,7 @@ impl<M: Machine> Memory<M> {
             managed: managed as u16,
         };
         self.sections.set(boot.id, section);
-        self.with_zone(boot.node, ZoneKind::Normal, |zone| self.enter(zone, boot.id, section));
+        self.with_zone(boot.node, ZoneKind::Normal, |zone| self.enter(zone, SectionRange::single(boot.id), section));
     }
 
     /// Writes the struct pages of everything but free frames, and counts frames present and managed.

@@ -21,6 +21,7 @@ use crate::errno::Errno;
 use crate::journal::{Op, Stopwatch};
 use crate::machine::{Machine, Pace, Stop};
 use crate::memory::Memory;
+use crate::section::Section;
 use lock_api::MutexGuard;
 
 /// Undoes something when dropped, unless it is disarmed.
@@ -48,7 +49,16 @@ impl<F: FnMut()> Drop for Undo<F> {
     }
 }
 
+/// Blocks that enter or leave a zone under one hold of its lock.
+const BATCH: u64 = 64;
+
 impl<M: Machine> Memory<M> {
+    /// The blocks of `ranges` that are present, in runs of which the same is known.
+    fn present_runs<'a>(&'a self, ranges: &'a [SectionRange]) -> impl Iterator<Item = (SectionRange, Section)> + 'a {
+        let runs = ranges.iter().flat_map(|range| self.sections.runs(*range));
+        runs.filter_map(|(run, section)| Some((run, section?)))
+    }
+
     /// Takes the lock that orders changes, or gives up waiting when `pace` says so.
     fn order(&self, pace: &mut dyn Pace) -> Result<MutexGuard<'_, M::Sleep, ()>, Stop> {
         loop {

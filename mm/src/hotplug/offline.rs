@@ -1,7 +1,7 @@
 //! Offline: the reverse of online. What is in use must first go elsewhere; where it cannot, everything stays as it was.
 
 use super::listeners::Asked;
-use super::{Undo, hull, is_sorted};
+use super::{BATCH, Undo, hull, is_sorted};
 use crate::addr::{Pfn, SectionId, SectionRange};
 use crate::errno::Errno;
 use crate::evacuate::{Blocker, first_blocker};
@@ -94,8 +94,8 @@ impl<M: Machine> Memory<M> {
         stopwatch.lap("begin");
 
         let isolated = Undo::new(|| {
-            for id in ranges.iter().flat_map(|range| range.iter()) {
-                self.unisolate(id);
+            for (run, section) in self.present_runs(ranges) {
+                self.unisolate(run, section);
             }
         });
         self.pass(Point::OfflineIsolate).map_err(OfflineError::Injected)?;
@@ -122,10 +122,13 @@ impl<M: Machine> Memory<M> {
 
         // Nothing below can fail.
         isolated.keep();
-        for id in ranges.iter().flat_map(|range| range.iter()) {
-            self.withdraw(id);
-            // There is no way back any more, so a wish to stop comes too late.
-            let _ = pace.pause();
+        for range in ranges {
+            let mut rest = Some(*range);
+            while let Some(range) = rest {
+                rest = self.withdraw(range);
+                // There is no way back any more, so a wish to stop comes too late.
+                let _ = pace.pause();
+            }
         }
         stopwatch.lap("withdraw");
         self.committed_all(ranges, Direction::Offline);
@@ -134,10 +137,11 @@ impl<M: Machine> Memory<M> {
     }
 
     fn check_online(&self, ranges: &[SectionRange]) -> Result<(), OfflineError> {
-        for id in ranges.iter().flat_map(|range| range.iter()) {
-            let section = self.sections.get(id).ok_or(OfflineError::Absent(id))?;
+        for (run, section) in ranges.iter().flat_map(|range| self.sections.runs(*range)) {
+            let block = run.first();
+            let section = section.ok_or(OfflineError::Absent(block))?;
             if !matches!(section.state, BlockState::Online(_)) {
-                return Err(OfflineError::NotOnline { block: id, state: section.state.name() });
+                return Err(OfflineError::NotOnline { block, state: section.state.name() });
             }
         }
         Ok(())
@@ -145,15 +149,14 @@ impl<M: Machine> Memory<M> {
 
     /// Puts what is free in the blocks out of reach, and what will be freed in them too.
     fn isolate(&self, range: SectionRange, pace: &mut dyn Pace) -> Result<(), OfflineError> {
-        for id in range.iter() {
+        let mut rest = Some(range);
+        while let Some(range) = rest {
+            rest = self.isolate_some(range);
             pace.pause().map_err(OfflineError::Stopped)?;
-            while !self.isolate_one(id)? {
-                pace.pause().map_err(OfflineError::Stopped)?;
-            }
         }
         // From here on nothing new of these blocks gets into a cache; what is there is a free frame out of sight.
         let mut drained = None;
-        for (_, section) in self.sections.iter_range(range).filter(|(_, section)| section.is_open()) {
+        for (_, section) in self.present_runs(&[range]).filter(|(_, section)| section.is_open()) {
             let zone = section.state.zone().map(|kind| zone_number(section.node, kind));
             if let Some(number) = zone.filter(|_| zone != drained) {
                 self.drain_zone(number);
@@ -163,74 +166,91 @@ impl<M: Machine> Memory<M> {
         Ok(())
     }
 
-    /// Isolates a block, unless somebody is just opening or closing it; says whether it did.
-    fn isolate_one(&self, id: SectionId) -> Result<bool, OfflineError> {
-        let section = self.sections.get(id).ok_or(OfflineError::Absent(id))?;
-        let kind = section.state.zone().ok_or(OfflineError::Absent(id))?;
-        Ok(self.with_zone(section.node, kind, |zone| {
-            let section = self.sections.get(id).expect("the block stays while the hotplug lock is held");
-            match section.openness {
-                Openness::Changing => return false,
-                Openness::Untouched => zone.claim_untouched(section),
-                Openness::Open => zone.area_mut(Origin::of(section)).isolate(&self.machine, id),
-            }
-            self.sections.set(id, Section { state: BlockState::GoingOffline(kind), ..section });
-            true
-        }))
+    /// Isolates the first blocks of `range`; the blocks behind those. A block that somebody is just opening or closing is
+    /// left for the next time.
+    fn isolate_some(&self, range: SectionRange) -> Option<SectionRange> {
+        let section = self.sections.get(range.first())?;
+        let kind = section.state.zone()?;
+        self.with_zone(section.node, kind, |zone| {
+            let run = self.sections.first_run(range.first_part(BATCH));
+            let section = self.sections.get(run.first())?;
+            let run = match section.openness {
+                Openness::Changing => return Some(range),
+                Openness::Untouched => {
+                    zone.claim_untouched(run, section);
+                    run
+                }
+                // Its pageblocks are work enough for one hold of the lock.
+                Openness::Open => {
+                    zone.area_mut(Origin::of(section)).isolate(&self.machine, run.first());
+                    run.first_part(1)
+                }
+            };
+            self.sections.set_all(run, Section { state: BlockState::GoingOffline(kind), ..section });
+            range.behind(run)
+        })
     }
 
-    /// Undoes [`isolate_one`](Self::isolate_one) where it was done.
-    fn unisolate(&self, id: SectionId) {
-        let Some(section) = self.sections.get(id) else { return };
+    /// Undoes [`isolate_some`](Self::isolate_some) where it was done.
+    fn unisolate(&self, run: SectionRange, section: Section) {
         let BlockState::GoingOffline(kind) = section.state else { return };
-        self.with_zone(section.node, kind, |zone| {
-            self.sections.set(id, Section { state: BlockState::Online(kind), ..section });
-            if section.is_open() {
-                zone.area_mut(Origin::of(section)).admit(&self.machine, id);
-            } else {
-                zone.release_claim(section);
-                zone.put_untouched(id, section);
+        let online = Section { state: BlockState::Online(kind), ..section };
+        if section.is_open() {
+            for id in run.iter() {
+                self.with_zone(section.node, kind, |zone| {
+                    self.sections.set(id, online);
+                    zone.area_mut(Origin::of(section)).admit(&self.machine, id);
+                });
             }
-        });
+        } else {
+            self.with_zone(section.node, kind, |zone| {
+                self.sections.set_all(run, online);
+                zone.release_claim(run, section);
+                zone.put_untouched(run, section);
+            });
+        }
     }
 
     /// Empties the blocks, or says what is in the way. Moving pages elsewhere will happen here.
     fn evacuate(&self, ranges: &[SectionRange], pace: &mut dyn Pace) -> Result<(), OfflineError> {
         self.pass(Point::OfflineEvacuate).map_err(OfflineError::Injected)?;
-        for (id, section) in ranges.iter().flat_map(|range| self.sections.iter_range(*range)) {
-            pace.pause().map_err(OfflineError::Stopped)?;
-            if !section.is_open() {
-                continue;
-            }
-            let kind = section.state.zone().ok_or(OfflineError::Absent(id))?;
-            let found = self.with_zone(section.node, kind, |_| first_blocker(&self.machine, id, section.is_boot()));
-            if let Some(Blocker { pfn, owner }) = found {
-                return Err(OfflineError::Unmovable { pfn, owner });
+        for (run, section) in self.present_runs(ranges).filter(|(_, section)| section.is_open()) {
+            let kind = section.state.zone().ok_or(OfflineError::Absent(run.first()))?;
+            for id in run.iter() {
+                let blocker =
+                    self.with_zone(section.node, kind, |_| first_blocker(&self.machine, id, section.is_boot()));
+                if let Some(Blocker { pfn, owner }) = blocker {
+                    return Err(OfflineError::Unmovable { pfn, owner });
+                }
+                pace.pause().map_err(OfflineError::Stopped)?;
             }
         }
         Ok(())
     }
 
-    /// Takes an empty, isolated block out of its zone. Cannot fail.
-    fn withdraw(&self, id: SectionId) {
-        let section = self.sections.get(id).expect("a block that goes offline is present");
+    /// Takes the first blocks of `range`, which are empty and isolated, out of their zone; the blocks behind those. Cannot
+    /// fail.
+    fn withdraw(&self, range: SectionRange) -> Option<SectionRange> {
+        let section = self.sections.get(range.first()).expect("a block that goes offline is present");
         let kind = section.state.zone().expect("a block that goes offline has a zone");
+        let most = if section.is_open() { 1 } else { BATCH };
+        let run = self.sections.first_run(range.first_part(most));
         self.with_zone(section.node, kind, |zone| {
             if section.is_open() {
-                zone.area_mut(Origin::of(section)).retire(&self.machine, id);
+                zone.area_mut(Origin::of(section)).retire(&self.machine, run.first());
             } else {
-                zone.release_claim(section);
+                zone.release_claim(run, section);
             }
             let (first, last) = zone.span().expect("a zone with a section has a span");
-            let count = u64::from(last.number() - first.number()) + 1;
-            let span = SectionRange::new(u64::from(first.number()), count).expect("its sections exist");
-            let remaining = self.sections_of(section.node, kind, span).filter(|other| *other != id);
-            zone.shrink(id, section, remaining);
-            self.sections.set(id, Section { state: BlockState::Offline, openness: Openness::Untouched, ..section });
+            let remaining = self.sections_of(section.node, kind, first, last).filter(|id| !run.contains(*id));
+            zone.shrink(run, section, remaining);
+            let offline = Section { state: BlockState::Offline, openness: Openness::Untouched, ..section };
+            self.sections.set_all(run, offline);
         });
         // The struct pages of a boot block stay, and tell which of its frames are to come back.
         if section.is_open() {
-            self.unmap_own_memmap(id, section);
+            self.unmap_own_memmap(run.first(), section);
         }
+        range.behind(run)
     }
 }

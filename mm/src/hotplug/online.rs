@@ -2,7 +2,7 @@
 //!
 //! Struct pages are initialised (5) when somebody needs the frames: an added block comes online untouched.
 
-use super::{Undo, hull, is_sorted};
+use super::{BATCH, Undo, hull, is_sorted};
 use crate::addr::{SectionId, SectionRange};
 use crate::errno::Errno;
 use crate::inject::{Injected, Point};
@@ -13,9 +13,6 @@ use crate::notifier::{Direction, Veto};
 use crate::policy::OnlineAs;
 use crate::section::{BlockState, Openness, Section, ZoneKind};
 use crate::zone::{Origin, Zone};
-
-/// Blocks that enter a zone under one hold of its lock.
-const BATCH: u64 = 64;
 
 /// Why blocks could not be brought online.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -84,8 +81,8 @@ impl<M: Machine> Memory<M> {
         self.pass(Point::OnlineBegin).map_err(OnlineError::Injected)?;
         pace.pause().map_err(OnlineError::Stopped)?;
         let going = Undo::new(|| {
-            for (id, section) in ranges.iter().flat_map(|range| self.sections.iter_range(*range)) {
-                self.sections.set(id, Section { state: BlockState::Offline, ..section });
+            for (run, section) in self.present_runs(ranges) {
+                self.sections.set_all(run, Section { state: BlockState::Offline, ..section });
             }
         });
         self.choose_zones(ranges, how);
@@ -116,10 +113,11 @@ impl<M: Machine> Memory<M> {
     }
 
     fn check_offline(&self, ranges: &[SectionRange]) -> Result<(), OnlineError> {
-        for id in ranges.iter().flat_map(|range| range.iter()) {
-            let section = self.sections.get(id).ok_or(OnlineError::Absent(id))?;
+        for (run, section) in ranges.iter().flat_map(|range| self.sections.runs(*range)) {
+            let block = run.first();
+            let section = section.ok_or(OnlineError::Absent(block))?;
             if section.state != BlockState::Offline {
-                return Err(OnlineError::NotOffline { block: id, state: section.state.name() });
+                return Err(OnlineError::NotOffline { block, state: section.state.name() });
             }
         }
         Ok(())
@@ -128,58 +126,48 @@ impl<M: Machine> Memory<M> {
     /// Every block is told where it goes before any goes, so that blocks of one command see the same world.
     fn choose_zones(&self, ranges: &[SectionRange], how: OnlineAs) {
         let policy = self.policy();
-        let mut pending = [0; ZoneKind::ALL.len()];
-        for range in ranges {
-            for (id, section) in self.sections.iter_range(*range) {
-                let zone = match how {
-                    OnlineAs::Zone(zone) => zone,
-                    OnlineAs::ByPolicy => {
-                        let mut around = self.surroundings(id, section);
-                        around.machine.movable += pending[ZoneKind::Movable as usize];
-                        around.node.movable += pending[ZoneKind::Movable as usize];
-                        policy.choose(&around)
+        let mut pending = 0;
+        for (run, section) in self.present_runs(ranges) {
+            let OnlineAs::Zone(zone) = how else {
+                for id in run.iter() {
+                    let mut around = self.surroundings(id, section);
+                    around.machine.movable += pending;
+                    around.node.movable += pending;
+                    let zone = policy.choose(&around);
+                    if zone == ZoneKind::Movable {
+                        pending += u64::from(section.present);
                     }
-                };
-                pending[zone as usize] += u64::from(section.present);
-                self.sections.set(id, Section { state: BlockState::GoingOnline(zone), ..section });
-            }
+                    self.sections.set(id, Section { state: BlockState::GoingOnline(zone), ..section });
+                }
+                continue;
+            };
+            self.sections.set_all(run, Section { state: BlockState::GoingOnline(zone), ..section });
         }
     }
 
     /// Steps 4 and 6 for the first blocks of `range`, which are going online; the blocks behind those. Cannot fail.
     fn populate(&self, range: SectionRange) -> Option<SectionRange> {
-        let section = |id| self.sections.get(id).expect("a block that goes online is present");
-        let first = section(range.first());
-        let kind = first.state.zone().expect("a block that goes online has a zone");
-        let mut count = 0;
-        self.with_zone(first.node, kind, |zone| {
-            for id in range.iter().take(BATCH as usize) {
-                let section = section(id);
-                if section.node != first.node || section.state != first.state {
-                    break;
-                }
-                self.enter(zone, id, section);
-                count += 1;
-                // The pageblocks of a boot block are work enough for one hold of the lock.
-                if section.is_boot() {
-                    break;
-                }
-            }
-        });
-        SectionRange::new(u64::from(range.first().number()) + count, range.count() - count)
+        let section = self.sections.get(range.first()).expect("a block that goes online is present");
+        // The pageblocks of a boot block are work enough for one hold of the lock.
+        let most = if section.is_boot() { 1 } else { BATCH };
+        let run = self.sections.first_run(range.first_part(most));
+        let kind = section.state.zone().expect("a block that goes online has a zone");
+        self.with_zone(section.node, kind, |zone| self.enter(zone, run, section));
+        range.behind(run)
     }
 
-    /// Puts a block that is going online into its zone: an added one untouched, one that has its struct pages open.
-    pub(super) fn enter(&self, zone: &mut Zone, id: SectionId, section: Section) {
+    /// Puts blocks that are going online, and of which the same is known, into their zone: added ones untouched, one that
+    /// has its struct pages open.
+    pub(super) fn enter(&self, zone: &mut Zone, run: SectionRange, section: Section) {
         let kind = section.state.zone().expect("a block that goes online has a zone");
         let openness = if section.is_boot() { Openness::Open } else { Openness::Untouched };
         let section = Section { state: BlockState::Online(kind), openness, ..section };
-        zone.grow(id, section);
-        self.sections.set(id, section);
+        zone.grow(run, section);
+        self.sections.set_all(run, section);
         if section.is_boot() {
-            zone.area_mut(Origin::Boot).admit(&self.machine, id);
+            run.iter().for_each(|id| zone.area_mut(Origin::Boot).admit(&self.machine, id));
         } else {
-            zone.put_untouched(id, section);
+            zone.put_untouched(run, section);
         }
     }
 }
