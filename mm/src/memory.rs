@@ -10,8 +10,8 @@ use crate::machine::Machine;
 use crate::node::Distances;
 use crate::notifier::{Call, Chain, ChainError, Direction, ListenerReport, MemoryListener, Name};
 use crate::open::SPARE_HIGH;
-use crate::policy::{Balance, Policy, Surroundings};
-use crate::section::{BlockState, Section, SectionTable, ZoneKind};
+use crate::policy::{Balance, Outlook, Policy};
+use crate::section::{Section, SectionTable, ZoneKind};
 use crate::zone::{Zone, ZoneCell};
 use core::sync::atomic::{AtomicU64, Ordering};
 use lock_api::{Mutex, MutexGuard};
@@ -120,12 +120,13 @@ impl<M: Machine> Memory<M> {
         &self.caches[cpu * self.zones.len() + zone].0
     }
 
+    fn all_zones(&self) -> impl Iterator<Item = (NodeId, ZoneKind)> + use<M> {
+        NodeId::all().take(self.node_limit()).flat_map(|node| ZoneKind::ALL.map(|kind| (node, kind)))
+    }
+
     /// Every zone that spans anything.
     pub(crate) fn populated_zones(&self) -> impl Iterator<Item = (NodeId, ZoneKind)> + '_ {
-        NodeId::all()
-            .take(self.node_limit())
-            .flat_map(|node| ZoneKind::ALL.map(|kind| (node, kind)))
-            .filter(|(node, kind)| self.zone(*node, *kind).span().is_some())
+        self.all_zones().filter(|(node, kind)| self.zone(*node, *kind).span().is_some())
     }
 
     /// The sections that belong to a zone, lowest first.
@@ -153,40 +154,28 @@ impl<M: Machine> Memory<M> {
         change(&mut self.policy.lock());
     }
 
-    /// The zones that `online` may put block `id` into, the one it would choose first.
-    pub fn valid_zones(&self, id: SectionId, section: Section) -> ([ZoneKind; 2], usize) {
-        match section.state {
-            BlockState::Offline => {
-                let default = self.policy().choose(&self.surroundings(id, section));
-                ([default, default.other()], 2)
-            }
-            state => {
-                let zone = state.zone().expect("every state but offline has a zone");
-                ([zone, zone], 1)
-            }
-        }
-    }
-
-    pub(crate) fn surroundings(&self, id: SectionId, section: Section) -> Surroundings {
-        let mut around = Surroundings {
-            in_normal_span: self.zone(section.node, ZoneKind::Normal).spans(id),
-            in_movable_span: self.zone(section.node, ZoneKind::Movable).spans(id),
-            pages: u64::from(section.present),
+    /// What decides at this moment which zones the blocks of a node get.
+    pub fn outlook(&self, node: NodeId) -> Outlook {
+        let mut outlook = Outlook {
+            policy: self.policy(),
+            node,
+            spans: [None; ZoneKind::ALL.len()],
             machine: Balance::default(),
-            node: Balance::default(),
+            own: Balance::default(),
         };
-        for (node, kind) in self.populated_zones() {
-            let zone = self.zone(node, kind);
+        for (of, kind) in self.all_zones() {
+            let zone = self.zone(of, kind);
             let share = match kind {
                 ZoneKind::Normal => Balance { kernel: zone.boot_present_pages(), movable: 0 },
                 ZoneKind::Movable => Balance { kernel: 0, movable: zone.present_pages() },
             };
-            around.machine += share;
-            if node == section.node {
-                around.node += share;
+            outlook.machine += share;
+            if of == node {
+                outlook.own += share;
+                outlook.spans[kind as usize] = zone.span();
             }
         }
-        around
+        outlook
     }
 
     /// The group `id`.

@@ -1,6 +1,7 @@
 //! Policies: what happens to added memory, where its struct pages go, and which zone `online` chooses.
 
-use crate::section::ZoneKind;
+use crate::addr::{NodeId, SectionId};
+use crate::section::{BlockState, Section, ZoneKind};
 use core::ops::AddAssign;
 
 /// How somebody wants memory to be brought online.
@@ -101,6 +102,75 @@ impl Policy {
         numa_aware: true,
         movable_node: false,
     };
+}
+
+/// The zones that a block may get, the one that `online` would choose first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ValidZones {
+    first: ZoneKind,
+    both: bool,
+}
+
+impl ValidZones {
+    /// All of them.
+    #[must_use]
+    pub const fn as_slice(&self) -> &'static [ZoneKind] {
+        match (self.first, self.both) {
+            (ZoneKind::Normal, false) => &[ZoneKind::Normal],
+            (ZoneKind::Movable, false) => &[ZoneKind::Movable],
+            (ZoneKind::Normal, true) => &[ZoneKind::Normal, ZoneKind::Movable],
+            (ZoneKind::Movable, true) => &[ZoneKind::Movable, ZoneKind::Normal],
+        }
+    }
+}
+
+/// What decides about the blocks of one node, as it was at one moment: so that many blocks need one look at the zones.
+#[derive(Clone, Debug)]
+pub struct Outlook {
+    pub(crate) policy: Policy,
+    pub(crate) node: NodeId,
+    /// The lowest and highest block of the node's zones.
+    pub(crate) spans: [Option<(SectionId, SectionId)>; ZoneKind::ALL.len()],
+    pub(crate) machine: Balance,
+    pub(crate) own: Balance,
+}
+
+impl Outlook {
+    /// Whose blocks it is about.
+    #[must_use]
+    pub const fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// The zones that block `id` may get; one that is not offline has its own only.
+    #[must_use]
+    pub fn valid_zones(&self, id: SectionId, section: Section) -> ValidZones {
+        match section.state {
+            BlockState::Offline => ValidZones { first: self.choose(id, section), both: true },
+            BlockState::GoingOnline(zone) | BlockState::Online(zone) | BlockState::GoingOffline(zone) => {
+                ValidZones { first: zone, both: false }
+            }
+        }
+    }
+
+    /// The zone that an offline block gets when nobody names one.
+    pub(crate) fn choose(&self, id: SectionId, section: Section) -> ZoneKind {
+        let is_in = |zone: ZoneKind| self.spans[zone as usize].is_some_and(|(first, last)| first <= id && id <= last);
+        self.policy.choose(&Surroundings {
+            in_normal_span: is_in(ZoneKind::Normal),
+            in_movable_span: is_in(ZoneKind::Movable),
+            pages: u64::from(section.present),
+            machine: self.machine,
+            node: self.own,
+        })
+    }
+
+    /// So many further frames of the node will be in Movable.
+    pub(crate) fn expect_movable(&mut self, pages: u64) {
+        let share = Balance { kernel: 0, movable: pages };
+        self.machine += share;
+        self.own += share;
+    }
 }
 
 impl AddAssign for Balance {

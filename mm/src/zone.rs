@@ -104,11 +104,6 @@ impl Zone {
         self.span
     }
 
-    /// Whether `id` lies between the lowest and the highest section.
-    pub(crate) fn spans(&self, id: SectionId) -> bool {
-        self.span.is_some_and(|(first, last)| first <= id && id <= last)
-    }
-
     /// Step 4: grows to span sections of which the same is known.
     pub(crate) fn grow(&mut self, run: SectionRange, section: Section) {
         let present = run.count() * u64::from(section.present);

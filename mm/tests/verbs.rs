@@ -2,7 +2,7 @@
 
 mod machine;
 
-use machine::{Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use machine::{Snapshot, assert_valid, blocks, booted, booted_on, dimm, node, section};
 use mm::Memory;
 use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn, SectionRange};
 use mm::alloc::{AllocError, Mobility, Place, Request, Urgency};
@@ -216,8 +216,9 @@ fn the_zone_shown_before_is_the_zone_obtained() {
     plug(&memory, 0, blocks(32, 36), 1);
     for block in [34, 33, 35, 32, 36] {
         let id = section(block);
-        let (zones, count) = memory.valid_zones(id, memory.section(id).expect("added"));
-        assert_eq!(count, 2);
+        let known = memory.section(id).expect("added");
+        let zones = memory.outlook(known.node).valid_zones(id, known).as_slice();
+        assert_eq!(zones.len(), 2);
         memory.online(&[SectionRange::single(id)], OnlineAs::ByPolicy, &mut Unhurried).expect("offline block");
         assert_eq!(memory.section(id).expect("added").state, BlockState::Online(zones[0]));
         if block == 34 {
@@ -239,6 +240,21 @@ fn auto_movable_counts_the_blocks_of_its_own_command() {
     // Two boot sections with holes have 48512 present frames; 150 % of that licence two blocks.
     let movable = memory.blocks().filter(|(_, section)| section.state == BlockState::Online(ZoneKind::Movable));
     assert_eq!(movable.map(|(id, _)| id.number()).collect::<Vec<_>>(), [32, 33]);
+}
+
+#[test]
+fn auto_movable_counts_the_blocks_of_each_node_for_itself() {
+    let memory = booted_on([0, 1]);
+    memory.set_policy(|policy| {
+        policy.online_policy = mm::policy::OnlinePolicy::AutoMovable;
+        policy.auto_movable_ratio = 150;
+    });
+    plug(&memory, 0, blocks(32, 33), 0);
+    plug(&memory, 1, blocks(34, 35), 1);
+    memory.online(&[blocks(32, 35)], OnlineAs::ByPolicy, &mut Unhurried).expect("offline blocks");
+    // Each node has boot memory to license one block.
+    let movable = memory.blocks().filter(|(_, section)| section.state == BlockState::Online(ZoneKind::Movable));
+    assert_eq!(movable.map(|(id, _)| id.number()).collect::<Vec<_>>(), [32, 34]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Struct pages are initialised (5) when somebody needs the frames: an added block comes online untouched.
 
 use super::{BATCH, Undo, hull, is_sorted};
-use crate::addr::{SectionId, SectionRange};
+use crate::addr::{NodeId, SectionId, SectionRange};
 use crate::errno::Errno;
 use crate::inject::{Injected, Point};
 use crate::journal::{Op, Stopwatch};
@@ -125,17 +125,17 @@ impl<M: Machine> Memory<M> {
 
     /// Every block is told where it goes before any goes, so that blocks of one command see the same world.
     fn choose_zones(&self, ranges: &[SectionRange], how: OnlineAs) {
-        let policy = self.policy();
-        let mut pending = 0;
+        let mut movable = [0; NodeId::LIMIT];
         for (run, section) in self.present_runs(ranges) {
             let OnlineAs::Zone(zone) = how else {
+                let mut outlook = self.outlook(section.node);
+                outlook.machine.movable += movable.iter().sum::<u64>();
+                outlook.own.movable += movable[section.node.index()];
                 for id in run.iter() {
-                    let mut around = self.surroundings(id, section);
-                    around.machine.movable += pending;
-                    around.node.movable += pending;
-                    let zone = policy.choose(&around);
+                    let zone = outlook.choose(id, section);
                     if zone == ZoneKind::Movable {
-                        pending += u64::from(section.present);
+                        outlook.expect_movable(u64::from(section.present));
+                        movable[section.node.index()] += u64::from(section.present);
                     }
                     self.sections.set(id, Section { state: BlockState::GoingOnline(zone), ..section });
                 }

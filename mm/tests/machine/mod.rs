@@ -158,8 +158,13 @@ pub(crate) fn dimm(number: u16) -> GroupName {
     GroupName { kind: GroupKind::Dimm, number }
 }
 
-/// A machine with two boot sections on node 0: in the first, the kernel and firmware take some and a hole is left.
+/// A machine with two boot sections on node 0.
 pub(crate) fn booted() -> Memory<Fake> {
+    booted_on([0, 0])
+}
+
+/// A machine with two boot sections, each on its node: in the first, the kernel and firmware take some and a hole is left.
+pub(crate) fn booted_on(nodes: [u32; 2]) -> Memory<Fake> {
     let words: Vec<AtomicU64> = (0..SECTIONS).map(|_| AtomicU64::new(0)).collect();
     let zones: Vec<_> = (0..NODES * 2).map(|_| ZoneCell::new()).collect();
     let storage = Storage {
@@ -169,7 +174,7 @@ pub(crate) fn booted() -> Memory<Fake> {
         distances: Distances::new(3, &[10, 40, 20, 40, 10, 30, 20, 30, 10]).expect("square"),
     };
     let memory = Memory::new(Fake::new(), storage);
-    for id in [section(0), section(1)] {
+    for (id, on) in [section(0), section(1)].into_iter().zip(nodes) {
         let range = SectionRange::single(id);
         memory.machine().map_range(range, PfnRange::EMPTY).expect("tables suffice");
         let at = |from: u64, len: u64| PfnRange::new(id.pages().start().add(from), len);
@@ -183,7 +188,7 @@ pub(crate) fn booted() -> Memory<Fake> {
             (memmap, BootUse::Memmap),
             (at(4096 + MEMMAP_PAGES, 20000), BootUse::Free),
         ];
-        memory.add_boot_section(&BootSection { id, node: node(0), uses: &uses });
+        memory.add_boot_section(&BootSection { id, node: node(on), uses: &uses });
     }
     memory
 }

@@ -96,13 +96,13 @@ fn lsmem(call: &mut Call<'_>) -> Outcome {
 }
 
 fn range_of(id: SectionId, section: Section) -> Range {
-    let (zones, count) = mm().valid_zones(id, section);
+    let zones = mm().outlook(section.node).valid_zones(id, section);
     let attributes = Attributes {
         state: section.state.name(),
         zone: section.state.zone().map(|zone| zone.name()),
         node: section.node.number(),
         group: mm().group(section.group).map(|group| group.name.to_string()),
-        valid_zones: zones[..count].iter().map(|zone| zone.name()).collect(),
+        valid_zones: zones.as_slice().iter().map(|zone| zone.name()).collect(),
     };
     Range { first: id.number(), last: id.number(), start: id.address(), size: SECTION_SIZE, attributes }
 }
