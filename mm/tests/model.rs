@@ -30,6 +30,9 @@ enum Step {
     Unplug { dimm: u16 },
     Allocate { order: u8, mobility: Mobility },
     Free { which: prop::sample::Index },
+    Run { blocks: u64, mobility: Mobility },
+    Keep,
+    Drain,
     Arm { point: prop::sample::Index },
     Disarm,
 }
@@ -57,7 +60,7 @@ impl Model {
                 .get(&dimm)
                 .is_some_and(|(first, count)| self.is(*first, *count, |state| state == Some(&None))),
             Step::Unplug { dimm } => self.groups.contains_key(&dimm),
-            Step::Allocate { .. } | Step::Free { .. } | Step::Arm { .. } | Step::Disarm => true,
+            _ => true,
         }
     }
 
@@ -79,7 +82,7 @@ impl Model {
                     self.online.remove(&block);
                 });
             }
-            Step::Allocate { .. } | Step::Free { .. } | Step::Arm { .. } | Step::Disarm => {}
+            _ => {}
         }
     }
 }
@@ -98,7 +101,7 @@ impl ReferenceStateMachine for Steps {
     fn transitions((): &()) -> BoxedStrategy<Step> {
         let range = || (FIRST..=LAST, 1u64..=4).prop_map(|(first, count)| (first, count.min(LAST - first + 1)));
         let zone = prop_oneof![Just(ZoneKind::Normal), Just(ZoneKind::Movable)];
-        let mobility = prop_oneof![Just(Mobility::Unmovable), Just(Mobility::Movable)];
+        let mobility = || prop_oneof![Just(Mobility::Unmovable), Just(Mobility::Movable)];
         let add = (0..DIMMS, range(), 0u32..3, any::<bool>())
             .prop_map(|(dimm, (first, count), node, on_memory)| Step::Add { dimm, first, count, node, on_memory });
         prop_oneof![
@@ -107,8 +110,11 @@ impl ReferenceStateMachine for Steps {
             3 => range().prop_map(|(first, count)| Step::Offline { first, count }),
             1 => (0..DIMMS).prop_map(|dimm| Step::Remove { dimm }),
             1 => (0..DIMMS).prop_map(|dimm| Step::Unplug { dimm }),
-            4 => (0u8..=10, mobility).prop_map(|(order, mobility)| Step::Allocate { order, mobility }),
+            4 => (0u8..=10, mobility()).prop_map(|(order, mobility)| Step::Allocate { order, mobility }),
             3 => any::<prop::sample::Index>().prop_map(|which| Step::Free { which }),
+            1 => (1u64..=130, mobility()).prop_map(|(blocks, mobility)| Step::Run { blocks, mobility }),
+            1 => Just(Step::Keep),
+            1 => Just(Step::Drain),
             1 => any::<prop::sample::Index>().prop_map(|point| Step::Arm { point }),
             1 => Just(Step::Disarm),
         ]
@@ -196,6 +202,22 @@ impl World {
                 self.held.push((head, order));
                 Ok(())
             }
+            Step::Run { blocks, mobility } => {
+                let request = Request { mobility, ..Request::kernel(Owner::Selftest) };
+                let run = memory.allocate_run(blocks, &request).map_err(|error| error.errno())?;
+                assert_eq!(run.len(), blocks * Order::PAGEBLOCK.pages());
+                let heads = (0..blocks).map(|n| run.start().add(n * Order::PAGEBLOCK.pages()));
+                self.held.extend(heads.map(|head| (head, Order::PAGEBLOCK)));
+                Ok(())
+            }
+            Step::Keep => {
+                memory.keep();
+                Ok(())
+            }
+            Step::Drain => {
+                memory.drain_caches();
+                Ok(())
+            }
             Step::Free { which } => {
                 if !self.held.is_empty() {
                     let (head, order) = self.held.swap_remove(which.index(self.held.len()));
@@ -246,6 +268,12 @@ impl World {
         let report = self.memory.memory_report();
         assert_eq!(report.total / PAGE_SIZE, managed);
         assert_eq!(report.free / PAGE_SIZE, managed - held - reserved);
+        let untouched = self.memory.blocks().filter(|(_, section)| section.is_untouched());
+        assert_eq!(report.untouched / PAGE_SIZE, untouched.map(|(_, section)| u64::from(section.managed)).sum::<u64>());
+        // Whoever holds memory in a block has had it opened.
+        for block in self.blocks_held() {
+            assert!(self.memory.section(section(block)).expect("present").is_open(), "block {block}");
+        }
         assert_eq!(self.memory.blocks().count() as u64, 2 + self.model.online.len() as u64);
         assert!(self.memory.blocks().all(|(id, _)| u64::from(id.number()) < SECTIONS));
     }
@@ -264,7 +292,8 @@ impl StateMachineTest for World {
         let allowed = world.model.may(&step);
         let certain = allowed && !(allowed && world.is_blocked(&step)) && !world.is_armed();
         // Memory held by memmaps of other groups blocks an offline too, and may make an add run short.
-        let may_run_short = matches!(step, Step::Add { on_memory: false, .. } | Step::Allocate { .. });
+        let may_run_short =
+            matches!(step, Step::Add { on_memory: false, .. } | Step::Allocate { .. } | Step::Run { .. });
         let holds_memmaps = matches!(step, Step::Offline { .. } | Step::Unplug { .. });
         match world.run(&step) {
             Ok(()) => {
@@ -303,7 +332,7 @@ impl StateMachineTest for World {
 }
 
 prop_state_machine! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_sequence_of_operations_breaks_the_books(sequential 1..40 => World);
