@@ -202,6 +202,8 @@ impl Section {
             | u64::from(self.managed) << 48
     }
 
+    // Inlined, it costs only what its caller looks at.
+    #[inline(always)]
     fn decode(word: u64) -> Option<Self> {
         let zone = if word >> 4 & 3 == 0 { ZoneKind::Normal } else { ZoneKind::Movable };
         let (state, openness) = match word & 0xf {
@@ -283,6 +285,7 @@ impl SectionTable {
 
     /// What is known of section `id`; `None` if it is absent.
     #[must_use]
+    #[inline(always)]
     pub fn get(&self, id: SectionId) -> Option<Section> {
         Section::decode(self.words.get(id.index())?.load(Ordering::Acquire))
     }

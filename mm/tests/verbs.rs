@@ -407,8 +407,8 @@ fn a_cancelled_operation_leaves_no_trace() {
         memory.free(movable_in(&memory, blocks(block, block)), Order::PAGE);
     }
     let before = Snapshot::of(&memory);
-    // Four steps to isolate an open block, another, an untouched and an open one; three to look into those that are open.
-    for pause in 1..=4 + 3 {
+    // Between the steps that isolate four blocks of different kinds, and after each look into one that is open.
+    for pause in 1..=3 + 3 {
         let offline = memory.offline(&[blocks(32, 35)], &mut Countdown(pause));
         assert_eq!(offline, Err(OfflineError::Stopped(Stop::Cancelled)), "at pause {pause}");
         assert_eq!(Snapshot::of(&memory), before);

@@ -19,6 +19,10 @@ impl<M: Machine> Memory<M> {
     /// Asks the listeners about every run of blocks, lowest first.
     pub(super) fn prepare_all(&self, ranges: &[SectionRange], direction: Direction) -> Result<(), (Veto, Asked)> {
         let mut chain = self.chain.lock();
+        // Where nobody listens, nobody needs to know what the runs are.
+        if chain.len() == 0 {
+            return Ok(());
+        }
         for (runs, change) in self.runs(ranges, direction).enumerate() {
             if let Err(Refusal { veto, accepted }) = chain.prepare(&change) {
                 return Err((veto, Asked::Until { runs, accepted }));
@@ -29,6 +33,9 @@ impl<M: Machine> Memory<M> {
 
     pub(super) fn committed_all(&self, ranges: &[SectionRange], direction: Direction) {
         let mut chain = self.chain.lock();
+        if chain.len() == 0 {
+            return;
+        }
         for change in self.runs(ranges, direction) {
             chain.committed(&change);
         }

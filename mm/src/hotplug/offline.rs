@@ -126,8 +126,10 @@ impl<M: Machine> Memory<M> {
             let mut rest = Some(*range);
             while let Some(range) = rest {
                 rest = self.withdraw(range);
-                // There is no way back any more, so a wish to stop comes too late.
-                let _ = pace.pause();
+                if rest.is_some() {
+                    // There is no way back any more, so a wish to stop comes too late.
+                    let _ = pace.pause();
+                }
             }
         }
         stopwatch.lap("withdraw");
@@ -152,7 +154,9 @@ impl<M: Machine> Memory<M> {
         let mut rest = Some(range);
         while let Some(range) = rest {
             rest = self.isolate_some(range);
-            pace.pause().map_err(OfflineError::Stopped)?;
+            if rest.is_some() {
+                pace.pause().map_err(OfflineError::Stopped)?;
+            }
         }
         // From here on nothing new of these blocks gets into a cache; what is there is a free frame out of sight.
         let mut drained = None;

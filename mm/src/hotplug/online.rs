@@ -102,8 +102,10 @@ impl<M: Machine> Memory<M> {
             let mut rest = Some(*range);
             while let Some(range) = rest {
                 rest = self.populate(range);
-                // There is no way back any more, so a wish to stop comes too late.
-                let _ = pace.pause();
+                if rest.is_some() {
+                    // There is no way back any more, so a wish to stop comes too late.
+                    let _ = pace.pause();
+                }
             }
         }
         stopwatch.lap("populate");
