@@ -1,0 +1,151 @@
+//! `mm` on a machine of which only what an allocator needs is there: struct pages in one table, and a lock that spins.
+
+use crate::frames::{Frames, SECTION_BYTES, SECTION_FRAMES, TakeOut};
+use mm::addr::{NodeId, Order, Pfn, PfnRange, SectionId, SectionRange};
+use mm::alloc::{Mobility, Place, Request, Urgency};
+use mm::cache::CacheCell;
+use mm::group::{GroupKind, GroupName};
+use mm::hotplug::{AddRequest, BootSection, BootUse};
+use mm::machine::{Clock, MEMMAP_PAGES, Machine, MapError, Mapper, Memmap, Unhurried};
+use mm::node::Distances;
+use mm::page::{Owner, PageInfo};
+use mm::policy::OnlineAs;
+use mm::section::ZoneKind;
+use mm::zone::ZoneCell;
+use mm::{Memory, Storage};
+use std::ops::Range;
+use std::sync::atomic::AtomicU64;
+
+/// Struct pages from frame 0 on. There may be fewer than frames: those of untouched sections are not looked at.
+struct Plain {
+    pages: Vec<PageInfo>,
+}
+
+impl Memmap for Plain {
+    fn page(&self, pfn: Pfn) -> &PageInfo {
+        &self.pages[pfn.number() as usize]
+    }
+}
+
+/// Page tables are the kernel's; here only as many frames are set aside as it would need.
+impl Mapper for Plain {
+    /// As in the kernel: 4 TiB.
+    const PART: u64 = 32768;
+
+    fn own_tables(&self, range: SectionRange) -> u64 {
+        // Those for struct pages serve two sections each, those of the direct map eight.
+        range.count() / 2 + range.count() / 8
+    }
+
+    fn map_range(&self, _range: SectionRange, _own: PfnRange) -> Result<(), MapError> {
+        Ok(())
+    }
+
+    fn unmap_range(&self, _range: SectionRange) {}
+
+    fn map_memmap(&self, _section: SectionId, _backing: PfnRange) {}
+
+    fn unmap_memmap(&self, _section: SectionId) {}
+
+    fn map_memmap_page(&self, _section: SectionId, _index: u64, _frame: Pfn) {
+        unreachable!("every section has its struct pages at its head")
+    }
+
+    fn unmap_memmap_page(&self, _section: SectionId, _index: u64) -> Pfn {
+        unreachable!("every section has its struct pages at its head")
+    }
+
+    fn table_frames(&self) -> u64 {
+        0
+    }
+}
+
+impl Clock for Plain {
+    fn now_ns(&self) -> u64 {
+        0
+    }
+}
+
+impl Machine for Plain {
+    type Spin = spin::Mutex<()>;
+    type Sleep = spin::Mutex<()>;
+
+    fn cpu(&self) -> usize {
+        0
+    }
+
+    fn wake_keeper(&self) {}
+}
+
+/// 128 MiB of boot memory, and above it what came later, online as movable.
+pub(crate) struct Altmap(Memory<Plain>);
+
+impl Altmap {
+    /// A machine that has booted, with struct pages for `sections` and words for `limit` of them.
+    fn booted(sections: u64, limit: u64) -> Self {
+        let zones: Vec<_> = ZoneKind::ALL.iter().map(|_| ZoneCell::new()).collect();
+        let storage = Storage {
+            sections: Vec::leak((0..limit).map(|_| AtomicU64::new(0)).collect()),
+            caches: Vec::leak(zones.iter().map(|_| CacheCell::new()).collect()),
+            zones: Vec::leak(zones),
+            distances: Distances::new(1, &[10]).expect("square"),
+        };
+        let pages = (0..sections * SECTION_FRAMES).map(|_| PageInfo::default()).collect();
+        let memory = Memory::new(Plain { pages }, storage);
+        let frames = SectionId::new(0).expect("in reach").pages();
+        let uses = [
+            (PfnRange::new(frames.start(), MEMMAP_PAGES), BootUse::Memmap),
+            (PfnRange::new(frames.start().add(MEMMAP_PAGES), frames.len() - MEMMAP_PAGES), BootUse::Free),
+        ];
+        memory.add_boot_section(&BootSection { id: frames.start().section(), node: NodeId::ZERO, uses: &uses });
+        Self(memory)
+    }
+
+    fn offline(&self, frames: Range<u64>) -> Result<(), mm::hotplug::OfflineError> {
+        let range = SectionRange::single(Pfn::new(frames.start).section());
+        self.0.offline(&[range], &mut Unhurried)
+    }
+}
+
+impl Frames for Altmap {
+    const NAME: &'static str = "altmap";
+    const TAKE_FREE: Option<TakeOut<Self>> =
+        Some(|frames, section| frames.offline(section).expect("all of it is free"));
+    /// All that a refused offline does: isolate, look for what is in use, and put everything back.
+    const TAKE_USED: Option<TakeOut<Self>> = Some(|frames, section| {
+        frames.offline(section).expect_err("half of it is in use");
+    });
+
+    fn without_memory(bytes: u64) -> Self {
+        Self::booted(1, 1 + bytes / SECTION_BYTES)
+    }
+
+    fn make_allocatable(&self, bytes: u64) {
+        let range = SectionRange::new(1, bytes / SECTION_BYTES).expect("in reach");
+        let name = GroupName { kind: GroupKind::Dimm, number: 0 };
+        self.0.add(&AddRequest { range, node: NodeId::ZERO, name }, &mut Unhurried).expect("there is room");
+        self.0.online(&[range], OnlineAs::Zone(ZoneKind::Movable), &mut Unhurried).expect("it is offline");
+    }
+
+    fn with_memory(bytes: u64) -> Self {
+        let sections = 1 + bytes / SECTION_BYTES;
+        let frames = Self::booted(sections, sections);
+        frames.make_allocatable(bytes);
+        frames
+    }
+
+    fn allocate(&self, order: u8) -> Option<u64> {
+        let request = Request {
+            order: Order::new(order).expect("kept"),
+            mobility: Mobility::Movable,
+            place: Place::Near(NodeId::ZERO),
+            owner: Owner::Fill,
+            urgency: Urgency::Ordinary,
+        };
+        self.0.allocate(&request).ok().map(Pfn::number)
+    }
+
+    fn free(&self, frame: u64, order: u8) {
+        self.0.free(Pfn::new(frame), Order::new(order).expect("kept"));
+    }
+}
