@@ -21,6 +21,7 @@ mod removal;
 mod slots;
 mod soak;
 mod tables;
+mod untouched;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         online::scenarios(),
         removal::scenarios(),
         memmap::scenarios(),
+        untouched::scenarios(),
         slots::scenarios(),
         races::scenarios(),
         pressure::scenarios(),
