@@ -6,17 +6,23 @@
 #![deny(unsafe_code)]
 
 mod blocks;
+mod check;
+mod probe;
+
+pub(crate) use probe::{ProbeError, probe};
 
 use crate::arch::ports::PortRange;
 use crate::drivers::dimm::{self, Answer, Controller, Dimm, DimmSlots, Ejected, SLOT_LIMIT, SlotEvent};
+use crate::firmware::srat::Window;
 use crate::firmware::{self, events};
 use crate::sync::Mutex;
 use crate::{memory, task};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use blocks::{Blocks, KernelBlocks};
+use check::{check, foreign_group};
 use mm::Errno;
-use mm::addr::{MAX_PHYS_BITS, NodeId, SECTION_SIZE, SectionId, SectionRange};
+use mm::addr::{MAX_PHYS_BITS, NodeId, SectionId, SectionRange};
 use mm::group::{GroupKind, GroupName};
 use mm::hotplug::{AddError, AddRequest, UnplugError};
 use mm::policy::AutoOnline;
@@ -52,23 +58,6 @@ pub(crate) enum Why {
     NotAdded,
 }
 
-/// Why memory could not be added by hand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(crate) enum ProbeError {
-    #[error("{0:#x} is not the start of a block of {mib} MiB", mib = SECTION_SIZE >> 20)]
-    Unaligned(u64),
-    #[error("{0:#x} bytes are not whole blocks of {mib} MiB", mib = SECTION_SIZE >> 20)]
-    BadSize(u64),
-    #[error("{start:#x} with {len:#x} bytes ends beyond the addresses that can be held")]
-    OutOfReach { start: u64, len: u64 },
-    #[error("block {0} exists already")]
-    Exists(SectionId),
-    #[error("the machine is not known to have memory at {0:#x}")]
-    Nothing(u64),
-    #[error(transparent)]
-    Refused(Refused),
-}
-
 /// Why memory that is there does not become blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(crate) enum Refused {
@@ -76,19 +65,6 @@ pub(crate) enum Refused {
     Domain(u32),
     #[error(transparent)]
     Add(AddError),
-}
-
-impl ProbeError {
-    /// The errno name.
-    pub(crate) fn errno(self) -> Errno {
-        match self {
-            Self::Unaligned(_) | Self::BadSize(_) | Self::OutOfReach { .. } => Errno::Invalid,
-            Self::Exists(_) => Errno::Exists,
-            Self::Nothing(_) => Errno::NoDevice,
-            Self::Refused(Refused::Domain(_)) => Errno::Invalid,
-            Self::Refused(Refused::Add(error)) => error.errno(),
-        }
-    }
 }
 
 /// Takes in the DIMMs that are there already and starts listening for more. The memory subsystem and ACPI's events work.
@@ -102,7 +78,7 @@ pub(crate) fn start() {
     };
     let mut slots = dimm::controller(count);
     let mut blocks = KernelBlocks::boot();
-    Plug { slots: &mut slots, blocks: &mut blocks }.take_in_present();
+    Plug { slots: &mut slots, blocks: &mut blocks, window: firmware.srat.window() }.take_in_present();
     *SLOTS.lock() = Some(slots);
     task::spawn("hotplug", || {
         loop {
@@ -114,17 +90,9 @@ pub(crate) fn start() {
 
 fn handle_events() {
     if let Some(slots) = SLOTS.lock().as_mut() {
-        Plug { slots, blocks: &mut KernelBlocks::task() }.handle_events();
+        let window = firmware::get().srat.window();
+        Plug { slots, blocks: &mut KernelBlocks::task(), window }.handle_events();
     }
-}
-
-/// Adds memory by hand that the machine is known to have: a DIMM that is not added, or what `mem=` hid. Without a length,
-/// all of it from `start` on.
-pub(crate) fn probe(start: u64, len: Option<u64>) -> Result<(), ProbeError> {
-    let mut known: Vec<Backed> = memory::hidden().iter().map(|range| hidden(*range)).collect();
-    let mut slots = SLOTS.lock();
-    known.extend(slots.iter_mut().flat_map(dimm::present).map(Backed::from));
-    add_by_hand(&known, start, len, &mut KernelBlocks::task())
 }
 
 /// What DIMMs hold beside blocks, by address.
@@ -134,56 +102,6 @@ pub(crate) fn leftovers() -> Vec<Leftover> {
         dimms.iter().flat_map(|dimm| leftovers_of(dimm, |id| memory::mm().section(id).is_some())).collect();
     leftovers.sort_unstable_by_key(|leftover| leftover.start);
     leftovers
-}
-
-/// Memory that the machine is known to have.
-#[derive(Clone, Copy, Debug)]
-struct Backed {
-    start: u64,
-    end: u64,
-    domain: u32,
-    /// What all of it together is called.
-    name: Option<GroupName>,
-}
-
-impl From<Dimm> for Backed {
-    fn from(dimm: Dimm) -> Self {
-        Self { start: dimm.start, end: end(&dimm), domain: dimm.domain, name: Some(name(&dimm)) }
-    }
-}
-
-fn hidden(range: SectionRange) -> Backed {
-    let start = range.first().address();
-    let domain = firmware::get().srat.node_of(start).unwrap_or(0);
-    Backed { start, end: start + range.size_bytes(), domain, name: None }
-}
-
-fn add_by_hand(known: &[Backed], start: u64, len: Option<u64>, blocks: &mut impl Blocks) -> Result<(), ProbeError> {
-    if !start.is_multiple_of(SECTION_SIZE) {
-        return Err(ProbeError::Unaligned(start));
-    }
-    let here = known.iter().find(|backed| (backed.start..backed.end).contains(&start));
-    let to_end = here.map(|backed| (backed.end - start) / SECTION_SIZE * SECTION_SIZE);
-    let len = len.or(to_end.filter(|len| *len > 0)).unwrap_or(SECTION_SIZE);
-    if len == 0 || !len.is_multiple_of(SECTION_SIZE) {
-        return Err(ProbeError::BadSize(len));
-    }
-    let range =
-        SectionRange::new(start / SECTION_SIZE, len / SECTION_SIZE).ok_or(ProbeError::OutOfReach { start, len })?;
-    if let Some(id) = range.iter().find(|id| blocks.exists(*id)) {
-        return Err(ProbeError::Exists(id));
-    }
-    let backed = here.filter(|backed| start + len <= backed.end).ok_or(ProbeError::Nothing(start))?;
-    let is_whole = SectionRange::inside(backed.start, backed.end) == Some(range);
-    let name = backed.name.filter(|_| is_whole).unwrap_or_else(|| free_probe_name(blocks));
-    add(range, backed.domain, name, blocks).map_err(ProbeError::Refused)
-}
-
-fn free_probe_name(blocks: &impl Blocks) -> GroupName {
-    let groups = blocks.groups();
-    let is_free = |name: &GroupName| groups.iter().all(|group| group.name != *name);
-    let mut names = (0..=u16::MAX).map(|number| GroupName { kind: GroupKind::Probe, number });
-    names.find(is_free).expect("there are fewer groups than names")
 }
 
 /// Adds blocks and does with them what the policy says. They stay when going online fails.
@@ -243,6 +161,8 @@ fn leftovers_of(dimm: &Dimm, exists: impl Fn(SectionId) -> bool) -> Vec<Leftover
 struct Plug<'a, S: DimmSlots, B: Blocks> {
     slots: &'a mut S,
     blocks: &'a mut B,
+    /// Where the firmware says that memory may come.
+    window: Option<Window>,
 }
 
 impl<S: DimmSlots, B: Blocks> Plug<'_, S, B> {
@@ -259,7 +179,7 @@ impl<S: DimmSlots, B: Blocks> Plug<'_, S, B> {
     fn handle_events(&mut self) -> BTreeSet<u32> {
         let mut seen = BTreeSet::new();
         dimm::drain(self.slots, |slots, event| {
-            let mut plug = Plug { slots, blocks: &mut *self.blocks };
+            let mut plug = Plug { slots, blocks: &mut *self.blocks, window: self.window };
             match event {
                 SlotEvent::Inserted(dimm) => {
                     seen.insert(dimm.slot);
@@ -292,6 +212,10 @@ impl<S: DimmSlots, B: Blocks> Plug<'_, S, B> {
             dimm.start,
             dimm.domain
         );
+        if let Err(nonsense) = check(dimm, self.window, &self.blocks.groups()) {
+            log::warn!(target: "dimm", "{name}: not added: {nonsense}");
+            return 0;
+        }
         if let Some(range) = SectionRange::inside(dimm.start, end(dimm))
             && !range.iter().any(|id| self.blocks.exists(id))
             && let Err(error) = add(range, dimm.domain, name, self.blocks)
@@ -325,29 +249,48 @@ impl<S: DimmSlots, B: Blocks> Plug<'_, S, B> {
             },
             Err(error) => {
                 log::warn!(target: "dimm", "{name}: stays: {error}");
-                refusal(error.errno())
+                error.answer()
             }
         };
         self.slots.answer(dimm.slot, answer);
     }
 
     /// Takes all memory of a DIMM out of use, or nothing.
-    fn give_up(&mut self, dimm: &Dimm) -> Result<(), UnplugError> {
+    fn give_up(&mut self, dimm: &Dimm) -> Result<(), Stays> {
+        let groups = self.blocks.groups();
+        if let Some(name) = foreign_group(dimm, &groups) {
+            return Err(Stays::Taken(name));
+        }
         let lies_inside = |range: SectionRange| {
             let start = range.first().address();
             dimm.start <= start && start + range.size_bytes() <= end(dimm)
         };
         let names: Vec<GroupName> =
-            self.blocks.groups().iter().filter(|group| lies_inside(group.range)).map(|group| group.name).collect();
-        self.blocks.unplug(&names)
+            groups.iter().filter(|group| lies_inside(group.range)).map(|group| group.name).collect();
+        self.blocks.unplug(&names).map_err(Stays::Unplug)
     }
 }
 
-/// What stands in the way may go away by itself, or not.
-fn refusal(errno: Errno) -> Answer {
-    match errno {
-        Errno::Busy | Errno::Again | Errno::TimedOut | Errno::Canceled => Answer::EjectionRefused,
-        _ => Answer::EjectionFailed,
+/// Why a DIMM is not given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+enum Stays {
+    #[error("its addresses are those of {0}")]
+    Taken(GroupName),
+    #[error(transparent)]
+    Unplug(UnplugError),
+}
+
+impl Stays {
+    /// What stands in the way may go away by itself, or not.
+    fn answer(self) -> Answer {
+        match self {
+            Self::Unplug(error)
+                if matches!(error.errno(), Errno::Busy | Errno::Again | Errno::TimedOut | Errno::Canceled) =>
+            {
+                Answer::EjectionRefused
+            }
+            Self::Unplug(_) | Self::Taken(_) => Answer::EjectionFailed,
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the host hears and what becomes of the blocks, with QEMU's registers and a list of blocks in place of the machine.
 
+use super::check::Nonsense;
+use super::probe::{Backed, add_by_hand};
 use super::*;
 use mm::group::Group;
 use mm::hotplug::{OfflineError, OnlineError, RemoveError};
@@ -69,8 +71,15 @@ impl Blocks for Fake {
     }
 }
 
+/// Where memory may come: all that can be held from 4 GiB on, and more.
+const WINDOW: Option<Window> = Some(Window { start: BASE, len: 1 << 47 });
+
+fn plug<'a, S: DimmSlots>(slots: &'a mut S, blocks: &'a mut Fake) -> Plug<'a, S, Fake> {
+    Plug { slots, blocks, window: WINDOW }
+}
+
 fn handle(slots: &mut impl DimmSlots, blocks: &mut Fake) {
-    Plug { slots, blocks }.handle_events();
+    plug(slots, blocks).handle_events();
 }
 
 fn names(blocks: &Fake) -> Vec<(String, u32, u64, u8)> {
@@ -103,7 +112,7 @@ fn a_dimm_that_was_there_at_boot_is_taken_in_without_an_answer() {
     let (mut slots, mut blocks) = (Controller::fake(4), Fake::default());
     slots.cold_plug(0, BASE, BLOCK, 0);
     slots.plug(1, BASE + BLOCK, BLOCK, 0);
-    Plug { slots: &mut slots, blocks: &mut blocks }.take_in_present();
+    plug(&mut slots, &mut blocks).take_in_present();
     assert_eq!(blocks.groups.len(), 2);
     assert_eq!((slots.messages(0), slots.messages(1)), (vec![], vec![(1, 0)]));
 }
@@ -152,13 +161,68 @@ fn a_refused_dimm_is_a_failure_and_stays_unused() {
     }
 }
 
+/// Memory of others at blocks 40 to 43: blocks of boot memory, and then a DIMM in slot 1.
+fn neighbours() -> Fake {
+    let group = |name, first| Group {
+        name: GroupName::parse(name).expect("a name"),
+        range: SectionRange::new(first, 2).expect("in reach"),
+        node: NodeId::ZERO,
+        memmap: MemmapPlace::Head,
+    };
+    Fake { groups: vec![group("boot0", 40), group("dimm1", 42)], ..Fake::default() }
+}
+
 #[test]
-fn an_address_beyond_all_is_a_failure() {
-    for (start, len) in [(1 << 46, BLOCK), (u64::MAX - BLOCK + 1, u64::MAX), (u64::MAX, 0)] {
+fn a_dimm_that_cannot_be_is_refused_with_the_reason() {
+    let window = WINDOW.expect("there is one");
+    let name = |text| GroupName::parse(text).expect("a name");
+    let all_ones = u64::from(u32::MAX) << 32 | u64::from(u32::MAX);
+    for (start, len, why) in [
+        (BASE, 0, Nonsense::Empty),
+        (all_ones, 0, Nonsense::Empty),
+        (all_ones, all_ones, Nonsense::Endless),
+        (BASE, all_ones, Nonsense::Endless),
+        (0, all_ones, Nonsense::OutsideWindow(window)),
+        (0, BLOCK, Nonsense::OutsideWindow(window)),
+        (BASE - BLOCK, 2 * BLOCK, Nonsense::OutsideWindow(window)),
+        (window.end() - BLOCK, 2 * BLOCK, Nonsense::OutsideWindow(window)),
+        (40 * BLOCK, 4 * BLOCK, Nonsense::Taken(name("boot0"))),
+        (41 * BLOCK + 64 * MIB, 2 * MIB, Nonsense::Taken(name("boot0"))),
+        (42 * BLOCK, BLOCK, Nonsense::Taken(name("dimm1"))),
+        (43 * BLOCK, 2 * BLOCK, Nonsense::Taken(name("dimm1"))),
+    ] {
+        let (mut slots, mut blocks) = (Controller::fake(2), neighbours());
+        let before = blocks.groups.clone();
+        slots.plug(0, start, len, 0);
+        let dimm = slots.dimm(0).expect("it is in its slot");
+        assert_eq!(check(&dimm, WINDOW, &blocks.groups), Err(why), "{dimm:x?}");
+        handle(&mut slots, &mut blocks);
+        assert!(slots.messages(0).ends_with(&[(1, 1)]), "{dimm:x?}");
+        assert_eq!(blocks.groups, before, "{dimm:x?}");
+    }
+    let dimm = Dimm { slot: 0, start: BASE, len: BLOCK, domain: 0 };
+    assert_eq!(check(&dimm, None, &[]), Err(Nonsense::NoWindow));
+    assert_eq!(check(&dimm, WINDOW, &neighbours().groups), Ok(()));
+}
+
+#[test]
+fn a_dimm_at_addresses_of_others_is_not_ejected_under_them() {
+    let (mut slots, mut blocks) = (Controller::fake(2), neighbours());
+    let before = blocks.groups.clone();
+    slots.cold_plug(0, 42 * BLOCK, 2 * BLOCK, 0);
+    slots.request_removal(0);
+    handle(&mut slots, &mut blocks);
+    assert_eq!((slots.messages(0), slots.ejected()), (vec![(3, 0x84), (3, 1)], &[][..]));
+    assert_eq!(blocks.groups, before);
+}
+
+#[test]
+fn an_address_that_cannot_be_held_is_a_failure() {
+    for (start, len) in [(1 << 46, BLOCK), ((1 << 46) - BLOCK, 2 * BLOCK)] {
         let (mut slots, mut blocks) = (Controller::fake(1), Fake::default());
         slots.plug(0, start, len, 0);
         handle(&mut slots, &mut blocks);
-        assert!(slots.messages(0).ends_with(&[(1, 1)]));
+        assert_eq!(slots.messages(0), [(1, 1)]);
         assert_eq!(blocks.groups.len(), 0);
     }
 }

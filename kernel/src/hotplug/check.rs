@@ -1,0 +1,50 @@
+//! Whether what the controller says of a DIMM can be true. It is input like any other, and the memory that it names is
+//! mapped, written and one day ejected.
+
+use super::end;
+use crate::drivers::dimm::Dimm;
+use crate::firmware::srat::Window;
+use mm::group::{Group, GroupKind, GroupName};
+use thiserror::Error;
+
+/// Why a DIMM cannot be what the controller says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub(super) enum Nonsense {
+    #[error("it is empty")]
+    Empty,
+    #[error("it ends beyond any address")]
+    Endless,
+    #[error("the firmware names no addresses where memory may come")]
+    NoWindow,
+    #[error("memory may come between {:#x} and {:#x} only", .0.start, .0.end())]
+    OutsideWindow(Window),
+    #[error("its addresses are those of {0}")]
+    Taken(GroupName),
+}
+
+/// Checks a DIMM against where the firmware says that memory may come, and what is there.
+pub(super) fn check(dimm: &Dimm, window: Option<Window>, groups: &[Group]) -> Result<(), Nonsense> {
+    if dimm.len == 0 {
+        return Err(Nonsense::Empty);
+    }
+    let end = dimm.start.checked_add(dimm.len).ok_or(Nonsense::Endless)?;
+    let window = window.ok_or(Nonsense::NoWindow)?;
+    if dimm.start < window.start || window.end() < end {
+        return Err(Nonsense::OutsideWindow(window));
+    }
+    foreign_group(dimm, groups).map_or(Ok(()), |name| Err(Nonsense::Taken(name)))
+}
+
+/// A group at addresses of the DIMM that did not come with it.
+pub(super) fn foreign_group(dimm: &Dimm, groups: &[Group]) -> Option<GroupName> {
+    let is_own = |name: GroupName| match name.kind {
+        GroupKind::Boot => false,
+        GroupKind::Dimm => u32::from(name.number) == dimm.slot,
+        GroupKind::Probe => true,
+    };
+    let overlaps = |group: &Group| {
+        let start = group.range.first().address();
+        start < end(dimm) && dimm.start < start + group.range.size_bytes()
+    };
+    groups.iter().find(|group| overlaps(group) && !is_own(group.name)).map(|group| group.name)
+}
