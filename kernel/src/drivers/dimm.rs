@@ -159,11 +159,17 @@ impl Registers for PortRange {
     }
 }
 
+/// How often an event is cleared before it counts as stuck: the host may raise it again between two looks, but not each
+/// time.
+const CLEAR_TRIES: usize = 8;
+
 /// The controller.
 #[derive(Debug)]
 pub(crate) struct Controller<R: Registers> {
     registers: R,
     slots: u32,
+    /// Events that stay set whatever is written: reported once, or whoever waits for the last would wait for ever.
+    stuck: [Status; SLOT_LIMIT as usize],
 }
 
 /// The controller of this machine, which has that many slots.
@@ -173,7 +179,7 @@ pub(crate) fn controller(slots: u32) -> Controller<PortRange> {
 
 impl<R: Registers> Controller<R> {
     fn new(registers: R, slots: u32) -> Self {
-        Self { registers, slots: slots.min(SLOT_LIMIT) }
+        Self { registers, slots: slots.min(SLOT_LIMIT), stuck: [Status::empty(); SLOT_LIMIT as usize] }
     }
 
     fn select(&mut self, slot: u32) {
@@ -183,6 +189,14 @@ impl<R: Registers> Controller<R> {
     /// Of the selected slot. Where there is no controller, every bit reads as one, which means nothing.
     fn status(&self) -> Status {
         Status::from_bits(self.registers.read_u8(CONTROL)).unwrap_or(Status::empty())
+    }
+
+    /// Clears an event of the selected slot; says whether it is gone.
+    fn clear_event(&mut self, event: Status) -> bool {
+        (0..CLEAR_TRIES).any(|_| {
+            self.registers.write_u8(CONTROL, event.bits());
+            !self.status().contains(event)
+        })
     }
 
     fn selected(&self, slot: u32) -> Option<Dimm> {
@@ -207,11 +221,16 @@ impl<R: Registers> DimmSlots for Controller<R> {
 
     fn take_event(&mut self, slot: u32) -> Option<SlotEvent> {
         self.select(slot);
+        let index = usize::try_from(slot).ok().filter(|index| *index < self.stuck.len())?;
+        self.stuck[index] &= self.status();
         for bit in [Status::INSERT_EVENT, Status::REMOVE_EVENT] {
-            if !self.status().contains(bit) {
+            if !self.status().difference(self.stuck[index]).contains(bit) {
                 continue;
             }
-            self.registers.write_u8(CONTROL, bit.bits());
+            if !self.clear_event(bit) {
+                log::error!(target: "dimm", "slot {slot}: an event cannot be cleared; it is ignored from now on");
+                self.stuck[index] |= bit;
+            }
             if let Some(dimm) = self.selected(slot) {
                 let event = if bit == Status::INSERT_EVENT { SlotEvent::Inserted } else { SlotEvent::RemovalRequested };
                 return Some(event(dimm));

@@ -26,6 +26,8 @@ pub(crate) struct FakeRegisters {
     ejected: Vec<u32>,
     /// What the host does when a DIMM is ejected, once.
     refuses_ejection: bool,
+    /// Clearing an event does nothing.
+    keeps_events: bool,
 }
 
 impl FakeRegisters {
@@ -63,8 +65,8 @@ impl Registers for FakeRegisters {
         let selector = self.selector;
         let Some(slot) = self.slots.get_mut(selector as usize) else { return };
         match value {
-            value if value & 2 != 0 => slot.is_inserting = false,
-            value if value & 4 != 0 => slot.is_removing = false,
+            value if value & 2 != 0 => slot.is_inserting &= self.keeps_events,
+            value if value & 4 != 0 => slot.is_removing &= self.keeps_events,
             value if value & 8 != 0 && slot.dimm.is_some() && !self.refuses_ejection => {
                 slot.dimm = None;
                 self.ejected.push(selector);
@@ -197,6 +199,26 @@ fn both_bits_on_an_empty_slot_are_cleared() {
     controller.registers.slots[0].is_inserting = true;
     assert_eq!(drained(&mut controller), []);
     assert!(!controller.registers.slots[0].is_removing && !controller.registers.slots[0].is_inserting);
+}
+
+#[test]
+fn an_event_that_cannot_be_cleared_is_seen_once() {
+    let mut controller = Controller::fake(2);
+    let [first, second] = [dimm(0, 0x1_0000_0000, 128 * MIB, 0), dimm(1, 0x1_0800_0000, 128 * MIB, 0)];
+    controller.registers.keeps_events = true;
+    controller.plug(0, first.start, first.len, 0);
+    controller.request_removal(0);
+    controller.plug(1, second.start, second.len, 0);
+    let expected = [SlotEvent::Inserted(first), SlotEvent::RemovalRequested(first), SlotEvent::Inserted(second)];
+    assert_eq!(drained(&mut controller), expected);
+    assert_eq!(drained(&mut controller), []);
+
+    // It gets well again.
+    controller.registers.keeps_events = false;
+    controller.registers.slots[0].is_inserting = false;
+    assert_eq!(drained(&mut controller), []);
+    controller.plug(0, first.start, first.len, 0);
+    assert_eq!(drained(&mut controller), [SlotEvent::Inserted(first)]);
 }
 
 #[test]
