@@ -89,6 +89,13 @@ pub(super) fn huge_leaves() -> HugeLeaves {
     }
 }
 
+/// How many bits the physical addresses of this CPU have (CPUID 8000_0008h, EAX bits 7-0).
+pub(super) fn physical_bits() -> u32 {
+    const WITHOUT_LEAF: u32 = 36;
+    let has_leaf = core::arch::x86_64::__cpuid(0x8000_0000).eax >= 0x8000_0008;
+    if has_leaf { core::arch::x86_64::__cpuid(0x8000_0008).eax & 0xff } else { WITHOUT_LEAF }
+}
+
 /// Builds the kernel's tables, lets the CPU use them, and returns them. The lower half is empty then.
 pub(super) fn build(facts: &BootFacts) -> Result<Tree<KernelTables>, MapError> {
     let old = OldTables { slot: u64::from(facts.recursive_index) };

@@ -43,7 +43,7 @@ pub(crate) fn start(srat: &Srat, slit: Option<&Slit>, cpus: usize, limit: Option
     let sections = boot_sections(limit);
     let ram_end = EARLY.lock().ram().end().address();
     let window_end = srat.window().map_or(0, |window| window.end());
-    let section_count = ram_end.max(window_end).div_ceil(SECTION_SIZE).min(SECTION_LIMIT);
+    let section_count = section_limit(ram_end, window_end, boot_map::physical_bits());
     let nodes = node_count(srat);
     let storage = Storage {
         sections: section_words(section_count),
@@ -71,6 +71,13 @@ pub(crate) fn start(srat: &Srat, slit: Option<&Slit>, cpus: usize, limit: Option
         mm.machine().table_frames(),
         (crate::time::now_ns() - begun_ns) / 1000,
     );
+}
+
+/// How many sections there can ever be. Whatever the firmware promises, a CPU reaches no further than its addresses are
+/// wide.
+fn section_limit(ram_end: u64, window_end: u64, physical_bits: u32) -> u64 {
+    let addressable = 1u64.checked_shl(physical_bits).unwrap_or(u64::MAX);
+    ram_end.max(window_end.min(addressable)).div_ceil(SECTION_SIZE).min(SECTION_LIMIT)
 }
 
 fn obeyed_limit(limit: u64) -> u64 {
@@ -229,6 +236,15 @@ mod tests {
             region(0x20_0000, 0x30_0000, RegionKind::Bootloader),
             region(0x30_0000, 2 * SECTION_SIZE, RegionKind::Usable),
         ])))
+    }
+
+    #[test]
+    fn there_are_no_sections_beyond_what_the_cpu_or_the_windows_hold() {
+        assert_eq!(section_limit(5 << 30, 0, 40), 40);
+        assert_eq!(section_limit(1 << 30, (5 << 30) + 1, 40), 41);
+        assert_eq!(section_limit(1 << 30, 2 << 40, 40), 8192);
+        assert_eq!(section_limit(1 << 30, 100 << 40, 48), SECTION_LIMIT);
+        assert_eq!(section_limit(1 << 30, u64::MAX, 64), SECTION_LIMIT);
     }
 
     #[test]
