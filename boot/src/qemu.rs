@@ -23,6 +23,8 @@ pub const DEBUG_EXIT: &str = "isa-debug-exit,iobase=0xf4,iosize=4";
 
 /// Room to grow for which 40 address bits are enough, whatever else lies there.
 const FITS_40_BITS: Bytes = gib(512);
+/// The same for 46 bits.
+const FITS_46_BITS: Bytes = gib(32 << 10);
 
 /// A QEMU that was told to quit has this long.
 const QUIT: Duration = Duration::from_secs(1);
@@ -227,6 +229,7 @@ pub fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<String> {
 /// TCG's `max` has 40 address bits, the last of which QEMU partly keeps for itself; KVM's has the host's.
 fn cpu(machine: &Machine, accelerator: Accelerator) -> &'static str {
     match accelerator {
+        Accelerator::Tcg if machine.maxmem > FITS_46_BITS => "max,phys-bits=48",
         Accelerator::Tcg if machine.maxmem > FITS_40_BITS => "max,phys-bits=46",
         _ => "max",
     }
@@ -302,6 +305,12 @@ fn quoted(word: &str) -> String {
 }
 
 impl Qemu {
+    /// Bytes of the host's memory that it uses now.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).context("QEMU is gone")?;
+        resident_bytes(&status).context("no VmRSS in the status of QEMU's process")
+    }
+
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Result<Option<Exit>> {
         Ok(self.child.try_wait().context("cannot wait for QEMU")?.map(Exit::of))
@@ -326,6 +335,12 @@ impl Qemu {
         // It may have ended by itself already.
         self.child.kill().and_then(|()| self.child.wait()).ok();
     }
+}
+
+/// What the status of a Linux process says of its memory.
+fn resident_bytes(status: &str) -> Option<u64> {
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?;
+    kib.parse::<u64>().ok().map(|kib| kib << 10)
 }
 
 impl Drop for Qemu {
@@ -434,6 +449,7 @@ mod tests {
     #[test]
     fn a_machine_that_grows_by_terabytes_has_the_address_bits_for_it() {
         assert_contains(&line(&Machine { maxmem: gib(8 << 10), ..Machine::default() }), "-cpu max,phys-bits=46 ");
+        assert_contains(&line(&Machine { maxmem: gib(70 << 10), ..Machine::default() }), "-cpu max,phys-bits=48 ");
         assert_contains(&line(&Machine::default()), "-cpu max ");
     }
 
@@ -467,6 +483,12 @@ mod tests {
         let extra = vec!["-d".to_owned(), "int".to_owned()];
         let line = line(&Machine { debugger: Debugger::WaitFor, extra, ..Machine::default() });
         assert!(line.ends_with("-s -S -d int"), "{line}");
+    }
+
+    #[test]
+    fn the_memory_of_a_process_is_read_from_its_status() {
+        assert_eq!(resident_bytes("Name:\tqemu\nVmRSS:\t  103096 kB\nThreads:\t5\n"), Some(103_096 << 10));
+        assert_eq!(resident_bytes("Name:\tqemu\n"), None);
     }
 
     #[test]

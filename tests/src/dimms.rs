@@ -50,6 +50,20 @@ impl Vm {
         Ok(answers[&id])
     }
 
+    /// Plugs a module that the guest takes, and returns by how many bytes QEMU grew meanwhile on the host. What QEMU itself
+    /// needs for a module of that size, it takes with the memory behind it, before.
+    #[track_caller]
+    pub fn plug_measured(&mut self, id: &str, size: Bytes) -> Result<u64> {
+        let memory = json!({"qom-type": "memory-backend-ram", "id": backend(id), "size": size.0, "reserve": false});
+        self.qmp("object-add", memory)?;
+        self.qmp.forget_events();
+        let before = self.host_memory()?;
+        self.qmp("device_add", json!({"driver": "pc-dimm", "id": id, "memdev": backend(id)}))?;
+        let status = self.answers(&[id], ost::Event::Insertion)?[id];
+        ensure!(status == SUCCESS, "plug {id}: the guest answered {status:#x}, expected success");
+        Ok(self.host_memory()?.saturating_sub(before))
+    }
+
     /// Takes a module out that the guest gives back.
     #[track_caller]
     pub fn unplug(&mut self, id: &str) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
+use boot::accelerator::Accelerator;
 use boot::image::{self, Images};
 use boot::qemu::Machine;
 use boot::size::gib;
@@ -26,6 +27,7 @@ pub struct Scenario {
     machine: Machine,
     params: Vec<String>,
     body: fn(&mut Vm) -> Result<()>,
+    accelerator: Option<Accelerator>,
     beginning: Beginning,
     ending: Ending,
 }
@@ -57,6 +59,7 @@ impl Scenario {
             machine: two_nodes(),
             params: Vec::new(),
             body,
+            accelerator: None,
             beginning: Beginning::Prompt,
             ending: Ending::Alive,
         }
@@ -77,6 +80,11 @@ impl Scenario {
         Self { params: params.iter().map(|word| (*word).to_owned()).collect(), ..self }
     }
 
+    /// On an emulated CPU, which has what the host's may lack.
+    pub fn emulated(self) -> Self {
+        Self { accelerator: Some(Accelerator::Tcg), ..self }
+    }
+
     /// The body sees the machine boot.
     pub fn unbooted(self) -> Self {
         Self { beginning: Beginning::PowerOn, ..self }
@@ -90,9 +98,10 @@ impl Scenario {
     /// Runs it. The error carries everything the guest said.
     pub fn run(&self) -> Result<()> {
         let machine = Machine { params: self.params.clone(), ..self.machine.clone() };
+        let accelerator = self.accelerator.unwrap_or_else(Accelerator::best);
         let mut vm = match self.beginning {
-            Beginning::Prompt => Vm::boot(&machine, images()?)?,
-            Beginning::PowerOn => Vm::start(&machine, images()?)?,
+            Beginning::Prompt => Vm::boot(&machine, images()?, accelerator)?,
+            Beginning::PowerOn => Vm::start(&machine, images()?, accelerator)?,
         };
         let result = (self.body)(&mut vm).and_then(|()| match self.ending {
             Ending::Alive => still_sound(&mut vm).context("after the scenario"),

@@ -33,8 +33,8 @@ pub fn soon() -> Instant {
 
 impl Vm {
     /// Starts `machine` and waits for the prompt.
-    pub fn boot(machine: &Machine, images: &Images) -> Result<Self> {
-        let mut vm = Self::start(machine, images)?;
+    pub fn boot(machine: &Machine, images: &Images, accelerator: Accelerator) -> Result<Self> {
+        let mut vm = Self::start(machine, images, accelerator)?;
         match vm.console.expect_prompt(Instant::now() + BOOT_LIMIT) {
             Ok(()) => Ok(vm),
             Err(error) => Err(vm.explain(error.context("booting"))),
@@ -42,8 +42,8 @@ impl Vm {
     }
 
     /// Starts `machine`.
-    pub fn start(machine: &Machine, images: &Images) -> Result<Self> {
-        let guest = Guest::start(machine, images, Accelerator::best(), None)?;
+    pub fn start(machine: &Machine, images: &Images, accelerator: Accelerator) -> Result<Self> {
+        let guest = Guest::start(machine, images, accelerator, None)?;
         let deadline = soon();
         let qmp = loop {
             match guest.connect_qmp() {
@@ -150,6 +150,11 @@ impl Vm {
     #[track_caller]
     pub fn qmp(&mut self, command: &str, arguments: Value) -> Result<Value> {
         self.qmp.execute(command, arguments).with_context(|| format!("QMP {command}"))
+    }
+
+    /// Bytes of the host's memory that the machine uses now.
+    pub fn host_memory(&self) -> Result<u64> {
+        self.qemu.resident_bytes()
     }
 
     /// A command of QEMU's human monitor, which can poke what QMP cannot.

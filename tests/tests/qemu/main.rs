@@ -8,6 +8,7 @@ mod discovery;
 mod faults;
 mod iomem;
 mod jobs;
+mod large;
 mod listeners;
 mod machines;
 mod memmap;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         removal::scenarios(),
         memmap::scenarios(),
         untouched::scenarios(),
+        large::scenarios(),
         slots::scenarios(),
         races::scenarios(),
         pressure::scenarios(),

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use boot::ost;
 use boot::plug;
-use boot::qemu::backend;
-use boot::size::mib;
+use boot::qemu::{Machine, backend};
+use boot::size::{gib, mib};
 use serde_json::json;
 use system_tests::dimms::{SUCCESS, dimm, dimm_at};
 use system_tests::memory::BLOCK_BYTES;
@@ -21,6 +21,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(whole_blocks_of_a_dimm_are_used_and_the_rest_is_reported),
         scenario!(a_dimm_off_the_block_grid_gives_its_whole_blocks),
         scenario!(a_dimm_without_a_whole_block_is_refused_and_can_go),
+        scenario!(a_dimm_beyond_the_addresses_that_can_be_held_is_refused_and_can_go)
+            .emulated()
+            .on(Machine { maxmem: gib(70 << 10), ..Machine::default() }),
         scenario!(a_dimm_deleted_before_it_was_handled_leaves_nothing),
         scenario!(one_dimm_comes_while_another_goes),
         scenario!(a_dimm_asked_for_twice_goes_once),
@@ -84,6 +87,26 @@ fn a_dimm_without_a_whole_block_is_refused_and_can_go(vm: &mut Vm) -> Result<()>
         vm.unchanged_since("a DIMM without a whole block that went", &before)?;
     }
     Ok(())
+}
+
+fn a_dimm_beyond_the_addresses_that_can_be_held_is_refused_and_can_go(vm: &mut Vm) -> Result<()> {
+    const END: u64 = 64 << 40;
+    let before = vm.trace()?;
+    for (id, address) in [("beyond", END), ("astride", END - BLOCK_BYTES)] {
+        let status = vm.plug_status(&dimm_at(id, mib(256), address))?;
+        ensure!(status != SUCCESS, "{id}: the guest claims success");
+        let log = vm.kernel_log()?;
+        let reason = format!("256 MiB at {address:#x}-{:#x} are left alone: beyond", address + (256 << 20) - 1);
+        ensure!(log.iter().any(|line| line.contains(&reason)), "{id}: not in the log: {reason}\n{log:#?}");
+        vm.unchanged_since(id, &before)?;
+        vm.unplug(id)?;
+        vm.unchanged_since(&format!("{id}, gone"), &before)?;
+    }
+    vm.plug(&dimm_at("last", mib(256), END - 2 * BLOCK_BYTES))?;
+    vm.cmd("online_movable dimm0")?;
+    vm.memcheck()?;
+    vm.unplug("last")?;
+    vm.unchanged_since("the last blocks that can be, gone", &before)
 }
 
 fn a_dimm_deleted_before_it_was_handled_leaves_nothing(vm: &mut Vm) -> Result<()> {

@@ -1,0 +1,69 @@
+//! Memory that is large beside the guest: it costs the guest and the host next to nothing until it is used.
+
+use anyhow::{Result, ensure};
+use boot::qemu::Machine;
+use boot::size::{Bytes, gib, mib};
+use system_tests::check::same;
+use system_tests::memory::BLOCK_BYTES;
+use system_tests::scenario;
+use system_tests::scenario::Scenario;
+use system_tests::vm::Vm;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let online = ["memhp_default_state=online_movable"];
+    let terabytes = Machine { memory: gib(8), maxmem: gib(5 << 10), slots: 4, ..Machine::default() };
+    let small = Machine { memory: mib(256), maxmem: gib(128), slots: 4, ..Machine::default() };
+    vec![
+        scenario!(four_tib_come_online_in_an_8_gib_guest_and_go).on(terabytes).params(&online),
+        scenario!(sixty_four_gib_come_online_in_a_256_mib_guest_and_go).on(small).params(&online),
+    ]
+}
+
+fn four_tib_come_online_in_an_8_gib_guest_and_go(vm: &mut Vm) -> Result<()> {
+    comes_online_and_goes(vm, gib(4 << 10))
+}
+
+fn sixty_four_gib_come_online_in_a_256_mib_guest_and_go(vm: &mut Vm) -> Result<()> {
+    comes_online_and_goes(vm, gib(64))
+}
+
+fn comes_online_and_goes(vm: &mut Vm, size: Bytes) -> Result<()> {
+    /// What the guest may touch of the new memory, and the emulator take for itself.
+    const HOST_LIMIT: u64 = 128 << 20;
+    const GUEST_LIMIT: u64 = 64 << 10;
+
+    let before = vm.usage()?;
+    let grown = vm.plug_measured("large", size)?;
+    ensure!(grown <= HOST_LIMIT, "QEMU grew by {grown} bytes");
+    let after = vm.usage()?;
+    let taken = before.zone(0, "Normal").free.saturating_sub(after.zone(0, "Normal").free);
+    ensure!(taken <= GUEST_LIMIT, "boot memory lost {taken} bytes");
+    let group = vm.groups()?["dimm0"].clone();
+    same("online", (group.online, group.offline), (size.0, 0))?;
+    let zone = after.zone(0, "Movable");
+    same("present", zone.present, size.0)?;
+    same("free", zone.free, zone.managed)?;
+    let overhead = zone.present - zone.managed;
+    ensure!(overhead <= size.0 / 125, "{overhead} bytes of {} hold struct pages and tables", size.0);
+    vm.memcheck()?;
+
+    // It is used from both ends, and boot memory is not.
+    for command in ["fill 512M".to_owned(), format!("fill 64M --in {}", group.last)] {
+        let id = vm.json(&command)?["id"].clone();
+        vm.cmd(&format!("verify {id}"))?;
+    }
+    let used = vm.usage()?;
+    same("in use", zone.free - used.zone(0, "Movable").free, 576 << 20)?;
+    let taken = before.zone(0, "Normal").free.saturating_sub(used.zone(0, "Normal").free);
+    ensure!(taken <= GUEST_LIMIT, "boot memory lost {taken} bytes");
+    vm.memcheck()?;
+    vm.free_everything()?;
+
+    vm.cmd("offline dimm0")?;
+    same("offline", vm.usage()?.offline, size.0)?;
+    vm.memcheck()?;
+    let half = group.first + (size.0 / BLOCK_BYTES) / 2;
+    vm.cmd(&format!("online {half}"))?;
+    vm.unplug("large")?;
+    same("totals", vm.usage()?, before)
+}
