@@ -1,6 +1,6 @@
 //! All parts together: the zones, the section table, the groups, the chain and the settings, each behind its own lock.
 
-use crate::addr::{NodeId, SectionId};
+use crate::addr::{NodeId, SectionId, SectionRange};
 use crate::cache::{Cache, CacheCell};
 use crate::errno::Errno;
 use crate::group::{Group, GroupId, GroupName, GroupTable};
@@ -96,6 +96,17 @@ impl<M: Machine> Memory<M> {
     /// Every present block, lowest first.
     pub fn blocks(&self) -> impl DoubleEndedIterator<Item = (SectionId, Section)> + '_ {
         self.sections.iter()
+    }
+
+    /// Cuts `range` into runs of blocks of which the same is known, or which are all absent, lowest first.
+    pub fn runs(&self, range: SectionRange) -> impl Iterator<Item = (SectionRange, Option<Section>)> + '_ {
+        self.sections.runs(range)
+    }
+
+    /// Every present block, in runs of which the same is known, lowest first.
+    pub fn block_runs(&self) -> impl Iterator<Item = (SectionRange, Section)> + '_ {
+        let all = SectionRange::new(0, self.section_limit());
+        all.into_iter().flat_map(|range| self.runs(range)).filter_map(|(run, section)| Some((run, section?)))
     }
 
     /// How many nodes there can be.

@@ -132,13 +132,14 @@ impl<M: Machine> Memory<M> {
     /// The memory of the whole machine.
     pub fn memory_report(&self) -> MemoryReport {
         let mut report = MemoryReport { page_tables: self.machine.table_frames() * PAGE_SIZE, ..Default::default() };
-        for (_, section) in self.blocks() {
-            report.memmap_reserved += MEMMAP_PAGES * PAGE_SIZE;
+        for (run, section) in self.block_runs() {
+            let memmap = run.count() * MEMMAP_PAGES * PAGE_SIZE;
+            report.memmap_reserved += memmap;
             if section.is_open() || section.is_boot() {
-                report.memmap_used += MEMMAP_PAGES * PAGE_SIZE;
+                report.memmap_used += memmap;
             }
             if section.state == BlockState::Offline {
-                report.offline += u64::from(section.present) * PAGE_SIZE;
+                report.offline += run.count() * u64::from(section.present) * PAGE_SIZE;
             }
         }
         let mut boot_free = 0;

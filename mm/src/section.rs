@@ -318,23 +318,27 @@ impl SectionTable {
         let mut rest = Some(range);
         core::iter::from_fn(move || {
             let range = rest?;
-            let run = self.first_run(range);
+            let (run, word) = self.run_of_words(range);
             rest = range.behind(run);
-            Some((run, self.get(run.first())))
+            Some((run, Section::decode(word)))
         })
     }
 
     /// The first blocks of `range` of which the same is known.
     pub(crate) fn first_run(&self, range: SectionRange) -> SectionRange {
+        self.run_of_words(range).0
+    }
+
+    fn run_of_words(&self, range: SectionRange) -> (SectionRange, u64) {
         let end = self.words.len().min(range.last().index() + 1);
         match self.words.get(range.first().index()..end) {
             Some([first, others @ ..]) => {
                 let first = first.load(Ordering::Acquire);
                 let same = others.iter().take_while(|word| word.load(Ordering::Acquire) == first).count();
-                range.first_part(same as u64 + 1)
+                (range.first_part(same as u64 + 1), first)
             }
             // All beyond the table is absent.
-            _ => range,
+            _ => (range, 0),
         }
     }
 

@@ -23,7 +23,7 @@ impl<M: Machine> Memory<M> {
         if chain.len() == 0 {
             return Ok(());
         }
-        for (runs, change) in self.runs(ranges, direction).enumerate() {
+        for (runs, change) in self.changes(ranges, direction).enumerate() {
             if let Err(Refusal { veto, accepted }) = chain.prepare(&change) {
                 return Err((veto, Asked::Until { runs, accepted }));
             }
@@ -36,7 +36,7 @@ impl<M: Machine> Memory<M> {
         if chain.len() == 0 {
             return;
         }
-        for change in self.runs(ranges, direction) {
+        for change in self.changes(ranges, direction) {
             chain.committed(&change);
         }
     }
@@ -45,78 +45,77 @@ impl<M: Machine> Memory<M> {
     pub(super) fn cancelled_all(&self, ranges: &[SectionRange], direction: Direction, asked: Asked) {
         let mut chain = self.chain.lock();
         let everybody = chain.len();
-        let total = self.runs(ranges, direction).count();
+        let total = self.changes(ranges, direction).count();
         let (whole_runs, accepted) = match asked {
             Asked::Everybody => (total, 0),
             Asked::Until { runs, accepted } => (runs, accepted),
         };
-        if let Some(refused) = self.runs(ranges, direction).nth(whole_runs) {
+        if let Some(refused) = self.changes(ranges, direction).nth(whole_runs) {
             chain.cancelled(accepted, &refused);
         }
-        for earlier in self.runs(ranges, direction).rev().skip(total - whole_runs) {
+        for earlier in self.changes(ranges, direction).rev().skip(total - whole_runs) {
             chain.cancelled(everybody, &earlier);
         }
     }
 
     /// The longest runs of consecutive blocks in `ranges` that share group, node and zone, lowest first.
-    fn runs<'a>(
+    fn changes<'a>(
         &'a self,
         ranges: &'a [SectionRange],
         direction: Direction,
     ) -> impl DoubleEndedIterator<Item = Change> + 'a {
-        ranges.iter().flat_map(move |range| Runs { memory: self, rest: Some(*range), direction })
+        ranges.iter().flat_map(move |range| Changes { memory: self, rest: Some(*range), direction })
     }
 }
 
 /// Cuts a range wherever zone, node or group change.
-struct Runs<'a, M: Machine> {
+struct Changes<'a, M: Machine> {
     memory: &'a Memory<M>,
     rest: Option<SectionRange>,
     direction: Direction,
 }
 
-impl<M: Machine> Runs<'_, M> {
-    fn key(&self, id: SectionId) -> (Section, Change) {
-        let section = self.memory.sections.get(id).expect("a block that changes state is present");
-        let change = Change {
-            direction: self.direction,
-            range: SectionRange::single(id),
-            zone: section.last_zone,
-            node: section.node,
-        };
-        (section, change)
+impl<M: Machine> Changes<'_, M> {
+    fn section(&self, id: SectionId) -> Section {
+        self.memory.sections.get(id).expect("a block that changes state is present")
     }
 
-    fn same(a: (Section, Change), b: (Section, Change)) -> bool {
-        a.0.group == b.0.group && a.1.zone == b.1.zone && a.1.node == b.1.node
-    }
-
-    fn split(range: SectionRange, count: u64) -> (Option<SectionRange>, Option<SectionRange>) {
-        let first = u64::from(range.first().number());
-        (SectionRange::new(first, count), SectionRange::new(first + count, range.count() - count))
+    fn change(&self, range: SectionRange, section: Section) -> Change {
+        Change { direction: self.direction, range, zone: section.last_zone, node: section.node }
     }
 }
 
-impl<M: Machine> Iterator for Runs<'_, M> {
+/// Whether two blocks are told of together.
+fn is_alike(a: Section, b: Section) -> bool {
+    a.group == b.group && a.last_zone == b.last_zone && a.node == b.node
+}
+
+fn split(range: SectionRange, count: u64) -> (Option<SectionRange>, Option<SectionRange>) {
+    let first = u64::from(range.first().number());
+    (SectionRange::new(first, count), SectionRange::new(first + count, range.count() - count))
+}
+
+impl<M: Machine> Iterator for Changes<'_, M> {
     type Item = Change;
 
     fn next(&mut self) -> Option<Change> {
         let range = self.rest?;
-        let first = self.key(range.first());
-        let count = range.iter().take_while(|id| Self::same(self.key(*id), first)).count() as u64;
-        let (run, rest) = Self::split(range, count);
+        let first = self.section(range.first());
+        let alike = self.memory.sections.runs(range).map_while(|(run, section)| section.map(|section| (run, section)));
+        let count = alike.take_while(|(_, section)| is_alike(*section, first)).map(|(run, _)| run.count()).sum();
+        let (run, rest) = split(range, count);
         self.rest = rest;
-        Some(Change { range: run?, ..first.1 })
+        Some(self.change(run?, first))
     }
 }
 
-impl<M: Machine> DoubleEndedIterator for Runs<'_, M> {
+impl<M: Machine> DoubleEndedIterator for Changes<'_, M> {
     fn next_back(&mut self) -> Option<Change> {
         let range = self.rest?;
-        let last = self.key(range.last());
-        let count = range.iter().rev().take_while(|id| Self::same(self.key(*id), last)).count() as u64;
-        let (rest, run) = Self::split(range, range.count() - count);
+        let last = self.section(range.last());
+        let count = range.iter().rev().take_while(|id| is_alike(self.section(*id), last)).count() as u64;
+        let (rest, run) = split(range, range.count() - count);
         self.rest = rest;
-        Some(Change { range: run?, ..last.1 })
+        Some(self.change(run?, last))
     }
 }

@@ -27,13 +27,12 @@ pub(super) fn blocks(word: &str) -> Result<Vec<SectionRange>, Failure> {
 }
 
 fn present_range(first: u64, last: u64) -> Result<SectionRange, Failure> {
-    let absent = |block| Failure::new(Errno::NoEntry, format_args!("there is no block {block}"));
-    for block in first..=last {
-        if SectionId::new(block).and_then(|id| mm().section(id)).is_none() {
-            return Err(absent(block));
-        }
+    let absent = |block: u64| Failure::new(Errno::NoEntry, format_args!("there is no block {block}"));
+    let range = SectionRange::new(first, last - first + 1).ok_or_else(|| absent(last))?;
+    match mm().runs(range).find(|(_, section)| section.is_none()) {
+        Some((run, _)) => Err(absent(run.first().number().into())),
+        None => Ok(range),
     }
-    SectionRange::new(first, last - first + 1).ok_or_else(|| absent(last))
 }
 
 fn merge(sorted: &[SectionRange]) -> Vec<SectionRange> {
