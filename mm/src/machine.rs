@@ -66,7 +66,7 @@ pub trait Mapper {
     /// Takes the backing of page `index` of the memmap of `section` away and returns it.
     fn unmap_memmap_page(&self, section: SectionId, index: u64) -> Pfn;
 
-    /// Page-table frames in use, wherever they lie.
+    /// Page-table frames in use or set aside, wherever they lie.
     fn table_frames(&self) -> u64;
 }
 

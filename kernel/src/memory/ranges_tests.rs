@@ -311,6 +311,7 @@ impl Group {
     fn check(&self, machine: &Machine) {
         let tables = if self.is_mapped { self.eager_tables + self.written.len() as u64 } else { 0 };
         assert_eq!(machine.tables_inside(self.range), tables, "{:?}", self.range);
+        assert!(!self.is_mapped || machine.has_own_leaves(self.range), "{:?}", self.range);
         for section in [self.range.first(), self.range.last()].into_iter().chain(self.open.iter().copied()) {
             for index in [0, MEMMAP_PAGES - 1] {
                 let expected = self.open.contains(&section).then(|| backing(section, index));

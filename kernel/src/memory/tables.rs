@@ -114,6 +114,8 @@ impl KernelTables {
         self.count
     }
 
+    // This and its callers are inlined because edits of whole tables call them for every entry.
+    #[inline]
     fn at(&mut self, table: Pfn, index: usize) -> *mut u64 {
         assert!(index < ENTRIES, "a table has {ENTRIES} entries");
         let start = match self.reach {
@@ -132,12 +134,14 @@ impl KernelTables {
 }
 
 impl TableMemory for KernelTables {
+    #[inline]
     fn read(&mut self, table: Pfn, index: usize) -> Entry {
         let entry = self.at(table, index);
         // SAFETY: Tables are given by the tree only, so they are mapped tables; `at` checked the index.
         Entry::from_bits(unsafe { entry.read_volatile() })
     }
 
+    #[inline]
     fn write(&mut self, table: Pfn, index: usize, value: Entry) {
         let entry = self.at(table, index);
         // SAFETY: As for `read`. What the entry maps, and that nobody uses what it mapped before, is the caller's care.
