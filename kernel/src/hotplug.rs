@@ -16,13 +16,13 @@ use crate::drivers::dimm::{self, Answer, Controller, Dimm, DimmSlots, Ejected, S
 use crate::firmware::srat::Window;
 use crate::firmware::{self, events};
 use crate::sync::Mutex;
-use crate::{memory, task};
+use crate::task;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use blocks::{Blocks, KernelBlocks};
 use check::{check, foreign_group};
 use mm::Errno;
-use mm::addr::{MAX_PHYS_BITS, NodeId, SectionId, SectionRange};
+use mm::addr::{MAX_PHYS_BITS, NodeId, SectionRange};
 use mm::group::{GroupKind, GroupName};
 use mm::hotplug::{AddError, AddRequest, UnplugError};
 use mm::policy::AutoOnline;
@@ -98,8 +98,7 @@ fn handle_events() {
 /// What DIMMs hold beside blocks, by address.
 pub(crate) fn leftovers() -> Vec<Leftover> {
     let dimms: Vec<Dimm> = SLOTS.lock().iter_mut().flat_map(dimm::present).collect();
-    let mut leftovers: Vec<Leftover> =
-        dimms.iter().flat_map(|dimm| leftovers_of(dimm, |id| memory::mm().section(id).is_some())).collect();
+    let mut leftovers: Vec<Leftover> = dimms.iter().flat_map(|dimm| leftovers_of(dimm, blocks::known)).collect();
     leftovers.sort_unstable_by_key(|leftover| leftover.start);
     leftovers
 }
@@ -130,7 +129,8 @@ fn end(dimm: &Dimm) -> u64 {
     dimm.start.saturating_add(dimm.len)
 }
 
-fn leftovers_of(dimm: &Dimm, exists: impl Fn(SectionId) -> bool) -> Vec<Leftover> {
+/// `known` says which blocks of a range exist.
+fn leftovers_of(dimm: &Dimm, known: impl Fn(SectionRange) -> Vec<SectionRange>) -> Vec<Leftover> {
     let mut parts = Vec::new();
     let mut part = |start: u64, end: u64, why: Why| {
         if start < end {
@@ -142,19 +142,22 @@ fn leftovers_of(dimm: &Dimm, exists: impl Fn(SectionId) -> bool) -> Vec<Leftover
         part(dimm.start, end(dimm), why);
         return parts;
     };
-    let blocks_end = whole.first().address() + whole.size_bytes();
-    part(dimm.start, whole.first().address(), Why::PartOfBlock);
-    let mut absent_since = None;
-    for id in whole.iter() {
-        if exists(id) {
-            part(absent_since.take().unwrap_or(id.address()), id.address(), Why::NotAdded);
-        } else {
-            absent_since.get_or_insert(id.address());
-        }
+    let (blocks_start, blocks_end) = bounds(whole);
+    part(dimm.start, blocks_start, Why::PartOfBlock);
+    let mut absent_from = blocks_start;
+    for (start, end) in known(whole).into_iter().map(bounds) {
+        part(absent_from, start, Why::NotAdded);
+        absent_from = end;
     }
-    part(absent_since.unwrap_or(blocks_end), blocks_end, Why::NotAdded);
+    part(absent_from, blocks_end, Why::NotAdded);
     part(blocks_end, end(dimm), Why::PartOfBlock);
     parts
+}
+
+/// The first address of a range, and the first one behind it.
+fn bounds(range: SectionRange) -> (u64, u64) {
+    let start = range.first().address();
+    (start, start + range.size_bytes())
 }
 
 /// Slots and blocks together, while somebody acts on both.
@@ -217,19 +220,19 @@ impl<S: DimmSlots, B: Blocks> Plug<'_, S, B> {
             return 0;
         }
         if let Some(range) = SectionRange::inside(dimm.start, end(dimm))
-            && !range.iter().any(|id| self.blocks.exists(id))
+            && self.blocks.known(range).is_empty()
             && let Err(error) = add(range, dimm.domain, name, self.blocks)
         {
             log::warn!(target: "dimm", "{name}: not added: {error}");
         }
         let blocks = &*self.blocks;
-        for leftover in leftovers_of(dimm, |id| blocks.exists(id)) {
+        for leftover in leftovers_of(dimm, |range| blocks.known(range)) {
             let Leftover { start, len, why, .. } = leftover;
             let (last, mib) = (start + (len - 1), len >> 20);
             log::warn!(target: "dimm", "{name}: {mib} MiB at {start:#x}-{last:#x} are left alone: {why}");
         }
         SectionRange::inside(dimm.start, end(dimm))
-            .map_or(0, |range| range.iter().filter(|id| blocks.exists(*id)).count() as u64)
+            .map_or(0, |range| blocks.known(range).into_iter().map(SectionRange::count).sum())
     }
 
     fn removal_requested(&mut self, dimm: &Dimm) {
@@ -262,8 +265,8 @@ impl<S: DimmSlots, B: Blocks> Plug<'_, S, B> {
             return Err(Stays::Taken(name));
         }
         let lies_inside = |range: SectionRange| {
-            let start = range.first().address();
-            dimm.start <= start && start + range.size_bytes() <= end(dimm)
+            let (start, after) = bounds(range);
+            dimm.start <= start && after <= end(dimm)
         };
         let names: Vec<GroupName> =
             groups.iter().filter(|group| lies_inside(group.range)).map(|group| group.name).collect();

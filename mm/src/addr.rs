@@ -346,6 +346,28 @@ impl SectionRange {
         Self::new(u64::from(self.first.0) + part.count(), self.count() - part.count())
     }
 
+    /// This range and one that begins no lower as one, if there is no gap between them.
+    fn join(self, other: Self) -> Option<Self> {
+        let end = |range: Self| u64::from(range.first.0) + range.count();
+        if u64::from(other.first.0) > end(self) {
+            return None;
+        }
+        Self::new(self.first.0.into(), end(self).max(end(other)) - u64::from(self.first.0))
+    }
+
+    /// What `sorted` ranges, lowest first, cover: those without a gap between them as one.
+    pub fn merged(sorted: impl IntoIterator<Item = Self>) -> impl Iterator<Item = Self> {
+        let mut rest = sorted.into_iter().peekable();
+        core::iter::from_fn(move || {
+            let mut whole = rest.next()?;
+            while let Some(joined) = rest.peek().and_then(|next| whole.join(*next)) {
+                whole = joined;
+                rest.next();
+            }
+            Some(whole)
+        })
+    }
+
     /// How many bytes.
     #[must_use]
     pub const fn size_bytes(self) -> u64 {
@@ -442,6 +464,13 @@ mod tests {
         assert_eq!(SectionRange::inside(mib(4098), mib(4096 + 256)), SectionRange::new(33, 1));
         assert_eq!(SectionRange::inside(mib(4098), mib(4096 + 200)), None);
         assert_eq!(SectionRange::inside(0, u64::MAX), None);
+    }
+
+    #[test]
+    fn ranges_without_a_gap_between_them_merge() {
+        let range = |first, count| SectionRange::new(first, count).expect("in reach");
+        let sorted = [range(1, 2), range(3, 1), range(5, 6), range(6, 2), range(7, 9), range(40, 1)];
+        assert!(SectionRange::merged(sorted).eq([range(1, 3), range(5, 11), range(40, 1)]));
     }
 
     proptest! {

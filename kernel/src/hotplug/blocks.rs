@@ -4,12 +4,12 @@ use crate::memory::{self, Kernel};
 use crate::task;
 use alloc::vec::Vec;
 use mm::Memory;
-use mm::addr::{SectionId, SectionRange};
+use mm::addr::SectionRange;
 use mm::group::{Group, GroupName};
 use mm::hotplug::{AddError, AddRequest, OfflineError, OnlineError, RemoveError, UnplugError};
 use mm::machine::{Pace, Stop};
 use mm::policy::{AutoOnline, OnlineAs};
-use mm::section::BlockState;
+use mm::section::{BlockState, Section};
 
 /// Somebody else may change a block between the look at it and the verb; looking again this often is enough, because
 /// each time somebody else got on with his work.
@@ -17,7 +17,8 @@ const ATTEMPTS: usize = 8;
 
 /// Memory blocks and what can be done with them.
 pub(super) trait Blocks {
-    fn exists(&self, id: SectionId) -> bool;
+    /// What exists of `range`, lowest first.
+    fn known(&self, range: SectionRange) -> Vec<SectionRange>;
     fn groups(&self) -> Vec<Group>;
     fn auto_online(&self) -> AutoOnline;
     fn add(&mut self, request: &AddRequest) -> Result<(), AddError>;
@@ -59,23 +60,24 @@ impl KernelBlocks {
 
     /// The runs of online blocks of these groups, lowest first.
     fn online_runs(&self, names: &[GroupName]) -> Vec<SectionRange> {
-        let groups = names.iter().filter_map(|name| self.memory.find_group(*name));
-        let blocks = groups.flat_map(|(_, group)| group.range.iter());
-        let mut ids: Vec<SectionId> = blocks.filter(|id| self.is_online(*id)).collect();
-        ids.sort_unstable();
-        ids.chunk_by(|below, above| below.number() + 1 == above.number())
-            .filter_map(|run| SectionRange::new(run.first()?.number().into(), run.len() as u64))
-            .collect()
-    }
-
-    fn is_online(&self, id: SectionId) -> bool {
-        self.memory.section(id).is_some_and(|section| matches!(section.state, BlockState::Online(_)))
+        let mut ranges: Vec<SectionRange> =
+            names.iter().filter_map(|name| self.memory.find_group(*name)).map(|(_, group)| group.range).collect();
+        ranges.sort_unstable_by_key(|range| range.first());
+        let runs = ranges.into_iter().flat_map(|range| self.memory.runs(range));
+        let is_online = |section: Option<Section>| section.is_some_and(|it| matches!(it.state, BlockState::Online(_)));
+        SectionRange::merged(runs.filter(|(_, section)| is_online(*section)).map(|(run, _)| run)).collect()
     }
 }
 
+/// What exists of `range` on this machine, lowest first.
+pub(super) fn known(range: SectionRange) -> Vec<SectionRange> {
+    let runs = memory::mm().runs(range).filter(|(_, section)| section.is_some());
+    SectionRange::merged(runs.map(|(run, _)| run)).collect()
+}
+
 impl Blocks for KernelBlocks {
-    fn exists(&self, id: SectionId) -> bool {
-        self.memory.section(id).is_some()
+    fn known(&self, range: SectionRange) -> Vec<SectionRange> {
+        known(range)
     }
 
     fn groups(&self) -> Vec<Group> {

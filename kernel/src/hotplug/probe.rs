@@ -92,8 +92,8 @@ pub(super) fn add_by_hand(
     }
     let range =
         SectionRange::new(start / SECTION_SIZE, len / SECTION_SIZE).ok_or(ProbeError::OutOfReach { start, len })?;
-    if let Some(id) = range.iter().find(|id| blocks.exists(*id)) {
-        return Err(ProbeError::Exists(id));
+    if let Some(known) = blocks.known(range).first() {
+        return Err(ProbeError::Exists(known.first()));
     }
     let backed = here.filter(|backed| start + len <= backed.end).ok_or(ProbeError::Nothing(start))?;
     let is_whole = SectionRange::inside(backed.start, backed.end) == Some(range);

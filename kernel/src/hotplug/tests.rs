@@ -3,6 +3,7 @@
 use super::check::Nonsense;
 use super::probe::{Backed, add_by_hand};
 use super::*;
+use mm::addr::SectionId;
 use mm::group::Group;
 use mm::hotplug::{OfflineError, OnlineError, RemoveError};
 use mm::page::Owner;
@@ -32,8 +33,9 @@ impl Default for Fake {
 }
 
 impl Blocks for Fake {
-    fn exists(&self, id: SectionId) -> bool {
-        self.groups.iter().any(|group| group.range.contains(id))
+    fn known(&self, range: SectionRange) -> Vec<SectionRange> {
+        let is_known = |id: &SectionId| self.groups.iter().any(|group| group.range.contains(*id));
+        SectionRange::merged(range.iter().filter(is_known).map(SectionRange::single)).collect()
     }
 
     fn groups(&self) -> Vec<Group> {
@@ -49,7 +51,7 @@ impl Blocks for Fake {
             return Err(error);
         }
         let AddRequest { name, range, node } = *request;
-        assert!(!range.iter().any(|id| self.exists(id)), "{name} is added over others");
+        assert!(self.known(range).is_empty(), "{name} is added over others");
         self.groups.push(Group { name, range, node, memmap: MemmapPlace::Head });
         Ok(())
     }
@@ -136,7 +138,7 @@ fn only_whole_blocks_become_memory() {
     assert_eq!(slots.messages(0), [(1, 0)]);
     let dimm = slots.dimm(0).expect("it is in its slot");
     let ends: Vec<_> =
-        leftovers_of(&dimm, |id| blocks.exists(id)).iter().map(|end| (end.start, end.len, end.why)).collect();
+        leftovers_of(&dimm, |range| blocks.known(range)).iter().map(|end| (end.start, end.len, end.why)).collect();
     assert_eq!(ends, [(BASE + 2 * MIB, 126 * MIB, Why::PartOfBlock), (BASE + 2 * BLOCK, 2 * MIB, Why::PartOfBlock)]);
 }
 
@@ -156,7 +158,7 @@ fn a_refused_dimm_is_a_failure_and_stays_unused() {
         handle(&mut slots, &mut blocks);
         assert_eq!((blocks.groups.len(), slots.messages(0)), (0, vec![(1, 1)]));
         let dimm = slots.dimm(0).expect("it is in its slot");
-        let left = leftovers_of(&dimm, |id| blocks.exists(id));
+        let left = leftovers_of(&dimm, |range| blocks.known(range));
         assert_eq!(left.iter().map(|left| (left.len, left.why)).collect::<Vec<_>>(), [(BLOCK, Why::NotAdded)]);
     }
 }
@@ -230,7 +232,7 @@ fn an_address_that_cannot_be_held_is_a_failure() {
 #[test]
 fn a_dimm_beyond_all_is_told_apart_from_one_without_a_whole_block() {
     let why = |start, len| {
-        let left = leftovers_of(&Dimm { slot: 0, start, len, domain: 0 }, |_| false);
+        let left = leftovers_of(&Dimm { slot: 0, start, len, domain: 0 }, |_| vec![]);
         left.iter().map(|left| (left.start, left.len, left.why)).collect::<Vec<_>>()
     };
     let end = 1 << 46;
@@ -368,7 +370,10 @@ fn memory_hidden_at_boot_can_be_added_by_hand() {
 #[test]
 fn leftovers_between_blocks_are_told() {
     let dimm = Dimm { slot: 0, start: BASE, len: 4 * BLOCK, domain: 0 };
-    let left: Vec<_> = leftovers_of(&dimm, |id| id.number() == 33).iter().map(|left| (left.start, left.len)).collect();
+    let left: Vec<_> = leftovers_of(&dimm, |_| SectionRange::new(33, 1).into_iter().collect())
+        .iter()
+        .map(|left| (left.start, left.len))
+        .collect();
     assert_eq!(left, [(BASE, BLOCK), (BASE + 2 * BLOCK, 2 * BLOCK)]);
-    assert_eq!(leftovers_of(&dimm, |_| true), []);
+    assert_eq!(leftovers_of(&dimm, |range| vec![range]), []);
 }

@@ -23,7 +23,7 @@ pub(super) fn blocks(word: &str) -> Result<Vec<SectionRange>, Failure> {
         });
     }
     ranges.sort_unstable_by_key(|range| range.first());
-    Ok(merge(&ranges))
+    Ok(SectionRange::merged(ranges).collect())
 }
 
 fn present_range(first: u64, last: u64) -> Result<SectionRange, Failure> {
@@ -33,28 +33,6 @@ fn present_range(first: u64, last: u64) -> Result<SectionRange, Failure> {
         Some((run, _)) => Err(absent(run.first().number().into())),
         None => Ok(range),
     }
-}
-
-fn merge(sorted: &[SectionRange]) -> Vec<SectionRange> {
-    let mut merged: Vec<SectionRange> = Vec::new();
-    for range in sorted {
-        let joined = merged.last().and_then(|before| join(*before, *range));
-        match (merged.last_mut(), joined) {
-            (Some(before), Some(joined)) => *before = joined,
-            _ => merged.push(*range),
-        }
-    }
-    merged
-}
-
-/// Both ranges as one, if there is no gap between them; `a` begins no later than `b`.
-fn join(a: SectionRange, b: SectionRange) -> Option<SectionRange> {
-    let (first, end) = (u64::from(a.first().number()), u64::from(a.last().number()) + 1);
-    if u64::from(b.first().number()) > end {
-        return None;
-    }
-    let end = end.max(u64::from(b.last().number()) + 1);
-    SectionRange::new(first, end - first)
 }
 
 /// The group of this name.
