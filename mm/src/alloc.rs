@@ -5,7 +5,7 @@
 //! pageblock serves both kinds only when nothing else is left, not even a section to be opened.
 
 use crate::addr::{NodeId, Order, Pfn, SectionId, SectionRange};
-use crate::cache::{BATCH, HIGH};
+use crate::cache::{Shelf, Stack};
 use crate::errno::Errno;
 use crate::free_area::Mixing;
 use crate::inject::{Injected, Point};
@@ -13,8 +13,8 @@ use crate::machine::Machine;
 use crate::memory::{Memory, RESERVE_PAGES, zone_number};
 use crate::page::{Head, Owner, PageState};
 use crate::pageblock::Pageblock;
-use crate::section::{BlockState, Openness, Section, ZoneKind};
-use crate::zone::Origin;
+use crate::section::{BlockState, Openness, Section, Word, ZoneKind};
+use crate::zone::{Origin, Zone};
 use core::sync::atomic::Ordering;
 
 /// Whether the frames could be moved elsewhere later.
@@ -100,6 +100,15 @@ impl Request {
             urgency: Urgency::Ordinary,
         }
     }
+
+    /// Where caches keep what it asks for. What hotplug itself takes may come from the reserve, which is no cache's.
+    #[inline]
+    const fn shelf(&self) -> Option<Shelf> {
+        match self.urgency {
+            Urgency::Ordinary => Shelf::of(self.order, self.mobility),
+            Urgency::Hotplug => None,
+        }
+    }
 }
 
 /// Why there are no frames.
@@ -140,6 +149,9 @@ impl<M: Machine> Memory<M> {
     /// Nothing free serves the request; an injected failure.
     pub fn allocate(&self, request: &Request) -> Result<Pfn, AllocError> {
         self.pass_allocation(request)?;
+        if let Some(head) = self.take_at_hand(request) {
+            return Ok(head);
+        }
         self.find(request)
             .or_else(|| {
                 // What serves may lie in a cache, as a frame or as a part of a larger group.
@@ -147,6 +159,21 @@ impl<M: Machine> Memory<M> {
                 self.find(request)
             })
             .ok_or(AllocError::OutOfMemory)
+    }
+
+    /// What the cache of this CPU has of the source that would be asked first.
+    #[inline]
+    fn take_at_hand(&self, request: &Request) -> Option<Pfn> {
+        let shelf = request.shelf()?;
+        let (kind, origin) = request.mobility.sources()[0];
+        let (Place::Near(node) | Place::On(node)) = request.place;
+        let zone = zone_number(node, kind);
+        if zone >= self.zones.len() {
+            return None;
+        }
+        let head = self.cache_of(self.machine.cpu(), zone).lock().stack(origin, shelf).pop(&self.machine)?;
+        self.mark_allocated(head, request);
+        Some(head)
     }
 
     /// The kernel heap has nobody whom it could tell of a failure, so it is spared the injected ones.
@@ -180,10 +207,9 @@ impl<M: Machine> Memory<M> {
     fn take(&self, source: Source, request: &Request) -> Option<Pfn> {
         let cell = self.zone_cell(source.node, source.kind);
         loop {
-            let taken = if request.order == Order::PAGE && request.urgency == Urgency::Ordinary {
-                self.take_cached(source, request)
-            } else {
-                self.take_from_zone(source, request)
+            let taken = match request.shelf() {
+                Some(shelf) => self.take_cached(source, shelf, request),
+                None => self.take_from_zone(source, request),
             };
             // What an opening brought may have gone to somebody else.
             let may_open = source.origin == Origin::Added && request.urgency == Urgency::Ordinary;
@@ -193,24 +219,36 @@ impl<M: Machine> Memory<M> {
         }
     }
 
-    fn take_cached(&self, source: Source, request: &Request) -> Option<Pfn> {
+    fn take_cached(&self, source: Source, shelf: Shelf, request: &Request) -> Option<Pfn> {
         let mut cache = self.cache_of(self.machine.cpu(), zone_number(source.node, source.kind)).lock();
-        let stack = cache.stack(source.origin, request.mobility);
-        let frame = stack.pop(&self.machine).or_else(|| {
-            let most = self.allowance(source).min(BATCH);
-            if most == 0 || self.zone_cell(source.node, source.kind).open_free(source.origin) == 0 {
-                return None;
-            }
-            self.with_zone(source.node, source.kind, |zone| {
-                let area = zone.area_mut(source.origin);
-                area.take_frames(&self.machine, most, request.mobility, source.mixing, |frame| {
-                    stack.push(&self.machine, frame);
-                });
-            });
+        let stack = cache.stack(source.origin, shelf);
+        let head = stack.pop(&self.machine).or_else(|| {
+            self.refill(source, shelf, request.mobility, stack);
             stack.pop(&self.machine)
         })?;
-        self.mark_allocated(frame, request);
-        Some(frame)
+        self.mark_allocated(head, request);
+        Some(head)
+    }
+
+    /// Gets a batch from the zone, if it has one to spare.
+    fn refill(&self, source: Source, shelf: Shelf, mobility: Mobility, stack: &mut Stack) {
+        let order = shelf.order();
+        let most = (self.allowance(source) / order.pages()).min(shelf.batch());
+        if most == 0 || self.zone_cell(source.node, source.kind).open_free(source.origin) < order.pages() {
+            return;
+        }
+        self.with_zone(source.node, source.kind, |zone| {
+            let area = zone.area_mut(source.origin);
+            match shelf {
+                Shelf::Frames(_) => area.take_frames(&self.machine, most, mobility, source.mixing, |frame| {
+                    stack.push(&self.machine, frame, order);
+                }),
+                Shelf::Pageblocks => {
+                    let taken = (0..most).map_while(|_| area.take(&self.machine, order, mobility, source.mixing));
+                    taken.for_each(|head| stack.push(&self.machine, head, order));
+                }
+            }
+        });
     }
 
     fn take_from_zone(&self, source: Source, request: &Request) -> Option<Pfn> {
@@ -235,6 +273,7 @@ impl<M: Machine> Memory<M> {
         }
     }
 
+    #[inline]
     pub(crate) fn mark_allocated(&self, head: Pfn, request: &Request) {
         let page = self.machine.page(head);
         page.set_head(Head { state: PageState::Allocated, order: request.order, owner: request.owner });
@@ -285,47 +324,44 @@ impl<M: Machine> Memory<M> {
         let word = self.sections.word(head);
         assert!(word.is_open(), "freed {head:?}, which lies in no block that is in use");
         let page = self.machine.page(head);
-        let found = page.head();
-        assert!(
-            found.state == PageState::Allocated && found.order == order,
-            "freed {head:?} of order {order:?}, which is {found:?}",
-        );
+        assert!(page.is_allocated(order), "freed {head:?} of order {order:?}, which is {:?}", page.head());
         page.set_refs(0);
-        if order == Order::PAGE && self.cache_frame(head, word.zone_number(), word.origin()) {
-            return;
+        if !self.keep_at_hand(head, order, word) {
+            self.change_zone(word.zone_number(), |zone| self.give_back(zone, word.origin(), head, order));
         }
-        page.set_head(Head::TAIL);
-        page.set_private(0);
-        let area = |zone: &mut crate::zone::Zone| zone.area_mut(word.origin()).put(&self.machine, head, order);
-        self.change_zone(word.zone_number(), area);
     }
 
-    /// Keeps a frame that was just freed in the cache of this CPU, unless it is on its way out.
-    fn cache_frame(&self, frame: Pfn, zone: usize, origin: Origin) -> bool {
-        let mobility = Pageblock::of(frame).descriptor(&self.machine).mobility;
-        let mut cache = self.cache_of(self.machine.cpu(), zone).lock();
+    /// Puts a block that was just freed into the cache of this CPU, unless none is kept or it is on its way out.
+    #[inline]
+    fn keep_at_hand(&self, head: Pfn, order: Order, word: Word) -> bool {
+        let mobility = Pageblock::of(head).descriptor(&self.machine).mobility();
+        let Some(shelf) = Shelf::of(order, mobility) else { return false };
+        let mut cache = self.cache_of(self.machine.cpu(), word.zone_number()).lock();
         // Under the lock of the cache: whoever begins an offline empties the caches after saying so.
-        if !self.sections.word(frame).is_online_and_open() {
+        if !self.sections.word(head).is_online_and_open() {
             return false;
         }
-        let stack = cache.stack(origin, mobility);
-        stack.push(&self.machine, frame);
-        if stack.len() > HIGH {
-            self.spill(zone, origin, stack, BATCH);
+        let stack = cache.stack(word.origin(), shelf);
+        stack.push(&self.machine, head, order);
+        if stack.len() > shelf.most() {
+            self.spill(word.zone_number(), word.origin(), shelf, stack, shelf.batch());
         }
         true
     }
 
-    /// Gives `count` frames of a stack back to the zone.
-    fn spill(&self, zone: usize, origin: Origin, stack: &mut crate::cache::Stack, count: u64) {
+    /// Gives `count` blocks of a stack back to the zone.
+    fn spill(&self, zone: usize, origin: Origin, shelf: Shelf, stack: &mut Stack, count: u64) {
         self.change_zone(zone, |zone| {
             for _ in 0..count {
-                let Some(frame) = stack.pop(&self.machine) else { break };
-                self.machine.page(frame).set_head(Head::TAIL);
-                self.machine.page(frame).set_private(0);
-                zone.area_mut(origin).put(&self.machine, frame, Order::PAGE);
+                let Some(head) = stack.pop(&self.machine) else { break };
+                self.give_back(zone, origin, head, shelf.order());
             }
         });
+    }
+
+    fn give_back(&self, zone: &mut Zone, origin: Origin, head: Pfn, order: Order) {
+        self.machine.page(head).set_head(Head::TAIL);
+        zone.area_mut(origin).put(&self.machine, head, order);
     }
 
     /// Empties the caches of every CPU.
@@ -339,13 +375,13 @@ impl<M: Machine> Memory<M> {
     pub(crate) fn drain_zone(&self, zone: usize) {
         for cpu in 0..self.cpu_limit() {
             let mut cache = self.cache_of(cpu, zone).lock();
-            if cache.len() == 0 {
-                continue;
-            }
             for origin in Origin::ALL {
-                for mobility in Mobility::ALL {
-                    let stack = cache.stack(origin, mobility);
-                    self.spill(zone, origin, stack, stack.len());
+                for shelf in Shelf::ALL {
+                    let stack = cache.stack(origin, shelf);
+                    let count = stack.len();
+                    if count > 0 {
+                        self.spill(zone, origin, shelf, stack, count);
+                    }
                 }
             }
         }
@@ -353,6 +389,6 @@ impl<M: Machine> Memory<M> {
 
     /// Frames of a zone in the caches of all CPUs.
     pub(crate) fn cached_pages(&self, zone: usize) -> u64 {
-        (0..self.cpu_limit()).map(|cpu| self.cache_of(cpu, zone).lock().len()).sum()
+        (0..self.cpu_limit()).map(|cpu| self.cache_of(cpu, zone).lock().pages()).sum()
     }
 }

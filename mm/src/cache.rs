@@ -1,23 +1,75 @@
-//! What a CPU keeps of a zone's free frames, so that taking and giving single frames touches nothing that others write.
+//! What a CPU keeps of a zone's free memory, so that taking and giving single frames and pageblocks, the two sizes that are
+//! asked for all the time, touches nothing that others write.
 //!
-//! Frames in a cache are linked through their struct pages, the last freed first. They come from the zone, and go back to
+//! Blocks in a cache are linked through their struct pages, the last freed first. They come from the zone, and go back to
 //! it, in batches. Whoever finds no memory elsewhere empties every cache, so that none keeps the last free frame.
 
-use crate::addr::Pfn;
+use crate::addr::{Order, Pfn};
 use crate::alloc::Mobility;
 use crate::machine::Memmap;
 use crate::page::{Head, Owner, PageState};
 use crate::zone::Origin;
 use lock_api::{Mutex, RawMutex};
 
-/// Frames that move between cache and zone at once.
-pub(crate) const BATCH: u64 = 32;
-/// A stack with more frames gives a batch back.
-pub(crate) const HIGH: u64 = 3 * BATCH;
+/// What a stack holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Shelf {
+    /// Single frames of pageblocks of that mobility.
+    Frames(Mobility),
+    /// Pageblocks.
+    Pageblocks,
+}
+
+impl Shelf {
+    pub(crate) const ALL: [Self; 3] =
+        [Self::Frames(Mobility::Unmovable), Self::Frames(Mobility::Movable), Self::Pageblocks];
+
+    /// Where blocks of that order and mobility lie, if caches keep them.
+    #[inline]
+    pub(crate) const fn of(order: Order, mobility: Mobility) -> Option<Self> {
+        match order {
+            Order::PAGE => Some(Self::Frames(mobility)),
+            Order::PAGEBLOCK => Some(Self::Pageblocks),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    const fn index(self) -> usize {
+        match self {
+            Self::Frames(mobility) => mobility as usize,
+            Self::Pageblocks => Mobility::ALL.len(),
+        }
+    }
+
+    /// The order of what lies here.
+    #[inline]
+    pub(crate) const fn order(self) -> Order {
+        match self {
+            Self::Frames(_) => Order::PAGE,
+            Self::Pageblocks => Order::PAGEBLOCK,
+        }
+    }
+
+    /// How many move between cache and zone at once.
+    #[inline]
+    pub(crate) const fn batch(self) -> u64 {
+        match self {
+            Self::Frames(_) => 32,
+            Self::Pageblocks => 1,
+        }
+    }
+
+    /// A stack with more gives a batch back.
+    #[inline]
+    pub(crate) const fn most(self) -> u64 {
+        3 * self.batch()
+    }
+}
 
 const END: u64 = u64::MAX;
 
-/// Frames of one origin and mobility.
+/// Blocks of one origin and shelf.
 #[derive(Debug)]
 pub(crate) struct Stack {
     first: u64,
@@ -27,59 +79,64 @@ pub(crate) struct Stack {
 impl Stack {
     const EMPTY: Self = Self { first: END, len: 0 };
 
+    #[inline]
     pub(crate) const fn len(&self) -> u64 {
         self.len
     }
 
-    pub(crate) fn push(&mut self, memmap: &impl Memmap, frame: Pfn) {
-        let page = memmap.page(frame);
-        page.set_head(Head::single(PageState::Cached, Owner::None));
+    #[inline]
+    pub(crate) fn push(&mut self, memmap: &impl Memmap, head: Pfn, order: Order) {
+        let page = memmap.page(head);
+        page.set_head(Head { state: PageState::Cached, order, owner: Owner::None });
         page.set_private(self.first);
-        self.first = frame.number();
+        self.first = head.number();
         self.len += 1;
     }
 
-    /// Takes the last pushed frame; its struct page is left as it is.
+    /// Takes the last pushed block; the struct page of its head is left as it is.
+    #[inline]
     pub(crate) fn pop(&mut self, memmap: &impl Memmap) -> Option<Pfn> {
         if self.first == END {
             return None;
         }
-        let frame = Pfn::new(self.first);
-        self.first = memmap.page(frame).private();
+        let head = Pfn::new(self.first);
+        self.first = memmap.page(head).private();
         self.len -= 1;
-        Some(frame)
+        Some(head)
     }
 
-    /// Every frame, the last pushed first, as the links tell; at most one more than are counted.
+    /// Every block, the last pushed first, as the links tell; at most one more than are counted.
     fn iter<'a>(&self, memmap: &'a impl Memmap) -> impl Iterator<Item = Pfn> + 'a {
-        let frame = |number| (number != END).then_some(Pfn::new(number));
-        core::iter::successors(frame(self.first), move |at| frame(memmap.page(*at).private()))
-            .take(self.len as usize + 1)
+        let head = |number| (number != END).then_some(Pfn::new(number));
+        core::iter::successors(head(self.first), move |at| head(memmap.page(*at).private())).take(self.len as usize + 1)
     }
 }
 
 /// The stacks of one CPU for one zone.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    stacks: [[Stack; Mobility::ALL.len()]; Origin::ALL.len()],
+    stacks: [[Stack; Shelf::ALL.len()]; Origin::ALL.len()],
 }
 
 impl Cache {
-    pub(crate) const fn stack(&mut self, origin: Origin, mobility: Mobility) -> &mut Stack {
-        &mut self.stacks[origin as usize][mobility as usize]
+    #[inline]
+    pub(crate) const fn stack(&mut self, origin: Origin, shelf: Shelf) -> &mut Stack {
+        &mut self.stacks[origin as usize][shelf.index()]
     }
 
     /// Frames in all stacks.
-    pub(crate) fn len(&self) -> u64 {
-        self.stacks.iter().flatten().map(Stack::len).sum()
+    pub(crate) fn pages(&self) -> u64 {
+        let pages = |shelf: Shelf, stack: &Stack| stack.len * shelf.order().pages();
+        let shelves = self.stacks.iter().flat_map(|stacks| Shelf::ALL.into_iter().zip(stacks));
+        shelves.map(|(shelf, stack)| pages(shelf, stack)).sum()
     }
 
-    /// Every frame in it.
-    pub(crate) fn iter<'a>(&'a self, memmap: &'a impl Memmap) -> impl Iterator<Item = (Pfn, Origin, Mobility)> + 'a {
+    /// Every block in it.
+    pub(crate) fn iter<'a>(&'a self, memmap: &'a impl Memmap) -> impl Iterator<Item = (Pfn, Origin, Order)> + 'a {
         Origin::ALL.into_iter().flat_map(move |origin| {
-            Mobility::ALL.into_iter().flat_map(move |mobility| {
-                let stack = &self.stacks[origin as usize][mobility as usize];
-                stack.iter(memmap).map(move |frame| (frame, origin, mobility))
+            Shelf::ALL.into_iter().flat_map(move |shelf| {
+                let stack = &self.stacks[origin as usize][shelf.index()];
+                stack.iter(memmap).map(move |head| (head, origin, shelf.order()))
             })
         })
     }
@@ -99,7 +156,7 @@ impl<S: RawMutex> CacheCell<S> {
     /// An empty cache.
     #[must_use]
     pub const fn new() -> Self {
-        let stacks = [const { [const { Stack::EMPTY }; Mobility::ALL.len()] }; Origin::ALL.len()];
+        let stacks = [const { [const { Stack::EMPTY }; Shelf::ALL.len()] }; Origin::ALL.len()];
         Self(Mutex::new(Cache { stacks }))
     }
 }

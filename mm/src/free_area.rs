@@ -160,7 +160,7 @@ impl FreeArea {
         let block = self.partial[other as usize].candidate(order)?;
         // What cannot move makes the whole pageblock immovable; what can, changes nothing.
         if mobility == Mobility::Unmovable {
-            let largest = block.descriptor(memmap).largest;
+            let largest = block.descriptor(memmap).largest();
             self.partial[other as usize].remove(memmap, block, largest);
             self.enlist(memmap, block, mobility, largest);
         }
@@ -169,10 +169,8 @@ impl FreeArea {
 
     /// Puts a pageblock that is on no list among the partly used ones.
     fn enlist(&mut self, memmap: &impl Memmap, block: Pageblock, mobility: Mobility, largest: Order) {
-        let mut descriptor = block.descriptor(memmap);
-        descriptor.place = Place::Partial;
-        (descriptor.mobility, descriptor.largest) = (mobility, largest);
-        block.set(memmap, descriptor);
+        let descriptor = block.descriptor(memmap).with_place(Place::Partial);
+        block.set(memmap, descriptor.with_mobility(mobility).with_largest(largest));
         self.partial[mobility as usize].insert(memmap, block, largest);
     }
 
@@ -183,9 +181,9 @@ impl FreeArea {
             self.note_taken(memmap, block, order.pages());
         } else {
             let descriptor = block.descriptor(memmap);
-            self.partial[descriptor.mobility as usize].remove(memmap, block, descriptor.largest);
+            self.partial[descriptor.mobility() as usize].remove(memmap, block, descriptor.largest());
             let smaller = order.smaller().expect("one frame is found where frames are free");
-            self.enlist(memmap, block, descriptor.mobility, smaller);
+            self.enlist(memmap, block, descriptor.mobility(), smaller);
         }
         taken
     }
@@ -196,11 +194,11 @@ impl FreeArea {
         if descriptor.is_empty() {
             self.note_occupied(memmap, block);
         }
-        descriptor.free -= pages as u16;
+        descriptor = descriptor.taken(pages);
         self.pages -= pages;
-        if descriptor.free == 0 {
-            self.partial[descriptor.mobility as usize].remove(memmap, block, descriptor.largest);
-            descriptor.place = Place::Nowhere;
+        if descriptor.free() == 0 {
+            self.partial[descriptor.mobility() as usize].remove(memmap, block, descriptor.largest());
+            descriptor = descriptor.with_place(Place::Nowhere);
         }
         block.set(memmap, descriptor);
     }
@@ -239,45 +237,48 @@ impl FreeArea {
 
     /// A pageblock that is free as a whole and on no list goes to somebody.
     fn hand_out(&mut self, memmap: &impl Memmap, block: Pageblock, mobility: Mobility) {
-        let mut descriptor = block.descriptor(memmap);
+        let descriptor = block.descriptor(memmap).taken(FRAMES).with_place(Place::Nowhere);
         self.note_occupied(memmap, block);
         self.pages -= FRAMES;
-        (descriptor.free, descriptor.place, descriptor.mobility) = (0, Place::Nowhere, mobility);
-        block.set(memmap, descriptor);
+        block.set(memmap, descriptor.with_mobility(mobility));
     }
 
     /// Gives frames back that were taken together.
     pub(crate) fn put(&mut self, memmap: &impl Memmap, head: Pfn, order: Order) {
         let block = Pageblock::of(head);
         if order < Order::PAGEBLOCK {
-            let formed = block.give(memmap, head, order);
-            return self.note_given(memmap, block, order.pages(), formed);
+            block.give(memmap, head, order);
+            return self.note_given(memmap, block, head, order);
         }
-        self.note_given(memmap, block, FRAMES, LARGEST_PART);
+        self.note_given(memmap, block, head, Order::PAGEBLOCK);
         if order > Order::PAGEBLOCK {
-            self.note_given(memmap, block.buddy(), FRAMES, LARGEST_PART);
+            self.note_given(memmap, block.buddy(), block.buddy().first(), Order::PAGEBLOCK);
         }
     }
 
-    /// Frames of a pageblock were given back, and are part of a free group of that size now.
-    fn note_given(&mut self, memmap: &impl Memmap, block: Pageblock, pages: u64, formed: Order) {
-        let mut descriptor = block.descriptor(memmap);
-        descriptor.free += pages as u16;
-        if descriptor.place == Place::Isolated {
-            self.isolated += pages;
-            return block.set(memmap, descriptor);
-        }
-        self.pages += pages;
-        let grows = descriptor.place == Place::Partial && formed > descriptor.largest;
-        let leaves = descriptor.place == Place::Partial && descriptor.is_whole();
-        if grows || leaves {
-            self.partial[descriptor.mobility as usize].remove(memmap, block, descriptor.largest);
-            descriptor.place = Place::Nowhere;
-        }
+    /// 2^`order` frames of a pageblock, of which `head` is the first, were given back.
+    fn note_given(&mut self, memmap: &impl Memmap, block: Pageblock, head: Pfn, order: Order) {
+        let descriptor = block.descriptor(memmap).given(order.pages());
         block.set(memmap, descriptor);
-        if descriptor.place == Place::Nowhere {
-            self.enter(memmap, block, formed, End::First);
+        match descriptor.place() {
+            Place::Isolated => {
+                self.isolated += order.pages();
+                return;
+            }
+            Place::Partial if descriptor.is_whole() => {
+                self.partial[descriptor.mobility() as usize].remove(memmap, block, descriptor.largest());
+                self.enter(memmap, block, LARGEST_PART, End::First);
+            }
+            Place::Partial => {
+                if let Some(grown) = block.grown(memmap, head, descriptor.largest()) {
+                    self.partial[descriptor.mobility() as usize].remove(memmap, block, descriptor.largest());
+                    self.enlist(memmap, block, descriptor.mobility(), grown);
+                }
+            }
+            // It had no free frame, so what it has now is one group.
+            _ => self.enter(memmap, block, order.min(LARGEST_PART), End::First),
         }
+        self.pages += order.pages();
         if descriptor.is_empty() {
             self.note_empty(memmap, block);
         }
@@ -288,7 +289,7 @@ impl FreeArea {
         let descriptor = block.descriptor(memmap);
         if descriptor.is_whole() {
             let buddy = block.buddy();
-            if buddy.descriptor(memmap).place != Place::Single {
+            if buddy.descriptor(memmap).place() != Place::Single {
                 set_place(memmap, block, Place::Single);
                 return self.singles.push(memmap, block, end);
             }
@@ -297,8 +298,8 @@ impl FreeArea {
             set_place(memmap, first, Place::PairFirst);
             set_place(memmap, first.buddy(), Place::PairSecond);
             self.pairs.push(memmap, first, end);
-        } else if descriptor.free > 0 {
-            self.enlist(memmap, block, descriptor.mobility, largest);
+        } else if descriptor.free() > 0 {
+            self.enlist(memmap, block, descriptor.mobility(), largest);
         }
     }
 
@@ -324,14 +325,12 @@ impl FreeArea {
     /// sections that came before.
     pub(crate) fn admit(&mut self, memmap: &impl Memmap, id: SectionId) {
         for block in Pageblock::of_section(id) {
-            let mut descriptor = block.descriptor(memmap);
-            let was_isolated = descriptor.place == Place::Isolated;
-            descriptor.place = Place::Nowhere;
-            block.set(memmap, descriptor);
-            if was_isolated {
-                self.isolated -= u64::from(descriptor.free);
+            let descriptor = block.descriptor(memmap);
+            if descriptor.place() == Place::Isolated {
+                self.isolated -= descriptor.free();
             }
-            self.pages += u64::from(descriptor.free);
+            block.set(memmap, descriptor.with_place(Place::Nowhere));
+            self.pages += descriptor.free();
         }
         let mut empty = 0;
         for block in Pageblock::of_section(id) {
@@ -352,26 +351,25 @@ impl FreeArea {
             self.empty.remove(memmap, first);
         }
         for block in Pageblock::of_section(id) {
-            let mut descriptor = block.descriptor(memmap);
-            match descriptor.place {
+            let descriptor = block.descriptor(memmap);
+            match descriptor.place() {
                 Place::Partial => {
-                    self.partial[descriptor.mobility as usize].remove(memmap, block, descriptor.largest);
+                    self.partial[descriptor.mobility() as usize].remove(memmap, block, descriptor.largest());
                 }
                 Place::Single => self.singles.remove(memmap, block),
                 Place::PairFirst => self.pairs.remove(memmap, block),
                 Place::PairSecond | Place::Nowhere | Place::Isolated => {}
             }
-            self.pages -= u64::from(descriptor.free);
-            self.isolated += u64::from(descriptor.free);
-            descriptor.place = Place::Isolated;
-            block.set(memmap, descriptor);
+            self.pages -= descriptor.free();
+            self.isolated += descriptor.free();
+            block.set(memmap, descriptor.with_place(Place::Isolated));
         }
     }
 
     /// An isolated section, all of it free, leaves the zone.
     pub(crate) fn retire(&mut self, memmap: &impl Memmap, id: SectionId) {
         for block in Pageblock::of_section(id) {
-            self.isolated -= u64::from(block.descriptor(memmap).free);
+            self.isolated -= block.descriptor(memmap).free();
             set_place(memmap, block, Place::Nowhere);
         }
     }
@@ -386,15 +384,16 @@ impl FreeArea {
         mixing: Mixing,
     ) -> Option<Pfn> {
         let descriptor = block.descriptor(memmap);
-        match descriptor.place {
+        match descriptor.place() {
             Place::Nowhere | Place::Isolated => return None,
             Place::Partial => {
-                if order > descriptor.largest || (descriptor.mobility != mobility && mixing == Mixing::Never) {
+                let (owner, largest) = (descriptor.mobility(), descriptor.largest());
+                if order > largest || (owner != mobility && mixing == Mixing::Never) {
                     return None;
                 }
-                if mobility == Mobility::Unmovable && descriptor.mobility != mobility {
-                    self.partial[descriptor.mobility as usize].remove(memmap, block, descriptor.largest);
-                    self.enlist(memmap, block, mobility, descriptor.largest);
+                if mobility == Mobility::Unmovable && owner != mobility {
+                    self.partial[owner as usize].remove(memmap, block, largest);
+                    self.enlist(memmap, block, mobility, largest);
                 }
                 return self.take_in(memmap, block, order);
             }
@@ -438,9 +437,7 @@ impl FreeArea {
 }
 
 fn set_place(memmap: &impl Memmap, block: Pageblock, place: Place) {
-    let mut descriptor = block.descriptor(memmap);
-    descriptor.place = place;
-    block.set(memmap, descriptor);
+    block.set(memmap, block.descriptor(memmap).with_place(place));
 }
 
 #[cfg(test)]

@@ -19,10 +19,7 @@ fn admitted() -> (Table, FreeArea) {
     let mut area = FreeArea::new();
     for id in (0..SECTIONS).map(section) {
         for block in Pageblock::of_section(id) {
-            let free = FRAMES as u16;
-            let mobility = Mobility::Movable;
-            block
-                .set(&table, Descriptor { free, managed: free, place: Place::Nowhere, largest: Order::PAGE, mobility });
+            block.set(&table, Descriptor::unlisted(FRAMES, Mobility::Movable));
         }
         area.admit(&table, id);
     }
@@ -57,7 +54,11 @@ fn mobilities_share_no_pageblock_until_nothing_else_is_left() {
     assert_eq!(most, 0, "its own pageblock is used up first");
     let mixed = area.take(&table, Order::PAGE, Mobility::Unmovable, Mixing::Allowed).expect("the other has some");
     assert_eq!(Pageblock::of(mixed), Pageblock::of(movable));
-    assert_eq!(Pageblock::of(mixed).descriptor(&table).mobility, Mobility::Unmovable, "it cannot be emptied any more");
+    assert_eq!(
+        Pageblock::of(mixed).descriptor(&table).mobility(),
+        Mobility::Unmovable,
+        "it cannot be emptied any more"
+    );
     assert!(take(&mut area, &table, Order::PAGE, Mobility::Movable).is_none());
 }
 

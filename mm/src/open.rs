@@ -4,12 +4,12 @@
 //! pageblocks over under the lock again. Closing is the reverse. The lowest section is opened first, so that the rest stays
 //! easy to take away. A few empty sections stay open, so that memory that comes and goes does not open one each time.
 
-use crate::addr::{NodeId, Order, PfnRange, SectionId, SectionRange};
+use crate::addr::{NodeId, PfnRange, SectionId, SectionRange};
 use crate::alloc::Mobility;
 use crate::machine::{MEMMAP_PAGES, Machine};
 use crate::memory::Memory;
 use crate::page::{Head, Owner, PageState};
-use crate::pageblock::{Descriptor, FRAMES, Pageblock, Place};
+use crate::pageblock::{Descriptor, FRAMES, Pageblock};
 use crate::section::{BlockState, MemmapPlace, Openness, Section, ZoneKind, head_range, table_range};
 use crate::zone::Origin;
 
@@ -113,15 +113,13 @@ impl<M: Machine> Memory<M> {
     /// Writes what there is to know of the pageblocks of a section, whose frames that are never handed out are marked.
     pub(crate) fn describe_pageblocks(&self, id: SectionId, kind: ZoneKind) {
         for block in Pageblock::of_section(id) {
-            let managed = block.count_free(&self.machine) as u16;
+            let managed = block.count_free(&self.machine);
             // One that can never be free as a whole is where the kernel does least harm.
             let mobility = match kind {
-                ZoneKind::Normal if u64::from(managed) < FRAMES => Mobility::Unmovable,
+                ZoneKind::Normal if managed < FRAMES => Mobility::Unmovable,
                 _ => Mobility::Movable,
             };
-            let (place, largest) = (Place::Nowhere, Order::PAGE);
-            let descriptor = Descriptor { free: managed, managed, place, largest, mobility };
-            block.set(&self.machine, descriptor);
+            block.set(&self.machine, Descriptor::unlisted(managed, mobility));
         }
     }
 

@@ -23,7 +23,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub enum PageState {
     /// Free, or part of a block whose head lies below.
     Tail = 0,
-    /// Free, in the cache of a CPU.
+    /// Head of a free block in the cache of a CPU.
     Cached = 1,
     /// Head of an allocated block.
     Allocated = 2,
@@ -116,7 +116,7 @@ impl core::fmt::Display for Owner {
 pub struct Head {
     /// What the block is.
     pub state: PageState,
-    /// Its size; meaningful for [`PageState::Allocated`].
+    /// Its size; meaningful for [`PageState::Allocated`] and [`PageState::Cached`].
     pub order: Order,
     /// Whose it is.
     pub owner: Owner,
@@ -132,10 +132,12 @@ impl Head {
         Self { state, order: Order::PAGE, owner }
     }
 
+    #[inline]
     const fn encode(self) -> u32 {
         self.state as u32 | (self.order.index() as u32) << 8 | (self.owner as u32) << 16
     }
 
+    #[inline]
     fn decode(word: u32) -> Self {
         let field = |shift: u32| (word >> shift) as usize & 0xff;
         Self {
@@ -164,17 +166,27 @@ const _: () = assert!(size_of::<PageInfo>() as u64 == PAGE_INFO_SIZE);
 impl PageInfo {
     /// What the frame is.
     #[must_use]
+    #[inline]
     pub fn head(&self) -> Head {
         Head::decode(self.head.load(Ordering::Relaxed))
     }
 
+    /// Whether an allocated block of `order` begins here.
+    #[inline]
+    pub(crate) fn is_allocated(&self, order: Order) -> bool {
+        let of_anybody = Head { state: PageState::Allocated, order, owner: Owner::None }.encode();
+        self.head.load(Ordering::Relaxed) & 0xffff == of_anybody
+    }
+
     /// References to the allocated block that begins here.
     #[must_use]
+    #[inline]
     pub fn refs(&self) -> u32 {
         self.refs.load(Ordering::Relaxed)
     }
 
     /// Back to the zeroed struct page: a tail without owner and references.
+    #[inline]
     pub fn clear(&self) {
         self.head.store(Head::TAIL.encode(), Ordering::Relaxed);
         self.refs.store(0, Ordering::Relaxed);
@@ -185,35 +197,43 @@ impl PageInfo {
 
     /// A word that belongs to whoever owns the allocated block.
     #[must_use]
+    #[inline]
     pub fn private(&self) -> u64 {
         self.private.load(Ordering::Relaxed)
     }
 
     /// Sets the owner's word.
+    #[inline]
     pub fn set_private(&self, value: u64) {
         self.private.store(value, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn set_head(&self, head: Head) {
         self.head.store(head.encode(), Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn set_refs(&self, refs: u32) {
         self.refs.store(refs, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub(crate) fn set_used(&self, bits: u64) {
         self.used.store(bits, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn link(&self) -> u64 {
         self.link.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub(crate) fn set_link(&self, value: u64) {
         self.link.store(value, Ordering::Relaxed);
     }

@@ -48,53 +48,93 @@ pub(crate) enum Place {
     Isolated = 5,
 }
 
-impl Place {
-    const ALL: [Self; 6] =
-        [Self::Nowhere, Self::Partial, Self::Single, Self::PairFirst, Self::PairSecond, Self::Isolated];
-}
-
-/// What the zone knows of a pageblock.
+/// What the zone knows of a pageblock, in one word.
+///
+/// | bits | |
+/// |---|---|
+/// | 0 to 15 | free frames |
+/// | 16 to 31 | frames that the allocator may hand out |
+/// | 32 to 39 | its list |
+/// | 40 to 47 | no free group of frames in it is larger; there may be none of this order either |
+/// | 48 | what it is used for while it is not free as a whole |
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Descriptor {
-    /// Free frames.
-    pub(crate) free: u16,
-    /// Frames that the allocator may hand out.
-    pub(crate) managed: u16,
-    /// Its list.
-    pub(crate) place: Place,
-    /// No free group of frames in it is larger; there may be none of this size either.
-    pub(crate) largest: Order,
-    /// What it is used for while it is not free as a whole.
-    pub(crate) mobility: Mobility,
-}
+pub(crate) struct Descriptor(u64);
 
 impl Descriptor {
+    /// A pageblock of which `managed` frames can be handed out, all of them free, on no list.
+    pub(crate) const fn unlisted(managed: u64, mobility: Mobility) -> Self {
+        Self(managed | managed << 16).with_mobility(mobility)
+    }
+
+    #[inline]
+    pub(crate) const fn free(self) -> u64 {
+        self.0 & 0xffff
+    }
+
+    #[inline]
+    pub(crate) const fn managed(self) -> u64 {
+        self.0 >> 16 & 0xffff
+    }
+
+    #[inline]
+    pub(crate) const fn place(self) -> Place {
+        match self.0 >> 32 & 0xff {
+            0 => Place::Nowhere,
+            1 => Place::Partial,
+            2 => Place::Single,
+            3 => Place::PairFirst,
+            4 => Place::PairSecond,
+            _ => Place::Isolated,
+        }
+    }
+
+    #[inline]
+    pub(crate) const fn largest(self) -> Order {
+        Order::new((self.0 >> 40) as u8).expect("only valid orders are stored")
+    }
+
+    #[inline]
+    pub(crate) const fn mobility(self) -> Mobility {
+        if self.0 >> 48 & 1 == 0 { Mobility::Unmovable } else { Mobility::Movable }
+    }
+
+    /// With that many free frames more.
+    #[inline]
+    pub(crate) const fn given(self, pages: u64) -> Self {
+        Self(self.0 + pages)
+    }
+
+    /// With that many free frames less.
+    #[inline]
+    pub(crate) const fn taken(self, pages: u64) -> Self {
+        Self(self.0 - pages)
+    }
+
+    #[inline]
+    pub(crate) const fn with_place(self, place: Place) -> Self {
+        Self(self.0 & !(0xff << 32) | (place as u64) << 32)
+    }
+
+    #[inline]
+    pub(crate) const fn with_largest(self, largest: Order) -> Self {
+        Self(self.0 & !(0xff << 40) | (largest.index() as u64) << 40)
+    }
+
+    #[inline]
+    pub(crate) const fn with_mobility(self, mobility: Mobility) -> Self {
+        Self(self.0 & !(1 << 48) | (mobility as u64) << 48)
+    }
+
     /// Whether nothing in it is handed out.
+    #[inline]
     pub(crate) const fn is_empty(self) -> bool {
-        self.free == self.managed
+        self.free() == self.managed()
     }
 
     /// Whether all of it can be handed out at once.
+    #[inline]
     pub(crate) const fn is_whole(self) -> bool {
-        self.free as u64 == FRAMES
-    }
-
-    const fn encode(self) -> u64 {
-        self.free as u64
-            | (self.managed as u64) << 16
-            | (self.place as u64) << 32
-            | (self.largest.index() as u64) << 40
-            | (self.mobility as u64) << 48
-    }
-
-    fn decode(word: u64) -> Self {
-        Self {
-            free: word as u16,
-            managed: (word >> 16) as u16,
-            place: Place::ALL[(word >> 32) as usize & 0xff],
-            largest: Order::new((word >> 40) as u8).expect("only valid orders are stored"),
-            mobility: if word >> 48 & 1 == 0 { Mobility::Unmovable } else { Mobility::Movable },
-        }
+        self.free() == FRAMES
     }
 }
 
@@ -126,6 +166,7 @@ const fn group(index: u64, order: u32) -> u64 {
 
 impl Pageblock {
     /// The pageblock that `pfn` lies in.
+    #[inline]
     pub(crate) const fn of(pfn: Pfn) -> Self {
         Self(pfn.align_down(Order::PAGEBLOCK))
     }
@@ -160,11 +201,11 @@ impl Pageblock {
     }
 
     pub(crate) fn descriptor(self, memmap: &impl Memmap) -> Descriptor {
-        Descriptor::decode(memmap.page(self.0).link())
+        Descriptor(memmap.page(self.0).link())
     }
 
     pub(crate) fn set(self, memmap: &impl Memmap, descriptor: Descriptor) {
-        memmap.page(self.0).set_link(descriptor.encode());
+        memmap.page(self.0).set_link(descriptor.0);
     }
 
     fn word(self, memmap: &impl Memmap, n: u64) -> u64 {
@@ -178,7 +219,7 @@ impl Pageblock {
     /// Whether `pfn`, which lies in it, is free.
     pub(crate) fn is_free(self, memmap: &impl Memmap, pfn: Pfn) -> bool {
         let index = pfn.number() % FRAMES;
-        self.descriptor(memmap).free > 0 && self.word(memmap, index / BITS) & group(index, 0) == 0
+        self.descriptor(memmap).free() > 0 && self.word(memmap, index / BITS) & group(index, 0) == 0
     }
 
     /// Free frames by the bits, right if there is any.
@@ -238,29 +279,36 @@ impl Pageblock {
         taken
     }
 
-    /// Gives back what was taken; the order of the free group, below a pageblock's, that it is part of now.
-    pub(crate) fn give(self, memmap: &impl Memmap, head: Pfn, order: Order) -> Order {
+    /// Gives back what was taken.
+    pub(crate) fn give(self, memmap: &impl Memmap, head: Pfn, order: Order) {
         let index = head.number() % FRAMES;
         let bits = order.index() as u32;
-        let mut formed = bits;
         if bits <= WORD_ORDER {
-            let used = self.word(memmap, index / BITS) & !group(index, bits);
-            self.set_word(memmap, index / BITS, used);
-            while formed < WORD_ORDER && used & group(index, formed + 1) == 0 {
-                formed += 1;
-            }
+            let n = index / BITS;
+            self.set_word(memmap, n, self.word(memmap, n) & !group(index, bits));
         } else {
             let n = index / BITS;
             (n..n + order.pages() / BITS).for_each(|n| self.set_word(memmap, n, 0));
         }
-        while (WORD_ORDER..Order::PAGEBLOCK.index() as u32 - 1).contains(&formed) {
-            let words = 1 << (formed + 1 - WORD_ORDER);
-            if !self.are_clear(memmap, (index / BITS) & !(words - 1), words) {
-                break;
+    }
+
+    /// The order of the free group, below a pageblock's, that `pfn` is part of, if it is above `order`.
+    #[inline]
+    pub(crate) fn grown(self, memmap: &impl Memmap, pfn: Pfn, order: Order) -> Option<Order> {
+        let index = pfn.number() % FRAMES;
+        let is_clear = |bits: u32| {
+            if bits <= WORD_ORDER {
+                self.word(memmap, index / BITS) & group(index, bits) == 0
+            } else {
+                let words = 1 << (bits - WORD_ORDER);
+                self.are_clear(memmap, (index / BITS) & !(words - 1), words)
             }
-            formed += 1;
+        };
+        let mut bits = order.index() as u32;
+        while bits + 1 < Order::PAGEBLOCK.index() as u32 && is_clear(bits + 1) {
+            bits += 1;
         }
-        Order::new(formed as u8).expect("below a pageblock")
+        Order::new(bits as u8).filter(|grown| *grown > order)
     }
 
     fn are_clear(self, memmap: &impl Memmap, n: u64, words: u64) -> bool {

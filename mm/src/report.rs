@@ -203,12 +203,12 @@ impl<M: Machine> Memory<M> {
 
     fn count_groups(&self, block: Pageblock, groups: &mut FreeGroups) {
         let descriptor = block.descriptor(&self.machine);
-        match descriptor.place {
+        match descriptor.place() {
             Place::Single => groups.whole[Order::PAGEBLOCK.index()] += 1,
             Place::PairFirst => groups.whole[Order::MAX.index()] += 1,
             Place::Isolated if descriptor.is_whole() => groups.isolated[Order::PAGEBLOCK.index()] += 1,
-            Place::Partial | Place::Isolated if descriptor.free > 0 => {
-                let counts = match (descriptor.place, descriptor.mobility) {
+            Place::Partial | Place::Isolated if descriptor.free() > 0 => {
+                let counts = match (descriptor.place(), descriptor.mobility()) {
                     (Place::Isolated, _) => &mut groups.isolated,
                     (_, Mobility::Unmovable) => &mut groups.unmovable,
                     (_, Mobility::Movable) => &mut groups.movable,
@@ -271,7 +271,7 @@ impl<M: Machine> Memory<M> {
     fn free_group_around(&self, pfn: Pfn) -> Option<(Pfn, Order)> {
         let block = Pageblock::of(pfn);
         let descriptor = block.descriptor(&self.machine);
-        match descriptor.place {
+        match descriptor.place() {
             Place::Single => return Some((block.first(), Order::PAGEBLOCK)),
             Place::PairFirst | Place::PairSecond => return Some((block.pair_first().first(), Order::MAX)),
             Place::Isolated if descriptor.is_whole() => return Some((block.first(), Order::PAGEBLOCK)),
@@ -300,7 +300,8 @@ impl<M: Machine> Memory<M> {
             .map(|order| pfn.align_down(order))
             .map(|head| (head, self.machine.page(head).head()))
             .find(|(head, found)| {
-                found.state == PageState::Allocated && PfnRange::new(*head, found.order.pages()).contains(pfn)
+                matches!(found.state, PageState::Allocated | PageState::Cached)
+                    && PfnRange::new(*head, found.order.pages()).contains(pfn)
             })
             .unwrap_or((pfn, own))
     }

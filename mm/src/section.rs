@@ -245,20 +245,24 @@ pub(crate) struct Word(u64);
 
 impl Word {
     /// Whether its frames may be in caches.
+    #[inline]
     pub(crate) const fn is_online_and_open(self) -> bool {
         self.0 & 0xf == ONLINE_OPEN
     }
 
     /// Whether it is in a zone and its struct pages are in use.
+    #[inline]
     pub(crate) const fn is_open(self) -> bool {
         matches!(self.0 & 0xf, ONLINE_OPEN | 4)
     }
 
     /// The number of its zone: two to a node.
+    #[inline]
     pub(crate) const fn zone_number(self) -> usize {
         (self.0 >> 8 & 0xff) as usize * ZoneKind::ALL.len() + (self.0 >> 4 & 1) as usize
     }
 
+    #[inline]
     pub(crate) const fn origin(self) -> Origin {
         if self.0 >> 6 & 3 == MemmapPlace::Boot as u64 { Origin::Boot } else { Origin::Added }
     }
@@ -296,6 +300,7 @@ impl SectionTable {
         SectionId::new(pfn.number() / PAGES_PER_SECTION).and_then(|id| self.get(id)).filter(|section| section.is_open())
     }
 
+    #[inline]
     pub(crate) fn word(&self, pfn: Pfn) -> Word {
         Word(self.words[pfn.section().index()].load(Ordering::Acquire))
     }

@@ -216,7 +216,7 @@ impl<M: Machine> Memory<M> {
                 .take_while(|listed| self.is_listed_rightly(listed, node, kind, origin))
                 .map(|(block, place, _)| {
                     let pairs = if place == Place::PairFirst { 2 } else { 1 };
-                    u64::from(block.descriptor(&self.machine).free) * pairs
+                    u64::from(block.descriptor(&self.machine).free()) * pairs
                 })
                 .sum();
             compare("listed free", listed, sums.free[origin as usize]);
@@ -224,17 +224,17 @@ impl<M: Machine> Memory<M> {
         drop(zone);
         for cpu in 0..self.cpu_limit() {
             let cache = self.cache_of(cpu, zone_number(node, kind)).lock();
-            let in_order = cache.iter(&self.machine).take_while(|(frame, origin, _)| {
-                self.is_here(*frame, node, kind, *origin)
-                    && self.machine.page(*frame).head() == Head::single(PageState::Cached, Owner::None)
+            let in_order = cache.iter(&self.machine).take_while(|(head, origin, order)| {
+                let cached = Head { state: PageState::Cached, order: *order, owner: Owner::None };
+                self.is_here(*head, node, kind, *origin) && self.machine.page(*head).head() == cached
             });
-            let counted = in_order.count() as u64;
-            if cache.len() != counted {
+            let counted = in_order.map(|(_, _, order)| order.pages()).sum();
+            if cache.pages() != counted {
                 report(Problem::Count {
                     of: "in a cache",
                     zone: Some((node, kind)),
                     block: None,
-                    kept: cache.len(),
+                    kept: cache.pages(),
                     counted,
                 });
             }
@@ -254,14 +254,14 @@ impl<M: Machine> Memory<M> {
         }
         let descriptor = block.descriptor(&self.machine);
         let is_right = match place {
-            Place::Partial => *part == Some((descriptor.mobility, descriptor.largest)) && descriptor.free > 0,
+            Place::Partial => *part == Some((descriptor.mobility(), descriptor.largest())) && descriptor.free() > 0,
             Place::PairFirst => {
                 let second = block.buddy().descriptor(&self.machine);
-                descriptor.is_whole() && second.place == Place::PairSecond && second.is_whole()
+                descriptor.is_whole() && second.place() == Place::PairSecond && second.is_whole()
             }
             _ => descriptor.is_whole(),
         };
-        descriptor.place == *place && is_right
+        descriptor.place() == *place && is_right
     }
 
     fn recount_section(
@@ -291,8 +291,8 @@ impl<M: Machine> Memory<M> {
         sums.empty[origin] += u64::from(empty == PER_SECTION);
         for block in Pageblock::of_section(id) {
             let descriptor = block.descriptor(&self.machine);
-            let counted = if descriptor.free == 0 { 0 } else { block.count_free(&self.machine) };
-            if u64::from(descriptor.free) != counted {
+            let counted = if descriptor.free() == 0 { 0 } else { block.count_free(&self.machine) };
+            if u64::from(descriptor.free()) != counted {
                 let what = "does not have the free frames that its bits say";
                 report(Problem::Page { pfn: block.first(), what });
             }
@@ -318,17 +318,20 @@ impl<M: Machine> Memory<M> {
             let is_free = block.is_free(&self.machine, pfn);
             let mut pages = 1;
             match head.state {
-                PageState::Tail if is_free && block.descriptor(&self.machine).place == Place::Isolated => {
+                PageState::Tail if is_free && block.descriptor(&self.machine).place() == Place::Isolated => {
                     sums.isolated += 1;
                 }
                 PageState::Tail if is_free => sums.free[Origin::of(section) as usize] += 1,
                 _ if is_free => wrong("is free, but its struct page says otherwise"),
                 PageState::Tail => wrong("belongs to no block"),
-                PageState::Cached => sums.cached += 1,
-                PageState::Allocated => {
+                PageState::Cached | PageState::Allocated => {
                     pages = head.order.pages();
-                    taken.allocated += pages;
-                    taken.note_owner(head.owner, pages, elsewhere);
+                    if head.state == PageState::Cached {
+                        sums.cached += pages;
+                    } else {
+                        taken.allocated += pages;
+                        taken.note_owner(head.owner, pages, elsewhere);
+                    }
                     if pfn.align_down(head.order) != pfn {
                         wrong("is the head of a block that is not aligned");
                     }
