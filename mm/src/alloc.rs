@@ -11,9 +11,8 @@ use crate::free_area::Mixing;
 use crate::inject::{Injected, Point};
 use crate::machine::Machine;
 use crate::memory::{Memory, RESERVE_PAGES, zone_number};
-use crate::page::{Head, Owner, PageState};
-use crate::pageblock::Pageblock;
-use crate::section::{BlockState, Openness, Section, Word, ZoneKind};
+use crate::page::{Head, Owner};
+use crate::section::{BlockState, Openness, Section, ZoneKind};
 use crate::zone::{Origin, Zone};
 use core::sync::atomic::Ordering;
 
@@ -147,23 +146,20 @@ impl<M: Machine> Memory<M> {
     ///
     /// # Errors
     /// Nothing free serves the request; an injected failure.
+    #[inline]
     pub fn allocate(&self, request: &Request) -> Result<Pfn, AllocError> {
-        self.pass_allocation(request)?;
-        if let Some(head) = self.take_at_hand(request) {
-            return Ok(head);
+        match self.take_at_hand(request) {
+            Some(head) => Ok(head),
+            None => self.allocate_slowly(request),
         }
-        self.find(request)
-            .or_else(|| {
-                // What serves may lie in a cache, as a frame or as a part of a larger group.
-                self.drain_caches();
-                self.find(request)
-            })
-            .ok_or(AllocError::OutOfMemory)
     }
 
     /// What the cache of this CPU has of the source that would be asked first.
     #[inline]
     fn take_at_hand(&self, request: &Request) -> Option<Pfn> {
+        if self.is_armed(Point::AllocFrames) {
+            return None;
+        }
         let shelf = request.shelf()?;
         let (kind, origin) = request.mobility.sources()[0];
         let (Place::Near(node) | Place::On(node)) = request.place;
@@ -171,9 +167,21 @@ impl<M: Machine> Memory<M> {
         if zone >= self.zones.len() {
             return None;
         }
-        let head = self.cache_of(self.machine.cpu(), zone).lock().stack(origin, shelf).pop(&self.machine)?;
-        self.mark_allocated(head, request);
+        let mut cache = self.cache_of(self.machine.cpu(), zone).lock();
+        let (head, page) = cache.stack(origin, shelf).pop(&self.machine)?;
+        page.hand_out(request.order, request.owner, request.mobility);
         Some(head)
+    }
+
+    #[inline(never)]
+    fn allocate_slowly(&self, request: &Request) -> Result<Pfn, AllocError> {
+        self.pass_allocation(request)?;
+        let found = self.find(request).or_else(|| {
+            // What serves may lie in a cache, as a frame or as a part of a larger group.
+            self.drain_caches();
+            self.find(request)
+        });
+        found.ok_or(AllocError::OutOfMemory)
     }
 
     /// The kernel heap has nobody whom it could tell of a failure, so it is spared the injected ones.
@@ -222,11 +230,11 @@ impl<M: Machine> Memory<M> {
     fn take_cached(&self, source: Source, shelf: Shelf, request: &Request) -> Option<Pfn> {
         let mut cache = self.cache_of(self.machine.cpu(), zone_number(source.node, source.kind)).lock();
         let stack = cache.stack(source.origin, shelf);
-        let head = stack.pop(&self.machine).or_else(|| {
+        let (head, page) = stack.pop(&self.machine).or_else(|| {
             self.refill(source, shelf, request.mobility, stack);
             stack.pop(&self.machine)
         })?;
-        self.mark_allocated(head, request);
+        page.hand_out(request.order, request.owner, request.mobility);
         Some(head)
     }
 
@@ -241,11 +249,11 @@ impl<M: Machine> Memory<M> {
             let area = zone.area_mut(source.origin);
             match shelf {
                 Shelf::Frames(_) => area.take_frames(&self.machine, most, mobility, source.mixing, |frame| {
-                    stack.push(&self.machine, frame, order);
+                    stack.push(self.machine.page(frame), frame, order);
                 }),
                 Shelf::Pageblocks => {
                     let taken = (0..most).map_while(|_| area.take(&self.machine, order, mobility, source.mixing));
-                    taken.for_each(|head| stack.push(&self.machine, head, order));
+                    taken.for_each(|head| stack.push(self.machine.page(head), head, order));
                 }
             }
         });
@@ -273,12 +281,8 @@ impl<M: Machine> Memory<M> {
         }
     }
 
-    #[inline]
     pub(crate) fn mark_allocated(&self, head: Pfn, request: &Request) {
-        let page = self.machine.page(head);
-        page.set_head(Head { state: PageState::Allocated, order: request.order, owner: request.owner });
-        page.set_refs(1);
-        page.set_private(0);
+        self.machine.page(head).hand_out(request.order, request.owner, request.mobility);
     }
 
     /// Takes a block of frames inside `range`, lowest first.
@@ -320,40 +324,48 @@ impl<M: Machine> Memory<M> {
     ///
     /// # Panics
     /// The block was not allocated with this order.
+    #[inline]
     pub fn free(&self, head: Pfn, order: Order) {
-        let word = self.sections.word(head);
-        assert!(word.is_open(), "freed {head:?}, which lies in no block that is in use");
-        let page = self.machine.page(head);
-        assert!(page.is_allocated(order), "freed {head:?} of order {order:?}, which is {:?}", page.head());
-        page.set_refs(0);
-        if !self.keep_at_hand(head, order, word) {
-            self.change_zone(word.zone_number(), |zone| self.give_back(zone, word.origin(), head, order));
+        if !self.keep_at_hand(head, order) {
+            self.free_slowly(head, order);
         }
     }
 
-    /// Puts a block that was just freed into the cache of this CPU, unless none is kept or it is on its way out.
+    /// Puts a block into the cache of this CPU, unless none is kept there, or it is on its way out.
     #[inline]
-    fn keep_at_hand(&self, head: Pfn, order: Order, word: Word) -> bool {
-        let mobility = Pageblock::of(head).descriptor(&self.machine).mobility();
-        let Some(shelf) = Shelf::of(order, mobility) else { return false };
-        let mut cache = self.cache_of(self.machine.cpu(), word.zone_number()).lock();
+    fn keep_at_hand(&self, head: Pfn, order: Order) -> bool {
+        let zone = self.sections.word(head).zone_number();
+        let mut cache = self.cache_of(self.machine.cpu(), zone).lock();
         // Under the lock of the cache: whoever begins an offline empties the caches after saying so.
-        if !self.sections.word(head).is_online_and_open() {
+        let word = self.sections.word(head);
+        if !word.is_online_and_open() {
             return false;
         }
+        let page = self.machine.page(head);
+        let Some(shelf) = page.served(order).and_then(|mobility| Shelf::of(order, mobility)) else { return false };
         let stack = cache.stack(word.origin(), shelf);
-        stack.push(&self.machine, head, order);
+        stack.push(page, head, order);
         if stack.len() > shelf.most() {
-            self.spill(word.zone_number(), word.origin(), shelf, stack, shelf.batch());
+            self.spill(zone, word.origin(), shelf, stack, shelf.batch());
         }
         true
     }
 
+    #[inline(never)]
+    fn free_slowly(&self, head: Pfn, order: Order) {
+        let word = self.sections.word(head);
+        assert!(word.is_open(), "freed {head:?}, which lies in no block that is in use");
+        let page = self.machine.page(head);
+        assert!(page.served(order).is_some(), "freed {head:?} of order {order:?}, which is {:?}", page.head());
+        self.change_zone(word.zone_number(), |zone| self.give_back(zone, word.origin(), head, order));
+    }
+
     /// Gives `count` blocks of a stack back to the zone.
+    #[inline(never)]
     fn spill(&self, zone: usize, origin: Origin, shelf: Shelf, stack: &mut Stack, count: u64) {
         self.change_zone(zone, |zone| {
             for _ in 0..count {
-                let Some(head) = stack.pop(&self.machine) else { break };
+                let Some((head, _)) = stack.pop(&self.machine) else { break };
                 self.give_back(zone, origin, head, shelf.order());
             }
         });

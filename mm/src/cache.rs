@@ -7,7 +7,7 @@
 use crate::addr::{Order, Pfn};
 use crate::alloc::Mobility;
 use crate::machine::Memmap;
-use crate::page::{Head, Owner, PageState};
+use crate::page::{Head, Owner, PageInfo, PageState};
 use crate::zone::Origin;
 use lock_api::{Mutex, RawMutex};
 
@@ -85,24 +85,24 @@ impl Stack {
     }
 
     #[inline]
-    pub(crate) fn push(&mut self, memmap: &impl Memmap, head: Pfn, order: Order) {
-        let page = memmap.page(head);
+    pub(crate) fn push(&mut self, page: &PageInfo, head: Pfn, order: Order) {
         page.set_head(Head { state: PageState::Cached, order, owner: Owner::None });
         page.set_private(self.first);
         self.first = head.number();
         self.len += 1;
     }
 
-    /// Takes the last pushed block; the struct page of its head is left as it is.
+    /// Takes the last pushed block, with the struct page of its head, which is left as it is.
     #[inline]
-    pub(crate) fn pop(&mut self, memmap: &impl Memmap) -> Option<Pfn> {
+    pub(crate) fn pop<'a>(&mut self, memmap: &'a impl Memmap) -> Option<(Pfn, &'a PageInfo)> {
         if self.first == END {
             return None;
         }
         let head = Pfn::new(self.first);
-        self.first = memmap.page(head).private();
+        let page = memmap.page(head);
+        self.first = page.private();
         self.len -= 1;
-        Some(head)
+        Some((head, page))
     }
 
     /// Every block, the last pushed first, as the links tell; at most one more than are counted.

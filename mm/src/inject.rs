@@ -134,6 +134,12 @@ impl Points {
         }
     }
 
+    /// Whether passing `point` may fail.
+    #[inline]
+    pub(crate) fn is_armed(&self, point: Point) -> bool {
+        self.armed[point as usize].load(Ordering::Relaxed) != 0
+    }
+
     /// The errno that `point` is armed with, and for how many times.
     pub(crate) fn armed(&self, point: Point) -> Option<(Errno, u32)> {
         let word = self.armed[point as usize].load(Ordering::Relaxed);
@@ -141,12 +147,7 @@ impl Points {
     }
 
     /// Passes `point`, or fails if it is armed.
-    #[inline]
     pub(crate) fn pass(&self, point: Point) -> Result<(), Injected> {
-        if self.armed[point as usize].load(Ordering::Relaxed) == 0 { Ok(()) } else { self.pass_armed(point) }
-    }
-
-    fn pass_armed(&self, point: Point) -> Result<(), Injected> {
         let word = &self.armed[point as usize];
         let taken = word.try_update(Ordering::Relaxed, Ordering::Relaxed, |word| match word >> 8 {
             0 => None,

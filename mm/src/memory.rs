@@ -279,6 +279,11 @@ impl<M: Machine> Memory<M> {
         self.points.armed(point)
     }
 
+    #[inline]
+    pub(crate) fn is_armed(&self, point: Point) -> bool {
+        self.points.is_armed(point)
+    }
+
     pub(crate) fn pass(&self, point: Point) -> Result<(), Injected> {
         self.points.pass(point)
     }

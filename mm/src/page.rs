@@ -5,7 +5,7 @@
 //!
 //! | word | holds | guarded by |
 //! |---|---|---|
-//! | `head` | state, order, owner | whoever owns the block; in a cache, the cache's lock |
+//! | `head` | state, order, owner, mobility | whoever owns the block; in a cache, the cache's lock |
 //! | `refs` | reference count of an allocated block | atomic |
 //! | `private` | allocated: the owner's; in a cache: the next frame there | the owner; the cache's lock |
 //! | `used` | one bit for each of 64 frames of the pageblock: it is not free | the lock of the zone |
@@ -15,6 +15,7 @@
 //! zone and section are not stored: they follow from the frame number and the word of its section.
 
 use crate::addr::Order;
+use crate::alloc::Mobility;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// What a frame is, as far as its own struct page tells.
@@ -148,6 +149,9 @@ impl Head {
     }
 }
 
+/// Set in the first word of an allocated block that was asked for as movable.
+const MOVABLE: u32 = 1 << 24;
+
 /// The struct page of one frame. See the module for what guards which field.
 #[derive(Default)]
 #[repr(C, align(32))]
@@ -171,11 +175,25 @@ impl PageInfo {
         Head::decode(self.head.load(Ordering::Relaxed))
     }
 
-    /// Whether an allocated block of `order` begins here.
+    /// What the allocated block of `order` that begins here was asked for; `None` if there is no such block.
     #[inline]
-    pub(crate) fn is_allocated(&self, order: Order) -> bool {
+    pub(crate) fn served(&self, order: Order) -> Option<Mobility> {
         let of_anybody = Head { state: PageState::Allocated, order, owner: Owner::None }.encode();
-        self.head.load(Ordering::Relaxed) & 0xffff == of_anybody
+        let word = self.head.load(Ordering::Relaxed);
+        let mobility = if word & MOVABLE == 0 { Mobility::Unmovable } else { Mobility::Movable };
+        (word & 0xffff == of_anybody).then_some(mobility)
+    }
+
+    /// The block that begins here belongs to somebody now.
+    #[inline]
+    pub(crate) fn hand_out(&self, order: Order, owner: Owner, mobility: Mobility) {
+        let head = Head { state: PageState::Allocated, order, owner }.encode();
+        let mark = match mobility {
+            Mobility::Unmovable => 0,
+            Mobility::Movable => MOVABLE,
+        };
+        self.head.store(head | mark, Ordering::Relaxed);
+        self.refs.store(1, Ordering::Relaxed);
     }
 
     /// References to the allocated block that begins here.
@@ -211,11 +229,6 @@ impl PageInfo {
     #[inline]
     pub(crate) fn set_head(&self, head: Head) {
         self.head.store(head.encode(), Ordering::Relaxed);
-    }
-
-    #[inline]
-    pub(crate) fn set_refs(&self, refs: u32) {
-        self.refs.store(refs, Ordering::Relaxed);
     }
 
     #[inline]
