@@ -12,7 +12,7 @@ use crate::inject::{Injected, Point};
 use crate::machine::Machine;
 use crate::memory::{Memory, RESERVE_PAGES, zone_number};
 use crate::page::{Head, Owner};
-use crate::section::{BlockState, Openness, Section, ZoneKind};
+use crate::section::{BlockState, Openness, Section, Word, ZoneKind};
 use crate::zone::{Origin, Zone};
 use core::sync::atomic::Ordering;
 
@@ -163,11 +163,7 @@ impl<M: Machine> Memory<M> {
         let shelf = request.shelf()?;
         let (kind, origin) = request.mobility.sources()[0];
         let (Place::Near(node) | Place::On(node)) = request.place;
-        let zone = zone_number(node, kind);
-        if zone >= self.zones.len() {
-            return None;
-        }
-        let mut cache = self.cache_of(self.machine.cpu(), zone).lock();
+        let mut cache = self.own_cache(zone_number(node, kind))?.lock();
         let (head, page) = cache.stack(origin, shelf).pop(&self.machine)?;
         page.hand_out(request.order, request.owner, request.mobility);
         Some(head)
@@ -334,10 +330,12 @@ impl<M: Machine> Memory<M> {
     /// Puts a block into the cache of this CPU, unless none is kept there, or it is on its way out.
     #[inline]
     fn keep_at_hand(&self, head: Pfn, order: Order) -> bool {
-        let zone = self.sections.word(head).zone_number();
-        let mut cache = self.cache_of(self.machine.cpu(), zone).lock();
+        let Some(place) = self.sections.place(head) else { return false };
+        let zone = Word::read(place).zone_number();
+        let Some(cache) = self.own_cache(zone) else { return false };
+        let mut cache = cache.lock();
         // Under the lock of the cache: whoever begins an offline empties the caches after saying so.
-        let word = self.sections.word(head);
+        let word = Word::read(place);
         if !word.is_online_and_open() {
             return false;
         }
@@ -353,8 +351,8 @@ impl<M: Machine> Memory<M> {
 
     #[inline(never)]
     fn free_slowly(&self, head: Pfn, order: Order) {
-        let word = self.sections.word(head);
-        assert!(word.is_open(), "freed {head:?}, which lies in no block that is in use");
+        let word = self.sections.place(head).map(Word::read).filter(|word| word.is_open());
+        let word = word.unwrap_or_else(|| panic!("freed {head:?}, which lies in no block that is in use"));
         let page = self.machine.page(head);
         assert!(page.served(order).is_some(), "freed {head:?} of order {order:?}, which is {:?}", page.head());
         self.change_zone(word.zone_number(), |zone| self.give_back(zone, word.origin(), head, order));

@@ -8,7 +8,7 @@
 use crate::addr::{Order, Pfn, SectionId};
 use crate::alloc::Mobility;
 use crate::machine::Memmap;
-use crate::pageblock::{End, FRAMES, Links, List, PER_SECTION, Pageblock, Place};
+use crate::pageblock::{Descriptor, End, FRAMES, Links, List, PER_SECTION, Pageblock, Place};
 
 /// Sizes of groups in a pageblock that is not free as a whole.
 const SIZES: usize = Order::PAGEBLOCK.index();
@@ -247,33 +247,42 @@ impl FreeArea {
     pub(crate) fn put(&mut self, memmap: &impl Memmap, head: Pfn, order: Order) {
         let block = Pageblock::of(head);
         if order < Order::PAGEBLOCK {
-            block.give(memmap, head, order);
-            return self.note_given(memmap, block, head, order);
+            let descriptor = block.descriptor(memmap);
+            let grown = block.give(memmap, head, order, descriptor.largest());
+            return self.note_given(memmap, block, descriptor, order, grown);
         }
-        self.note_given(memmap, block, head, Order::PAGEBLOCK);
+        self.note_given(memmap, block, block.descriptor(memmap), Order::PAGEBLOCK, None);
         if order > Order::PAGEBLOCK {
-            self.note_given(memmap, block.buddy(), block.buddy().first(), Order::PAGEBLOCK);
+            let second = block.buddy();
+            self.note_given(memmap, second, second.descriptor(memmap), Order::PAGEBLOCK, None);
         }
     }
 
-    /// 2^`order` frames of a pageblock, of which `head` is the first, were given back.
-    fn note_given(&mut self, memmap: &impl Memmap, block: Pageblock, head: Pfn, order: Order) {
-        let descriptor = block.descriptor(memmap).given(order.pages());
+    /// 2^`order` frames of a pageblock were given back; what was known of it before, and the order of the free group that they
+    /// are part of now, if it is larger than any known before.
+    fn note_given(
+        &mut self,
+        memmap: &impl Memmap,
+        block: Pageblock,
+        before: Descriptor,
+        order: Order,
+        grown: Option<Order>,
+    ) {
+        let descriptor = before.given(order.pages());
         block.set(memmap, descriptor);
-        match descriptor.place() {
-            Place::Isolated => {
+        match (descriptor.place(), grown) {
+            (Place::Isolated, _) => {
                 self.isolated += order.pages();
                 return;
             }
-            Place::Partial if descriptor.is_whole() => {
+            (Place::Partial, _) if descriptor.is_whole() => {
                 self.partial[descriptor.mobility() as usize].remove(memmap, block, descriptor.largest());
                 self.enter(memmap, block, LARGEST_PART, End::First);
             }
-            Place::Partial => {
-                if let Some(grown) = block.grown(memmap, head, descriptor.largest()) {
-                    self.partial[descriptor.mobility() as usize].remove(memmap, block, descriptor.largest());
-                    self.enlist(memmap, block, descriptor.mobility(), grown);
-                }
+            (Place::Partial, None) => {}
+            (Place::Partial, Some(grown)) => {
+                self.partial[descriptor.mobility() as usize].remove(memmap, block, descriptor.largest());
+                self.enlist(memmap, block, descriptor.mobility(), grown);
             }
             // It had no free frame, so what it has now is one group.
             _ => self.enter(memmap, block, order.min(LARGEST_PART), End::First),

@@ -47,7 +47,9 @@ pub struct Memory<M: Machine> {
     pub(crate) machine: M,
     pub(crate) sections: SectionTable,
     pub(crate) zones: &'static [MachineZone<M>],
+    /// Those of one zone for all CPUs, then those of the next.
     caches: &'static [MachineCache<M>],
+    cpu_limit: usize,
     pub(crate) distances: Distances,
     pub(crate) hotplug: Mutex<M::Sleep, ()>,
     pub(crate) chain: Mutex<M::Sleep, Chain>,
@@ -66,6 +68,7 @@ impl<M: Machine> Memory<M> {
             machine,
             sections: SectionTable::new(storage.sections),
             zones: storage.zones,
+            cpu_limit: storage.caches.len() / storage.zones.len(),
             caches: storage.caches,
             distances: storage.distances,
             hotplug: Mutex::new(()),
@@ -116,7 +119,7 @@ impl<M: Machine> Memory<M> {
 
     /// How many CPUs there are caches for.
     pub(crate) fn cpu_limit(&self) -> usize {
-        self.caches.len() / self.zones.len()
+        self.cpu_limit
     }
 
     pub(crate) fn zone_cell(&self, node: NodeId, kind: ZoneKind) -> &MachineZone<M> {
@@ -128,7 +131,13 @@ impl<M: Machine> Memory<M> {
     }
 
     pub(crate) fn cache_of(&self, cpu: usize, zone: usize) -> &Mutex<M::Spin, Cache> {
-        &self.caches[cpu * self.zones.len() + zone].0
+        &self.caches[zone * self.cpu_limit + cpu].0
+    }
+
+    /// What the CPU that asks keeps of a zone, if there is such a zone.
+    #[inline]
+    pub(crate) fn own_cache(&self, zone: usize) -> Option<&Mutex<M::Spin, Cache>> {
+        self.caches.get(zone * self.cpu_limit + self.machine.cpu()).map(|cell| &cell.0)
     }
 
     fn all_zones(&self) -> impl Iterator<Item = (NodeId, ZoneKind)> + use<M> {

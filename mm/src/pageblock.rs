@@ -279,21 +279,27 @@ impl Pageblock {
         taken
     }
 
-    /// Gives back what was taken.
-    pub(crate) fn give(self, memmap: &impl Memmap, head: Pfn, order: Order) {
+    /// Gives back what was taken; if the free group that it is part of now is larger than `known`, its order.
+    #[inline]
+    pub(crate) fn give(self, memmap: &impl Memmap, head: Pfn, order: Order, known: Order) -> Option<Order> {
         let index = head.number() % FRAMES;
         let bits = order.index() as u32;
+        let n = index / BITS;
         if bits <= WORD_ORDER {
-            let n = index / BITS;
-            self.set_word(memmap, n, self.word(memmap, n) & !group(index, bits));
+            let used = self.word(memmap, n) & !group(index, bits);
+            self.set_word(memmap, n, used);
+            let next = known.index() as u32 + 1;
+            // Most often, its word tells at once that it is not.
+            if next <= WORD_ORDER && used & group(index, next) != 0 {
+                return None;
+            }
         } else {
-            let n = index / BITS;
             (n..n + order.pages() / BITS).for_each(|n| self.set_word(memmap, n, 0));
         }
+        self.grown(memmap, head, known)
     }
 
     /// The order of the free group, below a pageblock's, that `pfn` is part of, if it is above `order`.
-    #[inline]
     pub(crate) fn grown(self, memmap: &impl Memmap, pfn: Pfn, order: Order) -> Option<Order> {
         let index = pfn.number() % FRAMES;
         let is_clear = |bits: u32| {

@@ -244,6 +244,11 @@ const ONLINE_OPEN: u64 = 3;
 pub(crate) struct Word(u64);
 
 impl Word {
+    #[inline]
+    pub(crate) fn read(place: &AtomicU64) -> Self {
+        Self(place.load(Ordering::Acquire))
+    }
+
     /// Whether its frames may be in caches.
     #[inline]
     pub(crate) const fn is_online_and_open(self) -> bool {
@@ -300,9 +305,10 @@ impl SectionTable {
         SectionId::new(pfn.number() / PAGES_PER_SECTION).and_then(|id| self.get(id)).filter(|section| section.is_open())
     }
 
+    /// Where the word of `pfn`'s section stands.
     #[inline]
-    pub(crate) fn word(&self, pfn: Pfn) -> Word {
-        Word(self.words[pfn.section().index()].load(Ordering::Acquire))
+    pub(crate) fn place(&self, pfn: Pfn) -> Option<&AtomicU64> {
+        self.words.get(pfn.section().index())
     }
 
     /// Every present section, lowest first.

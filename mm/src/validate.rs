@@ -216,7 +216,7 @@ impl<M: Machine> Memory<M> {
                 .take_while(|listed| self.is_listed_rightly(listed, node, kind, origin))
                 .map(|(block, place, _)| {
                     let pairs = if place == Place::PairFirst { 2 } else { 1 };
-                    u64::from(block.descriptor(&self.machine).free()) * pairs
+                    block.descriptor(&self.machine).free() * pairs
                 })
                 .sum();
             compare("listed free", listed, sums.free[origin as usize]);
@@ -292,7 +292,7 @@ impl<M: Machine> Memory<M> {
         for block in Pageblock::of_section(id) {
             let descriptor = block.descriptor(&self.machine);
             let counted = if descriptor.free() == 0 { 0 } else { block.count_free(&self.machine) };
-            if u64::from(descriptor.free()) != counted {
+            if descriptor.free() != counted {
                 let what = "does not have the free frames that its bits say";
                 report(Problem::Page { pfn: block.first(), what });
             }

@@ -7,11 +7,10 @@ use std::ops::Range;
 /// Every operation, on one allocator.
 pub(crate) fn all<F: Frames>(runner: &mut Runner) {
     let pairs = if runner.is_quick() { 128 } else { 4096 };
-    for (name, order) in
-        [("order-0 take + free, hot", 0), ("order-9 take + free, hot", 9), ("order-10 take + free, hot", 10)]
-    {
-        hot::<F>(runner, Operation { name, size: None, count: pairs }, order);
-    }
+    let pair = |name| Operation { name, size: None, count: pairs };
+    hot::<F, 0>(runner, pair("order-0 take + free, hot"));
+    hot::<F, 9>(runner, pair("order-9 take + free, hot"));
+    hot::<F, 10>(runner, pair("order-10 take + free, hot"));
     random_order::<F>(runner);
     mixed_orders::<F>(runner);
     make_allocatable::<F>(runner);
@@ -23,12 +22,13 @@ fn space(runner: &Runner) -> u64 {
     if runner.is_quick() { 4 * SECTION_BYTES } else { 16 << 30 }
 }
 
-fn hot<F: Frames>(runner: &Runner, operation: Operation, order: u8) {
+/// The order is known where the call stands, as it is to nearly all callers.
+fn hot<F: Frames, const ORDER: u8>(runner: &Runner, operation: Operation) {
     let prepare = || F::with_memory(space(runner));
     runner.repeat(operation, prepare, |frames| {
         for _ in 0..operation.count {
-            let frame = frames.allocate(order).expect("almost everything is free");
-            frames.free(frame, order);
+            let frame = frames.allocate(ORDER).expect("almost everything is free");
+            frames.free(frame, ORDER);
         }
     });
 }

@@ -16,14 +16,15 @@ use mm::{Memory, Storage};
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 
-/// Struct pages from frame 0 on. There may be fewer than frames: those of untouched sections are not looked at.
+/// Struct pages from frame 0 on, found by arithmetic alone as in the kernel's window. There may be fewer than frames: those of untouched sections are not looked at.
 struct Plain {
     pages: Vec<PageInfo>,
 }
 
 impl Memmap for Plain {
     fn page(&self, pfn: Pfn) -> &PageInfo {
-        &self.pages[pfn.number() as usize]
+        // SAFETY: mm looks at struct pages of open sections only, and the table holds those of every section that is opened.
+        unsafe { self.pages.get_unchecked(pfn.number() as usize) }
     }
 }
 
@@ -134,6 +135,7 @@ impl Frames for Altmap {
         frames
     }
 
+    #[inline]
     fn allocate(&self, order: u8) -> Option<u64> {
         let request = Request {
             order: Order::new(order).expect("kept"),
@@ -145,6 +147,7 @@ impl Frames for Altmap {
         self.0.allocate(&request).ok().map(Pfn::number)
     }
 
+    #[inline]
     fn free(&self, frame: u64, order: u8) {
         self.0.free(Pfn::new(frame), Order::new(order).expect("kept"));
     }
