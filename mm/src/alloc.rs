@@ -247,7 +247,7 @@ impl<M: Machine> Memory<M> {
                 Shelf::Frames(_) => area.take_frames(&self.machine, most, mobility, source.mixing, |frame| {
                     stack.push(self.machine.page(frame), frame, order);
                 }),
-                Shelf::Pageblocks => {
+                Shelf::Pageblocks | Shelf::Pairs => {
                     let taken = (0..most).map_while(|_| area.take(&self.machine, order, mobility, source.mixing));
                     taken.for_each(|head| stack.push(self.machine.page(head), head, order));
                 }

@@ -1,5 +1,5 @@
-//! What a CPU keeps of a zone's free memory, so that taking and giving single frames and pageblocks, the two sizes that are
-//! asked for all the time, touches nothing that others write.
+//! What a CPU keeps of a zone's free memory, so that taking and giving single frames and whole pageblocks, the sizes that
+//! are asked for all the time, touches nothing that others write.
 //!
 //! Blocks in a cache are linked through their struct pages, the last freed first. They come from the zone, and go back to
 //! it, in batches. Whoever finds no memory elsewhere empties every cache, so that none keeps the last free frame.
@@ -18,11 +18,13 @@ pub(crate) enum Shelf {
     Frames(Mobility),
     /// Pageblocks.
     Pageblocks,
+    /// Two pageblocks in a row, the largest that there is.
+    Pairs,
 }
 
 impl Shelf {
-    pub(crate) const ALL: [Self; 3] =
-        [Self::Frames(Mobility::Unmovable), Self::Frames(Mobility::Movable), Self::Pageblocks];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Frames(Mobility::Unmovable), Self::Frames(Mobility::Movable), Self::Pageblocks, Self::Pairs];
 
     /// Where blocks of that order and mobility lie, if caches keep them.
     #[inline]
@@ -30,6 +32,7 @@ impl Shelf {
         match order {
             Order::PAGE => Some(Self::Frames(mobility)),
             Order::PAGEBLOCK => Some(Self::Pageblocks),
+            Order::MAX => Some(Self::Pairs),
             _ => None,
         }
     }
@@ -39,6 +42,7 @@ impl Shelf {
         match self {
             Self::Frames(mobility) => mobility as usize,
             Self::Pageblocks => Mobility::ALL.len(),
+            Self::Pairs => Mobility::ALL.len() + 1,
         }
     }
 
@@ -48,6 +52,7 @@ impl Shelf {
         match self {
             Self::Frames(_) => Order::PAGE,
             Self::Pageblocks => Order::PAGEBLOCK,
+            Self::Pairs => Order::MAX,
         }
     }
 
@@ -56,7 +61,7 @@ impl Shelf {
     pub(crate) const fn batch(self) -> u64 {
         match self {
             Self::Frames(_) => 32,
-            Self::Pageblocks => 1,
+            Self::Pageblocks | Self::Pairs => 1,
         }
     }
 

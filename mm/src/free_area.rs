@@ -247,9 +247,15 @@ impl FreeArea {
     pub(crate) fn put(&mut self, memmap: &impl Memmap, head: Pfn, order: Order) {
         let block = Pageblock::of(head);
         if order < Order::PAGEBLOCK {
-            let descriptor = block.descriptor(memmap);
-            let grown = block.give(memmap, head, order, descriptor.largest());
-            return self.note_given(memmap, block, descriptor, order, grown);
+            let before = block.descriptor(memmap);
+            let grown = block.give(memmap, head, order, before.largest());
+            let after = before.given(order.pages());
+            // Most often it stays on its list.
+            if grown.is_none() && after.place() == Place::Partial && !after.is_empty() {
+                self.pages += order.pages();
+                return block.set(memmap, after);
+            }
+            return self.note_given(memmap, block, before, order, grown);
         }
         self.note_given(memmap, block, block.descriptor(memmap), Order::PAGEBLOCK, None);
         if order > Order::PAGEBLOCK {

@@ -286,7 +286,8 @@ impl Pageblock {
         let bits = order.index() as u32;
         let n = index / BITS;
         if bits <= WORD_ORDER {
-            let used = self.word(memmap, n) & !group(index, bits);
+            let given = if order == Order::PAGE { 1 << (index % BITS) } else { group(index, bits) };
+            let used = self.word(memmap, n) & !given;
             self.set_word(memmap, n, used);
             let next = known.index() as u32 + 1;
             // Most often, its word tells at once that it is not.
