@@ -102,7 +102,7 @@ impl<M: Machine> Memory<M> {
         }
         Pageblock::of_section(id).for_each(|block| block.reserve(&self.machine, head));
         let kind = section.state.zone().expect("a section that is opened is in a zone");
-        self.describe_pageblocks(id, kind);
+        self.describe_pageblocks(id, kind, |block| FRAMES - block.pages().intersection(head).len());
         self.with_zone(section.node, kind, |zone| {
             self.sections.set(id, Section { openness: Openness::Open, ..section });
             zone.untouched.changing -= 1;
@@ -110,10 +110,10 @@ impl<M: Machine> Memory<M> {
         });
     }
 
-    /// Writes what there is to know of the pageblocks of a section, whose frames that are never handed out are marked.
-    pub(crate) fn describe_pageblocks(&self, id: SectionId, kind: ZoneKind) {
+    /// Writes what there is to know of the pageblocks of a section, each of which has as many `managed` frames.
+    pub(crate) fn describe_pageblocks(&self, id: SectionId, kind: ZoneKind, managed: impl Fn(Pageblock) -> u64) {
         for block in Pageblock::of_section(id) {
-            let managed = block.count_free(&self.machine);
+            let managed = managed(block);
             // One that can never be free as a whole is where the kernel does least harm.
             let mobility = match kind {
                 ZoneKind::Normal if managed < FRAMES => Mobility::Unmovable,

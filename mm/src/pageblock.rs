@@ -227,11 +227,17 @@ impl Pageblock {
         (0..WORDS).map(|n| u64::from(self.word(memmap, n).count_zeros())).sum()
     }
 
-    /// Marks frames as used that nobody has freed before: those that the allocator never hands out.
+    /// Marks frames as used that are never handed out.
     pub(crate) fn reserve(self, memmap: &impl Memmap, pages: PfnRange) {
-        for pfn in pages.intersection(self.pages()).iter() {
-            let index = pfn.number() % FRAMES;
-            self.set_word(memmap, index / BITS, self.word(memmap, index / BITS) | group(index, 0));
+        let pages = pages.intersection(self.pages());
+        let mut at = pages.start().number() % FRAMES;
+        let end = at + pages.len();
+        while at < end {
+            let n = at / BITS;
+            let stop = end.min((n + 1) * BITS);
+            let bits = (u64::MAX >> (BITS - (stop - at))) << (at % BITS);
+            self.set_word(memmap, n, self.word(memmap, n) | bits);
+            at = stop;
         }
     }
 

@@ -146,21 +146,21 @@ impl<M: Machine> Memory<M> {
     /// Makes the sections of a part, which is mapped, known.
     fn publish(&self, part: SectionRange, group: GroupId, node: NodeId, memmap: MemmapPlace) {
         let altmap = self.altmap(part).filter(|_| memmap == MemmapPlace::Head);
-        for id in part.iter() {
-            let head = altmap.map_or(0, |altmap| altmap.head_frames(id));
-            self.sections.set(
-                id,
-                Section {
-                    state: BlockState::Offline,
-                    openness: Openness::Untouched,
-                    last_zone: ZoneKind::Normal,
-                    node,
-                    group,
-                    memmap,
-                    present: PAGES_PER_SECTION as u16,
-                    managed: (PAGES_PER_SECTION - head) as u16,
-                },
-            );
+        // The first one holds the tables of all, the others are alike.
+        let first = part.first_part(1);
+        for run in [Some(first), part.behind(first)].into_iter().flatten() {
+            let head = altmap.map_or(0, |altmap| altmap.head_frames(run.first()));
+            let section = Section {
+                state: BlockState::Offline,
+                openness: Openness::Untouched,
+                last_zone: ZoneKind::Normal,
+                node,
+                group,
+                memmap,
+                present: PAGES_PER_SECTION as u16,
+                managed: (PAGES_PER_SECTION - head) as u16,
+            };
+            self.sections.set_all(run, section);
         }
     }
 

@@ -79,7 +79,7 @@ impl<M: Machine> Memory<M> {
             }
         }
         set_aside(at, pages.end(), absent);
-        self.describe_pageblocks(boot.id, ZoneKind::Normal);
+        self.describe_pageblocks(boot.id, ZoneKind::Normal, |block| block.count_free(&self.machine));
         (present, managed)
     }
 
