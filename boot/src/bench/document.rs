@@ -15,17 +15,17 @@ pub(super) const NAME: &str = "BENCHMARKS.md";
 /// Its plots.
 const PLOTS: &str = "docs/benchmarks";
 
-/// Writes the document from the reports in `directory`.
-pub(super) fn write(directory: &Path) -> Result<()> {
+/// Writes the document from the reports in `measured`.
+pub(super) fn write(measured: &Path) -> Result<()> {
     let mut reports = Vec::new();
     for part in Part::ALL {
-        reports.extend(Report::load(directory, part)?.filter(|report| report.complete));
+        reports.extend(Report::load(measured, part)?.filter(|report| report.complete));
     }
-    let plots = workspace::root().join(PLOTS);
-    fs::create_dir_all(&plots).with_context(|| format!("cannot make {}", plots.display()))?;
-    for report in &reports {
-        plot::draw_all(report, &plots)?;
-    }
+    let directory = workspace::root().join(PLOTS);
+    // What is not measured any more shall not stay.
+    fs::remove_dir_all(&directory).ok();
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    plot::draw(&plot::of_reports(&reports), &directory)?;
     let path = workspace::root().join(NAME);
     fs::write(&path, text(&reports)).with_context(|| format!("cannot write {}", path.display()))?;
     println!("{}", workspace::short(&path).display());
@@ -37,6 +37,7 @@ fn text(reports: &[Report]) -> String {
         "# Benchmarks\n\nWritten by `./x bench --linux --write`; do not edit. `README.md` tells how to repeat it. \
          `-` means that there is no such operation, or that a remark tells why it was not measured.\n\n",
     );
+    let mut plots = plot::of_reports(reports);
     for report in reports {
         let title = match report.part {
             Part::Host => "On the host: `mm` and published frame allocators",
@@ -45,11 +46,15 @@ fn text(reports: &[Report]) -> String {
         };
         write!(text, "## {title}\n\nMeasured on {}.\n\n{}\n", report.date, facts(&report.facts))
             .expect("a string grows");
-        for plot in plot::of_report(report) {
-            let path = plot.path(Path::new(PLOTS));
-            writeln!(text, "![{}]({})\n", plot.table, path.display()).expect("a string grows");
+        for heading in report.tables() {
+            text += &table::in_markdown(report, heading);
+            // Where several parts have the same table, its plots show all of them and stand with the first.
+            for plot in plots.extract_if(.., |plot| plot.table == heading) {
+                let path = plot.path(Path::new(PLOTS));
+                writeln!(text, "![{}, {}]({})\n", plot.title(), plot.unit.name(), path.display())
+                    .expect("a string grows");
+            }
         }
-        text += &table::in_markdown(report);
     }
     text.truncate(text.trim_end().len());
     text + "\n"

@@ -27,22 +27,23 @@ const TARGETS: [(&str, Option<u64>, f64); 5] = [
 ];
 
 const REMARKS: [&str; 7] = [
-    "Both are per operation, a pair or a step counting as one; the loop around it, of two or three instructions, is \
-     included. Instructions are callgrind's, nanoseconds the median of thread time of many runs, warm where the name says \
-     so. On a shared machine a ratio below two between nanoseconds says nothing.",
+    "Both are per operation, a pair or a step counting as one, and include the loop around it. Instructions are \
+     callgrind's; nanoseconds are the median of thread time of several runs, and of what is done once at a time half a \
+     microsecond is the clock's own. On a shared machine a ratio below two between nanoseconds says nothing.",
     "All are built with optimisation and without debug assertions; `mm` checks its arithmetic for overflow, as it does in \
      the kernel. Those that want to be alone are behind a spin lock. 16 GiB of memory, unless a size is given.",
-    "Random order: 1 Mi frames are taken one by one, then freed in random order; `free-list` only 16 Ki, because each free \
-     range makes every operation dearer. The same was done once before, so altmap has opened its sections.",
-    "Make allocatable: for altmap, add and online, page tables excluded, which are the kernel's. For the others, the one call \
-     that does it, on a structure that was made beforehand.",
+    "Hot: the order is known where the call stands. In random order: 1 Mi frames are taken one by one, then freed in random \
+     order; `free-list` only 16 Ki, because each free range makes every operation dearer. The same was done once before, \
+     so altmap has opened its sections.",
+    "Make allocatable: for altmap, add and online, without the page tables, which are the kernel's. For the others, the one \
+     call that does it, on a structure that was made beforehand.",
     "Take out, and isolate: altmap takes the block offline; half in use, that is refused, and what is measured is isolation, \
      the search for what is in the way, and putting everything back. `buddy_system_allocator` has no operation on a \
      range that is partly free, and is asked for each frame.",
     "Not here: `osdk-frame-allocator` is built upon `ostd`, which compiles for bare metal only. LLFree is not on crates.io. \
      `ruvix-physmem` keeps at most 1024 free blocks of a size, too few for this memory. `lock_free_buddy_allocator` searches \
      from one place on, so that taking many frames is quadratic.",
-    "`frame-alloc` takes no memory back, and `-` means that there is no such operation.",
+    "`-`: there is no such operation. `frame-alloc` takes no memory back at all.",
 ];
 
 /// One line of the measuring program.

@@ -84,7 +84,7 @@ pub fn run(options: &Options) -> Result<()> {
         }
         print!("{}", table::for_terminal(&report));
         report.save(&options.output)?;
-        plot::draw_all(&report, &options.output)?;
+        plot::draw(&plot::of_reports(&[report]), &options.output)?;
     }
     if !failed.is_empty() {
         bail!("not measured in full: {}", failed.join(", "));

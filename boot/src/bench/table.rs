@@ -27,19 +27,15 @@ pub(super) fn for_terminal(report: &Report) -> String {
     text
 }
 
-/// All tables of `report` in Markdown, under headings of the third level.
-pub(super) fn in_markdown(report: &Report) -> String {
-    let mut text = String::new();
-    for heading in report.tables() {
-        writeln!(text, "### {heading}\n\n{}\n", table(report, heading).load_style(presets::ASCII_MARKDOWN))
-            .expect("a string grows");
-        let remarks = remarks(report, heading);
-        for remark in &remarks {
-            writeln!(text, "- {remark}").expect("a string grows");
-        }
-        if !remarks.is_empty() {
-            text.push('\n');
-        }
+/// One table of `report` in Markdown, under a heading of the third level.
+pub(super) fn in_markdown(report: &Report, heading: &str) -> String {
+    let mut text = format!("### {heading}\n\n{}\n\n", table(report, heading).load_style(presets::ASCII_MARKDOWN));
+    let remarks = remarks(report, heading);
+    for remark in &remarks {
+        writeln!(text, "- {remark}").expect("a string grows");
+    }
+    if !remarks.is_empty() {
+        text.push('\n');
     }
     text
 }
@@ -139,7 +135,7 @@ mod tests {
 - order 0, other: it splits
 
 ";
-        assert_eq!(in_markdown(&report()), expected);
+        assert_eq!(in_markdown(&report(), "frames"), expected);
     }
 
     #[test]

@@ -16,15 +16,19 @@ use mm::{Memory, Storage};
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 
-/// Struct pages from frame 0 on, found by arithmetic alone as in the kernel's window. There may be fewer than frames: those of untouched sections are not looked at.
+/// Struct pages from frame 0 on, found by arithmetic alone as in the kernel's window. There may be fewer than frames: those
+/// of untouched sections are not looked at.
 struct Plain {
     pages: Vec<PageInfo>,
 }
 
 impl Memmap for Plain {
     fn page(&self, pfn: Pfn) -> &PageInfo {
-        // SAFETY: mm looks at struct pages of open sections only, and the table holds those of every section that is opened.
-        unsafe { self.pages.get_unchecked(pfn.number() as usize) }
+        #[expect(unsafe_code, reason = "the kernel checks no bounds either")]
+        // SAFETY: mm looks at struct pages of open sections only; the table holds those of every section that is opened.
+        unsafe {
+            self.pages.get_unchecked(pfn.number() as usize)
+        }
     }
 }
 

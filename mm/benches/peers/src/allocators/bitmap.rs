@@ -48,6 +48,7 @@ impl Frames for Bitmap {
         of!(self, bits => bits.insert(0..(bytes >> 12) as usize));
     }
 
+    #[inline]
     fn allocate(&self, order: u8) -> Option<u64> {
         let frame = match order {
             0 => of!(self, bits => bits.alloc()),
@@ -56,6 +57,7 @@ impl Frames for Bitmap {
         frame.map(|frame| frame as u64)
     }
 
+    #[inline]
     fn free(&self, frame: u64, order: u8) {
         let freed = match order {
             0 => of!(self, bits => bits.dealloc(frame as usize)),

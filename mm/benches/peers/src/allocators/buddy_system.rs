@@ -29,10 +29,12 @@ impl Frames for BuddySystem {
         self.0.lock().insert(0..(bytes >> 12) as usize);
     }
 
+    #[inline]
     fn allocate(&self, order: u8) -> Option<u64> {
         self.0.lock().alloc(1 << order).map(|frame| frame as u64)
     }
 
+    #[inline]
     fn free(&self, frame: u64, order: u8) {
         self.0.lock().dealloc(frame as usize, 1 << order);
     }

@@ -57,10 +57,12 @@ impl Frames for FrameAlloc {
         }
     }
 
+    #[inline]
     fn allocate(&self, order: u8) -> Option<u64> {
         self.0.allocate_physical(FRAME, count(order)).ok().map(|address| address as u64 >> 12)
     }
 
+    #[inline]
     fn free(&self, frame: u64, order: u8) {
         #[expect(unsafe_code, reason = "the crate asks for it")]
         // SAFETY: It was allocated with this order and nobody uses it.

@@ -40,12 +40,14 @@ impl Frames for Ranges {
         self.give(0..bytes >> 12);
     }
 
+    #[inline]
     fn allocate(&self, order: u8) -> Option<u64> {
         let size = 4096 << order;
         let layout = PageLayout::from_size_align(size, size).expect("whole pages");
         self.0.lock().allocate(layout).ok().map(|range| range.start() as u64 >> 12)
     }
 
+    #[inline]
     fn free(&self, frame: u64, order: u8) {
         self.give(frame..frame + (1 << order));
     }
