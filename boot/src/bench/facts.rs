@@ -15,11 +15,10 @@ pub(super) fn of_machine() -> Vec<Fact> {
         Accelerator::Tcg => "none: TCG emulates",
     };
     vec![
-        Fact::new("CPU", first("/proc/cpuinfo", "model name")),
+        Fact::new("CPU", first("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned())),
         Fact::new("cores", cores.to_string()),
-        Fact::new("memory", first("/proc/meminfo", "MemTotal")),
+        Fact::new("memory", memory().unwrap_or_else(|| "unknown".to_owned())),
         Fact::new("accelerator", accelerator),
-        Fact::new("host kernel", fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim()),
         Fact::new("rustc", version("rustc")),
         Fact::new("QEMU", version(BINARY)),
     ]
@@ -30,9 +29,15 @@ pub(super) fn version(program: &str) -> String {
     doctor::version(program).unwrap_or_else(|| "not installed".to_owned())
 }
 
+fn memory() -> Option<String> {
+    let total = first("/proc/meminfo", "MemTotal")?;
+    let kibibytes: f64 = total.strip_suffix(" kB")?.parse().ok()?;
+    Some(format!("{:.1} GiB", kibibytes / f64::from(1 << 20)))
+}
+
 /// The value of the first line `key : value` of a file in `/proc`.
-fn first(path: &str, key: &str) -> String {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(key)?.trim_start().strip_prefix(':'));
-    line.unwrap_or("unknown").trim().to_owned()
+fn first(path: &str, key: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.trim_start().strip_prefix(':'))?;
+    Some(line.trim().to_owned())
 }

@@ -7,6 +7,11 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use super::report::{Measurement, Report, Unit, distinct};
 use crate::size::Bytes;
 
+/// The columns that are nobody's.
+const OPERATION: &str = "operation";
+const UNIT: &str = "counted in";
+const TARGET: &str = "target";
+
 /// What identifies a row.
 type Row<'a> = (&'a str, Option<u64>, Unit);
 
@@ -29,7 +34,8 @@ pub(super) fn for_terminal(report: &Report) -> String {
 
 /// One table of `report` in Markdown, under a heading of the third level.
 pub(super) fn in_markdown(report: &Report, heading: &str) -> String {
-    let mut text = format!("### {heading}\n\n{}\n\n", table(report, heading).load_style(presets::ASCII_MARKDOWN));
+    let table = table(report, heading).load_style(presets::ASCII_MARKDOWN).to_string();
+    let mut text = format!("### {heading}\n\n{}\n\n", with_numbers_to_the_right(&table));
     let remarks = remarks(report, heading);
     for remark in &remarks {
         writeln!(text, "- {remark}").expect("a string grows");
@@ -40,14 +46,28 @@ pub(super) fn in_markdown(report: &Report, heading: &str) -> String {
     text
 }
 
+/// Markdown aligns a column to the right where the line below the header ends in a colon.
+fn with_numbers_to_the_right(table: &str) -> String {
+    let mut lines = table.splitn(3, '\n');
+    let (Some(header), Some(line), Some(rows)) = (lines.next(), lines.next(), lines.next()) else {
+        return table.to_owned();
+    };
+    let names = header.split('|').map(str::trim);
+    let cells = names.zip(line.split('|')).map(|(name, dashes)| match name {
+        "" | OPERATION | UNIT | TARGET => dashes.to_owned(),
+        _ => format!("{}:", &dashes[..dashes.len() - 1]),
+    });
+    format!("{header}\n{}\n{rows}", cells.collect::<Vec<_>>().join("|"))
+}
+
 fn table(report: &Report, heading: &str) -> Table {
     let cells = report.of_table(heading);
     let columns = distinct(cells.clone().map(|cell| cell.who.as_str()));
     let has_limits = cells.clone().any(|cell| cell.limit.is_some());
     let mut table = Table::new();
-    let mut header = vec!["operation", "counted in"];
+    let mut header = vec![OPERATION, UNIT];
     header.extend(&columns);
-    header.extend(has_limits.then_some("target"));
+    header.extend(has_limits.then_some(TARGET));
     table.set_header(header);
     for row in distinct(cells.clone().map(row_of)) {
         let in_row = cells.clone().filter(|cell| row_of(cell) == row);
@@ -127,7 +147,7 @@ mod tests {
 ### frames
 
 | operation            | counted in   | altmap    | other | target           |
-|----------------------|--------------|-----------|-------|------------------|
+|----------------------|--------------|----------:|------:|------------------|
 | order 0              | instructions |       119 | 7 790 | ≤ 120 PASS       |
 | make allocatable, 1T | ns           | 4 000 000 |     - | ≤ 3 000 000 MISS |
 
