@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::report::{Fact, Part, Report};
 use super::{plot, table};
@@ -19,7 +19,11 @@ const PLOTS: &str = "docs/benchmarks";
 pub(super) fn write(measured: &Path) -> Result<()> {
     let mut reports = Vec::new();
     for part in Part::ALL {
-        reports.extend(Report::load(measured, part)?.filter(|report| report.complete));
+        reports.extend(Report::load(measured, part)?);
+    }
+    if let Some(report) = reports.iter().find(|report| !report.complete) {
+        let part = report.part.name();
+        bail!("the last run of `{part}` was not whole, so nothing is written; ./x bench {part} --write");
     }
     let directory = workspace::root().join(PLOTS);
     // What is not measured any more shall not stay.
@@ -78,5 +82,13 @@ mod tests {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
         assert!(text.ends_with("|\n"));
+    }
+
+    #[test]
+    fn a_part_that_is_not_whole_does_not_vanish_from_the_document() {
+        let directory = tempfile::tempdir().expect("a directory");
+        Report::new(Part::Host, false, Vec::new()).save(directory.path()).expect("saved");
+        let error = write(directory.path()).expect_err("refused").to_string();
+        assert!(error.contains("./x bench host --write"), "{error}");
     }
 }
