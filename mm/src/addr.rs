@@ -124,12 +124,6 @@ impl Order {
         self.0 as usize
     }
 
-    /// The next larger order.
-    #[must_use]
-    pub const fn larger(self) -> Option<Self> {
-        Self::new(self.0 + 1)
-    }
-
     /// The next smaller order.
     #[must_use]
     pub const fn smaller(self) -> Option<Self> {
@@ -208,21 +202,6 @@ impl PfnRange {
     /// Every frame, lowest first.
     pub fn iter(self) -> impl DoubleEndedIterator<Item = Pfn> {
         (self.start.0..self.start.0 + self.len).map(Pfn)
-    }
-
-    /// The largest aligned blocks that fill exactly this range, lowest first.
-    pub fn blocks(self) -> impl Iterator<Item = (Pfn, Order)> {
-        let mut rest = self;
-        core::iter::from_fn(move || {
-            if rest.is_empty() {
-                return None;
-            }
-            let head = rest.start;
-            let aligned = head.0.trailing_zeros().min(u32::from(Order::MAX.0));
-            let order = Order(aligned.min(rest.len.ilog2()) as u8);
-            rest = Self { start: head.add(order.pages()), len: rest.len - order.pages() };
-            Some((head, order))
-        })
     }
 }
 
@@ -474,18 +453,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn blocks_fill_a_range_exactly(start in 0u64..5000, len in 0u64..5000) {
-            let range = PfnRange::new(Pfn::new(start), len);
-            let mut next = range.start();
-            for (head, order) in range.blocks() {
-                prop_assert_eq!(head, next);
-                prop_assert_eq!(head.align_down(order), head);
-                next = head.add(order.pages());
-            }
-            prop_assert_eq!(next, range.end());
-        }
-
         #[test]
         fn buddies_are_mutual(n in 0u64..1 << 34, order in 0u8..=10) {
             let order = Order::new(order).expect("kept");

@@ -177,6 +177,10 @@ impl<M: Machine> Memory<M> {
             self.drain_caches();
             self.find(request)
         });
+        if found.is_none() && request.urgency == Urgency::Hotplug {
+            // There may be sections that it could not open itself.
+            self.machine.wake_keeper();
+        }
         found.ok_or(AllocError::OutOfMemory)
     }
 
@@ -191,6 +195,9 @@ impl<M: Machine> Memory<M> {
     fn find(&self, request: &Request) -> Option<Pfn> {
         for mixing in [Mixing::Never, Mixing::Allowed] {
             for (kind, origin) in request.mobility.sources() {
+                if self.managed(*kind) == 0 {
+                    continue;
+                }
                 let source = |node| Source { node, kind: *kind, origin: *origin, mixing };
                 let taken = match request.place {
                     Place::On(node) if node.index() >= self.node_limit() => None,
@@ -309,7 +316,8 @@ impl<M: Machine> Memory<M> {
         }
         let head = self.with_zone(section.node, kind, |zone| {
             // It may have left the zone before the lock was ours.
-            self.sections.get(id).filter(|now| now.state == section.state && now.is_open())?;
+            let is_same = |now: &Section| now.state == section.state && now.node == section.node && now.is_open();
+            self.sections.get(id).filter(is_same)?;
             zone.take_within(&self.machine, source.origin, request.order, request.mobility, id)
         })?;
         self.mark_allocated(head, request);
@@ -337,6 +345,10 @@ impl<M: Machine> Memory<M> {
         // Under the lock of the cache: whoever begins an offline empties the caches after saying so.
         let word = Word::read(place);
         if !word.is_online_and_open() {
+            return false;
+        }
+        // While the reserve is not full, what is freed fills it up.
+        if word.origin() == Origin::Boot && self.is_reserve_short(zone) {
             return false;
         }
         let page = self.machine.page(head);

@@ -112,8 +112,15 @@ impl Stack {
 
     /// Every block, the last pushed first, as the links tell; at most one more than are counted.
     fn iter<'a>(&self, memmap: &'a impl Memmap) -> impl Iterator<Item = Pfn> + 'a {
-        let head = |number| (number != END).then_some(Pfn::new(number));
-        core::iter::successors(head(self.first), move |at| head(memmap.page(*at).private())).take(self.len as usize + 1)
+        let mut at = None;
+        let first = self.first;
+        // A link is followed only when somebody wants what it leads to.
+        let heads = core::iter::from_fn(move || {
+            let next = at.map_or(first, |at| memmap.page(at).private());
+            at = (next != END).then_some(Pfn::new(next));
+            at
+        });
+        heads.take(self.len as usize + 1)
     }
 }
 

@@ -17,7 +17,8 @@ pub struct Blocker {
     pub owner: Owner,
 }
 
-/// The first frame of a section that cannot be given up: handed out, or never the allocator's and yet no memmap.
+/// The first frame of a section that cannot be given up: handed out, or never the allocator's and yet no memmap. What is
+/// just being handed out or given back has no owner yet, or no more.
 pub(crate) fn first_blocker(memmap: &impl Memmap, id: SectionId, is_boot: bool) -> Option<Blocker> {
     let blocker = |pfn| {
         let head = memmap.page(pfn).head();
@@ -26,10 +27,13 @@ pub(crate) fn first_blocker(memmap: &impl Memmap, id: SectionId, is_boot: bool) 
             PageState::Tail | PageState::Memmap | PageState::Absent => None,
         }
     };
-    // Of an added section, all that the allocator does not manage holds its struct pages and tables.
-    let is_suspect = |block: &Pageblock| {
+    Pageblock::of_section(id).find_map(|block| {
         let descriptor = block.descriptor(memmap);
-        !descriptor.is_empty() || (is_boot && !descriptor.is_whole())
-    };
-    Pageblock::of_section(id).filter(is_suspect).flat_map(|block| block.pages().iter()).find_map(blocker)
+        if !descriptor.is_empty() {
+            let in_flight = Blocker { pfn: block.first(), owner: Owner::None };
+            return Some(block.pages().iter().find_map(blocker).unwrap_or(in_flight));
+        }
+        // Of an added section, all that the allocator does not manage holds its struct pages and tables.
+        if is_boot && !descriptor.is_whole() { block.pages().iter().find_map(blocker) } else { None }
+    })
 }

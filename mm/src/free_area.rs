@@ -8,11 +8,10 @@
 use crate::addr::{Order, Pfn, SectionId};
 use crate::alloc::Mobility;
 use crate::machine::Memmap;
-use crate::pageblock::{Descriptor, End, FRAMES, Links, List, PER_SECTION, Pageblock, Place};
+use crate::pageblock::{Descriptor, End, FRAMES, LARGEST_PART, Links, List, PER_SECTION, Pageblock, Place};
 
 /// Sizes of groups in a pageblock that is not free as a whole.
 const SIZES: usize = Order::PAGEBLOCK.index();
-const LARGEST_PART: Order = Order::new(SIZES as u8 - 1).expect("kept");
 
 /// Whether a request may take from pageblocks of the other mobility.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -122,6 +121,7 @@ impl FreeArea {
         }
         while let Some(block) = self.serving(memmap, order, mobility, mixing) {
             if let Some(head) = self.take_in(memmap, block, order) {
+                self.use_for(memmap, block, mobility);
                 return Some(head);
             }
         }
@@ -140,6 +140,7 @@ impl FreeArea {
         if let Some(block) = self.serving(memmap, Order::PAGE, mobility, mixing) {
             let taken = block.take_frames(memmap, most, each);
             self.note_taken(memmap, block, taken);
+            self.use_for(memmap, block, mobility);
         }
     }
 
@@ -157,14 +158,22 @@ impl FreeArea {
             Mixing::Never => return None,
             Mixing::Allowed => mobility.other(),
         };
-        let block = self.partial[other as usize].candidate(order)?;
-        // What cannot move makes the whole pageblock immovable; what can, changes nothing.
-        if mobility == Mobility::Unmovable {
-            let largest = block.descriptor(memmap).largest();
-            self.partial[other as usize].remove(memmap, block, largest);
-            self.enlist(memmap, block, mobility, largest);
+        self.partial[other as usize].candidate(order)
+    }
+
+    /// Frames of a partly used pageblock were taken for `mobility`: what cannot move makes the whole pageblock immovable,
+    /// what can changes nothing.
+    fn use_for(&mut self, memmap: &impl Memmap, block: Pageblock, mobility: Mobility) {
+        let descriptor = block.descriptor(memmap);
+        if mobility == Mobility::Movable || descriptor.mobility() == mobility {
+            return;
         }
-        Some(block)
+        if descriptor.place() == Place::Partial {
+            self.partial[descriptor.mobility() as usize].remove(memmap, block, descriptor.largest());
+            self.enlist(memmap, block, mobility, descriptor.largest());
+        } else {
+            block.set(memmap, descriptor.with_mobility(mobility));
+        }
     }
 
     /// Puts a pageblock that is on no list among the partly used ones.
@@ -279,7 +288,10 @@ impl FreeArea {
         match (descriptor.place(), grown) {
             (Place::Isolated, _) => {
                 self.isolated += order.pages();
-                return;
+                // What may be found in it is known when it comes back.
+                let largest = if before.free() == 0 { Some(order.min(LARGEST_PART)) } else { grown };
+                let largest = largest.unwrap_or(descriptor.largest());
+                return block.set(memmap, descriptor.with_largest(largest));
             }
             (Place::Partial, _) if descriptor.is_whole() => {
                 self.partial[descriptor.mobility() as usize].remove(memmap, block, descriptor.largest());
@@ -349,7 +361,7 @@ impl FreeArea {
         }
         let mut empty = 0;
         for block in Pageblock::of_section(id) {
-            self.enter(memmap, block, LARGEST_PART, End::Last);
+            self.enter(memmap, block, block.descriptor(memmap).largest(), End::Last);
             empty += u64::from(block.descriptor(memmap).is_empty());
         }
         let first = Pageblock::of(id.pages().start());
@@ -402,15 +414,12 @@ impl FreeArea {
         match descriptor.place() {
             Place::Nowhere | Place::Isolated => return None,
             Place::Partial => {
-                let (owner, largest) = (descriptor.mobility(), descriptor.largest());
-                if order > largest || (owner != mobility && mixing == Mixing::Never) {
+                if order > descriptor.largest() || (descriptor.mobility() != mobility && mixing == Mixing::Never) {
                     return None;
                 }
-                if mobility == Mobility::Unmovable && owner != mobility {
-                    self.partial[owner as usize].remove(memmap, block, largest);
-                    self.enlist(memmap, block, mobility, largest);
-                }
-                return self.take_in(memmap, block, order);
+                let head = self.take_in(memmap, block, order)?;
+                self.use_for(memmap, block, mobility);
+                return Some(head);
             }
             Place::Single if order > Order::PAGEBLOCK => return None,
             Place::Single => self.singles.remove(memmap, block),

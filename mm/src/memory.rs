@@ -59,6 +59,8 @@ pub struct Memory<M: Machine> {
     pub(crate) points: Points,
     /// Free frames of boot memory, over all Normal zones: what the reserve is held against.
     pub(crate) boot_free: AtomicU64,
+    /// Frames that zones of a kind manage, so that nobody looks for a zone where there is none.
+    managed: [AtomicU64; ZoneKind::ALL.len()],
 }
 
 impl<M: Machine> Memory<M> {
@@ -78,6 +80,7 @@ impl<M: Machine> Memory<M> {
             journal: Mutex::new(Journal::new()),
             points: Points::new(),
             boot_free: AtomicU64::new(0),
+            managed: [const { AtomicU64::new(0) }; ZoneKind::ALL.len()],
         }
     }
 
@@ -149,19 +152,23 @@ impl<M: Machine> Memory<M> {
         self.all_zones().filter(|(node, kind)| self.zone(*node, *kind).span().is_some())
     }
 
-    /// The sections that belong to a zone, lowest first.
-    pub(crate) fn sections_of(
+    /// The span of a zone when `run` has left it. Sections enter and leave zones under the hotplug lock only, which the caller
+    /// holds.
+    pub(crate) fn span_without(
         &self,
         node: NodeId,
         kind: ZoneKind,
-        first: SectionId,
-        last: SectionId,
-    ) -> impl DoubleEndedIterator<Item = SectionId> + '_ {
-        SectionId::through(first, last).filter(move |id| {
-            self.sections.get(*id).is_some_and(|section| {
-                section.node == node && section.state.is_in_zone() && section.state.zone() == Some(kind)
-            })
-        })
+        run: SectionRange,
+    ) -> Option<(SectionId, SectionId)> {
+        let (first, last) = self.zone(node, kind).span()?;
+        let stays = |id: &SectionId| {
+            let section = self.sections.get(*id).filter(|section| section.state.is_in_zone());
+            let is_member = section.is_some_and(|section| section.node == node && section.state.zone() == Some(kind));
+            is_member && !run.contains(*id)
+        };
+        let low = SectionId::through(first, last).find(stays)?;
+        let high = SectionId::through(low, last).rev().find(stays)?;
+        Some((low, high))
     }
 
     /// The settings.
@@ -315,19 +322,41 @@ impl<M: Machine> Memory<M> {
     /// is something to be done that cannot be done here.
     pub(crate) fn change_zone<R>(&self, number: usize, work: impl FnOnce(&mut Zone) -> R) -> R {
         let (result, change) = self.zones[number].change(work);
-        if change.boot_pages != 0 && number.is_multiple_of(ZoneKind::ALL.len()) {
+        let kind = kind_of_zone(number);
+        if change.managed != 0 {
+            self.managed[kind as usize].fetch_add(change.managed, Ordering::Relaxed);
+        }
+        if change.boot_pages != 0 && kind == ZoneKind::Normal {
             self.boot_free.fetch_add(change.boot_pages, Ordering::Relaxed);
         }
-        if change.empty_sections > SPARE_HIGH || (change.boot_pages != 0 && self.is_boot_memory_short()) {
+        let is_kernel_short = || kind == ZoneKind::Normal && change.is_closed_up && self.is_boot_memory_short();
+        if change.empty_sections > SPARE_HIGH || is_kernel_short() {
             self.machine.wake_keeper();
         }
         result
+    }
+
+    /// Frames that all zones of a kind manage.
+    pub(crate) fn managed(&self, kind: ZoneKind) -> u64 {
+        self.managed[kind as usize].load(Ordering::Relaxed)
+    }
+
+    /// Whether what hotplug may take, and nobody else, is used in part. `zone` is where a free frame of boot memory lies.
+    #[inline]
+    pub(crate) fn is_reserve_short(&self, zone: usize) -> bool {
+        kind_of_zone(zone) == ZoneKind::Normal && self.boot_free.load(Ordering::Relaxed) < RESERVE_PAGES
     }
 
     /// Whether the kernel will soon depend on added memory.
     pub(crate) fn is_boot_memory_short(&self) -> bool {
         self.boot_free.load(Ordering::Relaxed) < 2 * RESERVE_PAGES
     }
+}
+
+/// What a zone of that place among all is.
+#[inline]
+const fn kind_of_zone(number: usize) -> ZoneKind {
+    ZoneKind::ALL[number % ZoneKind::ALL.len()]
 }
 
 /// The place of a zone among all.

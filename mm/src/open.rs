@@ -17,9 +17,12 @@ use crate::zone::Origin;
 pub(crate) const SPARE_HIGH: u64 = 4;
 const SPARE_LOW: u64 = 2;
 
+/// Sections that are closed before others may have a turn.
+const CLOSED_AT_ONCE: u64 = 64;
+
 /// Open free frames of added Normal memory below which the next section is opened ahead of need, for those who cannot open
 /// one themselves.
-const AHEAD_PAGES: u64 = 1024;
+pub(crate) const AHEAD_PAGES: u64 = 1024;
 
 /// What a search for an untouched section found.
 enum Claim {
@@ -45,9 +48,15 @@ impl<M: Machine> Memory<M> {
         }
     }
 
-    /// Opens a section if it is untouched.
+    /// Opens a section if it is untouched, and waits while another CPU does.
     pub(crate) fn open(&self, id: SectionId) {
-        let Some(section) = self.sections.get(id) else { return };
+        let section = loop {
+            match self.sections.get(id) {
+                Some(section) if section.openness == Openness::Changing => core::hint::spin_loop(),
+                Some(section) => break section,
+                None => return,
+            }
+        };
         let Some(kind) = section.state.zone() else { return };
         let claimed = self.with_zone(section.node, kind, |zone| self.claim(zone, id, section.node, kind));
         if let Some(section) = claimed {
@@ -57,10 +66,10 @@ impl<M: Machine> Memory<M> {
 
     fn claim_lowest(&self, node: NodeId, kind: ZoneKind) -> Claim {
         loop {
-            let (from, last) = {
+            let (from, last, puts) = {
                 let zone = self.zone(node, kind);
                 match (zone.untouched.lowest, zone.span()) {
-                    (Some(lowest), Some((_, last))) => (lowest, last),
+                    (Some(lowest), Some((_, last))) => (lowest, last, zone.untouched.puts),
                     _ if zone.untouched.changing > 0 => return Claim::UnderWay,
                     _ => return Claim::None,
                 }
@@ -71,7 +80,8 @@ impl<M: Machine> Memory<M> {
             let Some(id) = found else { continue };
             let claimed = self.with_zone(node, kind, |zone| {
                 let section = self.claim(zone, id, node, kind)?;
-                if zone.untouched.lowest == Some(from) {
+                // One that came back since may lie between those that were looked at.
+                if zone.untouched.puts == puts && zone.untouched.lowest == Some(from) {
                     zone.untouched.lowest = id.next();
                 }
                 Some(section)
@@ -126,13 +136,12 @@ impl<M: Machine> Memory<M> {
     /// Does what those who take and give memory leave to be done: closes added sections that hold nothing, the one that has
     /// been empty for longest first, and opens a section before the kernel itself runs out of open memory.
     ///
-    /// To be called after [`wake_keeper`](crate::machine::Machine::wake_keeper), from a task, with no lock held.
+    /// To be called after [`wake_keeper`](crate::machine::Machine::wake_keeper), from a task, with no lock held. Does a
+    /// bounded part of it, and asks to be called again if there is more.
     pub fn keep(&self) {
         for node in NodeId::all().take(self.node_limit()) {
             for kind in ZoneKind::ALL {
-                if self.zone(node, kind).area(Origin::Added).empty_sections() > SPARE_HIGH {
-                    while self.close_one(node, kind) {}
-                }
+                self.close_spare(node, kind);
                 let cell = self.zone_cell(node, kind);
                 if kind == ZoneKind::Normal
                     && cell.has_unopened()
@@ -143,6 +152,20 @@ impl<M: Machine> Memory<M> {
                 }
             }
         }
+    }
+
+    fn close_spare(&self, node: NodeId, kind: ZoneKind) {
+        if self.zone(node, kind).area(Origin::Added).empty_sections() <= SPARE_HIGH {
+            return;
+        }
+        // Operations that look at struct pages under the hotplug lock find them where they are.
+        let Some(_order) = self.hotplug.try_lock() else { return };
+        for _ in 0..CLOSED_AT_ONCE {
+            if !self.close_one(node, kind) {
+                return;
+            }
+        }
+        self.machine.wake_keeper();
     }
 
     fn close_one(&self, node: NodeId, kind: ZoneKind) -> bool {

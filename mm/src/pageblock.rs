@@ -21,6 +21,9 @@ pub(crate) const FRAMES: u64 = Order::PAGEBLOCK.pages();
 /// Pageblocks in a section.
 pub(crate) const PER_SECTION: u64 = PAGES_PER_SECTION / FRAMES;
 
+/// The largest group of frames in a pageblock that is not free as a whole.
+pub(crate) const LARGEST_PART: Order = Order::PAGEBLOCK.smaller().expect("a pageblock has parts");
+
 const BITS: u64 = u64::BITS as u64;
 const WORDS: u64 = FRAMES / BITS;
 /// The order of the frames that one word of bits tells of.
@@ -63,7 +66,7 @@ pub(crate) struct Descriptor(u64);
 impl Descriptor {
     /// A pageblock of which `managed` frames can be handed out, all of them free, on no list.
     pub(crate) const fn unlisted(managed: u64, mobility: Mobility) -> Self {
-        Self(managed | managed << 16).with_mobility(mobility)
+        Self(managed | managed << 16).with_mobility(mobility).with_largest(LARGEST_PART)
     }
 
     #[inline]
@@ -465,7 +468,13 @@ impl List {
 
     /// Every member, as the links tell; at most one more than are counted.
     pub(crate) fn iter<'a>(&'a self, memmap: &'a impl Memmap) -> impl Iterator<Item = Pageblock> + 'a {
-        core::iter::successors(self.first, |block| self.get(memmap, *block, 0)).take(self.len as usize + 1)
+        let mut at = None;
+        // A link is followed only when somebody wants what it leads to.
+        core::iter::from_fn(move || {
+            at = at.map_or(self.first, |block| self.get(memmap, block, 0));
+            at
+        })
+        .take(self.len as usize + 1)
     }
 }
 

@@ -180,7 +180,7 @@ impl<M: Machine> Memory<M> {
         }
     }
 
-    /// The free groups of a zone, counted section by section, each at a moment of its own.
+    /// The free groups of a zone, counted pageblock by pageblock, each at a moment of its own.
     pub fn free_groups(&self, node: NodeId, kind: ZoneKind) -> FreeGroups {
         let mut groups = FreeGroups::default();
         let Some((first, last)) = self.zone(node, kind).span() else { return groups };
@@ -188,10 +188,12 @@ impl<M: Machine> Memory<M> {
             if !self.sections.get(id).is_some_and(|section| self.is_open_in(section, node, kind)) {
                 continue;
             }
-            let _zone = self.zone(node, kind);
-            // It may have gone since.
-            if self.sections.get(id).is_some_and(|section| self.is_open_in(section, node, kind)) {
-                Pageblock::of_section(id).for_each(|block| self.count_groups(block, &mut groups));
+            for block in Pageblock::of_section(id) {
+                let _zone = self.zone(node, kind);
+                // The section may have gone since.
+                if self.sections.get(id).is_some_and(|section| self.is_open_in(section, node, kind)) {
+                    self.count_groups(block, &mut groups);
+                }
             }
         }
         groups
@@ -244,6 +246,11 @@ impl<M: Machine> Memory<M> {
                 (false, _) if section.state.is_in_zone() => (FrameState::Untouched, Owner::None),
                 (false, _) => (FrameState::Offline, Owner::None),
             };
+            return report;
+        }
+        // While the lock is held, the section is not closed.
+        let zone = section.state.zone().map(|kind| self.zone(section.node, kind));
+        if zone.is_some() && !self.sections.get(id).is_some_and(Section::is_open) {
             return report;
         }
         if let Some(free) = self.free_group_around(pfn) {

@@ -22,9 +22,10 @@ impl<M: Machine> Memory<M> {
     /// There are not as many free pageblocks in a row; an injected failure.
     ///
     /// # Panics
-    /// `blocks` is zero or above [`RUN_LIMIT`].
+    /// `blocks` is zero or above [`RUN_LIMIT`]; the request is hotplug's own.
     pub fn allocate_run(&self, blocks: u64, request: &Request) -> Result<PfnRange, AllocError> {
         assert!((1..=RUN_LIMIT).contains(&blocks), "a run has 1 to {RUN_LIMIT} pageblocks");
+        assert!(request.urgency == Urgency::Ordinary, "looking for a run opens sections");
         self.pass_allocation(request)?;
         self.drain_caches();
         let request = Request { order: Order::PAGEBLOCK, ..*request };
@@ -50,7 +51,7 @@ impl<M: Machine> Memory<M> {
     }
 
     fn take_run(&self, source: Source, blocks: u64, request: &Request) -> Option<Pfn> {
-        if request.urgency == Urgency::Ordinary && self.allowance(source) < blocks * FRAMES {
+        if self.allowance(source) < blocks * FRAMES {
             return None;
         }
         let (first, last) = self.zone(source.node, source.kind).span()?;

@@ -75,6 +75,9 @@ pub struct Totals {
     pub page_tables: u64,
 }
 
+/// What is counted, what the counter says, and what the recount says.
+type Count = (&'static str, u64, u64);
+
 /// The sums of one zone.
 #[derive(Clone, Copy, Default)]
 struct Sums {
@@ -85,6 +88,7 @@ struct Sums {
     cached: u64,
     untouched: u64,
     untouched_pages: u64,
+    first_untouched: Option<SectionId>,
     empty: [u64; Origin::ALL.len()],
     first: Option<SectionId>,
     last: Option<SectionId>,
@@ -105,7 +109,7 @@ struct Taken {
 }
 
 impl Taken {
-    fn note_owner(&self, owner: Owner, pages: u64, elsewhere: &mut Elsewhere) {
+    fn note_owner(owner: Owner, pages: u64, elsewhere: &mut Elsewhere) {
         match owner {
             Owner::PageTable => elsewhere.tables += pages,
             Owner::Memmap => elsewhere.memmap_frames += pages,
@@ -175,6 +179,7 @@ impl<M: Machine> Memory<M> {
             sums.managed += u64::from(section.managed);
             if section.is_untouched() {
                 sums.untouched += 1;
+                sums.first_untouched.get_or_insert(id);
                 sums.untouched_pages += u64::from(section.managed);
                 continue;
             }
@@ -186,59 +191,69 @@ impl<M: Machine> Memory<M> {
     }
 
     fn compare_zone(&self, node: NodeId, kind: ZoneKind, sums: &Sums, report: &mut dyn FnMut(Problem)) {
-        let number = |id: Option<SectionId>| id.map_or(u64::MAX, |id| u64::from(id.number()));
-        let cached = self.cached_pages(zone_number(node, kind));
-        let zone = self.zone(node, kind);
-        let (first, last) = zone.span().unzip();
         let mut compare = |of, kept, counted| {
             if kept != counted {
                 report(Problem::Count { of, zone: Some((node, kind)), block: None, kept, counted });
             }
         };
-        compare("present", zone.present_pages(), sums.present);
-        compare("managed", zone.managed_pages(), sums.managed);
-        // No offline is under way, so nothing is isolated, by the counter and by the struct pages.
-        compare("isolated", zone.isolated_pages(), 0);
-        compare("isolated, by recount", sums.isolated, 0);
-        compare("cached", cached, sums.cached);
-        compare("untouched", zone.untouched.sections, sums.untouched);
-        compare("untouched frames", zone.untouched.pages, sums.untouched_pages);
-        compare("opening or closing", zone.untouched.changing, 0);
-        compare("first block", number(first), number(sums.first));
-        compare("last block", number(last), number(sums.last));
-        for origin in Origin::ALL {
+        // Whoever hears of a problem may need memory, so nothing is told while a lock is held.
+        let (counts, of_origins) = self.zone_counts(node, kind, sums);
+        counts.into_iter().chain(of_origins.into_iter().flatten()).for_each(|(of, kept, is)| compare(of, kept, is));
+        for cpu in 0..self.cpu_limit() {
+            let (kept, counted) = self.count_cache(cpu, node, kind);
+            compare("in a cache", kept, counted);
+        }
+    }
+
+    /// What a zone says of itself, and what it should say.
+    fn zone_counts(&self, node: NodeId, kind: ZoneKind, sums: &Sums) -> ([Count; 11], [[Count; 3]; 2]) {
+        let number = |id: Option<SectionId>| id.map_or(u64::MAX, |id| u64::from(id.number()));
+        let cached = self.cached_pages(zone_number(node, kind));
+        let zone = self.zone(node, kind);
+        let (first, last) = zone.span().unzip();
+        let search = number(zone.untouched.lowest);
+        let counts = [
+            ("present", zone.present_pages(), sums.present),
+            ("managed", zone.managed_pages(), sums.managed),
+            // No offline is under way, so nothing is isolated, by the counter and by the struct pages.
+            ("isolated", zone.isolated_pages(), 0),
+            ("isolated, by recount", sums.isolated, 0),
+            ("cached", cached, sums.cached),
+            ("untouched", zone.untouched.sections, sums.untouched),
+            ("untouched frames", zone.untouched.pages, sums.untouched_pages),
+            ("where the search for untouched blocks begins", search, search.min(number(sums.first_untouched))),
+            ("opening or closing", zone.untouched.changing, 0),
+            ("first block", number(first), number(sums.first)),
+            ("last block", number(last), number(sums.last)),
+        ];
+        let of_origins = Origin::ALL.map(|origin| {
             let area = zone.area(origin);
-            compare("free", area.pages(), sums.free[origin as usize]);
-            compare("empty sections", area.empty_sections(), sums.empty[origin as usize]);
-            // A list that leads astray is not followed any further, so the listed frames fall short then.
             let listed = area
                 .walk(&self.machine)
+                // A list that leads astray is not followed any further, so the listed frames fall short then.
                 .take_while(|listed| self.is_listed_rightly(listed, node, kind, origin))
                 .map(|(block, place, _)| {
                     let pairs = if place == Place::PairFirst { 2 } else { 1 };
                     block.descriptor(&self.machine).free() * pairs
                 })
                 .sum();
-            compare("listed free", listed, sums.free[origin as usize]);
-        }
-        drop(zone);
-        for cpu in 0..self.cpu_limit() {
-            let cache = self.cache_of(cpu, zone_number(node, kind)).lock();
-            let in_order = cache.iter(&self.machine).take_while(|(head, origin, order)| {
-                let cached = Head { state: PageState::Cached, order: *order, owner: Owner::None };
-                self.is_here(*head, node, kind, *origin) && self.machine.page(*head).head() == cached
-            });
-            let counted = in_order.map(|(_, _, order)| order.pages()).sum();
-            if cache.pages() != counted {
-                report(Problem::Count {
-                    of: "in a cache",
-                    zone: Some((node, kind)),
-                    block: None,
-                    kept: cache.pages(),
-                    counted,
-                });
-            }
-        }
+            [
+                ("free", area.pages(), sums.free[origin as usize]),
+                ("listed free", listed, sums.free[origin as usize]),
+                ("empty sections", area.empty_sections(), sums.empty[origin as usize]),
+            ]
+        });
+        (counts, of_origins)
+    }
+
+    /// The frames that a cache says that it has, and those that it has.
+    fn count_cache(&self, cpu: usize, node: NodeId, kind: ZoneKind) -> (u64, u64) {
+        let cache = self.cache_of(cpu, zone_number(node, kind)).lock();
+        let in_order = cache.iter(&self.machine).take_while(|(head, origin, order)| {
+            let cached = Head { state: PageState::Cached, order: *order, owner: Owner::None };
+            self.is_here(*head, node, kind, *origin) && self.machine.page(*head).head() == cached
+        });
+        (cache.pages(), in_order.map(|(_, _, order)| order.pages()).sum())
     }
 
     fn is_here(&self, frame: Pfn, node: NodeId, kind: ZoneKind, origin: Origin) -> bool {
@@ -292,9 +307,16 @@ impl<M: Machine> Memory<M> {
         for block in Pageblock::of_section(id) {
             let descriptor = block.descriptor(&self.machine);
             let counted = if descriptor.free() == 0 { 0 } else { block.count_free(&self.machine) };
+            let mut wrong = |what| report(Problem::Page { pfn: block.first(), what });
             if descriptor.free() != counted {
-                let what = "does not have the free frames that its bits say";
-                report(Problem::Page { pfn: block.first(), what });
+                wrong("does not have the free frames that its bits say");
+            }
+            if descriptor.place() == Place::Partial {
+                let mut is_bound = true;
+                block.free_groups(&self.machine, |_, order| is_bound &= order <= descriptor.largest());
+                if !is_bound {
+                    wrong("has a larger free group than its list is for");
+                }
             }
         }
     }
@@ -330,7 +352,7 @@ impl<M: Machine> Memory<M> {
                         sums.cached += pages;
                     } else {
                         taken.allocated += pages;
-                        taken.note_owner(head.owner, pages, elsewhere);
+                        Taken::note_owner(head.owner, pages, elsewhere);
                     }
                     if pfn.align_down(head.order) != pfn {
                         wrong("is the head of a block that is not aligned");
@@ -342,7 +364,7 @@ impl<M: Machine> Memory<M> {
                 }
                 PageState::Reserved => {
                     taken.set_aside += 1;
-                    taken.note_owner(head.owner, 1, elsewhere);
+                    Taken::note_owner(head.owner, 1, elsewhere);
                 }
                 PageState::Memmap => taken.set_aside += 1,
                 PageState::Absent => {}

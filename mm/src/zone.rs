@@ -8,6 +8,7 @@ use crate::addr::{Order, Pfn, SectionId, SectionRange};
 use crate::alloc::Mobility;
 use crate::free_area::{FreeArea, Mixing};
 use crate::machine::Memmap;
+use crate::open::AHEAD_PAGES;
 use crate::pageblock::Pageblock;
 use crate::section::Section;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -37,6 +38,8 @@ pub(crate) struct Untouched {
     pub(crate) pages: u64,
     /// None of them lies lower.
     pub(crate) lowest: Option<SectionId>,
+    /// How often some were added.
+    pub(crate) puts: u64,
     /// Sections on their way in or out of being untouched.
     pub(crate) changing: u64,
 }
@@ -58,7 +61,7 @@ impl Zone {
     const fn new() -> Self {
         Self {
             free: [const { FreeArea::new() }; Origin::ALL.len()],
-            untouched: Untouched { sections: 0, pages: 0, lowest: None, changing: 0 },
+            untouched: Untouched { sections: 0, pages: 0, lowest: None, puts: 0, changing: 0 },
             claimed: 0,
             present: 0,
             boot_present: 0,
@@ -118,26 +121,20 @@ impl Zone {
         });
     }
 
-    /// Undoes [`grow`](Self::grow); `remaining` are the sections that stay, found from either end.
-    pub(crate) fn shrink<I>(&mut self, run: SectionRange, section: Section, mut remaining: I)
-    where
-        I: DoubleEndedIterator<Item = SectionId>,
-    {
+    /// Undoes [`grow`](Self::grow); `span` is that of the sections that stay.
+    pub(crate) fn shrink(&mut self, run: SectionRange, section: Section, span: Option<(SectionId, SectionId)>) {
         let present = run.count() * u64::from(section.present);
         self.present -= present;
         if section.is_boot() {
             self.boot_present -= present;
         }
         self.managed -= run.count() * u64::from(section.managed);
-        let (first, last) = self.span.expect("a zone with a section has a span");
-        if run.first() == first || run.last() == last {
-            let low = remaining.next();
-            self.span = low.map(|low| (low, remaining.next_back().unwrap_or(low)));
-        }
+        self.span = span;
     }
 
     /// Step 6 for added sections: free, without looking at their frames.
     pub(crate) fn put_untouched(&mut self, run: SectionRange, section: Section) {
+        self.untouched.puts += 1;
         self.untouched.sections += run.count();
         self.untouched.pages += run.count() * u64::from(section.managed);
         let first = run.first();
@@ -193,8 +190,12 @@ pub struct ZoneCell<S> {
 pub(crate) struct Changed {
     /// By how much the free boot memory has grown, in two's complement.
     pub(crate) boot_pages: u64,
+    /// By how much what the zone manages has grown, in two's complement.
+    pub(crate) managed: u64,
     /// Open added sections that hold nothing.
     pub(crate) empty_sections: u64,
+    /// Whether there is added memory, but little of it open.
+    pub(crate) is_closed_up: bool,
 }
 
 impl<S: RawMutex> Default for ZoneCell<S> {
@@ -222,15 +223,17 @@ impl<S: RawMutex> ZoneCell<S> {
     /// To change it.
     pub(crate) fn change<R>(&self, work: impl FnOnce(&mut Zone) -> R) -> (R, Changed) {
         let mut zone = self.zone.lock();
-        let before = zone.area(Origin::Boot).pages();
+        let before = (zone.area(Origin::Boot).pages(), zone.managed);
         let result = work(&mut zone);
         for origin in Origin::ALL {
             self.open_free[origin as usize].store(zone.area(origin).pages(), Ordering::Relaxed);
         }
         self.unopened.store(zone.untouched.sections + zone.untouched.changing, Ordering::Relaxed);
         let changed = Changed {
-            boot_pages: zone.area(Origin::Boot).pages().wrapping_sub(before),
+            boot_pages: zone.area(Origin::Boot).pages().wrapping_sub(before.0),
+            managed: zone.managed.wrapping_sub(before.1),
             empty_sections: zone.area(Origin::Added).empty_sections(),
+            is_closed_up: zone.untouched.sections > 0 && zone.area(Origin::Added).pages() < AHEAD_PAGES,
         };
         (result, changed)
     }

@@ -9,7 +9,7 @@ use mm::alloc::{AllocError, Mobility, Place, Request, Urgency};
 use mm::errno::Errno;
 use mm::hotplug::AddRequest;
 use mm::inject::Point;
-use mm::machine::Unhurried;
+use mm::machine::{Memmap, Unhurried};
 use mm::page::Owner;
 use mm::policy::OnlineAs;
 use mm::run::RUN_LIMIT;
@@ -130,6 +130,38 @@ fn mobilities_are_mixed_only_when_no_section_is_left_to_open() {
     let first_mixed = others.iter().position(|other| pageblock(other) == pageblock(&frame)).expect("all is taken");
     assert_eq!(others.len() - first_mixed, 511, "its pageblock is the last to be used");
     assert_eq!(free_on_private(&memory), 0);
+}
+
+#[test]
+fn a_request_that_fails_leaves_every_pageblock_to_its_mobility() {
+    let memory = with_private_node(blocks(32, 32), ZoneKind::Normal, true);
+    let held = take_all(&memory, &private(Order::PAGE, Mobility::Movable));
+    held.iter().filter(|frame| frame.number() % 2 == 0).for_each(|frame| memory.free(*frame, Order::PAGE));
+    memory.drain_caches();
+    let before = memory.free_groups(node(PRIVATE), ZoneKind::Normal);
+    // The pageblock that can never be free as a whole is the kernel's.
+    assert_eq!((before.movable[0], before.unmovable[0]), (held.len() as u64 / 2 - 128, 128));
+    for order in [1, 3, 8].map(|order| Order::new(order).expect("kept")) {
+        let unmovable = private(order, Mobility::Unmovable);
+        assert_eq!(memory.allocate(&unmovable), Err(AllocError::OutOfMemory));
+        assert_eq!(memory.allocate_within(&unmovable, blocks(32, 32)), Err(AllocError::OutOfMemory));
+    }
+    memory.offline(&[blocks(32, 32)], &mut Unhurried).expect_err("half of it is held");
+    assert!(memory.allocate(&private(Order::MAX, Mobility::Unmovable)).is_err());
+    assert_eq!(memory.free_groups(node(PRIVATE), ZoneKind::Normal), before);
+    assert_valid(&memory);
+}
+
+#[test]
+fn a_damaged_cache_is_reported_and_not_followed() {
+    let memory = with_private_node(blocks(32, 33), ZoneKind::Movable, true);
+    let frame = memory.allocate(&private(Order::PAGE, Mobility::Movable)).expect("free");
+    memory.free(frame, Order::PAGE);
+    // Into a section whose struct pages are not mapped.
+    memory.machine().page(frame).set_private(section(33).pages().start().number());
+    let mut problems = 0;
+    memory.validate(|_| problems += 1);
+    assert!(problems > 0);
 }
 
 #[test]

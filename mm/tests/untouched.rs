@@ -207,3 +207,46 @@ fn the_kernel_s_reserve_is_not_hidden_in_a_cache() {
     let urgent = Request { urgency: Urgency::Hotplug, ..ordinary };
     assert_eq!(take_all(&memory, &urgent).len() as u64, mm::memory::RESERVE_PAGES);
 }
+
+#[test]
+fn frames_that_hotplug_gives_back_fill_the_reserve_up() {
+    let memory = booted();
+    let ordinary = Request { place: Place::Near(NodeId::ZERO), ..request(Order::PAGE, Mobility::Unmovable) };
+    take_all(&memory, &ordinary);
+    let urgent = Request { urgency: Urgency::Hotplug, ..ordinary };
+    for _ in 0..10 {
+        let held: Vec<Pfn> = (0..64).map_while(|_| memory.allocate(&urgent).ok()).collect();
+        held.into_iter().for_each(|frame| memory.free(frame, Order::PAGE));
+        assert_eq!(take_all(&memory, &ordinary), []);
+    }
+    assert_eq!(take_all(&memory, &urgent).len() as u64, mm::memory::RESERVE_PAGES);
+}
+
+#[test]
+fn the_kernel_is_helped_out_whenever_open_memory_runs_short() {
+    let memory = plugged(blocks(32, 40), ZoneKind::Normal);
+    let urgent = Request { urgency: Urgency::Hotplug, ..request(Order::PAGE, Mobility::Unmovable) };
+    let mut taken = take_all(&memory, &urgent).len();
+    for block in 32..=40 {
+        let calls = memory.machine().keeper_calls.load(Ordering::Relaxed);
+        memory.keep();
+        assert!(memory.section(section(block)).expect("present").is_open(), "block {block}");
+        taken += take_all(&memory, &urgent).len();
+        assert!(memory.machine().keeper_calls.load(Ordering::Relaxed) > calls, "it asks for more");
+    }
+    assert_eq!(taken as u64 * PAGE_SIZE, memory.memory_report().total);
+    assert_valid(&memory);
+}
+
+#[test]
+fn a_boot_block_that_became_movable_is_used_up_by_movable_memory_first() {
+    let memory = booted();
+    memory.offline(&[blocks(1, 1)], &mut Unhurried).expect("nobody uses it");
+    memory.online(&[blocks(1, 1)], OnlineAs::Zone(ZoneKind::Movable), &mut Unhurried).expect("offline");
+    let managed = u64::from(memory.section(section(1)).expect("present").managed);
+    let movable = Request { place: Place::Near(NodeId::ZERO), ..request(Order::PAGE, Mobility::Movable) };
+    let held: Vec<Pfn> = (0..=managed).map(|_| memory.allocate(&movable).expect("free")).collect();
+    let elsewhere = held.iter().position(|frame| frame.section() != section(1));
+    assert_eq!(elsewhere, Some(managed as usize));
+    assert_valid(&memory);
+}

@@ -20,6 +20,8 @@ pub(crate) fn start_keeper() {
         loop {
             QUEUE.wait_until(|| WANTED.swap(false, Ordering::Relaxed));
             super::mm().keep();
+            // It may want to go on at once.
+            task::yield_now();
         }
     });
 }

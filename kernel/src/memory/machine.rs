@@ -45,7 +45,7 @@ impl Memmap for Kernel {
                 "rep stosq",
                 inout("rcx") range.len() * WORDS => _,
                 inout("rdi") layout::page_info(range.start()) => _,
-                in("rax") 0,
+                in("rax") 0_u64,
                 options(nostack, preserves_flags),
             );
         }

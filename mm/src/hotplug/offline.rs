@@ -207,11 +207,13 @@ impl<M: Machine> Memory<M> {
                 });
             }
         } else {
-            self.with_zone(section.node, kind, |zone| {
-                self.sections.set_all(run, online);
-                zone.release_claim(run, section);
-                zone.put_untouched(run, section);
-            });
+            for part in run.cut(BATCH) {
+                self.with_zone(section.node, kind, |zone| {
+                    self.sections.set_all(part, online);
+                    zone.release_claim(part, section);
+                    zone.put_untouched(part, section);
+                });
+            }
         }
     }
 
@@ -239,15 +241,14 @@ impl<M: Machine> Memory<M> {
         let kind = section.state.zone().expect("a block that goes offline has a zone");
         let most = if section.is_open() { 1 } else { BATCH };
         let run = self.sections.first_run(range.first_part(most));
+        let span = self.span_without(section.node, kind, run);
         self.with_zone(section.node, kind, |zone| {
             if section.is_open() {
                 zone.area_mut(Origin::of(section)).retire(&self.machine, run.first());
             } else {
                 zone.release_claim(run, section);
             }
-            let (first, last) = zone.span().expect("a zone with a section has a span");
-            let remaining = self.sections_of(section.node, kind, first, last).filter(|id| !run.contains(*id));
-            zone.shrink(run, section, remaining);
+            zone.shrink(run, section, span);
             let offline = Section { state: BlockState::Offline, openness: Openness::Untouched, ..section };
             self.sections.set_all(run, offline);
         });

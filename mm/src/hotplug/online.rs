@@ -154,6 +154,9 @@ impl<M: Machine> Memory<M> {
         let most = if section.is_boot() { 1 } else { BATCH };
         let run = self.sections.first_run(range.first_part(most));
         let kind = section.state.zone().expect("a block that goes online has a zone");
+        if section.is_boot() {
+            self.describe_pageblocks(run.first(), kind, |block| block.count_free(&self.machine));
+        }
         self.with_zone(section.node, kind, |zone| self.enter(zone, run, section));
         range.behind(run)
     }

@@ -79,9 +79,11 @@ zone      the memory of a node, by what may use it (`zoneinfo`):
             Normal   everything, also what the kernel can never move
             Movable  only what can be moved elsewhere, so that its blocks can
                      go offline
-buddy     the allocator of a zone: free memory in blocks of 1, 2, 4 ... 1024
-          frames; one that is too large is halved, and two free halves become
-          one again (`buddyinfo`).
+pageblock 2 MiB. Free memory is kept in whole ones, and in partly used ones
+          that each serve one kind of use (`buddyinfo`). Each CPU has a few
+          frames at hand (`zoneinfo`).
+untouched what a block is that came online and that nobody has used: it is
+          free, and its struct pages are neither mapped nor written.
 group     the device that blocks came with; they go together (`groups`).
 
 Kernel memory is taken from boot memory first and from added memory last, so
