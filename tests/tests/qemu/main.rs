@@ -3,6 +3,7 @@
 //! Two machines run at a time. A failure prints what the machine was and everything it said.
 
 mod agreement;
+mod bench;
 mod console;
 mod discovery;
 mod faults;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         jobs::scenarios(),
         parameters::scenarios(),
         power::scenarios(),
+        bench::scenarios(),
         soak::scenarios(),
         readme::scenarios(),
     ];

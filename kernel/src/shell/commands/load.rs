@@ -185,7 +185,7 @@ impl Source {
             if since_breath >= BATCH {
                 since_breath = 0;
                 breathe()?;
-                if is_normal(last) && normal_free() < LEFT_FREE {
+                if is_normal(last) && kernel_is_short() {
                     let sentence = format_args!("{} would not leave the kernel enough", Human(pages * PAGE_SIZE));
                     return Err(Failure::new(Errno::NoMemory, sentence));
                 }
@@ -226,14 +226,15 @@ fn is_normal(frame: Pfn) -> bool {
     mm().section(frame.section()).and_then(|section| section.state.zone()) == Some(ZoneKind::Normal)
 }
 
-fn normal_free() -> u64 {
+/// Whether Normal zones have no more than the kernel itself may need.
+pub(super) fn kernel_is_short() -> bool {
     let mut free = 0;
     mm().for_each_zone(|zone| {
         if zone.kind == ZoneKind::Normal {
             free += zone.free;
         }
     });
-    free
+    free < LEFT_FREE
 }
 
 fn write(id: u64, frames: &mut FrameList) -> Outcome {

@@ -1,5 +1,6 @@
 //! The commands. Each declares what it takes and what help says of it; help, completion and refusals follow from that.
 
+mod bench;
 mod blocks;
 mod change;
 mod events;
@@ -53,6 +54,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { title: "Using memory", commands: load::COMMANDS },
     Family { title: "Listeners of changes", commands: notify::COMMANDS },
     Family { title: "Looking for trouble", commands: testing::COMMANDS },
+    Family { title: "Measuring", commands: bench::COMMANDS },
     Family { title: "Jobs", commands: jobs::COMMANDS },
     Family { title: "The machine", commands: system::COMMANDS },
     Family { title: "Help", commands: help::COMMANDS },

@@ -11,7 +11,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use mm::addr::Order;
-use mm::report::ZoneReport;
+use mm::report::{FreeGroups, ZoneReport};
 use serde::Serialize;
 
 pub(super) const COMMANDS: &[Command] = &[
@@ -41,7 +41,9 @@ heap         the kernel's own data",
 spanned   from the first to the last block of the zone, gaps included
 present   memory in its blocks
 managed   of that, what the allocator got
-free      of that, what nobody has; boot is the part there since boot
+free      of that, what nobody has: since boot is the part that was there then,
+          at hand what CPUs keep in their caches, untouched what lies in
+          blocks that nobody has used
 isolated  free, but on its way offline
 
 spanned >= present >= managed >= free always holds.",
@@ -55,8 +57,11 @@ spanned >= present >= managed >= free always holds.",
         details: "\
 Free memory lies in groups of 2^order frames. Many small ones and few large ones
 mean fragmentation: a request for a large one can fail while plenty is free.
-Frames in the caches of CPUs go back to their groups before they are counted;
-untouched sections are not among them, `zoneinfo` counts those.",
+
+A pageblock of 2 MiB that is partly used serves unmovable or movable requests;
+one that is on its way offline is isolated; one that is free as a whole serves
+nobody yet. What CPUs have at hand goes back before it is counted; untouched
+blocks are not among this, `zoneinfo` counts them.",
         example: "buddyinfo",
         run: buddyinfo,
     },
@@ -204,8 +209,10 @@ struct ZoneDetails {
     first: u32,
     last: u32,
     free_boot: u64,
+    cached: u64,
+    untouched: u64,
+    untouched_blocks: u64,
     isolated: u64,
-    free_blocks: [u64; Order::COUNT],
 }
 
 fn zoneinfo(call: &mut Call<'_>) -> Outcome {
@@ -214,8 +221,10 @@ fn zoneinfo(call: &mut Call<'_>) -> Outcome {
         first: zone.span.0.number(),
         last: zone.span.1.number(),
         free_boot: zone.free_boot,
+        cached: zone.cached,
+        untouched: zone.untouched,
+        untouched_blocks: zone.untouched_sections,
         isolated: zone.isolated,
-        free_blocks: free_blocks(zone),
     };
     let report = Zones { zones: zones().iter().map(details).collect() };
     call.show(&report, zoneinfo_text);
@@ -234,24 +243,15 @@ fn zoneinfo_text(report: &Zones) -> String {
             ("managed", zone.managed),
             ("free", zone.free),
             ("  since boot", details.free_boot),
+            ("  at hand", details.cached),
+            ("  untouched", details.untouched),
             ("isolated", details.isolated),
         ] {
             text += &format!("  {name:<14}{:>8} {:>12} frames\n", Human(bytes), bytes >> 12);
         }
-        let listed: Vec<String> = details.free_blocks.iter().map(ToString::to_string).collect();
-        text += &format!("  free blocks   {}  (orders 0 to {})\n", listed.join(" "), Order::MAX.index());
+        text += &format!("  untouched blocks {:>5}\n", details.untouched_blocks);
     }
     text
-}
-
-/// Free groups of each order, whatever they serve.
-fn free_blocks(zone: &ZoneReport) -> [u64; Order::COUNT] {
-    let groups = mm().free_groups(zone.node, zone.kind);
-    let mut blocks = groups.whole;
-    for kind in [groups.unmovable, groups.movable, groups.isolated] {
-        blocks.iter_mut().zip(kind).for_each(|(sum, count)| *sum += count);
-    }
-    blocks
 }
 
 /// What `buddyinfo -J` prints.
@@ -264,28 +264,52 @@ struct Buddies {
 struct Buddy {
     node: u8,
     zone: &'static str,
+    /// Groups of each order, whatever they serve.
     free_blocks: [u64; Order::COUNT],
+    types: Types,
+}
+
+#[derive(Serialize)]
+struct Types {
+    unmovable: [u64; Order::COUNT],
+    movable: [u64; Order::COUNT],
+    isolated: [u64; Order::COUNT],
+    whole: [u64; Order::COUNT],
+}
+
+impl Buddy {
+    fn of(zone: &ZoneReport) -> Self {
+        let FreeGroups { unmovable, movable, isolated, whole } = mm().free_groups(zone.node, zone.kind);
+        let mut free_blocks = whole;
+        for counts in [unmovable, movable, isolated] {
+            free_blocks.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        }
+        let types = Types { unmovable, movable, isolated, whole };
+        Self { node: zone.node.number(), zone: zone.kind.name(), free_blocks, types }
+    }
 }
 
 fn buddyinfo(call: &mut Call<'_>) -> Outcome {
     mm().drain_caches();
-    let buddy =
-        |zone: &ZoneReport| Buddy { node: zone.node.number(), zone: zone.kind.name(), free_blocks: free_blocks(zone) };
-    let report = Buddies { zones: zones().iter().map(buddy).collect() };
+    let report = Buddies { zones: zones().iter().map(Buddy::of).collect() };
     call.show(&report, buddyinfo_table);
     Ok(())
 }
 
 fn buddyinfo_table(report: &Buddies) -> String {
     let sizes: Vec<String> = Order::all().map(|order| Human(order.pages() << 12).to_string()).collect();
-    let columns: Vec<(&str, Align)> = [("NODE", Align::Right), ("ZONE", Align::Left)]
+    let columns: Vec<(&str, Align)> = [("NODE", Align::Right), ("ZONE", Align::Left), ("TYPE", Align::Left)]
         .into_iter()
         .chain(sizes.iter().map(|size| (size.as_str(), Align::Right)))
         .collect();
     let mut table = Table::new(&columns);
     for zone in &report.zones {
-        let counts = zone.free_blocks.iter().map(ToString::to_string);
-        table.row([zone.node.to_string(), zone.zone.into()].into_iter().chain(counts));
+        let Types { unmovable, movable, isolated, whole } = &zone.types;
+        for (name, counts) in [("unmovable", unmovable), ("movable", movable), ("isolated", isolated), ("whole", whole)]
+        {
+            let labels = [zone.node.to_string(), zone.zone.into(), name.into()];
+            table.row(labels.into_iter().chain(counts.iter().map(ToString::to_string)));
+        }
     }
     table.to_string()
 }

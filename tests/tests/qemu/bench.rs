@@ -1,0 +1,53 @@
+//! The measurements that the guest makes itself: that what they print is right, not how fast anything is.
+
+use anyhow::{Context, Result, ensure};
+use boot::qemu::Machine;
+use boot::size::{gib, mib};
+use serde_json::Value;
+use system_tests::check::same;
+use system_tests::dimms::dimm;
+use system_tests::scenario;
+use system_tests::scenario::Scenario;
+use system_tests::vm::Vm;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let large = Machine { memory: gib(16), ..Machine::default() };
+    vec![scenario!(measurements_print_their_samples), scenario!(scattered_memory_comes_back_whole).on(large)]
+}
+
+fn samples(vm: &mut Vm, line: &str) -> Result<Vec<u64>> {
+    let object = vm.json(line)?;
+    let samples = object["samples"].as_array().with_context(|| format!("no samples in {object}"))?;
+    samples.iter().map(|sample| sample.as_u64().with_context(|| format!("{sample} in {object}"))).collect()
+}
+
+fn measurements_print_their_samples(vm: &mut Vm) -> Result<()> {
+    let names = vm.json("bench -l")?;
+    let names: Vec<&str> = names["benches"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    same("names", names, vec!["page", "pageblock", "open", "scatter"])?;
+    let before = vm.trace()?;
+    for name in ["page", "pageblock"] {
+        let samples = samples(vm, &format!("bench {name}"))?;
+        ensure!(samples.len() > 1 && samples.iter().all(|ticks| *ticks > 0), "{name}: {samples:?}");
+    }
+    vm.unchanged_since("measuring pairs", &before)?;
+    vm.fails("bench open", "ENOENT")?;
+    vm.fails("bench speed", "EINVAL")?;
+    vm.fails("bench page --seed 1", "EINVAL")?;
+
+    vm.plug(&dimm("d0", mib(384)))?;
+    vm.cmd("online_movable dimm0")?;
+    same("blocks opened", samples(vm, "bench open")?.len(), 3)?;
+    vm.fails("bench open", "ENOENT")?;
+    let whole = samples(vm, "bench scatter --seed 3")?;
+    ensure!(whole.len() == 2 && whole[0] == whole[1], "{whole:?}");
+    vm.unplug("d0")?;
+    vm.unchanged_since("a DIMM that was measured", &before)
+}
+
+fn scattered_memory_comes_back_whole(vm: &mut Vm) -> Result<()> {
+    let object = vm.json("bench scatter")?;
+    let frames = object["frames"].as_u64().context("frames")?;
+    ensure!(frames * 4096 > 15 << 30, "{object}");
+    same("pageblocks before and after", &object["samples"][0], &object["samples"][1])
+}
