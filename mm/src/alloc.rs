@@ -195,7 +195,7 @@ impl<M: Machine> Memory<M> {
     fn find(&self, request: &Request) -> Option<Pfn> {
         for mixing in [Mixing::Never, Mixing::Allowed] {
             for (kind, origin) in request.mobility.sources() {
-                if self.managed(*kind) == 0 {
+                if self.managed(*kind, *origin) == 0 {
                     continue;
                 }
                 let source = |node| Source { node, kind: *kind, origin: *origin, mixing };

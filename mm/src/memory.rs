@@ -12,7 +12,7 @@ use crate::notifier::{Call, Chain, ChainError, Direction, ListenerReport, Memory
 use crate::open::SPARE_HIGH;
 use crate::policy::{Balance, Outlook, Policy};
 use crate::section::{Section, SectionTable, ZoneKind};
-use crate::zone::{Zone, ZoneCell};
+use crate::zone::{Origin, Zone, ZoneCell};
 use core::sync::atomic::{AtomicU64, Ordering};
 use lock_api::{Mutex, MutexGuard};
 
@@ -59,8 +59,8 @@ pub struct Memory<M: Machine> {
     pub(crate) points: Points,
     /// Free frames of boot memory, over all Normal zones: what the reserve is held against.
     pub(crate) boot_free: AtomicU64,
-    /// Frames that zones of a kind manage, so that nobody looks for a zone where there is none.
-    managed: [AtomicU64; ZoneKind::ALL.len()],
+    /// Frames that all zones of a kind manage, by origin, so that nobody looks where there can be nothing.
+    managed: [[AtomicU64; Origin::ALL.len()]; ZoneKind::ALL.len()],
 }
 
 impl<M: Machine> Memory<M> {
@@ -80,7 +80,7 @@ impl<M: Machine> Memory<M> {
             journal: Mutex::new(Journal::new()),
             points: Points::new(),
             boot_free: AtomicU64::new(0),
-            managed: [const { AtomicU64::new(0) }; ZoneKind::ALL.len()],
+            managed: [const { [const { AtomicU64::new(0) }; Origin::ALL.len()] }; ZoneKind::ALL.len()],
         }
     }
 
@@ -323,8 +323,10 @@ impl<M: Machine> Memory<M> {
     pub(crate) fn change_zone<R>(&self, number: usize, work: impl FnOnce(&mut Zone) -> R) -> R {
         let (result, change) = self.zones[number].change(work);
         let kind = kind_of_zone(number);
-        if change.managed != 0 {
-            self.managed[kind as usize].fetch_add(change.managed, Ordering::Relaxed);
+        for (managed, change) in self.managed[kind as usize].iter().zip(change.managed) {
+            if change != 0 {
+                managed.fetch_add(change, Ordering::Relaxed);
+            }
         }
         if change.boot_pages != 0 && kind == ZoneKind::Normal {
             self.boot_free.fetch_add(change.boot_pages, Ordering::Relaxed);
@@ -336,9 +338,9 @@ impl<M: Machine> Memory<M> {
         result
     }
 
-    /// Frames that all zones of a kind manage.
-    pub(crate) fn managed(&self, kind: ZoneKind) -> u64 {
-        self.managed[kind as usize].load(Ordering::Relaxed)
+    /// Frames of one origin that all zones of a kind manage.
+    pub(crate) fn managed(&self, kind: ZoneKind, origin: Origin) -> u64 {
+        self.managed[kind as usize][origin as usize].load(Ordering::Relaxed)
     }
 
     /// Whether what hotplug may take, and nobody else, is used in part. `zone` is where a free frame of boot memory lies.

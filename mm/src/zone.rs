@@ -53,7 +53,8 @@ pub struct Zone {
     claimed: u64,
     present: u64,
     boot_present: u64,
-    managed: u64,
+    /// By origin.
+    managed: [u64; Origin::ALL.len()],
     span: Option<(SectionId, SectionId)>,
 }
 
@@ -65,7 +66,7 @@ impl Zone {
             claimed: 0,
             present: 0,
             boot_present: 0,
-            managed: 0,
+            managed: [0; Origin::ALL.len()],
             span: None,
         }
     }
@@ -98,8 +99,8 @@ impl Zone {
         self.boot_present
     }
 
-    pub(crate) const fn managed_pages(&self) -> u64 {
-        self.managed
+    pub(crate) fn managed_pages(&self) -> u64 {
+        self.managed.iter().sum()
     }
 
     /// The lowest and highest section, if there is any.
@@ -114,7 +115,7 @@ impl Zone {
         if section.is_boot() {
             self.boot_present += present;
         }
-        self.managed += run.count() * u64::from(section.managed);
+        self.managed[Origin::of(section) as usize] += run.count() * u64::from(section.managed);
         self.span = Some(match self.span {
             None => (run.first(), run.last()),
             Some((first, last)) => (first.min(run.first()), last.max(run.last())),
@@ -128,7 +129,7 @@ impl Zone {
         if section.is_boot() {
             self.boot_present -= present;
         }
-        self.managed -= run.count() * u64::from(section.managed);
+        self.managed[Origin::of(section) as usize] -= run.count() * u64::from(section.managed);
         self.span = span;
     }
 
@@ -190,8 +191,8 @@ pub struct ZoneCell<S> {
 pub(crate) struct Changed {
     /// By how much the free boot memory has grown, in two's complement.
     pub(crate) boot_pages: u64,
-    /// By how much what the zone manages has grown, in two's complement.
-    pub(crate) managed: u64,
+    /// By how much what the zone manages has grown, by origin, in two's complement.
+    pub(crate) managed: [u64; Origin::ALL.len()],
     /// Open added sections that hold nothing.
     pub(crate) empty_sections: u64,
     /// Whether there is added memory, but little of it open.
@@ -231,7 +232,7 @@ impl<S: RawMutex> ZoneCell<S> {
         self.unopened.store(zone.untouched.sections + zone.untouched.changing, Ordering::Relaxed);
         let changed = Changed {
             boot_pages: zone.area(Origin::Boot).pages().wrapping_sub(before.0),
-            managed: zone.managed.wrapping_sub(before.1),
+            managed: Origin::ALL.map(|origin| zone.managed[origin as usize].wrapping_sub(before.1[origin as usize])),
             empty_sections: zone.area(Origin::Added).empty_sections(),
             is_closed_up: zone.untouched.sections > 0 && zone.area(Origin::Added).pages() < AHEAD_PAGES,
         };
