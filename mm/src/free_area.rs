@@ -7,8 +7,9 @@
 
 use crate::addr::{Order, Pfn, SectionId};
 use crate::alloc::Mobility;
+use crate::list::{End, Links, List};
 use crate::machine::Memmap;
-use crate::pageblock::{Descriptor, End, FRAMES, LARGEST_PART, Links, List, PER_SECTION, Pageblock, Place};
+use crate::pageblock::{Descriptor, FRAMES, LARGEST_PART, PER_SECTION, Pageblock, Place};
 
 /// Sizes of groups in a pageblock that is not free as a whole.
 const SIZES: usize = Order::PAGEBLOCK.index();

@@ -58,6 +58,7 @@ pub mod group;
 pub mod hotplug;
 pub mod inject;
 pub mod journal;
+mod list;
 pub mod machine;
 pub mod memory;
 pub mod node;
@@ -67,6 +68,7 @@ pub mod page;
 mod pageblock;
 pub mod policy;
 pub mod report;
+mod request;
 pub mod run;
 pub mod section;
 #[cfg(test)]

@@ -44,22 +44,6 @@ fn what_is_written_into_a_descriptor_is_read_and_changes_nothing_else() {
     }
 }
 
-#[test]
-fn a_list_keeps_its_order_whoever_leaves() {
-    let table = Table::new(8 * FRAMES);
-    let [a, b, c] = [0, 1, 2].map(|n| Pageblock::of(Pfn::new(n * FRAMES)));
-    let mut list = List::new(Links::Blocks);
-    list.push(&table, b, End::First);
-    list.push(&table, a, End::First);
-    list.push(&table, c, End::Last);
-    assert_eq!(list.iter(&table).collect::<Vec<_>>(), [a, b, c]);
-    list.remove(&table, b);
-    assert_eq!((list.first(), list.last(), list.len()), (Some(a), Some(c), 2));
-    list.remove(&table, c);
-    list.remove(&table, a);
-    assert_eq!((list.first(), list.last(), list.len()), (None, None, 0));
-}
-
 proptest! {
     #[test]
     fn groups_are_taken_and_given_as_from_an_array(

@@ -1,0 +1,125 @@
+//! What somebody asks of the allocator, and why it may be refused.
+
+use crate::addr::{NodeId, Order};
+use crate::cache::Shelf;
+use crate::errno::Errno;
+use crate::inject::Injected;
+use crate::page::Owner;
+use crate::section::ZoneKind;
+use crate::zone::Origin;
+
+/// Whether the frames could be moved elsewhere later.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Mobility {
+    /// The kernel points at them.
+    Unmovable = 0,
+    /// Every reference to them can be found and changed.
+    Movable = 1,
+}
+
+impl Mobility {
+    /// Both kinds.
+    pub const ALL: [Self; 2] = [Self::Unmovable, Self::Movable];
+
+    /// The one that it is not.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Unmovable => Self::Movable,
+            Self::Movable => Self::Unmovable,
+        }
+    }
+
+    /// The zones and origins that serve it, in the order in which they are asked.
+    pub(crate) const fn sources(self) -> &'static [(ZoneKind, Origin)] {
+        match self {
+            Self::Unmovable => &[(ZoneKind::Normal, Origin::Boot), (ZoneKind::Normal, Origin::Added)],
+            Self::Movable => &[
+                (ZoneKind::Movable, Origin::Added),
+                (ZoneKind::Movable, Origin::Boot),
+                (ZoneKind::Normal, Origin::Added),
+                (ZoneKind::Normal, Origin::Boot),
+            ],
+        }
+    }
+}
+
+/// Who may use the reserve.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Urgency {
+    /// Everybody else.
+    Ordinary,
+    /// Hotplug itself, which brings memory, and what it cannot do without: page tables and the kernel heap. It is served
+    /// under their locks, so no section is opened for it.
+    Hotplug,
+}
+
+/// Which nodes may serve.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// This node, then others by distance.
+    Near(NodeId),
+    /// This node only.
+    On(NodeId),
+}
+
+/// A request for a block of frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// How many.
+    pub order: Order,
+    /// Whether they could be moved later.
+    pub mobility: Mobility,
+    /// From where.
+    pub place: Place,
+    /// For whom.
+    pub owner: Owner,
+    /// Whether the reserve may be used.
+    pub urgency: Urgency,
+}
+
+impl Request {
+    /// One unmovable frame near node 0.
+    #[must_use]
+    pub const fn kernel(owner: Owner) -> Self {
+        Self {
+            order: Order::PAGE,
+            mobility: Mobility::Unmovable,
+            place: Place::Near(NodeId::ZERO),
+            owner,
+            urgency: Urgency::Ordinary,
+        }
+    }
+
+    /// Where caches keep what it asks for. What hotplug itself takes may come from the reserve, which is no cache's.
+    #[inline]
+    pub(crate) const fn shelf(&self) -> Option<Shelf> {
+        match self.urgency {
+            Urgency::Ordinary => Shelf::of(self.order, self.mobility),
+            Urgency::Hotplug => None,
+        }
+    }
+}
+
+/// Why there are no frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum AllocError {
+    /// No zone that may serve has a free block of that size.
+    #[error("out of memory")]
+    OutOfMemory,
+    /// Somebody asked for this failure.
+    #[error("{0}")]
+    Injected(Injected),
+}
+
+impl AllocError {
+    /// The errno name.
+    #[must_use]
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::OutOfMemory => Errno::NoMemory,
+            Self::Injected(injected) => injected.errno,
+        }
+    }
+}
