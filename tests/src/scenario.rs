@@ -132,7 +132,9 @@ fn still_sound(vm: &mut Vm) -> Result<()> {
     let version = vm.cmd("version")?;
     ensure!(version.contains("altmap"), "`version` printed: {version}");
     let log = vm.console.log();
-    let panicked = log.lines().find(|line| line.starts_with("panic") || line.contains("panicked at"));
+    // A list of commands may begin with `panic`, too.
+    let says_so = |line: &&str| ["panic:", "panic while"].iter().any(|start| line.starts_with(start));
+    let panicked = log.lines().find(|line| says_so(line) || line.contains("panicked at"));
     ensure!(panicked.is_none(), "the kernel panicked: {panicked:?}");
     Ok(())
 }
