@@ -21,6 +21,9 @@ const PANIC_END: &str = "panic: stopped";
 /// A line that did not grow for so long is what somebody would read.
 const SETTLED: Duration = Duration::from_millis(300);
 
+/// Of a line that is still being written, this much of its end is looked at each time it grows.
+const OPEN_BYTES: usize = 8 << 10;
+
 /// The longest line whose echo surely shows all of it.
 const ECHO_CHARS: usize = 60;
 
@@ -31,7 +34,7 @@ pub struct Console {
     heard: Arc<Heard>,
     /// Where in the raw text the next line starts.
     position: usize,
-    /// How much raw text there was at the last look.
+    /// How much raw text there was at the last look. From there on the end of the line is looked for.
     seen: usize,
     /// The line looked at last was whole.
     whole: bool,
@@ -234,11 +237,13 @@ impl Console {
     /// The line at our position: consumed when it is whole.
     fn next_line(&mut self) -> Line {
         let text = self.heard.lock();
+        let unseen = if self.whole { self.position } else { self.seen.max(self.position) };
         self.seen = text.raw.len();
         let rest = &text.raw[self.position..];
-        let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
+        let end = text.raw[unseen..].iter().position(|byte| *byte == b'\n');
+        let Some(end) = end.map(|end| unseen - self.position + end) else {
             self.whole = false;
-            return Line::Open(shown(&String::from_utf8_lossy(rest)));
+            return Line::Open(shown(&String::from_utf8_lossy(&rest[rest.len().saturating_sub(OPEN_BYTES)..])));
         };
         let line = shown(&String::from_utf8_lossy(&rest[..end]));
         self.position += end + 1;
@@ -381,6 +386,26 @@ mod tests {
         guest(socket, "altmap 0.1.0\r\naltmap> ", after);
         console.expect_prompt(soon()).expect("a prompt");
         assert_eq!(console.command("lsmem").expect("answered"), "RANGE SIZE\n0-1 256M\n");
+    }
+
+    #[test]
+    fn a_very_long_line_in_pieces_is_one_line() {
+        let (mut console, mut socket) = console();
+        let long = "0123456789abcdef".repeat(1 << 14);
+        socket.write_all(b"altmap> ").expect("written");
+        console.expect_prompt(soon()).expect("a prompt");
+        let written = long.clone();
+        std::thread::spawn(move || {
+            let mut command = [0; 2];
+            socket.read_exact(&mut command).expect("a line");
+            socket.write_all(b"x\r\n").expect("written");
+            for piece in written.as_bytes().chunks(1000) {
+                socket.write_all(piece).expect("written");
+            }
+            socket.write_all(b"\r\naltmap> ").expect("written");
+            socket.read_exact(&mut command).ok();
+        });
+        assert_eq!(console.command("x").expect("answered"), long + "\n");
     }
 
     #[test]
