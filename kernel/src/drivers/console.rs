@@ -11,13 +11,16 @@ use crate::sync::SpinLock;
 use crate::task::{self, TaskId, WaitQueue};
 use crate::{arch, time};
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use core::time::Duration;
-use screen::{LOG_ROOM, Screen};
+use screen::{LOG_ROOM, Screen, Writer};
 use serial::{OUTPUT_BYTES, Serial};
 
 /// What a formatted print sends in one piece, so that nothing comes between.
 const PIECE_BYTES: usize = 256;
+
+/// What is sent with interrupts off in between.
+const CHUNK_BYTES: usize = 2048;
 
 const CTRL_C: u8 = 3;
 const COM1_IRQ: u8 = 4;
@@ -25,6 +28,10 @@ const COM1_IRQ: u8 = 4;
 static SERIAL: SpinLock<Serial> = SpinLock::new(Serial::new(arch::ports::com1()));
 static INPUT_CHANGED: WaitQueue = WaitQueue::new();
 static OUTPUT_CHANGED: WaitQueue = WaitQueue::new();
+
+/// The room from which on those are woken who wait for some, so that not every byte that leaves wakes them.
+static ROOM_WANTED: AtomicUsize = AtomicUsize::new(0);
+
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static BYTES_RECEIVED: AtomicU64 = AtomicU64::new(0);
 
@@ -110,7 +117,7 @@ pub(crate) fn set_foreground(task: Option<TaskId>) {
 /// Sends what the editor draws and records the result, with nothing in between: what stands on the line being edited (prompt
 /// and text), and where the cursor is, in characters from its start.
 pub(crate) fn draw_input_line(drawn: &str, prompt_and_text: &str, cursor: usize) {
-    change_screen(room_for(drawn), |screen, serial| {
+    change_screen(Writer::Command, room_for(drawn), |screen, serial| {
         screen.write(serial, drawn);
         screen.edit(prompt_and_text, cursor);
         EDITING.store(true, Relaxed);
@@ -119,7 +126,7 @@ pub(crate) fn draw_input_line(drawn: &str, prompt_and_text: &str, cursor: usize)
 
 /// The line is finished, and the editor has sent its line end: what follows is the output of a command.
 pub(crate) fn clear_input_line() {
-    change_screen(0, |screen, _| {
+    change_screen(Writer::Command, 0, |screen, _| {
         screen.end_edit();
         EDITING.store(false, Relaxed);
     });
@@ -130,12 +137,19 @@ pub(crate) fn write_str(text: &str) {
     if crate::panic::in_progress() {
         return last_words(text);
     }
-    let mut rest = text;
-    while !rest.is_empty() {
-        let (piece, after) = rest.split_at(rest.floor_char_boundary(OUTPUT_BYTES / 4));
-        change_screen(room_for(piece), |screen, serial| screen.write(serial, piece));
-        rest = after;
+    for chunk in chunks(text) {
+        change_screen(Writer::Command, room_for(chunk), |screen, serial| screen.write(serial, chunk));
     }
+}
+
+/// Cuts a text into what is sent at once.
+fn chunks(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    core::iter::from_fn(move || {
+        let (chunk, after) = rest.split_at(rest.floor_char_boundary(CHUNK_BYTES));
+        rest = after;
+        (!chunk.is_empty()).then_some(chunk)
+    })
 }
 
 /// The bytes that a text becomes, at most.
@@ -144,18 +158,19 @@ fn room_for(text: &str) -> usize {
     (2 * text.len()).min(OUTPUT_BYTES)
 }
 
-/// Writes whole lines of somebody who works in the background, above the line being edited. False if a command has
-/// printed the beginning of a line: then nothing was written, and the writer tries again later.
-pub(crate) fn write_above(lines: &str) -> bool {
-    let mut written = false;
-    change_screen(room_for(lines), |screen, serial| written = screen.write_above(serial, lines));
-    written
+/// Writes what the current task has to say in the background, above the line being edited. A line that it begins it also
+/// ends: until then nobody else prints.
+pub(crate) fn write_above(text: &str) {
+    let job = task::current();
+    for chunk in chunks(text) {
+        change_screen(Writer::Job(job), room_for(chunk), |screen, serial| screen.write_above(serial, job, chunk));
+    }
 }
 
 /// Shows the log lines that have not been shown yet, if this is a moment for it.
 pub(crate) fn show_log() {
     if !crate::panic::in_progress() {
-        change_screen(0, |_, _| ());
+        change_any_screen(0, |_| true, |_, _| ());
     }
 }
 
@@ -174,24 +189,39 @@ pub(crate) fn flush_for_panic() {
     serial.flush();
 }
 
-/// Does something to the screen that sends up to `bytes`, then shows the log lines for which there is a place now. Lets the
-/// output drain before that until the bytes fit, where waiting is possible.
-fn change_screen(bytes: usize, change: impl FnOnce(&mut Screen, &mut Serial)) {
+/// Does something to the screen for `writer` that sends up to `bytes`, as soon as nobody else's line is in the way.
+fn change_screen(writer: Writer, bytes: usize, change: impl FnOnce(&mut Screen, &mut Serial)) {
+    change_any_screen(bytes, |screen| screen.takes(writer), change);
+}
+
+/// Does something to the screen that sends up to `bytes`, then shows the log lines for which there is a place now. Before
+/// that it waits, where waiting is possible, until the screen is `fit` and the output has drained so far that the bytes fit.
+fn change_any_screen(bytes: usize, fit: impl Fn(&Screen) -> bool, change: impl FnOnce(&mut Screen, &mut Serial)) {
     let patient = arch::may_block();
     loop {
         if patient {
-            OUTPUT_CHANGED.wait_until(|| SERIAL.lock().has_room_for(bytes));
+            OUTPUT_CHANGED.wait_until(|| {
+                ROOM_WANTED.fetch_max(bytes.max(OUTPUT_BYTES / 2), Relaxed);
+                fit(&SCREEN.lock()) && SERIAL.lock().has_room_for(bytes)
+            });
         }
         let mut screen = SCREEN.lock();
         let mut serial = SERIAL.lock();
-        // A log line may have been faster.
-        if patient && !serial.has_room_for(bytes) {
+        // Somebody else may have been faster.
+        if patient && !(fit(&screen) && serial.has_room_for(bytes)) {
             continue;
         }
+        let was_open = screen.is_line_open();
         change(&mut screen, &mut serial);
+        let is_free_again = was_open && !screen.is_line_open();
         let has_room = |serial: &mut Serial| serial.has_room_for(LOG_ROOM);
         LOG_WAITS.store(screen.show_log(&mut *serial, has_room, logging::read_for_console), Relaxed);
-        return serial.kick();
+        serial.kick();
+        drop((screen, serial));
+        if is_free_again {
+            OUTPUT_CHANGED.wake_all();
+        }
+        return;
     }
 }
 
@@ -228,7 +258,10 @@ fn on_interrupt() {
         show_log();
     }
     INPUT_CHANGED.wake_all();
-    OUTPUT_CHANGED.wake_all();
+    if SERIAL.lock().has_room_for(ROOM_WANTED.load(Relaxed)) {
+        ROOM_WANTED.store(0, Relaxed);
+        OUTPUT_CHANGED.wake_all();
+    }
 }
 
 fn take_byte() -> Option<u8> {

@@ -104,10 +104,8 @@ fn make_room(table: &mut Table) -> Outcome {
 struct JobOutput;
 
 impl Sink for JobOutput {
-    fn write(&mut self, lines: &str) {
-        while !console::write_above(lines) {
-            task::yield_now();
-        }
+    fn write(&mut self, text: &str) {
+        console::write_above(text);
     }
 }
 

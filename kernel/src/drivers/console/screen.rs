@@ -1,10 +1,12 @@
 //! What stands on the other end's screen, and where a log line may go.
 //!
 //! While somebody edits a command, a log line moves above that line, which is drawn again. Else a command is printing:
-//! log lines wait until its current line is complete. Either way they stay in the log until they can be shown.
+//! log lines wait until its current line is complete. Either way they stay in the log until they can be shown. Whoever
+//! has begun a line, a command or a job, ends it before anybody else prints.
 #![deny(unsafe_code)]
 
 use crate::logging::{LINE_MAX, Line};
+use crate::task::TaskId;
 use core::fmt::Write;
 
 /// A longer input line is redrawn as far as this.
@@ -16,12 +18,21 @@ const ERASE_LINE: &str = "\r\x1b[K";
 /// The most that showing one log line sends: the line with its end, and the edited line erased and drawn again.
 pub(super) const LOG_ROOM: usize = ERASE_LINE.len() + LINE_MAX + 2 + 2 * EDIT_MAX;
 
+/// Who prints.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Writer {
+    /// The command at the prompt, or the editor of its line.
+    Command,
+    /// A job, above the line being edited.
+    Job(TaskId),
+}
+
 /// The state of the screen. Every method sends to `port`, which cannot fail.
 pub(super) struct Screen {
     /// The line being edited, when one is.
     edit: Option<EditedLine>,
-    /// A command has printed the beginning of a line.
-    line_open: bool,
+    /// Who has printed the beginning of a line.
+    line_of: Option<Writer>,
     /// The number of the next log line to show.
     next_log: u64,
 }
@@ -44,32 +55,37 @@ impl EditedLine {
 
 impl Screen {
     pub(super) const fn new() -> Self {
-        Self { edit: None, line_open: false, next_log: 0 }
+        Self { edit: None, line_of: None, next_log: 0 }
+    }
+
+    /// Whether `writer` may print now: nobody else has begun a line.
+    pub(super) fn takes(&self, writer: Writer) -> bool {
+        self.line_of.is_none_or(|of| of == writer)
+    }
+
+    /// Whether somebody has begun a line and not ended it.
+    pub(super) fn is_line_open(&self) -> bool {
+        self.line_of.is_some()
     }
 
     /// Sends what a command prints, or what an editor draws.
     pub(super) fn write(&mut self, port: &mut impl Write, text: &str) {
         send(port, text);
         if self.edit.is_none() && !text.is_empty() {
-            self.line_open = !text.ends_with('\n');
+            self.line_of = (!text.ends_with('\n')).then_some(Writer::Command);
         }
     }
 
-    /// Sends whole lines that are not of the command at the prompt: they go above the line being edited. False if the
-    /// command has printed the beginning of a line, into which they must not go.
-    pub(super) fn write_above(&mut self, port: &mut impl Write, lines: &str) -> bool {
-        if self.line_open {
-            return false;
+    /// Sends what a job prints: its lines go above the line being edited, which is gone while one of them is incomplete.
+    pub(super) fn write_above(&mut self, port: &mut impl Write, job: TaskId, text: &str) {
+        if self.edit.is_some() && self.line_of.is_none() {
+            send(port, ERASE_LINE);
         }
-        match &self.edit {
-            Some(edit) => {
-                send(port, ERASE_LINE);
-                send(port, lines);
-                edit.draw(port);
-            }
-            None => send(port, lines),
+        send(port, text);
+        self.line_of = (!text.ends_with('\n')).then_some(Writer::Job(job));
+        if let (Some(edit), None) = (&self.edit, self.line_of) {
+            edit.draw(port);
         }
-        true
     }
 
     /// The line being edited now reads `text`, with the cursor behind its first `cursor` characters.
@@ -82,13 +98,13 @@ impl Screen {
         }
         let behind_cursor = kept.chars().count().saturating_sub(cursor);
         self.edit = Some(EditedLine { text: kept, behind_cursor });
-        self.line_open = false;
+        self.line_of = None;
     }
 
     /// Nothing is being edited any more; the cursor stands at the beginning of a line.
     pub(super) fn end_edit(&mut self) {
         self.edit = None;
-        self.line_open = false;
+        self.line_of = None;
     }
 
     /// Shows the log lines that `read` has and that have not been shown, if this is a moment for it, as long as the port
@@ -99,7 +115,7 @@ impl Screen {
         has_room: impl Fn(&mut P) -> bool,
         read: impl Fn(u64, &mut Line) -> Option<u64>,
     ) -> bool {
-        if self.line_open {
+        if self.is_line_open() {
             return false;
         }
         let mut line = Line::new();
@@ -128,7 +144,7 @@ impl Screen {
 
     /// Ends whatever stands on the screen's last line, so that something urgent can begin a line of its own.
     pub(super) fn break_line(&mut self, port: &mut impl Write) {
-        if self.line_open || self.edit.is_some() {
+        if self.is_line_open() || self.edit.is_some() {
             send(port, "\n");
         }
         self.end_edit();
@@ -253,6 +269,31 @@ mod tests {
         bench.log("[1] now");
         assert!(bench.sent.ends_with(&"x".repeat(EDIT_MAX)));
         assert!(!bench.sent.ends_with('\x08'));
+    }
+
+    #[test]
+    fn a_line_of_a_job_may_come_in_pieces() {
+        let mut bench = Bench::new();
+        let job = TaskId::from(7);
+        bench.edit("> ab", "> ab", 4);
+        for piece in ["{", "1", "}\n"] {
+            bench.screen.write_above(&mut bench.sent, job, piece);
+            bench.log("[1] now");
+        }
+        assert_eq!(bench.sent, "> ab\r\x1b[K{1}\n> ab\r\x1b[K[1] now\n[1] now\n[1] now\n> ab");
+    }
+
+    #[test]
+    fn nobody_prints_into_a_line_that_somebody_else_has_begun() {
+        let (job, other) = (TaskId::from(7), TaskId::from(8));
+        let mut bench = Bench::new();
+        bench.screen.write_above(&mut bench.sent, job, "half");
+        let writers = [Writer::Command, Writer::Job(job), Writer::Job(other)];
+        assert_eq!(writers.map(|writer| bench.screen.takes(writer)), [false, true, false]);
+        bench.screen.write_above(&mut bench.sent, job, "\n");
+        assert_eq!(writers.map(|writer| bench.screen.takes(writer)), [true; 3]);
+        bench.print("half");
+        assert_eq!(writers.map(|writer| bench.screen.takes(writer)), [true, false, false]);
     }
 
     #[test]
