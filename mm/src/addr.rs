@@ -326,7 +326,8 @@ impl SectionRange {
     }
 
     /// This range and one that begins no lower as one, if there is no gap between them.
-    fn join(self, other: Self) -> Option<Self> {
+    #[must_use]
+    pub fn join(self, other: Self) -> Option<Self> {
         let end = |range: Self| u64::from(range.first.0) + range.count();
         if u64::from(other.first.0) > end(self) {
             return None;

@@ -1,7 +1,7 @@
 //! Policies: what happens to added memory, where its struct pages go, and which zone `online` chooses.
 
-use crate::addr::{NodeId, SectionId};
-use crate::section::{BlockState, Section, ZoneKind};
+use crate::addr::{NodeId, SectionId, SectionRange};
+use crate::section::{Section, ZoneKind};
 use core::ops::AddAssign;
 
 /// How somebody wants memory to be brought online.
@@ -104,28 +104,8 @@ impl Policy {
     };
 }
 
-/// The zones that a block may get, the one that `online` would choose first.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ValidZones {
-    first: ZoneKind,
-    both: bool,
-}
-
-impl ValidZones {
-    /// All of them.
-    #[must_use]
-    pub const fn as_slice(&self) -> &'static [ZoneKind] {
-        match (self.first, self.both) {
-            (ZoneKind::Normal, false) => &[ZoneKind::Normal],
-            (ZoneKind::Movable, false) => &[ZoneKind::Movable],
-            (ZoneKind::Normal, true) => &[ZoneKind::Normal, ZoneKind::Movable],
-            (ZoneKind::Movable, true) => &[ZoneKind::Movable, ZoneKind::Normal],
-        }
-    }
-}
-
 /// What decides about the blocks of one node, as it was at one moment: so that many blocks need one look at the zones.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Outlook {
     pub(crate) policy: Policy,
     pub(crate) node: NodeId,
@@ -142,15 +122,33 @@ impl Outlook {
         self.node
     }
 
-    /// The zones that block `id` may get; one that is not offline has its own only.
-    #[must_use]
-    pub fn valid_zones(&self, id: SectionId, section: Section) -> ValidZones {
-        match section.state {
-            BlockState::Offline => ValidZones { first: self.choose(id, section), both: true },
-            BlockState::GoingOnline(zone) | BlockState::Online(zone) | BlockState::GoingOffline(zone) => {
-                ValidZones { first: zone, both: false }
-            }
+    /// The zones that each block of `run`, of which the same is known, may get, the one that `online` would choose first;
+    /// one that is not offline has its own only. Blocks for which they are the same are told together, lowest first.
+    pub fn valid_zones(
+        self,
+        run: SectionRange,
+        section: Section,
+    ) -> impl Iterator<Item = (SectionRange, &'static [ZoneKind])> {
+        let mut rest = Some(run);
+        core::iter::from_fn(move || {
+            let run = rest?;
+            let (part, zones) = self.first_valid_zones(run, section);
+            rest = run.behind(part);
+            Some((part, zones))
+        })
+    }
+
+    fn first_valid_zones(&self, run: SectionRange, section: Section) -> (SectionRange, &'static [ZoneKind]) {
+        if let Some(zone) = section.state.zone() {
+            return (run, if zone == ZoneKind::Normal { &[ZoneKind::Normal] } else { &[ZoneKind::Movable] });
         }
+        let zone = self.choose(run.first(), section);
+        let count = run.iter().take_while(|id| self.choose(*id, section) == zone).count() as u64;
+        let zones: &[ZoneKind] = match zone {
+            ZoneKind::Normal => &[ZoneKind::Normal, ZoneKind::Movable],
+            ZoneKind::Movable => &[ZoneKind::Movable, ZoneKind::Normal],
+        };
+        (run.first_part(count), zones)
     }
 
     /// The zone that an offline block gets when nobody names one.

@@ -217,7 +217,8 @@ fn the_zone_shown_before_is_the_zone_obtained() {
     for block in [34, 33, 35, 32, 36] {
         let id = section(block);
         let known = memory.section(id).expect("added");
-        let zones = memory.outlook(known.node).valid_zones(id, known).as_slice();
+        let (_, zones) =
+            memory.outlook(known.node).valid_zones(SectionRange::single(id), known).next().expect("a block");
         assert_eq!(zones.len(), 2);
         memory.online(&[SectionRange::single(id)], OnlineAs::ByPolicy, &mut Unhurried).expect("offline block");
         assert_eq!(memory.section(id).expect("added").state, BlockState::Online(zones[0]));

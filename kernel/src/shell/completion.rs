@@ -2,36 +2,40 @@
 
 use super::arguments::{Count, Kind, Syntax};
 use super::line_editor::Completion;
-use alloc::string::String;
 use alloc::vec::Vec;
 
-/// Completes the text before the cursor. `syntax` finds a command, `candidates` says what there is of a kind.
+/// Completes the text before the cursor. `syntax` finds a command, `candidates` offers what there is of a kind.
 pub(crate) fn complete(
     before: &str,
     syntax: impl Fn(&str) -> Option<Syntax>,
-    candidates: impl Fn(Kind) -> Vec<String>,
+    candidates: impl Fn(Kind, &mut dyn FnMut(&str)),
 ) -> Completion {
     let statement = before.rfind([';', '&']).map_or(before, |end| &before[end + 1..]);
     let piece = statement.rsplit([' ', '\t']).next().unwrap_or_default();
     let mut words = statement[..statement.len() - piece.len()].split_whitespace();
+    let of_kind = |kind| {
+        let piece = match kind {
+            // Of a list only the last piece is completed.
+            Kind::BlocksOrGroup(_) => piece.rsplit([',', '-']).next().unwrap_or_default(),
+            _ => piece,
+        };
+        offer(before, piece, |each| candidates(kind, each))
+    };
     let Some(command) = words.next() else {
-        return offer(before, piece, candidates(Kind::Command));
+        return of_kind(Kind::Command);
     };
     let Some(syntax) = syntax(command) else {
         return Completion::default();
     };
     let earlier: Vec<&str> = words.collect();
     if let Some(kind) = value_expected(&syntax, &earlier) {
-        return offer_kind(before, piece, kind, &candidates);
+        return of_kind(kind);
     }
     if piece.starts_with('-') {
         let unused = syntax.options.iter().filter(|option| !earlier.contains(&option.name));
-        return offer(before, piece, unused.map(|option| option.name.into()).collect());
+        return offer(before, piece, |each| unused.for_each(|option| each(option.name)));
     }
-    match operand_kind(&syntax, &earlier) {
-        Some(kind) => offer_kind(before, piece, kind, &candidates),
-        None => Completion::default(),
-    }
+    operand_kind(&syntax, &earlier).map_or_else(Completion::default, of_kind)
 }
 
 /// The kind of value that the option before the cursor waits for.
@@ -56,24 +60,22 @@ fn operand_kind(syntax: &Syntax, earlier: &[&str]) -> Option<Kind> {
     syntax.operands.get(place).or(endless).map(|operand| operand.kind)
 }
 
-fn offer_kind(before: &str, piece: &str, kind: Kind, candidates: impl Fn(Kind) -> Vec<String>) -> Completion {
-    let piece = match kind {
-        // Of a list only the last piece is completed.
-        Kind::BlocksOrGroup(_) => piece.rsplit([',', '-']).next().unwrap_or_default(),
-        _ => piece,
-    };
-    offer(before, piece, candidates(kind))
-}
-
-fn offer(before: &str, piece: &str, mut candidates: Vec<String>) -> Completion {
-    candidates.retain(|candidate| candidate.starts_with(piece));
-    Completion { start: before.len() - piece.len(), candidates }
+/// What of `candidates` begins with the piece, which ends the text before the cursor.
+fn offer(before: &str, piece: &str, candidates: impl FnOnce(&mut dyn FnMut(&str))) -> Completion {
+    let mut found = Completion::at(before.len() - piece.len());
+    candidates(&mut |word| {
+        if word.starts_with(piece) {
+            found.add(word);
+        }
+    });
+    found
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::arguments::{Among, JSON, Operand, OptionSpec};
     use super::*;
+    use alloc::string::String;
     use proptest::prelude::*;
 
     const OFFLINE: Syntax = Syntax {
@@ -86,7 +88,7 @@ mod tests {
 
     fn offered(before: &str) -> (usize, Vec<String>) {
         let syntax = |name: &str| (name == "offline").then_some(OFFLINE);
-        let candidates = |kind| {
+        let candidates = |kind, each: &mut dyn FnMut(&str)| {
             let words: &[&str] = match kind {
                 Kind::Command => &["offline", "online"],
                 Kind::BlocksOrGroup(_) => &["32", "33", "dimm0"],
@@ -94,10 +96,9 @@ mod tests {
                 Kind::OneOf(words) => words,
                 _ => &[],
             };
-            words.iter().map(|&word| word.into()).collect()
+            words.iter().for_each(|word| each(word));
         };
-        let completion = complete(before, syntax, candidates);
-        (completion.start, completion.candidates)
+        complete(before, syntax, candidates).into_parts()
     }
 
     fn check(before: &str, start: usize, words: &[&str]) {

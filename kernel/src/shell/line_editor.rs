@@ -16,13 +16,50 @@ pub(crate) const MAX_LINE: usize = 4096;
 /// The terminal width that redrawing relies on.
 const COLUMNS: usize = 80;
 
+/// Candidates that are listed; of more than these only the number is told.
+const LISTED_MAX: usize = 100;
+
 /// What the completer knows about the text before the cursor.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(crate) struct Completion {
     /// Where in the text the piece to be completed begins (a byte index).
-    pub(crate) start: usize,
-    /// What may stand there; each begins with the piece.
-    pub(crate) candidates: Vec<String>,
+    start: usize,
+    /// What all candidates begin with, if there are any.
+    shared: Option<String>,
+    /// The first of them.
+    listed: Vec<String>,
+    count: usize,
+}
+
+impl Completion {
+    /// Nothing yet that could stand in place of the piece that begins at `start`.
+    pub(crate) fn at(start: usize) -> Self {
+        Self { start, ..Self::default() }
+    }
+
+    /// One more word that may stand there; it begins with the piece.
+    pub(crate) fn add(&mut self, word: &str) {
+        self.count += 1;
+        match &mut self.shared {
+            Some(shared) => shared.truncate(shared_len(shared, word)),
+            None => self.shared = Some(word.into()),
+        }
+        if self.listed.len() < LISTED_MAX {
+            self.listed.push(word.into());
+        }
+    }
+
+    /// Where the piece begins, and the words that are listed.
+    #[cfg(test)]
+    pub(crate) fn into_parts(self) -> (usize, Vec<String>) {
+        (self.start, self.listed)
+    }
+}
+
+/// How many bytes two words have in common at their beginning.
+fn shared_len(a: &str, b: &str) -> usize {
+    let differ = a.char_indices().zip(b.chars()).find(|((_, a), b)| a != b);
+    differ.map_or(a.len().min(b.len()), |((index, _), _)| index)
 }
 
 /// What the keys so far amount to.
@@ -208,17 +245,17 @@ impl LineEditor {
 
     fn complete(&mut self, complete: &impl Fn(&str) -> Completion, screen: &mut impl Write) {
         let found = complete(&self.text[..self.cursor]);
-        let Some(shared) = shared_prefix(&found.candidates) else {
+        let Some(shared) = &found.shared else {
             return;
         };
-        let unique = found.candidates.len() == 1;
+        let unique = found.count == 1;
         let typed = self.text.get(found.start..self.cursor).map_or(0, str::len);
         let mut missing = String::from(shared.get(typed..).unwrap_or(""));
         if unique && !self.text[self.cursor..].starts_with(' ') {
             missing.push(' ');
         }
         if missing.is_empty() && !unique {
-            list(&found.candidates, screen);
+            list(&found, screen);
         } else if self.text.len() + missing.len() <= MAX_LINE {
             self.text.insert_str(self.cursor, &missing);
             self.cursor += missing.len();
@@ -249,22 +286,11 @@ impl History {
     }
 }
 
-fn shared_prefix(candidates: &[String]) -> Option<&str> {
-    let (first, rest) = candidates.split_first()?;
-    let mut shared = first.as_str();
-    for other in rest {
-        let same = shared.char_indices().zip(other.chars()).find(|((_, a), b)| a != b);
-        let len = same.map_or(shared.len().min(other.len()), |((index, _), _)| index);
-        shared = &shared[..len];
-    }
-    Some(shared)
-}
-
 /// Shows the candidates in columns below the line.
-fn list(candidates: &[String], screen: &mut impl Write) {
-    let width = candidates.iter().map(|word| word.chars().count()).max().unwrap_or(0) + 2;
+fn list(found: &Completion, screen: &mut impl Write) {
+    let width = found.listed.iter().map(|word| word.chars().count()).max().unwrap_or(0) + 2;
     let per_line = (COLUMNS / width).max(1);
-    for row in candidates.chunks(per_line) {
+    for row in found.listed.chunks(per_line) {
         draw(screen, "\n");
         for (index, word) in row.iter().enumerate() {
             draw(screen, word);
@@ -273,6 +299,9 @@ fn list(candidates: &[String], screen: &mut impl Write) {
                 let _ = write!(screen, "{:padding$}", "");
             }
         }
+    }
+    if found.count > found.listed.len() {
+        let _ = write!(screen, "\n... and {} more", found.count - found.listed.len());
     }
     draw(screen, "\n");
 }

@@ -11,8 +11,9 @@ fn words(before: &str) -> Completion {
     if before.contains(' ') {
         return Completion::default();
     }
-    let candidates = WORDS.iter().filter(|word| word.starts_with(before));
-    Completion { start: 0, candidates: candidates.map(|&word| word.into()).collect() }
+    let mut found = Completion::at(0);
+    WORDS.iter().filter(|word| word.starts_with(before)).for_each(|word| found.add(word));
+    found
 }
 
 fn type_into(editor: &mut LineEditor, bytes: &[u8]) -> (Vec<Event>, String) {
@@ -132,6 +133,26 @@ fn tab_lists_the_choices_when_it_cannot_go_on() {
     let (_, screen) = type_into(&mut editor, b"online\t");
     assert!(screen.contains("\nonline          online_kernel   online_movable\n"), "{screen:?}");
     assert_eq!(row(&screen), ("> online".into(), 8));
+}
+
+#[test]
+fn of_very_many_choices_the_first_are_listed() {
+    let many = |before: &str| {
+        let mut found = Completion::at(0);
+        (4000..8000).map(|number| number.to_string()).filter(|n| n.starts_with(before)).for_each(|n| found.add(&n));
+        found
+    };
+    let mut editor = LineEditor::new("> ");
+    let mut screen = String::new();
+    for byte in *b"\t" {
+        editor.feed(byte, many, &mut screen);
+    }
+    assert!(screen.contains("\n4000  4001 ") && screen.contains("\n... and 3900 more\n"), "{screen:?}");
+    // What all of them share is found although few are kept.
+    for byte in *b"799\t" {
+        editor.feed(byte, many, &mut screen);
+    }
+    assert!(screen.ends_with("> 799\x1b[K"), "{screen:?}");
 }
 
 #[test]

@@ -168,7 +168,7 @@ fn complain(failure: &Failure) {
 struct Foreground;
 
 impl Sink for Foreground {
-    fn write(&mut self, lines: &str) {
-        console::write_str(lines);
+    fn write(&mut self, text: &str) {
+        console::write_str(text);
     }
 }

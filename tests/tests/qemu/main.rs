@@ -12,6 +12,7 @@ mod jobs;
 mod large;
 mod listeners;
 mod machines;
+mod many;
 mod memmap;
 mod online;
 mod parameters;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         online::scenarios(),
         removal::scenarios(),
         memmap::scenarios(),
+        many::scenarios(),
         untouched::scenarios(),
         large::scenarios(),
         slots::scenarios(),

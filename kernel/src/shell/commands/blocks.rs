@@ -3,17 +3,18 @@
 use super::super::arguments::{JSON, OptionSpec, Syntax};
 use super::super::call::Call;
 use super::super::failure::Outcome;
-use super::super::table::{Align, Table};
+use super::super::table::{Align, Cell, Table, cell};
 use super::super::values::{Human, Span};
 use super::{Command, resolve};
 use crate::memory::mm;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use mm::addr::{SECTION_SIZE, SectionId};
-use mm::group::GroupKind;
-use mm::section::{BlockState, Section};
-use serde::Serialize;
+use mm::addr::{SECTION_SIZE, SectionRange};
+use mm::group::{GroupKind, GroupName};
+use mm::policy::Outlook;
+use mm::section::{BlockState, Section, ZoneKind};
+use serde::{Serialize, Serializer};
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -49,16 +50,8 @@ online and offline one by one, but it is removed as a whole.",
     },
 ];
 
-/// What `lsmem -J` prints; the field names are a contract.
-#[derive(Serialize)]
-struct Blocks {
-    block_size: u64,
-    online: u64,
-    offline: u64,
-    ranges: Vec<Range>,
-}
-
-#[derive(Clone, PartialEq, Eq, Serialize)]
+/// One of the `ranges` that `lsmem -J` prints; the field names are a contract.
+#[derive(Clone, Copy, Serialize)]
 struct Range {
     first: u32,
     last: u32,
@@ -69,88 +62,117 @@ struct Range {
 }
 
 /// What neighbours must share to be shown as one range.
-#[derive(Clone, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 struct Attributes {
     state: &'static str,
     zone: Option<&'static str>,
     node: u8,
-    group: Option<String>,
-    valid_zones: Vec<&'static str>,
+    #[serde(serialize_with = "shown")]
+    group: Option<GroupName>,
+    #[serde(serialize_with = "names")]
+    valid_zones: &'static [ZoneKind],
 }
 
-fn lsmem(call: &mut Call<'_>) -> Outcome {
-    let mut ranges: Vec<Range> = mm().blocks().map(|(id, section)| range_of(id, section)).collect();
-    if !call.arguments.has("-a") {
-        ranges = join_neighbours(ranges);
+fn shown<S: Serializer>(group: &Option<GroupName>, serializer: S) -> Result<S::Ok, S::Error> {
+    match group {
+        Some(name) => serializer.collect_str(name),
+        None => serializer.serialize_none(),
     }
-    let sum = |wanted: fn(&Range) -> bool| ranges.iter().filter(|range| wanted(range)).map(|range| range.size).sum();
-    let report = Blocks {
-        block_size: SECTION_SIZE,
+}
+
+fn names<S: Serializer>(zones: &&[ZoneKind], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(zones.iter().map(|zone| zone.name()))
+}
+
+const LSMEM: [(&str, Align); 8] = [
+    ("RANGE", Align::Left),
+    ("SIZE", Align::Right),
+    ("STATE", Align::Left),
+    ("ZONE", Align::Left),
+    ("NODE", Align::Right),
+    ("GROUP", Align::Left),
+    ("BLOCK", Align::Right),
+    ("VALID_ZONES", Align::Left),
+];
+
+fn lsmem(call: &mut Call<'_>) -> Outcome {
+    let every_block = call.arguments.has("-a");
+    let (mut online, mut offline) = (0, 0);
+    let mut count = |range: &Range| match range.attributes.state {
         // A block on its way out is still in use; one on its way in is not yet.
-        online: sum(|range| matches!(range.attributes.state, "online" | "going-offline")),
-        offline: sum(|range| matches!(range.attributes.state, "offline" | "going-online")),
-        ranges,
+        "online" | "going-offline" => online += range.size,
+        _ => offline += range.size,
     };
-    call.show(&report, lsmem_table);
+    if call.arguments.has("-J") {
+        call.part(format_args!("{{\"block_size\":{SECTION_SIZE},\"ranges\":"))?;
+        call.json_list(ranges(every_block).inspect(&mut count))?;
+        call.line(format_args!(",\"online\":{online},\"offline\":{offline}}}"));
+    } else {
+        call.table(&LSMEM, || ranges(every_block).map(|range| cells(&range)))?;
+        ranges(false).for_each(|range| count(&range));
+        call.line(format_args!(
+            "\nMemory block size:    {:>8}\nTotal online memory:  {:>8}\nTotal offline memory: {:>8}",
+            Human(SECTION_SIZE),
+            Human(online),
+            Human(offline)
+        ));
+    }
     Ok(())
 }
 
-fn range_of(id: SectionId, section: Section) -> Range {
-    let zones = mm().outlook(section.node).valid_zones(id, section);
-    let attributes = Attributes {
-        state: section.state.name(),
-        zone: section.state.zone().map(|zone| zone.name()),
-        node: section.node.number(),
-        group: mm().group(section.group).map(|group| group.name.to_string()),
-        valid_zones: zones.as_slice().iter().map(|zone| zone.name()).collect(),
-    };
-    Range { first: id.number(), last: id.number(), start: id.address(), size: SECTION_SIZE, attributes }
+/// What there is: every block, or neighbours that share everything as one.
+fn ranges(every_block: bool) -> impl Iterator<Item = Range> {
+    let mut outlook = None;
+    let by_attributes = mm().block_runs().flat_map(move |(run, section)| {
+        // The blocks of a node mostly lie together.
+        let known = outlook.filter(|outlook: &Outlook| outlook.node() == section.node);
+        let outlook = *outlook.insert(known.unwrap_or_else(|| mm().outlook(section.node)));
+        let group = mm().group(section.group).map(|group| group.name);
+        let zones = outlook.valid_zones(run, section);
+        zones.map(move |(part, valid_zones)| (part, Attributes::of(section, group, valid_zones)))
+    });
+    resolve::joined(by_attributes).flat_map(move |(run, attributes)| {
+        let (blocks, as_one) = if every_block { (usize::MAX, None) } else { (0, Some(run)) };
+        run.iter().take(blocks).map(SectionRange::single).chain(as_one).map(move |part| Range {
+            first: part.first().number(),
+            last: part.last().number(),
+            start: part.first().address(),
+            size: part.size_bytes(),
+            attributes,
+        })
+    })
 }
 
-fn join_neighbours(blocks: Vec<Range>) -> Vec<Range> {
-    let mut ranges: Vec<Range> = Vec::new();
-    for block in blocks {
-        match ranges.last_mut() {
-            Some(before) if before.last + 1 == block.first && before.attributes == block.attributes => {
-                before.last = block.last;
-                before.size += block.size;
-            }
-            _ => ranges.push(block),
+impl Attributes {
+    fn of(section: Section, group: Option<GroupName>, valid_zones: &'static [ZoneKind]) -> Self {
+        Self {
+            state: section.state.name(),
+            zone: section.state.zone().map(ZoneKind::name),
+            node: section.node.number(),
+            group,
+            valid_zones,
         }
     }
-    ranges
 }
 
-fn lsmem_table(report: &Blocks) -> String {
-    let mut table = Table::new(&[
-        ("RANGE", Align::Left),
-        ("SIZE", Align::Right),
-        ("STATE", Align::Left),
-        ("ZONE", Align::Left),
-        ("NODE", Align::Right),
-        ("GROUP", Align::Left),
-        ("BLOCK", Align::Right),
-        ("VALID_ZONES", Align::Left),
-    ]);
-    for range in &report.ranges {
-        let attributes = &range.attributes;
-        table.row([
-            format!("{:#014x}-{:#014x}", range.start, range.start + (range.size - 1)),
-            Human(range.size).to_string(),
-            attributes.state.into(),
-            attributes.zone.unwrap_or("-").into(),
-            attributes.node.to_string(),
-            attributes.group.clone().unwrap_or_else(|| "-".into()),
-            Span(range.first.into(), range.last.into()).to_string(),
-            attributes.valid_zones.join(" "),
-        ]);
-    }
-    format!(
-        "{table}\nMemory block size:    {:>8}\nTotal online memory:  {:>8}\nTotal offline memory: {:>8}\n",
-        Human(report.block_size),
-        Human(report.online),
-        Human(report.offline)
-    )
+fn cells(range: &Range) -> [Cell; 8] {
+    let attributes = &range.attributes;
+    let zones = attributes.valid_zones;
+    [
+        cell(format_args!("{:#014x}-{:#014x}", range.start, range.start + (range.size - 1))),
+        cell(Human(range.size)),
+        cell(attributes.state),
+        cell(attributes.zone.unwrap_or("-")),
+        cell(attributes.node),
+        attributes.group.map_or_else(|| cell("-"), cell),
+        cell(Span(range.first.into(), range.last.into())),
+        cell(format_args!(
+            "{}{}{}",
+            zones.first().map_or("", |zone| zone.name()),
+            if zones.len() > 1 { " " } else { "" },
+            zones.get(1).map_or("", |zone| zone.name())
+        )),
+    ]
 }
 
 /// What `groups -J` prints.
@@ -177,10 +199,11 @@ fn groups(call: &mut Call<'_>) -> Outcome {
     let mut groups = Vec::new();
     for (_, group) in resolve::groups() {
         let (mut online, mut offline) = (0, 0);
-        for section in group.range.iter().filter_map(|id| mm().section(id)) {
-            match section.state {
-                BlockState::Online(_) | BlockState::GoingOffline(_) => online += SECTION_SIZE,
-                BlockState::Offline | BlockState::GoingOnline(_) => offline += SECTION_SIZE,
+        for (run, section) in mm().runs(group.range) {
+            match section.map(|section| section.state) {
+                Some(BlockState::Online(_) | BlockState::GoingOffline(_)) => online += run.size_bytes(),
+                Some(BlockState::Offline | BlockState::GoingOnline(_)) => offline += run.size_bytes(),
+                None => {}
             }
         }
         groups.push(Entry {
@@ -233,26 +256,21 @@ mod tests {
     use super::super::super::json;
     use super::*;
 
-    fn block(number: u32, state: &'static str) -> Range {
-        let attributes = Attributes { state, zone: None, node: 0, group: Some("dimm0".into()), valid_zones: [].into() };
-        let start = u64::from(number) * SECTION_SIZE;
-        Range { first: number, last: number, start, size: SECTION_SIZE, attributes }
-    }
-
-    #[test]
-    fn only_equal_neighbours_become_one_range() {
-        let blocks = [block(1, "online"), block(2, "online"), block(4, "online"), block(5, "offline")];
-        let ranges = join_neighbours(blocks.into());
-        let spans: Vec<(u32, u32)> = ranges.iter().map(|range| (range.first, range.last)).collect();
-        assert_eq!(spans, [(1, 2), (4, 4), (5, 5)]);
-        assert_eq!(ranges[0].size, 2 * SECTION_SIZE);
-    }
-
     #[test]
     fn a_range_in_json_has_the_fields_scripts_rely_on() {
+        let attributes = Attributes {
+            state: "offline",
+            zone: None,
+            node: 0,
+            group: GroupName::parse("dimm0"),
+            valid_zones: &[ZoneKind::Normal, ZoneKind::Movable],
+        };
+        let block = Range { first: 32, last: 32, start: 32 * SECTION_SIZE, size: SECTION_SIZE, attributes };
         assert_eq!(
-            json::line(&block(32, "offline")),
-            r#"{"first":32,"last":32,"start":4294967296,"size":134217728,"state":"offline","zone":null,"node":0,"group":"dimm0","valid_zones":[]}"#
+            json::line(&block),
+            r#"{"first":32,"last":32,"start":4294967296,"size":134217728,"state":"offline","zone":null,"node":0,"group":"dimm0","valid_zones":["Normal","Movable"]}"#
         );
+        let unknown = Attributes { group: None, ..attributes };
+        assert!(json::line(&unknown).contains(r#""group":null"#));
     }
 }

@@ -1,9 +1,10 @@
 //! `iomem` and `srat`: what lies where in the physical address space, and what the firmware said of it.
 
-use super::super::arguments::{JSON, Syntax};
+use super::super::arguments::{JSON, OptionSpec, Syntax};
 use super::super::call::Call;
 use super::super::failure::Outcome;
-use super::super::resource_tree::{self, Resource};
+use super::super::json;
+use super::super::resource_tree::{Resource, Step, merged, sorted, walk};
 use super::super::table::{Align, Table};
 use super::super::values::Human;
 use super::{Command, resolve};
@@ -15,7 +16,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use mm::addr::{PAGE_SIZE, SectionId};
 use mm::machine::MEMMAP_PAGES;
-use mm::section::{MemmapPlace, Section};
+use mm::section::MemmapPlace;
 use serde::Serialize;
 
 /// Registers of an IOAPIC, a local APIC and an HPET take less than a page each.
@@ -26,11 +27,18 @@ const HPET_BYTES: u64 = 0x400;
 pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "iomem",
-        syntax: Syntax { options: &[JSON], operands: &[] },
+        syntax: Syntax {
+            options: &[
+                OptionSpec { name: "-a", value: None, help: "the altmap of every block, however many there are" },
+                JSON,
+            ],
+            operands: &[],
+        },
         summary: "show who owns which physical addresses, nested",
         details: "\
 Memory from boot, the window in which memory may come, the devices in it, and
-in each added block its altmap: the struct pages of the block, at its head.",
+in each added block its altmap: the struct pages of the block, at its head.
+More than 64 blocks in a row whose altmaps lie alike are one line.",
         example: "iomem",
         run: iomem,
     },
@@ -48,11 +56,8 @@ tells its own.",
     },
 ];
 
-/// What `iomem -J` prints.
-#[derive(Serialize)]
-struct AddressMap {
-    ranges: Vec<Resource>,
-}
+/// Blocks in a row whose altmaps are told one by one.
+const FEW_BLOCKS: u64 = 64;
 
 fn iomem(call: &mut Call<'_>) -> Outcome {
     let mut ranges = boot_regions();
@@ -69,14 +74,45 @@ fn iomem(call: &mut Call<'_>) -> Outcome {
             ));
         }
     }
-    for (id, section) in mm().blocks() {
-        ranges.extend(altmap(id, section));
-    }
     ranges.extend(hotplug::leftovers().into_iter().map(|leftover| {
         let name = format!("Part of {}, unused: {}", leftover.name, leftover.why);
         Resource::new(leftover.start, leftover.len, name)
     }));
-    call.show(&AddressMap { ranges: resource_tree::nest(ranges) }, |map| resource_tree::lines(&map.ranges));
+    let few = if call.arguments.has("-a") { u64::MAX } else { FEW_BLOCKS };
+    let steps = walk(merged(sorted(ranges), altmaps(few)));
+    if call.arguments.has("-J") { map_json(call, steps) } else { map_lines(call, steps) }
+}
+
+/// Two blanks deeper at each level.
+fn map_lines(call: &mut Call<'_>, steps: impl Iterator<Item = Step>) -> Outcome {
+    for step in steps {
+        if let Step::Enter(range, depth) = step {
+            let (start, last, indent) = (range.start, range.last(), 2 * depth);
+            call.part(format_args!("{:indent$}{start:012x}-{last:012x} : {}\n", "", range.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// `{"ranges": [..]}`, each range with its `start`, `size`, `name` and `children`.
+fn map_json(call: &mut Call<'_>, steps: impl Iterator<Item = Step>) -> Outcome {
+    call.part(format_args!("{{\"ranges\":["))?;
+    let mut separator = "";
+    for step in steps {
+        match step {
+            Step::Enter(range, _) => {
+                let fields = json::line(&range);
+                let fields = fields.strip_suffix('}').expect("a range is an object");
+                call.part(format_args!("{separator}{fields},\"children\":["))?;
+                separator = "";
+            }
+            Step::Leave => {
+                call.part(format_args!("]}}"))?;
+                separator = ",";
+            }
+        }
+    }
+    call.line("]}");
     Ok(())
 }
 
@@ -108,18 +144,29 @@ fn devices() -> Vec<Resource> {
     devices
 }
 
-/// What the head of an added block holds: page tables of its group, then its own struct pages.
-fn altmap(id: SectionId, section: Section) -> Vec<Resource> {
-    if section.memmap != MemmapPlace::Head {
-        return Vec::new();
-    }
-    let tables = section.table_frames() * PAGE_SIZE;
-    let memmap = MEMMAP_PAGES * PAGE_SIZE;
-    [
+/// What the heads of added blocks hold: page tables of the group, then the block's own struct pages. At most `few` blocks
+/// of which the same is to be said are told one by one.
+fn altmaps(few: u64) -> impl Iterator<Item = Resource> {
+    let heads = mm().block_runs().filter(|(_, section)| section.memmap == MemmapPlace::Head);
+    let alike = resolve::joined(heads.map(|(run, section)| (run, (section.group, section.table_frames()))));
+    alike.flat_map(move |(run, (_, table_frames))| {
+        let together = (run.count() > few).then(|| {
+            let (first, last, each) = (run.first(), run.last(), Human(MEMMAP_PAGES * PAGE_SIZE));
+            let name = format!("altmaps of blocks {first}-{last}, in the first {each} of each");
+            Resource::new(first.address(), run.size_bytes(), name)
+        });
+        let blocks = run.iter().take(if together.is_some() { 0 } else { usize::MAX });
+        blocks.flat_map(move |id| altmap(id, table_frames)).chain(together)
+    })
+}
+
+fn altmap(id: SectionId, table_frames: u64) -> impl Iterator<Item = Resource> {
+    let (tables, memmap) = (table_frames * PAGE_SIZE, MEMMAP_PAGES * PAGE_SIZE);
+    let ranges = [
         Resource::new(id.address(), tables, "page tables of the group"),
         Resource::new(id.address() + tables, memmap, format!("altmap of block {id}")),
-    ]
-    .into()
+    ];
+    ranges.into_iter().filter(|range| range.size > 0)
 }
 
 /// What `srat -J` prints; the field names are a contract.

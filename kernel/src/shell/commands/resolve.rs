@@ -4,13 +4,15 @@ use super::super::arguments::{Among, Kind};
 use super::super::failure::{Failure, Quoted};
 use super::super::values::{BlockList, Piece, number};
 use crate::memory::mm;
-use alloc::string::{String, ToString};
+use alloc::collections::BTreeSet;
+use alloc::string::ToString;
 use alloc::vec::Vec;
+use core::fmt::{Display, Write};
 use mm::Errno;
-use mm::addr::{NodeId, SECTION_LIMIT, SectionId, SectionRange};
+use mm::addr::{NodeId, SECTION_LIMIT, SectionRange};
 use mm::group::{Group, GroupId, GroupName};
 use mm::inject::Point;
-use mm::section::BlockState;
+use mm::section::{BlockState, Section};
 
 /// The present blocks that a word names: lowest first, merged.
 pub(super) fn blocks(word: &str) -> Result<Vec<SectionRange>, Failure> {
@@ -33,6 +35,21 @@ fn present_range(first: u64, last: u64) -> Result<SectionRange, Failure> {
         Some((run, _)) => Err(absent(run.first().number().into())),
         None => Ok(range),
     }
+}
+
+/// Runs of blocks, lowest first, those without a gap between them and with the same to say of them as one.
+pub(super) fn joined<T: PartialEq>(
+    runs: impl Iterator<Item = (SectionRange, T)>,
+) -> impl Iterator<Item = (SectionRange, T)> {
+    let mut rest = runs.peekable();
+    core::iter::from_fn(move || {
+        let (mut run, of) = rest.next()?;
+        while let Some(longer) = rest.peek().and_then(|(next, its)| run.join(*next).filter(|_| *its == of)) {
+            run = longer;
+            rest.next();
+        }
+        Some((run, of))
+    })
 }
 
 /// The group of this name.
@@ -61,45 +78,66 @@ pub(super) fn groups() -> Vec<(GroupId, Group)> {
 pub(super) fn node(word: &str) -> Result<NodeId, Failure> {
     let value = number(word, "a node number")?;
     let node = u32::try_from(value).ok().and_then(NodeId::new);
-    let present = node.filter(|node| mm().blocks().any(|(_, section)| section.node == *node));
+    let present = node.filter(|node| mm().block_runs().any(|(_, section)| section.node == *node));
     present.ok_or_else(|| Failure::new(Errno::NoEntry, format_args!("there is no memory on node {}", Quoted(word))))
 }
 
-/// What may stand where a word of `kind` is expected, for completion.
-pub(crate) fn candidates(kind: Kind) -> Vec<String> {
-    let names = |names: &[&str]| names.iter().map(|name| (*name).into()).collect();
+/// Offers what may stand where a word of `kind` is expected, for completion.
+pub(crate) fn candidates(kind: Kind, each: &mut dyn FnMut(&str)) {
+    let mut shown = |value: &dyn Display| each(&value.to_string());
     match kind {
-        Kind::Free => Vec::new(),
-        Kind::OneOf(words) => names(words),
-        Kind::BlocksOrGroup(among) => blocks_and_groups(among),
+        Kind::Free => {}
+        Kind::OneOf(words) => words.iter().for_each(|word| shown(word)),
+        Kind::BlocksOrGroup(among) => blocks_and_groups(among, each),
         Kind::Node => {
-            let mut nodes: Vec<u8> = mm().blocks().map(|(_, section)| section.node.number()).collect();
-            nodes.sort_unstable();
-            nodes.dedup();
-            nodes.iter().map(ToString::to_string).collect()
+            let nodes: BTreeSet<u8> = mm().block_runs().map(|(_, section)| section.node.number()).collect();
+            nodes.iter().for_each(|node| shown(node));
         }
-        Kind::Command => super::all().map(|command| command.name.into()).collect(),
+        Kind::Command => super::all().for_each(|command| shown(&command.name)),
         Kind::CommandOrTopic => {
-            let commands = super::all().map(|command| command.name);
-            commands.chain(super::help::topics()).map(Into::into).collect()
+            super::all().map(|command| command.name).chain(super::help::topics()).for_each(|name| shown(&name));
         }
-        Kind::Fill => super::load::ids().iter().map(ToString::to_string).collect(),
-        Kind::Job => super::jobs::numbers().iter().map(ToString::to_string).collect(),
-        Kind::FailurePoint => Point::ALL.iter().map(|point| point.name().into()).chain(["off".into()]).collect(),
-        Kind::Errno => Errno::ALL.iter().map(|errno| errno.name().into()).collect(),
-        Kind::Listener => super::notify::listeners().iter().map(|listener| listener.name.to_string()).collect(),
+        Kind::Fill => super::load::ids().iter().for_each(|id| shown(id)),
+        Kind::Job => super::jobs::numbers().iter().for_each(|number| shown(number)),
+        Kind::FailurePoint => {
+            Point::ALL.iter().map(|point| point.name()).chain(["off"]).for_each(|name| shown(&name));
+        }
+        Kind::Errno => Errno::ALL.iter().for_each(|errno| shown(&errno.name())),
+        Kind::Listener => super::notify::listeners().iter().for_each(|listener| shown(&listener.name)),
     }
 }
 
 /// The blocks among which a command chooses, and the groups that hold one of them.
-fn blocks_and_groups(among: Among) -> Vec<String> {
-    let wanted = |id: SectionId| {
-        mm().section(id).is_some_and(|section| match among {
-            Among::Online => section.state.is_in_zone(),
-            Among::Offline => section.state == BlockState::Offline,
-        })
+fn blocks_and_groups(among: Among, each: &mut dyn FnMut(&str)) {
+    let is_wanted = |section: Section| match among {
+        Among::Online => section.state.is_in_zone(),
+        Among::Offline => section.state == BlockState::Offline,
     };
-    let blocks = mm().blocks().filter(|(id, _)| wanted(*id)).map(|(id, _)| id.to_string());
-    let groups = groups().into_iter().filter(|(_, group)| group.range.iter().any(wanted));
-    blocks.chain(groups.map(|(_, group)| group.name.to_string())).collect()
+    // There may be very many: what they are called takes no memory.
+    let mut name: heapless::String<10> = heapless::String::new();
+    for (run, _) in mm().block_runs().filter(|(_, section)| is_wanted(*section)) {
+        for id in run.iter() {
+            name.clear();
+            write!(name, "{id}").expect("a block's number has few digits");
+            each(&name);
+        }
+    }
+    for (_, group) in groups() {
+        if mm().runs(group.range).any(|(_, section)| section.is_some_and(is_wanted)) {
+            each(&group.name.to_string());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_neighbours_that_are_alike_are_joined() {
+        let run = |first, count| SectionRange::new(first, count).expect("in reach");
+        let runs = [(run(1, 1), 'a'), (run(2, 3), 'a'), (run(6, 1), 'a'), (run(7, 1), 'b'), (run(8, 2), 'b')];
+        let joined: Vec<_> = joined(runs.into_iter()).collect();
+        assert_eq!(joined, [(run(1, 4), 'a'), (run(6, 1), 'a'), (run(7, 3), 'b')]);
+    }
 }
