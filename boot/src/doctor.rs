@@ -28,7 +28,7 @@ pub fn findings() -> Vec<Finding> {
 pub fn extras() -> Vec<(&'static str, String)> {
     let accelerator = match Accelerator::best() {
         Accelerator::Kvm => "KVM works",
-        Accelerator::Tcg => "KVM does not work here; TCG runs everything, slower",
+        Accelerator::Tcg | Accelerator::Counting => "KVM does not work here; TCG runs everything, slower",
     };
     let images = if workspace::artifacts().join("bios.img").exists() { "made" } else { "not made yet: ./x image" };
     let optional = |program, user| version(program).unwrap_or_else(|| format!("not installed; only {user} wants it"));

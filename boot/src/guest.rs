@@ -8,8 +8,7 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use crate::accelerator::Accelerator;
-use crate::image::Images;
-use crate::qemu::{self, Machine, Qemu, Serial};
+use crate::qemu::{self, Machine, Qemu, Serial, Software};
 use crate::qmp::Qmp;
 use crate::serial::Console;
 
@@ -28,14 +27,19 @@ pub struct Guest {
 
 impl Guest {
     /// Starts a machine. Without a path for QMP its socket lies in a directory that ends with the machine.
-    pub fn start(machine: &Machine, images: &Images, accelerator: Accelerator, qmp: Option<PathBuf>) -> Result<Self> {
+    pub fn start<'a>(
+        machine: &Machine,
+        software: impl Into<Software<'a>>,
+        accelerator: Accelerator,
+        qmp: Option<PathBuf>,
+    ) -> Result<Self> {
         let sockets = tempfile::tempdir().context("cannot make a directory for the sockets")?;
         let serial = sockets.path().join("serial");
         let qmp = qmp.unwrap_or_else(|| sockets.path().join("qmp"));
         // We listen and QEMU connects: no byte of the boot is missed.
         let listener = UnixListener::bind(&serial).context("cannot listen for the console")?;
         let serial = Serial::Socket(serial);
-        let mut qemu = qemu::start(machine, images, accelerator, serial, qmp.clone())?;
+        let mut qemu = qemu::start(machine, software.into(), accelerator, serial, qmp.clone())?;
         let console = accept(&listener, &mut qemu)?;
         Ok(Self { qemu, console, qmp, _sockets: sockets })
     }

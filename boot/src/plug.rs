@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::ost::{self, Answer};
 use crate::qemu::{Dimm, backend};
 use crate::qmp::{Event, Qmp};
+use crate::size::Bytes;
 
 /// A guest that is alive answers well within this.
 const FIRST_ANSWER: Duration = Duration::from_secs(60);
@@ -73,13 +74,18 @@ pub fn insert(qmp: &mut Qmp, dimm: &Dimm) -> Result<String> {
     if let Some(address) = dimm.address {
         device["addr"] = json!(address);
     }
-    let memory = json!({"qom-type": "memory-backend-ram", "id": backend(&id), "size": dimm.size.0, "reserve": false});
-    qmp.execute("object-add", memory)?;
+    provide(qmp, &id, dimm.size)?;
     if let Err(error) = qmp.execute("device_add", device) {
         qmp.execute("object-del", json!({"id": backend(&id)}))?;
         return Err(error);
     }
     Ok(id)
+}
+
+/// Makes the memory behind a DIMM; the guest does not see it yet.
+pub fn provide(qmp: &mut Qmp, id: &str, size: Bytes) -> Result<()> {
+    let memory = json!({"qom-type": "memory-backend-ram", "id": backend(id), "size": size.0, "reserve": false});
+    qmp.execute("object-add", memory).map(drop)
 }
 
 /// Asks the guest to give a DIMM back and waits for its answer. `progress` hears what happens meanwhile.
@@ -120,7 +126,7 @@ fn wait_for_answer(
 }
 
 /// A deleted device is as good as the guest's word for it: its last `_OST` comes without a name.
-fn answer_about(event: &Event, id: &str, about: ost::Event) -> Option<Answer> {
+pub(crate) fn answer_about(event: &Event, id: &str, about: ost::Event) -> Option<Answer> {
     match event.name.as_str() {
         "DEVICE_DELETED" if about == ost::Event::Ejection && event.data["device"] == id => {
             Some(Answer { device: Some(id.to_owned()), slot: None, event: about, status: 0 })

@@ -104,10 +104,37 @@ pub enum Serial {
     Socket(PathBuf),
 }
 
+/// What a machine boots.
+#[derive(Clone, Copy, Debug)]
+pub enum Software<'a> {
+    Altmap(&'a Images),
+    Linux(&'a Linux),
+}
+
+/// A Linux that QEMU itself loads, from BIOS only. The machine's parameters are its command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Linux {
+    pub kernel: PathBuf,
+    pub initramfs: PathBuf,
+}
+
+impl<'a> From<&'a Images> for Software<'a> {
+    fn from(images: &'a Images) -> Self {
+        Self::Altmap(images)
+    }
+}
+
+/// Where the software comes from in one run of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Medium {
+    Disk(PathBuf),
+    Linux(Linux),
+}
+
 /// The files and sockets of one run of a machine.
 #[derive(Clone, Debug)]
 pub struct Wiring {
-    pub disk: PathBuf,
+    pub medium: Medium,
     /// The firmware's code, and this run's own copy of its variables.
     pub ovmf: Option<Ovmf>,
     pub serial: Serial,
@@ -137,26 +164,27 @@ pub enum Exit {
     Broken(ExitStatus),
 }
 
-/// Starts `machine` from `images`.
+/// Starts `machine` with `software`.
 pub fn start(
     machine: &Machine,
-    images: &Images,
+    software: Software<'_>,
     accelerator: Accelerator,
     serial: Serial,
     qmp: PathBuf,
 ) -> Result<Qemu> {
-    let (disk, ovmf, variables) = match machine.firmware {
-        Firmware::SeaBios => (images.bios.clone(), None, None),
-        Firmware::Ovmf => {
+    let (medium, ovmf, variables) = match (software, machine.firmware) {
+        (Software::Linux(linux), _) => (Medium::Linux(linux.clone()), None, None),
+        (Software::Altmap(images), Firmware::SeaBios) => (Medium::Disk(images.bios.clone()), None, None),
+        (Software::Altmap(images), Firmware::Ovmf) => {
             let (ovmf, directory) = own_variables(firmware::ovmf()?)?;
-            (images.uefi.clone(), Some(ovmf), Some(directory))
+            (Medium::Disk(images.uefi.clone()), Some(ovmf), Some(directory))
         }
     };
     let stdin = match serial {
         Serial::Terminal => Stdio::inherit(),
         Serial::Socket(_) => Stdio::null(),
     };
-    let arguments = arguments(machine, &Wiring { disk, ovmf, serial, qmp, accelerator });
+    let arguments = arguments(machine, &Wiring { medium, ovmf, serial, qmp, accelerator });
     let child = Command::new(BINARY)
         .args(&arguments)
         .stdin(stdin)
@@ -184,6 +212,9 @@ pub fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<String> {
     };
     line.pair("-machine", board);
     line.pair("-accel", wiring.accelerator.name());
+    if wiring.accelerator == Accelerator::Counting {
+        line.pair("-icount", "shift=0,sleep=on");
+    }
     line.pair("-cpu", cpu(machine, wiring.accelerator));
     line.pair("-smp", machine.cpus);
     let Machine { memory, slots, maxmem, .. } = machine;
@@ -200,8 +231,17 @@ pub fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<String> {
         line.pair("-drive", format!("if=pflash,format=raw,unit=0,readonly=on,file={code}"));
         line.pair("-drive", format!("if=pflash,format=raw,unit=1,file={variables}"));
     }
-    // Several machines share the image, and the kernel never writes it.
-    line.pair("-drive", format!("format=raw,if=virtio,readonly=on,file={}", file_name(&wiring.disk)));
+    match &wiring.medium {
+        // Several machines share the image, and the kernel never writes it.
+        Medium::Disk(disk) => line.pair("-drive", format!("format=raw,if=virtio,readonly=on,file={}", file_name(disk))),
+        Medium::Linux(linux) => {
+            line.pair("-kernel", linux.kernel.display());
+            line.pair("-initrd", linux.initramfs.display());
+            line.pair("-append", machine.params.join(" "));
+            // It restarts after a panic; that is an end like any other.
+            line.0.push("-no-reboot".to_owned());
+        }
+    }
     // SeaBIOS hands over to the bootloader only where there is a VGA; a network card would cost a boot ROM's time.
     line.0.push("-nodefaults".to_owned());
     line.pair("-vga", "std");
@@ -215,7 +255,7 @@ pub fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<String> {
     }
     line.pair("-qmp", format!("unix:{},server=on,wait=off", file_name(&wiring.qmp)));
     line.pair("-device", DEBUG_EXIT);
-    if !machine.params.is_empty() {
+    if !machine.params.is_empty() && matches!(wiring.medium, Medium::Disk(_)) {
         let params = escaped(&machine.params.join(" "));
         line.pair("-fw_cfg", format!("name=opt/altmap/cmdline,string={params}"));
     }
@@ -231,6 +271,8 @@ fn cpu(machine: &Machine, accelerator: Accelerator) -> &'static str {
     match accelerator {
         Accelerator::Tcg if machine.maxmem > FITS_46_BITS => "max,phys-bits=48",
         Accelerator::Tcg if machine.maxmem > FITS_40_BITS => "max,phys-bits=46",
+        // Whatever is compared runs on the same processor.
+        Accelerator::Counting => "max,phys-bits=46",
         _ => "max",
     }
 }
@@ -316,6 +358,15 @@ impl Qemu {
         Ok(self.child.try_wait().context("cannot wait for QEMU")?.map(Exit::of))
     }
 
+    /// How much of this machine's memory it takes, in bytes.
+    pub fn resident(&self) -> Result<u64> {
+        let file = format!("/proc/{}/status", self.child.id());
+        let status = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        let kib: u64 = kib.with_context(|| format!("{file} does not tell"))?.trim().parse()?;
+        Ok(kib << 10)
+    }
+
     /// Waits for its end; `None` when the time is over.
     pub fn wait(&mut self, limit: Duration) -> Option<Exit> {
         wait_at_most(&mut self.child, limit).map(Exit::of)
@@ -397,7 +448,7 @@ mod tests {
 
     fn wiring() -> Wiring {
         Wiring {
-            disk: "bios.img".into(),
+            medium: Medium::Disk("bios.img".into()),
             ovmf: None,
             serial: Serial::Terminal,
             qmp: "qmp.sock".into(),
@@ -462,8 +513,10 @@ mod tests {
     #[test]
     fn commas_in_parameters_and_paths_survive_qemus_parser() {
         let params = vec![r#"run="online 32,34; lsmem""#.to_owned(), "loglevel=7".to_owned()];
-        let arguments =
-            arguments(&Machine { params, ..Machine::default() }, &Wiring { disk: "a,b".into(), ..wiring() });
+        let arguments = arguments(
+            &Machine { params, ..Machine::default() },
+            &Wiring { medium: Medium::Disk("a,b".into()), ..wiring() },
+        );
         assert!(
             arguments.contains(&r#"name=opt/altmap/cmdline,string=run="online 32,,34; lsmem" loglevel=7"#.to_owned())
         );
@@ -476,6 +529,18 @@ mod tests {
         let line = arguments(&Machine::default(), &Wiring { ovmf, ..wiring() }).join(" ");
         assert_contains(&line, "if=pflash,format=raw,unit=0,readonly=on,file=CODE.fd");
         assert_contains(&line, "if=pflash,format=raw,unit=1,file=VARS.fd");
+    }
+
+    #[test]
+    fn linux_gets_the_parameters_as_its_command_line_on_the_same_machine() {
+        let linux = Linux { kernel: "vmlinuz".into(), initramfs: "init.cpio".into() };
+        let machine = Machine { params: vec!["console=ttyS0".to_owned(), "quiet".to_owned()], ..Machine::default() };
+        let wiring = Wiring { medium: Medium::Linux(linux), accelerator: Accelerator::Counting, ..wiring() };
+        let arguments = arguments(&machine, &wiring);
+        let line = arguments.join(" ");
+        assert_contains(&line, "-accel tcg,thread=single -icount shift=0,sleep=on -cpu max,phys-bits=46 ");
+        assert_contains(&line, "-kernel vmlinuz -initrd init.cpio -append console=ttyS0 quiet -no-reboot");
+        assert!(!line.contains("fw_cfg") && !line.contains("-drive"), "{line}");
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub fn run(machine: &Machine, images: &Images, accelerator: Accelerator, qmp: &P
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot watch for signals")?;
     }
     let exit = if std::io::stdin().is_terminal() {
-        let qemu = qemu::start(machine, images, accelerator, Serial::Terminal, qmp.clone())?;
+        let qemu = qemu::start(machine, images.into(), accelerator, Serial::Terminal, qmp.clone())?;
         announce(machine, images, &qemu, &qmp);
         eprintln!("console: Ctrl-A X leaves, Ctrl-A H helps\n");
         wait(qemu, &stop)

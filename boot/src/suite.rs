@@ -62,6 +62,8 @@ impl Suite {
                     "-p",
                     "boot",
                     "-p",
+                    "linux-init",
+                    "-p",
                     "peers",
                     "-p",
                     "system-tests",
@@ -85,6 +87,8 @@ impl Suite {
                     "-p",
                     "boot",
                     "-p",
+                    "linux-init",
+                    "-p",
                     "peers",
                     "-p",
                     "system-tests",
@@ -107,7 +111,7 @@ impl Suite {
         for (name, arguments) in [
             ("host tests mm", with_filter(&["test", "-p", "mm"])),
             ("host tests kernel", with_filter(&["test", "-p", "kernel"])),
-            ("host tests boot", with_filter(&["test", "-p", "boot", "--release"])),
+            ("host tests boot", with_filter(&["test", "-p", "boot", "-p", "linux-init", "--release"])),
         ] {
             let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
             self.cargo(name, &arguments);

@@ -12,7 +12,7 @@ pub(super) fn of_machine() -> Vec<Fact> {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let accelerator = match Accelerator::best() {
         Accelerator::Kvm => "KVM works",
-        Accelerator::Tcg => "none: TCG emulates",
+        Accelerator::Tcg | Accelerator::Counting => "none: TCG emulates",
     };
     vec![
         Fact::new("CPU", first("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned())),

@@ -1,10 +1,116 @@
 //! The whole kernel, in QEMU.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::Options;
+use super::column::{Column, Extent, MEMORY, MUCH_ROOM, ROOM, SMALL_MEMORY};
+use super::hotplug::{self, Kernel, Rows};
 use super::report::Report;
+use super::samples::{self, Row, Samples};
+use crate::image;
+use crate::size::{Bytes, gib, mib};
 
-pub(super) fn measure(_options: &Options, _report: &mut Report) -> Result<()> {
+/// Rounds after the first.
+const ROUNDS: u32 = 3;
+
+pub(super) fn measure(options: &Options, report: &mut Report) -> Result<()> {
+    report.fact("instructions", COUNTED);
+    let images = image::up_to_date()?;
+    let mut failed = Vec::new();
+    for (who, columns, limit) in columns(options.quick) {
+        let mut samples = Samples::default();
+        for column in columns {
+            failed.extend(column.measure((&images).into(), &mut samples)?);
+        }
+        samples.report(&who, options, limit, report);
+    }
+    samples::explain_first(report);
+    explain(report);
+    if !failed.is_empty() {
+        bail!("{}", failed.join("; "));
+    }
     Ok(())
+}
+
+/// How instructions are counted, for the list of facts.
+pub(super) const COUNTED: &str = "counted by QEMU (-icount shift=0); the guest's clock advances by 1 ns for each";
+
+/// How a column is called where the guest is the small one.
+pub(super) fn in_small(who: &str) -> String {
+    format!("{who} in {SMALL_MEMORY}")
+}
+
+type Limit = fn(&Row) -> Option<f64>;
+
+/// What makes up each column of the tables, and what it promises.
+fn columns(quick: bool) -> [(String, Vec<Column>, Limit); 2] {
+    let rounds = if quick { 1 } else { ROUNDS };
+    let column = |memory, room, extent, sizes: &[Bytes]| Column {
+        who: "altmap".to_owned(),
+        kernel: Kernel::Altmap,
+        memory,
+        room,
+        params: Vec::new(),
+        extent,
+        sizes: sizes.iter().map(|size| (*size, rounds)).collect(),
+    };
+    let usual = [mib(128), gib(1), gib(8), gib(64), gib(256)];
+    let mut large = vec![column(MEMORY, ROOM, Extent::Everything, if quick { &usual[..2] } else { &usual })];
+    if !quick {
+        large.push(column(MEMORY, MUCH_ROOM, Extent::Everything, &[gib(1 << 10), gib(4 << 10)]));
+    }
+    let small = column(SMALL_MEMORY, ROOM, Extent::Plug, if quick { &usual[1..2] } else { &usual[1..4] });
+    [("altmap".to_owned(), large, limit), (in_small("altmap"), vec![small], limit_in_small)]
+}
+
+/// What altmap promises.
+fn limit(row: &Row) -> Option<f64> {
+    let size = row.size.unwrap_or_default();
+    let is_inside = |rows: &[Rows]| rows.iter().any(|rows| rows.inside == row.what);
+    match (row.table, row.what) {
+        _ if is_inside(&[hotplug::EARLY, hotplug::LATE, hotplug::NEVER_USED]) => Some(2000.0),
+        _ if is_inside(&[hotplug::FREED]) => Some(60_000.0),
+        // Of a small module the command itself is most.
+        (_, hotplug::PER_SECTION) if size >= 1 << 40 => Some(300.0),
+        (_, hotplug::OPENING) => Some(0.2),
+        (_, hotplug::OVERHEAD) => Some(0.8),
+        (_, hotplug::IRQS_OFF) => Some(50_000.0),
+        (_, hotplug::MEMMAP) => Some(0.0),
+        (hotplug::PLUG, what) if size == 4 << 40 => limit_of_plug(what),
+        _ => None,
+    }
+}
+
+fn limit_in_small(row: &Row) -> Option<f64> {
+    limit_of_plug(row.what).filter(|_| row.size == Some(64 << 30))
+}
+
+fn limit_of_plug(what: &str) -> Option<f64> {
+    match what {
+        hotplug::EVENT => Some(150e6),
+        hotplug::TAKEN => Some(65_536.0),
+        hotplug::HOST => Some((64 << 20) as f64),
+        hotplug::MEMMAP => Some(0.0),
+        _ => None,
+    }
+}
+
+/// What a reader must know of the tables.
+pub(super) fn explain(report: &mut Report) {
+    let remarks = [
+        (
+            hotplug::PLUG,
+            "`auto_online` is `online_movable`. What the host gives is the growth of QEMU's memory from `device_add` on; \
+             three bits for each page that QEMU itself keeps are not in it, but the guest's code that QEMU translates is.",
+        ),
+        (
+            hotplug::ONLINE,
+            "The whole command is everything from the first key on the serial line to the next prompt: echo, parsing and \
+             printing, too. Inside the operation is what the kernel's own clock says.",
+        ),
+        (hotplug::ONE, "A late block is the 30000th of a DIMM of 4 TiB, or the one as far along a smaller DIMM."),
+    ];
+    for (table, text) in remarks {
+        report.remark(table, text);
+    }
 }

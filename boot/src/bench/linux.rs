@@ -3,8 +3,96 @@
 use anyhow::Result;
 
 use super::Options;
-use super::report::Report;
+use super::column::{Column, Extent, MEMORY, ROOM, SMALL_MEMORY};
+use super::debian;
+use super::guest::{self, COUNTED, in_small};
+use super::hotplug::{self, Kernel};
+use super::report::{Measurement, Part, Report};
+use super::samples::{self, Samples};
+use crate::qemu::Software;
+use crate::size::{gib, mib};
 
-pub(super) fn measure(_options: &Options, _report: &mut Report) -> Result<()> {
+/// Rounds after the first, and those of a module that takes Linux minutes.
+const ROUNDS: u32 = 3;
+const FEW_ROUNDS: u32 = 1;
+
+/// What Linux is told: where its console is, to say nothing there but errors, and to end when it cannot go on.
+const PARAMS: [&str; 3] = ["console=ttyS0", "quiet", "panic=-1"];
+const MEMMAP_ON_MEMORY: &str = "memory_hotplug.memmap_on_memory=1";
+
+pub(super) fn measure(options: &Options, report: &mut Report) -> Result<()> {
+    let debian = debian::get()?;
+    report.fact("instructions", COUNTED);
+    report.fact("Linux", &debian.package);
+    let altmap = Report::load(&options.output, Part::Guest)?;
+    report.measurements.extend(altmap.iter().flat_map(|altmap| &altmap.measurements).cloned().map(without_limit));
+    for column in columns(&debian.name, options.quick) {
+        let mut samples = Samples::default();
+        let end = column.measure(Software::Linux(&debian.linux), &mut samples)?;
+        samples.report(&column.who, options, |_| None, report);
+        if let Some(end) = end {
+            report.remark(hotplug::PLUG, format!("{end}. Nothing larger was tried."));
+        }
+    }
+    keep_what_linux_does(report);
+    samples::explain_first(report);
+    guest::explain(report);
+    explain(altmap.as_ref(), report);
     Ok(())
+}
+
+fn columns(name: &str, quick: bool) -> [Column; 3] {
+    let rounds = if quick { 1 } else { ROUNDS };
+    let usual = [(mib(128), rounds), (gib(1), rounds), (gib(8), rounds), (gib(64), FEW_ROUNDS)];
+    let usual = if quick { &usual[..2] } else { &usual };
+    let column = |who: String, memory, param: Option<&str>, extent, sizes: &[_]| Column {
+        who,
+        kernel: Kernel::Linux,
+        memory,
+        room: ROOM,
+        params: PARAMS.into_iter().chain(param).map(str::to_owned).collect(),
+        extent,
+        sizes: sizes.to_vec(),
+    };
+    let on_memory = &usual[..usual.len().min(3)];
+    [
+        column(name.to_owned(), MEMORY, None, Extent::Everything, usual),
+        column(format!("{name}, memmap_on_memory"), MEMORY, Some(MEMMAP_ON_MEMORY), Extent::Everything, on_memory),
+        column(in_small(name), SMALL_MEMORY, None, Extent::Plug, &usual[1..]),
+    ]
+}
+
+/// altmap keeps its promises in its own report.
+fn without_limit(measurement: Measurement) -> Measurement {
+    Measurement { limit: None, note: None, ..measurement }
+}
+
+/// Leaves out the rows of altmap beside which there is nothing.
+fn keep_what_linux_does(report: &mut Report) {
+    let row = |cell: &Measurement| (cell.table.clone(), cell.what.clone(), cell.size, cell.unit);
+    let of_linux: Vec<_> = report.measurements.iter().filter(|cell| cell.who.starts_with("Linux")).map(row).collect();
+    report.measurements.retain(|cell| of_linux.contains(&row(cell)));
+}
+
+/// What a reader must know of the comparison.
+fn explain(altmap: Option<&Report>, report: &mut Report) {
+    let altmap = altmap.map_or_else(
+        || "altmap was not measured: `./x bench guest` does.".to_owned(),
+        |altmap| format!("altmap was measured on {}.", altmap.date),
+    );
+    report.remark(hotplug::PLUG, format!("{altmap} Both kernels run on the same machine, one after the other."));
+    report.remark(
+        hotplug::PLUG,
+        "Linux writes 64 bytes for each page before the memory is usable: 1 GiB for a DIMM of 64 GiB, 64 GiB for one of \
+         4 TiB, all of which the host must give. It got no larger one than 64 GiB.",
+    );
+    report.remark(
+        hotplug::ONLINE,
+        "The same commands on both: under Linux our own first program takes them and writes to each block's `state` in \
+         sysfs. Linux has no count of what is inside: its clock goes on while it waits.",
+    );
+    report.remark(
+        hotplug::ADD,
+        "`memmap_on_memory` is for memory of a single block in this version of Linux; what is larger takes existing memory.",
+    );
 }

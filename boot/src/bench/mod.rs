@@ -2,13 +2,18 @@
 //!
 //! Every part measures for itself and fills a [`Report`]; everything else works on reports alone.
 
+mod column;
+mod counted;
+mod debian;
 mod document;
 mod facts;
 mod guest;
 mod host;
+mod hotplug;
 mod linux;
 mod plot;
 pub mod report;
+mod samples;
 mod table;
 
 use std::fs;

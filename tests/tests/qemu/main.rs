@@ -5,6 +5,7 @@
 mod agreement;
 mod bench;
 mod console;
+mod counted;
 mod discovery;
 mod faults;
 mod iomem;
@@ -62,7 +63,10 @@ fn main() -> ExitCode {
         soak::scenarios(),
         readme::scenarios(),
     ];
-    let trials = topics.into_iter().flatten().map(trial).collect();
+    let mut trials: Vec<_> = topics.into_iter().flatten().map(trial).collect();
+    trials.push(Trial::test("counted::a_quick_bench_measures_every_step", || {
+        counted::a_quick_bench_measures_every_step().map_err(|error| Failed::from(format!("{error:#}")))
+    }));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -1,0 +1,79 @@
+//! One kernel on one kind of machine: a column of the tables.
+
+use anyhow::{Context, Result};
+
+use super::counted::{Counted, Unusable};
+use super::hotplug::{self, Kernel, Trial};
+use super::report::Unit;
+use super::samples::{Row, Samples};
+use crate::qemu::{Machine, Software};
+use crate::size::{Bytes, gib, mib};
+
+/// The usual guest, and one whose memory could not hold the struct pages of what it gets.
+pub(super) const MEMORY: Bytes = gib(8);
+pub(super) const SMALL_MEMORY: Bytes = mib(256);
+
+/// Room to grow. Beyond about 1 TiB QEMU moves all memory above that, and Linux then makes its blocks larger.
+pub(super) const ROOM: Bytes = gib(512);
+pub(super) const MUCH_ROOM: Bytes = gib(8 << 10);
+
+/// What is measured of a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    Everything,
+    /// That it comes, goes online by itself, and leaves.
+    Plug,
+}
+
+/// A machine, and the modules it gets.
+pub(super) struct Column {
+    pub who: String,
+    pub kernel: Kernel,
+    pub memory: Bytes,
+    pub room: Bytes,
+    pub params: Vec<String>,
+    pub extent: Extent,
+    /// Each size, and how often it is measured after the first time.
+    pub sizes: Vec<(Bytes, u32)>,
+}
+
+impl Column {
+    /// Measures one size after the other on one machine. Returns what became of a guest that did not cope; what was
+    /// measured until then is in `samples`.
+    pub(super) fn measure(&self, software: Software<'_>, samples: &mut Samples) -> Result<Option<String>> {
+        let Self { memory, room, .. } = *self;
+        let params = self.params.clone();
+        let machine = Machine { memory, maxmem: room, slots: 16, cpus: 1, params, ..Machine::default() };
+        let mut machine = Counted::boot(&machine, software).with_context(|| self.who.clone())?;
+        for (size, rounds) in &self.sizes {
+            eprintln!("{}: a DIMM of {size}", self.who);
+            let mut trial = Trial::new(&mut machine, self.kernel, *size, samples);
+            for _ in 0..=*rounds {
+                let outcome = match self.extent {
+                    Extent::Everything => trial.round(),
+                    Extent::Plug => trial.plug_online(),
+                };
+                let Err(error) = outcome else { continue };
+                let last_words = trial.machine.last_words();
+                if last_words.is_none() && !error.is::<Unusable>() {
+                    return Err(error.context(format!("{}: a DIMM of {size}", self.who)));
+                }
+                let end = last_words.map_or_else(String::new, |words| format!("; its last words: `{words}`"));
+                return Ok(Some(format!("{}, a DIMM of {size}: {error:#}{end}", self.who)));
+            }
+        }
+        if self.kernel == Kernel::Altmap {
+            interrupts_off(&mut machine, samples)?;
+        }
+        Ok(None)
+    }
+}
+
+/// The longest time in which the guest heard no interrupt, since it started.
+fn interrupts_off(machine: &mut Counted, samples: &mut Samples) -> Result<()> {
+    let cpus = machine.json("cpus")?;
+    let worst = cpus["cpus"][0]["worst_irqs_off_ns"].as_u64().context("cpus -J does not tell")?;
+    let row = Row { table: hotplug::USE, what: hotplug::IRQS_OFF, size: None, unit: Unit::Instructions };
+    samples.add(row, worst as f64);
+    Ok(())
+}
