@@ -33,9 +33,10 @@ const SETTLE_TRIES: u32 = 50;
 /// Nothing that is asked of a guest here takes more than this: it is busy with its last memory.
 const ENOUGH_INSTRUCTIONS: u64 = 15_000_000_000;
 
-/// A guest that has been idle for so long answers no more. While it works it executes millions between two nudges.
-const ENOUGH_IDLENESS: Duration = Duration::from_secs(60);
-const WORK: u64 = 100_000;
+/// A guest that works executes far more than this in so much time, even on a busy host. One that does not is idle, now and
+/// then looks for memory, and answers no more.
+const PERIOD: Duration = Duration::from_secs(60);
+const WORK_OF_PERIOD: u64 = 200_000_000;
 
 /// The module.
 const DIMM: &str = "dimm0";
@@ -215,24 +216,26 @@ fn nudged<T: Send>(qmp: &mut Qmp, act: impl FnOnce() -> Result<T> + Send) -> Res
 /// What a guest has executed since somebody began to wait for it.
 struct Watch {
     start: u64,
-    last: u64,
-    worked: Instant,
+    /// When the period under way began, and the count then.
+    period: (Instant, u64),
 }
 
 impl Watch {
     fn start(qmp: &mut Qmp) -> Result<Self> {
         let start = executed(qmp)?;
-        Ok(Self { start, last: start, worked: Instant::now() })
+        Ok(Self { start, period: (Instant::now(), start) })
     }
 
     /// Wakes QEMU. Ends the machine when there is nothing to wait for any more.
     fn nudge(&mut self, qmp: &mut Qmp) -> Result<()> {
         let now = executed(qmp)?;
-        if now - self.last > WORK {
-            self.worked = Instant::now();
+        let (since, count) = self.period;
+        let mut is_hopeless = now - self.start > ENOUGH_INSTRUCTIONS;
+        if since.elapsed() > PERIOD {
+            is_hopeless |= now - count < WORK_OF_PERIOD;
+            self.period = (Instant::now(), now);
         }
-        self.last = now;
-        if now - self.start > ENOUGH_INSTRUCTIONS || self.worked.elapsed() > ENOUGH_IDLENESS {
+        if is_hopeless {
             qmp.execute("quit", json!({}))?;
             return Err(Unusable::Silent.into());
         }
