@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 
 use super::counted::{Counted, Unusable};
 use super::hotplug::{self, Kernel, Trial};
+use super::inside;
 use super::report::Unit;
 use super::samples::{Row, Samples};
 use crate::qemu::{Machine, Software};
@@ -35,6 +36,8 @@ pub(super) struct Column {
     pub extent: Extent,
     /// Each size, and how often it is measured after the first time.
     pub sizes: Vec<(Bytes, u32)>,
+    /// In the end.
+    pub extras: Vec<Extra>,
 }
 
 impl Column {
@@ -62,18 +65,36 @@ impl Column {
                 return Ok(Some(format!("{}, a DIMM of {size}: {error:#}{end}", self.who)));
             }
         }
-        if self.kernel == Kernel::Altmap {
-            interrupts_off(&mut machine, samples)?;
+        for extra in &self.extras {
+            extra.measure(&mut machine, samples).with_context(|| format!("{}: {extra:?}", self.who))?;
         }
         Ok(None)
     }
 }
 
-/// The longest time in which the guest heard no interrupt, since it started.
-fn interrupts_off(machine: &mut Counted, samples: &mut Samples) -> Result<()> {
-    let cpus = machine.json("cpus")?;
-    let worst = cpus["cpus"][0]["worst_irqs_off_ns"].as_u64().context("cpus -J does not tell")?;
-    let row = Row { table: hotplug::USE, what: hotplug::IRQS_OFF, size: None, unit: Unit::Instructions };
-    samples.add(row, worst as f64);
-    Ok(())
+/// What only altmap tells of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extra {
+    /// What taking frames costs.
+    Frames,
+    /// Whether scattered memory comes back whole.
+    Scatter,
+    /// The longest time in which the guest heard no interrupt, since it started.
+    InterruptsOff,
+}
+
+impl Extra {
+    fn measure(self, machine: &mut Counted, samples: &mut Samples) -> Result<()> {
+        match self {
+            Self::Frames => inside::measure(&mut Trial::new(machine, Kernel::Altmap, gib(1), samples)),
+            Self::Scatter => inside::scatter(machine, samples),
+            Self::InterruptsOff => {
+                let cpus = machine.json("cpus")?;
+                let worst = cpus["cpus"][0]["worst_irqs_off_ns"].as_u64().context("cpus -J does not tell")?;
+                let row = Row { table: hotplug::USE, what: hotplug::IRQS_OFF, size: None, unit: Unit::Instructions };
+                samples.add_worst(row, worst as f64);
+                Ok(())
+            }
+        }
+    }
 }

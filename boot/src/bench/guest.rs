@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 
 use super::Options;
-use super::column::{Column, Extent, MEMORY, MUCH_ROOM, ROOM, SMALL_MEMORY};
+use super::column::{Column, Extent, Extra, MEMORY, MUCH_ROOM, ROOM, SMALL_MEMORY};
 use super::hotplug::{self, Kernel, Rows};
 use super::report::Report;
 use super::samples::{self, Row, Samples};
@@ -45,7 +45,7 @@ type Limit = fn(&Row) -> Option<f64>;
 /// What makes up each column of the tables, and what it promises.
 fn columns(quick: bool) -> [(String, Vec<Column>, Limit); 2] {
     let rounds = if quick { 1 } else { ROUNDS };
-    let column = |memory, room, extent, sizes: &[Bytes]| Column {
+    let column = |memory, room, extent, sizes: &[Bytes], extras: &[Extra]| Column {
         who: "altmap".to_owned(),
         kernel: Kernel::Altmap,
         memory,
@@ -53,13 +53,18 @@ fn columns(quick: bool) -> [(String, Vec<Column>, Limit); 2] {
         params: Vec::new(),
         extent,
         sizes: sizes.iter().map(|size| (*size, rounds)).collect(),
+        extras: extras.to_vec(),
     };
     let usual = [mib(128), gib(1), gib(8), gib(64), gib(256)];
-    let mut large = vec![column(MEMORY, ROOM, Extent::Everything, if quick { &usual[..2] } else { &usual })];
+    let (sizes, small_sizes) = if quick { (&usual[..2], &usual[1..2]) } else { (&usual[..], &usual[1..4]) };
+    let frames = [Extra::Frames, Extra::InterruptsOff, Extra::Scatter];
+    let frames = if quick { &frames[..2] } else { &frames };
+    let mut large = vec![column(MEMORY, ROOM, Extent::Everything, sizes, frames)];
     if !quick {
-        large.push(column(MEMORY, MUCH_ROOM, Extent::Everything, &[gib(1 << 10), gib(4 << 10)]));
+        let sizes = [gib(1 << 10), gib(4 << 10)];
+        large.push(column(MEMORY, MUCH_ROOM, Extent::Everything, &sizes, &[Extra::InterruptsOff]));
     }
-    let small = column(SMALL_MEMORY, ROOM, Extent::Plug, if quick { &usual[1..2] } else { &usual[1..4] });
+    let small = column(SMALL_MEMORY, ROOM, Extent::Plug, small_sizes, &[]);
     [("altmap".to_owned(), large, limit), (in_small("altmap"), vec![small], limit_in_small)]
 }
 
@@ -108,6 +113,7 @@ pub(super) fn explain(report: &mut Report) {
             "The whole command is everything from the first key on the serial line to the next prompt: echo, parsing and \
              printing, too. Inside the operation is what the kernel's own clock says.",
         ),
+        (hotplug::INSIDE, "By the shell's `bench`; the first time is apart, because nothing is at hand then."),
         (hotplug::ONE, "A late block is the 30000th of a DIMM of 4 TiB, or the one as far along a smaller DIMM."),
     ];
     for (table, text) in remarks {

@@ -10,12 +10,13 @@ use super::samples::{Row, Samples};
 use crate::size::Bytes;
 
 /// The tables, in the order of a module's life.
-pub(super) const TABLES: [&str; 7] = [PLUG, ADD, ONLINE, ONE, USE, OFFLINE, REMOVE];
+pub(super) const TABLES: [&str; 8] = [PLUG, ADD, ONLINE, ONE, USE, INSIDE, OFFLINE, REMOVE];
 
 pub(super) const ADD: &str = "Adding a DIMM that stays offline";
 pub(super) const ONLINE: &str = "Bringing a whole DIMM online by one command";
 pub(super) const ONE: &str = "Bringing one block online by its own command";
 pub(super) const USE: &str = "First use of a section";
+pub(super) const INSIDE: &str = "Taking frames, as the kernel itself counts it";
 pub(super) const OFFLINE: &str = "Taking memory offline";
 pub(super) const REMOVE: &str = "Removing a DIMM that is offline";
 pub(super) const PLUG: &str = "Plugging a DIMM that goes online by itself";
@@ -166,7 +167,7 @@ impl<'a> Trial<'a> {
         if !plugged.success {
             return Err(Unusable::Refused.into());
         }
-        let after = self.memory().context("the firmware was told success")?;
+        let after = self.memory().context("after the firmware was told success")?;
         self.count(table, EVENT, plugged.instructions);
         self.bytes(table, TAKEN, before.existing.saturating_sub(after.existing));
         if table == PLUG {
@@ -208,8 +209,11 @@ impl<'a> Trial<'a> {
         self.count(USE, FILL_OPEN, open);
         if let (Some(before), Some(after)) = (before.memmap, after.memmap) {
             let written = after.saturating_sub(before) as f64;
-            self.add(USE, OPENING, Unit::InstructionsPerByte, untouched.saturating_sub(open) as f64 / written);
-            self.add(USE, OVERHEAD, Unit::Percent, 100.0 * written / BLOCK as f64);
+            // The same whatever the size of the module.
+            let row = |what, unit| Row { table: USE, what, size: None, unit };
+            let per_byte = untouched.saturating_sub(open) as f64 / written;
+            self.samples.add(row(OPENING, Unit::InstructionsPerByte), per_byte);
+            self.samples.add(row(OVERHEAD, Unit::Percent), 100.0 * written / BLOCK as f64);
         }
         Ok(())
     }

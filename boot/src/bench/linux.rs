@@ -53,6 +53,7 @@ fn columns(name: &str, quick: bool) -> [Column; 3] {
         params: PARAMS.into_iter().chain(param).map(str::to_owned).collect(),
         extent,
         sizes: sizes.to_vec(),
+        extras: Vec::new(),
     };
     let on_memory = &usual[..usual.len().min(3)];
     [

@@ -10,6 +10,7 @@ mod facts;
 mod guest;
 mod host;
 mod hotplug;
+mod inside;
 mod linux;
 mod plot;
 pub mod report;

@@ -32,6 +32,14 @@ impl Samples {
         }
     }
 
+    /// Keeps the larger of `value` and what is there.
+    pub(super) fn add_worst(&mut self, row: Row, value: f64) {
+        match self.0.iter_mut().find(|(known, _)| *known == row) {
+            Some((_, values)) => values.iter_mut().for_each(|known| *known = known.max(value)),
+            None => self.0.push((row, vec![value])),
+        }
+    }
+
     /// Reports what `options` want of it: rows of one operation stay together, whatever their size.
     pub(super) fn report(
         &self,
@@ -61,8 +69,9 @@ impl Samples {
     }
 }
 
-/// Says what the table of first rounds is, if there is one.
+/// Puts the table of first rounds last and says what it is, if there is one.
 pub(super) fn explain_first(report: &mut Report) {
+    report.measurements.sort_by_key(|cell| cell.table == FIRST);
     if report.of_table(FIRST).next().is_some() {
         report.remark(
             FIRST,
