@@ -8,6 +8,7 @@ use crate::page::{Head, Owner, PageState};
 use crate::pageblock::{Pageblock, Place};
 use crate::section::{BlockState, Section, ZoneKind};
 use crate::zone::Origin;
+use core::ops::AddAssign;
 
 /// The memory of the whole machine, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -70,6 +71,19 @@ pub struct FreeGroups {
     pub isolated: [u64; Order::COUNT],
     /// Pageblocks that are free as a whole, and so nobody's.
     pub whole: [u64; Order::COUNT],
+}
+
+impl AddAssign for FreeGroups {
+    fn add_assign(&mut self, other: Self) {
+        for (sums, counts) in [
+            (&mut self.unmovable, other.unmovable),
+            (&mut self.movable, other.movable),
+            (&mut self.isolated, other.isolated),
+            (&mut self.whole, other.whole),
+        ] {
+            sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        }
+    }
 }
 
 /// What a frame is, for people and scripts.
@@ -180,27 +194,20 @@ impl<M: Machine> Memory<M> {
         }
     }
 
-    /// The free groups of a zone, counted pageblock by pageblock, each at a moment of its own.
-    pub fn free_groups(&self, node: NodeId, kind: ZoneKind) -> FreeGroups {
+    /// The free groups of a section, unless it is not open; each pageblock is looked at at a moment of its own.
+    pub fn free_groups(&self, id: SectionId) -> Option<FreeGroups> {
+        let is_still =
+            |section: Section| self.sections.get(id).filter(|now| now.is_open() && now.state == section.state);
+        let section = self.section(id).filter(|section| section.is_open())?;
+        let kind = section.state.zone()?;
         let mut groups = FreeGroups::default();
-        let Some((first, last)) = self.zone(node, kind).span() else { return groups };
-        for id in SectionId::through(first, last) {
-            if !self.sections.get(id).is_some_and(|section| self.is_open_in(section, node, kind)) {
-                continue;
-            }
-            for block in Pageblock::of_section(id) {
-                let _zone = self.zone(node, kind);
-                // The section may have gone since.
-                if self.sections.get(id).is_some_and(|section| self.is_open_in(section, node, kind)) {
-                    self.count_groups(block, &mut groups);
-                }
-            }
+        for block in Pageblock::of_section(id) {
+            let _zone = self.zone(section.node, kind);
+            // The section may have gone since.
+            is_still(section)?;
+            self.count_groups(block, &mut groups);
         }
-        groups
-    }
-
-    fn is_open_in(&self, section: Section, node: NodeId, kind: ZoneKind) -> bool {
-        section.is_open() && section.node == node && section.state.zone() == Some(kind)
+        Some(groups)
     }
 
     fn count_groups(&self, block: Pageblock, groups: &mut FreeGroups) {

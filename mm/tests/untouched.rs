@@ -97,8 +97,8 @@ fn every_frame_of_an_untouched_zone_can_be_had_and_comes_back_as_whole_pageblock
     let before = Snapshot::of(&memory);
     let node_1 = Request { place: Place::On(node(1)), ..request(Order::PAGE, Mobility::Movable) };
     let whole = |memory: &Memory<Fake>| {
-        let groups = memory.free_groups(node(1), ZoneKind::Movable).whole;
-        groups[9] + 2 * groups[10]
+        let open = (32..=47).filter_map(|n| memory.free_groups(section(n)));
+        open.map(|groups| groups.whole[9] + 2 * groups.whole[10]).sum::<u64>()
     };
     let free = memory.memory_report().untouched / PAGE_SIZE;
     let mut held = take_all(&memory, &node_1);

@@ -120,6 +120,16 @@ pub(crate) fn breathe() -> Result<(), Failure> {
     if task::cancelled() { Err(Failure::cancelled()) } else { Ok(()) }
 }
 
+/// Paces an operation that shall not stop half-way: others run, and that is all.
+pub(crate) struct SteadyPace;
+
+impl Pace for SteadyPace {
+    fn pause(&mut self) -> Result<(), Stop> {
+        task::yield_now();
+        Ok(())
+    }
+}
+
 /// Paces an operation of the memory subsystem: it stops when the task that runs it is cancelled, or its time is over.
 pub(crate) struct TaskPace {
     deadline_ns: Option<u64>,

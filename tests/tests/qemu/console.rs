@@ -245,6 +245,7 @@ fn every_reading_command_speaks_json(vm: &mut Vm) -> Result<()> {
         "memcheck",
         "notify log",
         "auto_online",
+        "bench page",
         "memmap_on_memory",
     ] {
         let output = vm.cmd(&format!("{line} -J"))?;

@@ -110,6 +110,15 @@ pub(super) fn forget_irqs_off() {
     this().worst_irqs_off_ticks.store(0, Relaxed);
 }
 
+/// The longest time, in ticks, that this CPU has its interrupts off during `work`, which must not block.
+pub(crate) fn worst_irqs_off<R>(work: impl FnOnce() -> R) -> (R, u64) {
+    let before = this().worst_irqs_off_ticks.swap(0, Relaxed);
+    let result = work();
+    let worst = this().worst_irqs_off_ticks.load(Relaxed);
+    note_irqs_off(before);
+    (result, worst)
+}
+
 /// One line of the list of CPUs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CpuReport {

@@ -19,7 +19,9 @@ mod tsc;
 
 pub(crate) use backtrace::{Frames, current_frames};
 pub(crate) use context::{Context, begin_flow, switch};
-pub(crate) use cpu::{CPUS_MAX, CpuReport, cpu_id, cpu_reports, current_task, set_current_stack, set_current_task};
+pub(crate) use cpu::{
+    CPUS_MAX, CpuReport, cpu_id, cpu_reports, current_task, set_current_stack, set_current_task, worst_irqs_off,
+};
 pub(crate) use debug_exit::debug_exit;
 pub(crate) use hpet::Hpet;
 pub(crate) use irq::{halt_forever, irq_off, may_block, pop_off, pop_off_and_halt, push_off};

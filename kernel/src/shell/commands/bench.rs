@@ -1,13 +1,14 @@
 //! `bench`: what the allocator costs on this machine, and whether memory that was scattered comes back whole.
 
 use super::super::arguments::{Count, JSON, Kind, Operand, OptionSpec, Syntax};
-use super::super::call::{Call, breathe};
+use super::super::call::{Call, SteadyPace, breathe};
 use super::super::failure::{Failure, Outcome, Quoted};
 use super::super::values::number;
 use super::Command;
 use super::load::kernel_is_short;
-use crate::arch;
 use crate::memory::{FrameList, OwnedFrames, mm};
+use crate::{arch, task};
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -15,6 +16,8 @@ use mm::Errno;
 use mm::addr::{NodeId, Order, PAGES_PER_SECTION, SectionId, SectionRange};
 use mm::alloc::{AllocError, Mobility, Place, Request, Urgency};
 use mm::page::Owner;
+use mm::policy::OnlineAs;
+use mm::section::{BlockState, Section, ZoneKind};
 use serde::Serialize;
 
 pub(super) const COMMANDS: &[Command] = &[Command {
@@ -31,27 +34,34 @@ pub(super) const COMMANDS: &[Command] = &[Command {
     details: "\
 page       take a frame and give it back
 pageblock  the same with 2 MiB
-open       take the first frame of a block that nobody has used
+open       take the first frame of a block that nobody has used, and how long
+           interrupts were off meanwhile
+online     bring the last block that is offline into use and out of it again:
+           untouched, and when it has been opened
 scatter    take all memory frame by frame, writing nothing, and give it back in
            random order: the free pageblocks before and after, which must be
            the same (EIO if not)
 
 Costs are ticks of the time-stamp counter; under QEMU's -icount shift=0 a tick
-is an instruction.",
+is an instruction. The first sample often pays for what the others find done.",
     example: "bench page; bench scatter --seed 7; bench -l",
     run: bench,
 }];
 
-const NAMES: &[&str] = &["page", "pageblock", "open", "scatter"];
+const NAMES: &[&str] = &["page", "pageblock", "open", "online", "scatter"];
 
 /// Samples of the quick ones; the first of them finds nothing at hand.
 const SAMPLES: usize = 32;
+/// Rounds of the slower ones.
+const ROUNDS: usize = 8;
 /// Blocks that are opened, at most.
 const OPENED: usize = 8;
 /// Frames are scattered over so many lists, which are given back one after the other.
 const LISTS: usize = 1024;
 /// Frames handled between two looks at Ctrl-C and the other tasks.
 const BATCH: usize = 64;
+
+const TICKS: &str = "ticks";
 
 /// What `bench NAME -J` prints; the first three names are a contract.
 #[derive(Serialize)]
@@ -61,6 +71,9 @@ struct Measured {
     samples: Vec<u64>,
     /// Frames that were taken and given back.
     frames: u64,
+    /// What was seen beside, by name.
+    #[serde(flatten)]
+    beside: BTreeMap<&'static str, Vec<u64>>,
 }
 
 /// What `bench -l -J` prints.
@@ -87,6 +100,7 @@ fn bench(call: &mut Call<'_>) -> Outcome {
         "page" => pairs("page", Order::PAGE)?,
         "pageblock" => pairs("pageblock", Order::PAGEBLOCK)?,
         "open" => open()?,
+        "online" => online()?,
         "scatter" => scatter(seed.unwrap_or(1))?,
         _ => return Err(Failure::invalid(format_args!("there is no measurement {}, see bench -l", Quoted(word)))),
     };
@@ -95,8 +109,12 @@ fn bench(call: &mut Call<'_>) -> Outcome {
 }
 
 fn people(measured: &Measured) -> String {
-    let samples: Vec<String> = measured.samples.iter().map(ToString::to_string).collect();
-    format!("{}, {}: {}\n", measured.bench, measured.unit, samples.join(" "))
+    let line = |name: &str, samples: &[u64]| {
+        let samples: Vec<String> = samples.iter().map(ToString::to_string).collect();
+        format!("{name}, {}: {}\n", measured.unit, samples.join(" "))
+    };
+    let beside = measured.beside.iter().map(|(name, samples)| line(name, samples));
+    core::iter::once(line(measured.bench, &measured.samples)).chain(beside).collect()
 }
 
 fn movable(order: Order) -> Request {
@@ -104,50 +122,90 @@ fn movable(order: Order) -> Request {
     Request { order, mobility: Mobility::Movable, place, owner: Owner::Fill, urgency: Urgency::Ordinary }
 }
 
+/// What `work` gives, and how long it takes.
+fn timed<R>(work: impl FnOnce() -> R) -> (R, u64) {
+    let start = arch::ticks();
+    let result = work();
+    (result, arch::ticks() - start)
+}
+
 fn pairs(bench: &'static str, order: Order) -> Result<Measured, Failure> {
     let mut samples = Vec::with_capacity(SAMPLES);
     for _ in 0..SAMPLES {
-        let start = arch::ticks();
-        drop(OwnedFrames::allocate(&movable(order))?);
-        samples.push(arch::ticks() - start);
+        let (result, ticks) = timed(|| OwnedFrames::allocate(&movable(order)).map(drop));
+        result?;
+        samples.push(ticks);
     }
-    Ok(Measured { bench, unit: "ticks", samples, frames: SAMPLES as u64 * order.pages() })
+    let frames = SAMPLES as u64 * order.pages();
+    Ok(Measured { bench, unit: TICKS, samples, frames, beside: BTreeMap::new() })
 }
 
 fn open() -> Result<Measured, Failure> {
-    let untouched = mm().blocks().filter(|(_, section)| section.is_untouched());
-    let blocks: Vec<SectionId> = untouched.map(|(id, _)| id).take(OPENED).collect();
-    let mut samples = Vec::with_capacity(OPENED);
+    let untouched = mm().block_runs().filter(|(_, section)| section.is_untouched());
+    let blocks: Vec<SectionId> = untouched.flat_map(|(run, _)| run.iter()).take(OPENED).collect();
+    let (mut samples, mut irqs_off) = (Vec::with_capacity(OPENED), Vec::with_capacity(OPENED));
     for id in blocks {
         breathe()?;
-        let start = arch::ticks();
-        drop(OwnedFrames::allocate_within(&movable(Order::PAGE), SectionRange::single(id))?);
-        samples.push(arch::ticks() - start);
+        let take = || OwnedFrames::allocate_within(&movable(Order::PAGE), SectionRange::single(id)).map(drop);
+        let ((result, ticks), off) = arch::worst_irqs_off(|| timed(take));
+        result?;
+        samples.push(ticks);
+        irqs_off.push(off);
     }
     if samples.is_empty() {
         return Err(Failure::new(Errno::NoEntry, "no block is untouched; bring one online first"));
     }
     let frames = samples.len() as u64;
-    Ok(Measured { bench: "open", unit: "ticks", samples, frames })
+    Ok(Measured { bench: "open", unit: TICKS, samples, frames, beside: [("irqs_off", irqs_off)].into() })
+}
+
+fn online() -> Result<Measured, Failure> {
+    let is_offline = |section: &Section| section.state == BlockState::Offline && !section.is_boot();
+    let last = mm().blocks().rev().find(|(_, section)| is_offline(section));
+    let (id, _) = last.ok_or_else(|| Failure::new(Errno::NoEntry, "no added block is offline"))?;
+    let block = [SectionRange::single(id)];
+    let come = || mm().online(&block, OnlineAs::Zone(ZoneKind::Movable), &mut SteadyPace);
+    // A wish to stop is heard between the rounds, so that the block is offline again.
+    let go = || mm().offline(&block, &mut SteadyPace);
+    let new = || Vec::with_capacity(ROUNDS);
+    let (mut samples, mut offline, mut offline_opened) = (new(), new(), new());
+    for _ in 0..ROUNDS {
+        breathe()?;
+        for (opens, times) in [(false, &mut offline), (true, &mut offline_opened)] {
+            let (came, ticks) = timed(come);
+            came?;
+            samples.push(ticks);
+            if opens {
+                drop(OwnedFrames::allocate_within(&movable(Order::PAGE), block[0])?);
+            }
+            let (went, ticks) = timed(go);
+            went?;
+            times.push(ticks);
+        }
+    }
+    let beside = [("offline", offline), ("offline_opened", offline_opened)].into();
+    Ok(Measured { bench: "online", unit: TICKS, samples, frames: ROUNDS as u64, beside })
 }
 
 fn scatter(seed: u64) -> Result<Measured, Failure> {
     let mut lists: Vec<FrameList> = (0..LISTS).map(|_| FrameList::new()).collect();
-    let before = whole_pageblocks();
-    let frames = take_everything(&mut lists, seed)?;
-    // One list after the other: each holds a random part of all frames.
+    let before = whole_pageblocks()?;
+    let taken = take_everything(&mut lists, seed);
+    // One list after the other: each holds a random part of all frames. Also who stops here gives all of them back.
     for list in &mut lists {
         while list.page_count() > 0 {
-            breathe()?;
+            task::yield_now();
             (0..BATCH).map_while(|_| list.pop()).for_each(drop);
         }
     }
-    let after = whole_pageblocks();
+    let frames = taken?;
+    let after = whole_pageblocks()?;
     if after != before {
         let sentence = format_args!("{before} free pageblocks became {after} by taking and freeing {frames} frames");
         return Err(Failure::new(Errno::Io, sentence));
     }
-    Ok(Measured { bench: "scatter", unit: "free pageblocks before and after", samples: [before, after].into(), frames })
+    let (unit, samples) = ("free pageblocks before and after", [before, after].into());
+    Ok(Measured { bench: "scatter", unit, samples, frames, beside: BTreeMap::new() })
 }
 
 /// Takes what the kernel can do without, and deals it out to the lists.
@@ -174,19 +232,18 @@ fn take_everything(lists: &mut [FrameList], seed: u64) -> Result<u64, Failure> {
 }
 
 /// Pageblocks that are free as a whole, in open and in untouched blocks.
-fn whole_pageblocks() -> u64 {
+fn whole_pageblocks() -> Result<u64, Failure> {
     mm().drain_caches();
-    let mut zones = Vec::new();
-    mm().for_each_zone(|zone| zones.push((zone.node, zone.kind)));
-    let in_open: u64 = zones
-        .into_iter()
-        .map(|(node, kind)| {
-            let whole = mm().free_groups(node, kind).whole;
-            whole[Order::PAGEBLOCK.index()] + 2 * whole[Order::MAX.index()]
-        })
-        .sum();
-    let pageblock = Order::PAGEBLOCK.pages();
-    let untouched = mm().blocks().filter(|(_, section)| section.is_untouched());
-    let in_untouched: u64 = untouched.map(|(_, section)| (PAGES_PER_SECTION - section.head_frames()) / pageblock).sum();
-    in_open + in_untouched
+    let mut whole = 0;
+    for (run, section) in mm().block_runs() {
+        if section.is_untouched() {
+            whole += run.count() * ((PAGES_PER_SECTION - section.head_frames()) / Order::PAGEBLOCK.pages());
+        }
+        for id in run.iter().filter(|_| section.is_open()) {
+            breathe()?;
+            let groups = mm().free_groups(id).unwrap_or_default().whole;
+            whole += groups[Order::PAGEBLOCK.index()] + 2 * groups[Order::MAX.index()];
+        }
+    }
+    Ok(whole)
 }

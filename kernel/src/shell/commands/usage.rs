@@ -1,14 +1,15 @@
 //! `meminfo`, `zoneinfo` and `buddyinfo`: how much memory is used, and in which pieces the rest lies.
 
 use super::super::arguments::{JSON, Syntax};
-use super::super::call::Call;
-use super::super::failure::Outcome;
+use super::super::call::{Call, breathe};
+use super::super::failure::{Failure, Outcome};
 use super::super::table::{Align, Table};
 use super::super::values::{Human, Span};
 use super::Command;
 use crate::memory::{heap_used, mm};
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec;
 use alloc::vec::Vec;
 use mm::addr::Order;
 use mm::report::{FreeGroups, ZoneReport};
@@ -278,8 +279,8 @@ struct Types {
 }
 
 impl Buddy {
-    fn of(zone: &ZoneReport) -> Self {
-        let FreeGroups { unmovable, movable, isolated, whole } = mm().free_groups(zone.node, zone.kind);
+    fn of(zone: &ZoneReport, groups: FreeGroups) -> Self {
+        let FreeGroups { unmovable, movable, isolated, whole } = groups;
         let mut free_blocks = whole;
         for counts in [unmovable, movable, isolated] {
             free_blocks.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
@@ -291,9 +292,25 @@ impl Buddy {
 
 fn buddyinfo(call: &mut Call<'_>) -> Outcome {
     mm().drain_caches();
-    let report = Buddies { zones: zones().iter().map(Buddy::of).collect() };
+    let zones = zones();
+    let groups = free_groups(&zones)?;
+    let report = Buddies { zones: zones.iter().zip(groups).map(|(zone, groups)| Buddy::of(zone, groups)).collect() };
     call.show(&report, buddyinfo_table);
     Ok(())
+}
+
+/// The free groups of the open blocks of each zone, the zones being in order.
+fn free_groups(zones: &[ZoneReport]) -> Result<Vec<FreeGroups>, Failure> {
+    let mut groups = vec![FreeGroups::default(); zones.len()];
+    for (run, section) in mm().block_runs().filter(|(_, section)| section.is_open()) {
+        let of = (section.node, section.last_zone);
+        let Ok(place) = zones.binary_search_by_key(&of, |zone| (zone.node, zone.kind)) else { continue };
+        for id in run.iter() {
+            breathe()?;
+            groups[place] += mm().free_groups(id).unwrap_or_default();
+        }
+    }
+    Ok(groups)
 }
 
 fn buddyinfo_table(report: &Buddies) -> String {
