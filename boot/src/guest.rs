@@ -44,8 +44,12 @@ impl Guest {
         Ok(Self { qemu, console, qmp, _sockets: sockets })
     }
 
-    /// Opens a QMP conversation; QEMU holds one at a time.
+    /// Opens a QMP conversation; QEMU holds one at a time, and listens a moment after it has opened the console.
     pub fn connect_qmp(&self) -> Result<Qmp> {
+        let deadline = Instant::now() + START;
+        while !self.qmp.exists() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         Qmp::connect(&self.qmp)
     }
 }
