@@ -14,7 +14,7 @@ use crate::machine::Machine;
 use crate::memory::{Memory, RESERVE_PAGES, zone_number};
 use crate::page::{Head, Owner};
 use crate::section::{BlockState, Openness, Section, Word, ZoneKind};
-use crate::zone::{Origin, Zone};
+use crate::zone::Origin;
 use core::sync::atomic::Ordering;
 
 /// Where a request is tried.
@@ -229,11 +229,9 @@ impl<M: Machine> Memory<M> {
         let mut cache = cache.lock();
         // Under the lock of the cache: whoever begins an offline empties the caches after saying so.
         let word = Word::read(place);
-        if !word.is_online_and_open() {
-            return false;
-        }
-        // While the reserve is not full, what is freed fills it up.
-        if word.origin() == Origin::Boot && self.is_reserve_short(zone) {
+        // While the reserve is not full, what is freed of boot memory fills it up.
+        let is_kept = word.is_added_online_and_open() || word.is_online_and_open() && !self.is_reserve_short(zone);
+        if !is_kept {
             return false;
         }
         let page = self.machine.page(head);
@@ -252,7 +250,10 @@ impl<M: Machine> Memory<M> {
         let word = word.unwrap_or_else(|| panic!("freed {head:?}, which lies in no block that is in use"));
         let page = self.machine.page(head);
         assert!(page.served(order).is_some(), "freed {head:?} of order {order:?}, which is {:?}", page.head());
-        self.change_zone(word.zone_number(), |zone| self.give_back(zone, word.origin(), head, order));
+        self.change_zone(word.zone_number(), |zone| {
+            page.set_head(Head::TAIL);
+            zone.area_mut(word.origin()).put(&self.machine, head, order);
+        });
     }
 
     /// Gives `count` blocks of a stack back to the zone.
@@ -260,15 +261,11 @@ impl<M: Machine> Memory<M> {
     fn spill(&self, zone: usize, origin: Origin, shelf: Shelf, stack: &mut Stack, count: u64) {
         self.change_zone(zone, |zone| {
             for _ in 0..count {
-                let Some((head, _)) = stack.pop(&self.machine) else { break };
-                self.give_back(zone, origin, head, shelf.order());
+                let Some((head, page)) = stack.pop(&self.machine) else { break };
+                page.set_head(Head::TAIL);
+                zone.area_mut(origin).put(&self.machine, head, shelf.order());
             }
         });
-    }
-
-    fn give_back(&self, zone: &mut Zone, origin: Origin, head: Pfn, order: Order) {
-        self.machine.page(head).set_head(Head::TAIL);
-        zone.area_mut(origin).put(&self.machine, head, order);
     }
 
     /// Empties the caches of every CPU.

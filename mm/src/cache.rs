@@ -94,7 +94,7 @@ impl Stack {
         page.set_head(Head { state: PageState::Cached, order, owner: Owner::None });
         page.set_private(self.first);
         self.first = head.number();
-        self.len += 1;
+        self.len = self.len.wrapping_add(1);
     }
 
     /// Takes the last pushed block, with the struct page of its head, which is left as it is.
@@ -106,7 +106,7 @@ impl Stack {
         let head = Pfn::new(self.first);
         let page = memmap.page(head);
         self.first = page.private();
-        self.len -= 1;
+        self.len = self.len.wrapping_sub(1);
         Some((head, page))
     }
 

@@ -262,7 +262,7 @@ impl FreeArea {
             let after = before.given(order.pages());
             // Most often it stays on its list.
             if grown.is_none() && after.place() == Place::Partial && !after.is_empty() {
-                self.pages += order.pages();
+                self.pages = self.pages.wrapping_add(order.pages());
                 return block.set(memmap, after);
             }
             return self.note_given(memmap, block, before, order, grown);

@@ -140,7 +140,9 @@ impl<M: Machine> Memory<M> {
     /// What the CPU that asks keeps of a zone, if there is such a zone.
     #[inline]
     pub(crate) fn own_cache(&self, zone: usize) -> Option<&Mutex<M::Spin, Cache>> {
-        self.caches.get(zone * self.cpu_limit + self.machine.cpu()).map(|cell| &cell.0)
+        // A number too large finds nothing.
+        let index = zone.wrapping_mul(self.cpu_limit).wrapping_add(self.machine.cpu());
+        self.caches.get(index).map(|cell| &cell.0)
     }
 
     fn all_zones(&self) -> impl Iterator<Item = (NodeId, ZoneKind)> + use<M> {

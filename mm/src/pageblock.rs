@@ -104,7 +104,7 @@ impl Descriptor {
     /// With that many free frames more.
     #[inline]
     pub(crate) const fn given(self, pages: u64) -> Self {
-        Self(self.0 + pages)
+        Self(self.0.wrapping_add(pages))
     }
 
     /// With that many free frames less.

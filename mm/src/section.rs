@@ -255,6 +255,12 @@ impl Word {
         self.0 & 0xf == ONLINE_OPEN
     }
 
+    /// The same of an added section, in one look.
+    #[inline]
+    pub(crate) const fn is_added_online_and_open(self) -> bool {
+        self.0 & (0xf | (MemmapPlace::Boot as u64) << 6) == ONLINE_OPEN
+    }
+
     /// Whether it is in a zone and its struct pages are in use.
     #[inline]
     pub(crate) const fn is_open(self) -> bool {
