@@ -4,10 +4,10 @@ use super::arguments::Arguments;
 use super::failure::{Failure, Outcome};
 use super::json;
 use super::table::{Align, Cell, Columns};
-use crate::{task, time};
+use crate::pace::TaskPace;
 use alloc::string::String;
 use core::fmt::{self, Write};
-use mm::machine::{Pace, Stop};
+use mm::machine::Pace;
 use serde::Serialize;
 
 /// Where the output of a command goes.
@@ -116,46 +116,5 @@ impl Drop for Call<'_> {
 
 /// Between the steps of a long loop: lets others run, and says whether to go on.
 pub(crate) fn breathe() -> Result<(), Failure> {
-    task::yield_now();
-    if task::cancelled() { Err(Failure::cancelled()) } else { Ok(()) }
-}
-
-/// Paces an operation that shall not stop half-way: others run, and that is all.
-pub(crate) struct SteadyPace;
-
-impl Pace for SteadyPace {
-    fn pause(&mut self) -> Result<(), Stop> {
-        task::yield_now();
-        Ok(())
-    }
-}
-
-/// Paces an operation of the memory subsystem: it stops when the task that runs it is cancelled, or its time is over.
-pub(crate) struct TaskPace {
-    deadline_ns: Option<u64>,
-}
-
-impl TaskPace {
-    /// As long as it takes.
-    pub(crate) const fn untimed() -> Self {
-        Self { deadline_ns: None }
-    }
-
-    /// Until a moment of the clock.
-    pub(crate) fn until(deadline_ns: u64) -> Self {
-        Self { deadline_ns: Some(deadline_ns) }
-    }
-}
-
-impl Pace for TaskPace {
-    fn pause(&mut self) -> Result<(), Stop> {
-        task::yield_now();
-        if task::cancelled() {
-            return Err(Stop::Cancelled);
-        }
-        match self.deadline_ns {
-            Some(deadline) if time::now_ns() > deadline => Err(Stop::Deadline),
-            _ => Ok(()),
-        }
-    }
+    TaskPace::untimed().pause().map_err(|_| Failure::cancelled())
 }

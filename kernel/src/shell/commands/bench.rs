@@ -1,12 +1,13 @@
 //! `bench`: what the allocator costs on this machine, and whether memory that was scattered comes back whole.
 
 use super::super::arguments::{Count, JSON, Kind, Operand, OptionSpec, Syntax};
-use super::super::call::{Call, SteadyPace, breathe};
+use super::super::call::{Call, breathe};
 use super::super::failure::{Failure, Outcome, Quoted};
 use super::super::values::number;
 use super::Command;
-use super::load::kernel_is_short;
+use crate::fill::kernel_is_short;
 use crate::memory::{FrameList, OwnedFrames, mm};
+use crate::pace::SteadyPace;
 use crate::{arch, task};
 use alloc::collections::BTreeMap;
 use alloc::format;

@@ -1,11 +1,12 @@
 //! `online`, `online_kernel`, `online_movable`, `offline`, `probe` and `remove`: memory comes into use and goes.
 
 use super::super::arguments::{Among, Count, Kind, Operand, OptionSpec, Syntax};
-use super::super::call::{Call, TaskPace};
+use super::super::call::Call;
 use super::super::failure::{Failure, Outcome, Quoted};
 use super::super::values::{address, number, size};
 use super::{Command, resolve};
 use crate::memory::mm;
+use crate::pace::TaskPace;
 use crate::{hotplug, time};
 use alloc::vec::Vec;
 use mm::Errno;
