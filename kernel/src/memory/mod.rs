@@ -12,6 +12,7 @@
 //! | [`table_copy`] | tables of the firmware as the acpi crate wants them |
 //! | [`frame`], [`frame_list`], [`heap`], [`stack`], [`devices`] | what the rest of the kernel gets |
 //! | [`mod@inspect`] | looking at what is mapped |
+//! | [`mod@recount`] | counting everything anew |
 //!
 //! The order is: [`early`](fn@early) as soon as the machine can report a fault, then the firmware's tables are read, then
 //! [`start`](fn@start). Frames come from boot memory before, from `mm` afterwards.
@@ -32,6 +33,7 @@ mod machine;
 mod plan;
 mod ram;
 mod ranges;
+mod recount;
 mod stack;
 mod start;
 pub(crate) mod table_copy;
@@ -47,6 +49,7 @@ pub(crate) use heap::{heap_size, heap_used};
 pub(crate) use inspect::{inspect, maps_lower_half};
 pub(crate) use keeper::start_keeper;
 pub(crate) use machine::Kernel;
+pub(crate) use recount::recount;
 pub(crate) use stack::{Stack, alloc_stack};
 pub(crate) use start::{hidden, start};
 

@@ -6,18 +6,14 @@ use super::super::failure::{Failure, Outcome, Quoted};
 use super::super::table::{Align, Table};
 use super::super::values::{Human, number};
 use super::Command;
-use crate::memory::mm;
+use crate::memory::{self, mm};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use mm::Errno;
 use mm::addr::PAGE_SIZE;
 use mm::inject::Point;
-use mm::validate::Problem;
 use serde::Serialize;
-
-/// Problems beyond these are only counted.
-const SHOWN_PROBLEMS: usize = 32;
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -149,7 +145,7 @@ fn points_table(report: &Points) -> String {
 
 /// What `memcheck -J` prints; the field names are a contract.
 #[derive(Serialize)]
-struct Recount {
+struct Report {
     ok: bool,
     problems: Vec<String>,
     free: u64,
@@ -158,18 +154,13 @@ struct Recount {
 }
 
 fn memcheck(call: &mut Call<'_>) -> Outcome {
-    // Kept on the stack: room on the heap could come from the memory that is being counted.
-    let mut found: heapless::Vec<Problem, SHOWN_PROBLEMS> = heapless::Vec::new();
-    let totals = mm().validate(|problem| {
-        // The first ones say enough; all are counted.
-        let _ = found.push(problem);
-    });
-    let report = Recount {
-        ok: totals.problems == 0,
-        problems: found.iter().map(ToString::to_string).collect(),
-        free: totals.free * PAGE_SIZE,
-        page_tables: totals.page_tables * PAGE_SIZE,
-        frames_checked: totals.frames_checked,
+    let recount = memory::recount();
+    let report = Report {
+        ok: recount.is_ok(),
+        problems: recount.problems().map(ToString::to_string).collect(),
+        free: recount.totals().free * PAGE_SIZE,
+        page_tables: recount.totals().page_tables * PAGE_SIZE,
+        frames_checked: recount.totals().frames_checked,
     };
     if report.ok || call.arguments.has("-J") {
         call.show(&report, |report| {
@@ -181,10 +172,5 @@ fn memcheck(call: &mut Call<'_>) -> Outcome {
             )
         });
     }
-    if report.ok {
-        return Ok(());
-    }
-    let more = totals.problems.saturating_sub(report.problems.len() as u64);
-    let rest = if more == 0 { String::new() } else { format!("; and {more} more") };
-    Err(Failure::new(Errno::Io, format_args!("{}{rest}", report.problems.join("; "))))
+    if report.ok { Ok(()) } else { Err(Failure::new(Errno::Io, recount)) }
 }

@@ -1,0 +1,55 @@
+//! The recount of all memory, as `memcheck` and whoever tests the machine from inside ask for it.
+#![deny(unsafe_code)]
+
+use super::mm;
+use core::fmt;
+use mm::validate::{Problem, Totals};
+
+/// Problems beyond these are only counted.
+const SHOWN_PROBLEMS: usize = 32;
+
+/// What a recount found.
+pub(crate) struct Recount {
+    /// Kept without the heap: room there could come from the memory that is being counted.
+    problems: heapless::Vec<Problem, SHOWN_PROBLEMS>,
+    totals: Totals,
+}
+
+/// Recounts all memory and compares with every counter.
+pub(crate) fn recount() -> Recount {
+    let mut problems = heapless::Vec::new();
+    let totals = mm().validate(|problem| {
+        // The first ones say enough; all are counted.
+        let _ = problems.push(problem);
+    });
+    Recount { problems, totals }
+}
+
+impl Recount {
+    pub(crate) const fn is_ok(&self) -> bool {
+        self.totals.problems == 0
+    }
+
+    pub(crate) const fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// The first problems.
+    pub(crate) fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.iter()
+    }
+}
+
+/// What disagrees.
+impl fmt::Display for Recount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, problem) in self.problems.iter().enumerate() {
+            let separator = if number == 0 { "" } else { "; " };
+            write!(f, "{separator}{problem}")?;
+        }
+        match self.totals.problems.saturating_sub(self.problems.len() as u64) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
+    }
+}
