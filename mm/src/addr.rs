@@ -366,6 +366,19 @@ impl SectionRange {
         self.first.0 <= id.0 && id.0 - self.first.0 < self.count
     }
 
+    /// Whether there is a section that is in both.
+    #[must_use]
+    pub const fn overlaps(self, other: Self) -> bool {
+        self.first.0 <= other.last().0 && other.first.0 <= self.last().0
+    }
+
+    /// The smallest range around both.
+    #[must_use]
+    pub(crate) fn hull(self, other: Self) -> Self {
+        let (first, last) = (self.first.min(other.first), self.last().max(other.last()));
+        Self { first, count: last.0 - first.0 + 1 }
+    }
+
     /// Its parts between multiples of `unit`, lowest first.
     pub fn cut(self, unit: u64) -> impl Iterator<Item = Self> {
         let end = u64::from(self.first.0) + self.count();

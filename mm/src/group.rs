@@ -88,54 +88,85 @@ pub struct Group {
 /// The most groups there can be: 256 DIMM slots, one boot group per node, and as many added by hand.
 pub const GROUP_LIMIT: usize = 512;
 
+/// Why there is no place for a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Unplaced {
+    NameTaken,
+    Full,
+}
+
+#[derive(Clone, Copy)]
+enum Slot {
+    Vacant,
+    /// Nobody finds it yet, but its name is taken.
+    Reserved(Group),
+    Known(Group),
+}
+
+impl Slot {
+    const fn known(self) -> Option<Group> {
+        match self {
+            Self::Known(group) => Some(group),
+            Self::Vacant | Self::Reserved(_) => None,
+        }
+    }
+}
+
 /// All groups.
 pub(crate) struct GroupTable {
-    entries: Vec<Option<Group>, GROUP_LIMIT>,
+    slots: Vec<Slot, GROUP_LIMIT>,
 }
 
 impl GroupTable {
     pub(crate) const fn new() -> Self {
-        Self { entries: Vec::new() }
+        Self { slots: Vec::new() }
     }
 
     pub(crate) fn get(&self, id: GroupId) -> Option<Group> {
-        *self.entries.get(usize::from(id.0))?
+        self.slots.get(usize::from(id.0))?.known()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (GroupId, Group)> + '_ {
-        self.entries.iter().enumerate().filter_map(|(n, entry)| Some((GroupId(n as u16), (*entry)?)))
+        self.slots.iter().enumerate().filter_map(|(n, slot)| Some((GroupId(n as u16), slot.known()?)))
     }
 
     pub(crate) fn find(&self, name: GroupName) -> Option<(GroupId, Group)> {
         self.iter().find(|(_, group)| group.name == name)
     }
 
-    /// The id that the next [`insert`](Self::insert) will give, if there is room for one more.
-    pub(crate) fn vacancy(&self) -> Option<GroupId> {
-        let slot = self.entries.iter().position(Option::is_none).unwrap_or(self.entries.len());
-        (slot < GROUP_LIMIT).then_some(GroupId(slot as u16))
+    /// Takes a name and a place for a group that is not there yet: it is published, or removed.
+    pub(crate) fn reserve(&mut self, group: Group) -> Result<GroupId, Unplaced> {
+        let is_taken = |slot: &Slot| matches!(slot, Slot::Known(it) | Slot::Reserved(it) if it.name == group.name);
+        if self.slots.iter().any(is_taken) {
+            return Err(Unplaced::NameTaken);
+        }
+        let vacancy = self.slots.iter().position(|slot| matches!(slot, Slot::Vacant)).unwrap_or(self.slots.len());
+        match self.slots.get_mut(vacancy) {
+            Some(slot) => *slot = Slot::Reserved(group),
+            None => self.slots.push(Slot::Reserved(group)).map_err(|_| Unplaced::Full)?,
+        }
+        Ok(GroupId(vacancy as u16))
     }
 
-    /// Puts `group` into the vacancy.
-    pub(crate) fn insert(&mut self, group: Group) -> GroupId {
-        let id = self.vacancy().expect("the caller has seen a vacancy");
-        match self.entries.get_mut(usize::from(id.0)) {
-            Some(entry) => *entry = Some(group),
-            None => assert!(self.entries.push(Some(group)).is_ok(), "the vacancy is within the limit"),
-        }
-        id
+    /// From now on everybody finds a group that was reserved.
+    pub(crate) fn publish(&mut self, id: GroupId) {
+        let slot = &mut self.slots[usize::from(id.0)];
+        let Slot::Reserved(group) = *slot else { unreachable!("only a reserved group is published") };
+        *slot = Slot::Known(group);
     }
 
     /// Lets a group, just made for boot memory, grow by the section behind it.
     pub(crate) fn extend(&mut self, id: GroupId, section: SectionId) {
-        let group = self.entries[usize::from(id.0)].as_mut().expect("only an existing group grows");
+        let Slot::Known(group) = &mut self.slots[usize::from(id.0)] else {
+            unreachable!("only an existing group grows")
+        };
         let first = u64::from(group.range.first().number());
         let count = u64::from(section.number()) - first + 1;
         group.range = SectionRange::new(first, count).expect("its sections exist");
     }
 
     pub(crate) fn remove(&mut self, id: GroupId) {
-        self.entries[usize::from(id.0)] = None;
+        self.slots[usize::from(id.0)] = Slot::Vacant;
     }
 }
 

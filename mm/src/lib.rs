@@ -33,13 +33,25 @@
 //! 6. No cache keeps a free frame from a request that finds none elsewhere.
 //!
 //! # Locks
-//! In the order in which they may be taken: the hotplug lock, the notifier chain, the groups or the settings, one cache, one
-//! zone, the journal. The first two block the task. The hotplug lock is held across a whole operation: one operation at a
-//! time, because an operation is short; whoever waits for it can be told to stop. The others are held for bounded work,
-//! spinning: at most a section's pageblocks. Listeners join and leave under the hotplug lock, so that whoever is asked also
-//! hears the outcome. Words of sections are read anywhere; they change under the hotplug lock and, while a section is in a
-//! zone, under the lock of the zone too, which is how sections are opened and closed beside everything else. Whoever does
-//! that holds no lock while struct pages are made: the word says that the section is changing, and others keep away.
+//! In the order in which they may be taken: a range of sections, the choice of zones or the notifier chain, the groups or
+//! the settings, one cache, one zone, the journal. The first three block the task; the others are held for bounded work,
+//! spinning.
+//!
+//! A range is held across a whole operation, by one task for each section, in the order in which they came: operations on
+//! ranges that do not overlap go on at once, and whoever waits for one can be told to stop. A list of ranges is locked as
+//! the smallest range around all of them, and each task holds one at a time, so that nobody waits in a circle. All sections
+//! together are locked by whoever recounts the world, and when listeners join and leave: whoever is asked of a change also
+//! hears the outcome.
+//!
+//! What is not of one section is guarded by itself. A group takes its name and place when its add begins, and is found when
+//! all is done. Blocks that are on their way into Movable zones count as Movable memory from the moment they are chosen, and
+//! zones are chosen by policy for one command at a time, so that two do not use up the same ratio. Who looks for the
+//! new ends of a zone without its lock looks again if sections came or went meanwhile. Adds that take struct pages from the
+//! system say beforehand how many they will take.
+//!
+//! Words of sections are read anywhere; they change under the lock of their range and, while a section is in a zone, under
+//! the lock of the zone too. Sections are opened under the latter alone, beside everything else. Whoever does that holds no
+//! lock while struct pages are made: the word says that the section is changing, and others keep away.
 //!
 //! The kernel's own locks (heap, page tables) are taken before any of the spinning ones here and never while one of them is
 //! held. Opening needs the lock of the page tables, so requests made under it ([`alloc::Urgency::Hotplug`]) open nothing.
@@ -67,6 +79,7 @@ mod open;
 pub mod page;
 mod pageblock;
 pub mod policy;
+mod range_lock;
 pub mod report;
 mod request;
 pub mod run;

@@ -80,7 +80,7 @@ pub trait Clock {
 pub trait Machine: Memmap + Mapper + Clock + Sync + 'static {
     /// Held for bounded work, also where an interrupt may come.
     type Spin: lock_api::RawMutex + Sync + Send;
-    /// Held across a whole operation; waiting for it blocks the task.
+    /// Held while listeners are called or zones chosen; waiting for it blocks the task.
     type Sleep: lock_api::RawMutex + Sync + Send;
 
     /// Number of the CPU that asks, below the number of CPUs that it was booted with. The caller may be on another one
@@ -89,6 +89,14 @@ pub trait Machine: Memmap + Mapper + Clock + Sync + 'static {
 
     /// Asks that [`Memory::keep`](crate::Memory::keep) be called soon. May be called with any lock held.
     fn wake_keeper(&self);
+
+    /// Blocks the task until `is_over` holds, which takes a spin lock and nothing more. It is to be asked again after each
+    /// [`wake_waiters`](Self::wake_waiters). May return early, and does so several times a second, so that whoever waits can
+    /// be told to stop.
+    fn wait(&self, is_over: &mut dyn FnMut() -> bool);
+
+    /// What somebody waits for may be over. Called with no lock held.
+    fn wake_waiters(&self);
 }
 
 /// Called between the bounded steps of a long operation, with no spin lock held.

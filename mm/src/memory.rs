@@ -11,6 +11,7 @@ use crate::node::Distances;
 use crate::notifier::{Call, Chain, ChainError, Direction, ListenerReport, MemoryListener, Name};
 use crate::open::SPARE_HIGH;
 use crate::policy::{Balance, Outlook, Policy};
+use crate::range_lock::RangeLocks;
 use crate::section::{Section, SectionTable, ZoneKind};
 use crate::zone::{Origin, Zone, ZoneCell};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -51,7 +52,10 @@ pub struct Memory<M: Machine> {
     caches: &'static [MachineCache<M>],
     cpu_limit: usize,
     pub(crate) distances: Distances,
-    pub(crate) hotplug: Mutex<M::Sleep, ()>,
+    /// Who may change which sections.
+    pub(crate) ranges: RangeLocks<M::Spin>,
+    /// Held while zones are chosen by policy.
+    pub(crate) choice: Mutex<M::Sleep, ()>,
     pub(crate) chain: Mutex<M::Sleep, Chain>,
     pub(crate) groups: Mutex<M::Spin, GroupTable>,
     pub(crate) policy: Mutex<M::Spin, Policy>,
@@ -59,6 +63,8 @@ pub struct Memory<M: Machine> {
     pub(crate) points: Points,
     /// Free frames of boot memory, over all Normal zones: what the reserve is held against.
     pub(crate) boot_free: AtomicU64,
+    /// Frames that adds under way will still take for struct pages.
+    pub(crate) promised: AtomicU64,
     /// Frames that all zones of a kind manage, by origin, so that nobody looks where there can be nothing.
     managed: [[AtomicU64; Origin::ALL.len()]; ZoneKind::ALL.len()],
 }
@@ -73,13 +79,15 @@ impl<M: Machine> Memory<M> {
             cpu_limit: storage.caches.len() / storage.zones.len(),
             caches: storage.caches,
             distances: storage.distances,
-            hotplug: Mutex::new(()),
+            ranges: RangeLocks::new(),
+            choice: Mutex::new(()),
             chain: Mutex::new(Chain::new()),
             groups: Mutex::new(GroupTable::new()),
             policy: Mutex::new(Policy::DEFAULT),
             journal: Mutex::new(Journal::new()),
             points: Points::new(),
             boot_free: AtomicU64::new(0),
+            promised: AtomicU64::new(0),
             managed: [const { [const { AtomicU64::new(0) }; Origin::ALL.len()] }; ZoneKind::ALL.len()],
         }
     }
@@ -154,23 +162,29 @@ impl<M: Machine> Memory<M> {
         self.all_zones().filter(|(node, kind)| self.zone(*node, *kind).span().is_some())
     }
 
-    /// The span of a zone when `run` has left it. Sections enter and leave zones under the hotplug lock only, which the caller
-    /// holds.
+    /// The span of a zone when `run` has left it, right until the zone [`changes`](Zone::changes), of which it tells the
+    /// count. Looked for without the lock of the zone: there may be a long way of sections that are elsewhere.
     pub(crate) fn span_without(
         &self,
         node: NodeId,
         kind: ZoneKind,
         run: SectionRange,
-    ) -> Option<(SectionId, SectionId)> {
-        let (first, last) = self.zone(node, kind).span()?;
+    ) -> (Option<(SectionId, SectionId)>, u64) {
+        let (span, changes) = {
+            let zone = self.zone(node, kind);
+            (zone.span(), zone.changes())
+        };
         let stays = |id: &SectionId| {
             let section = self.sections.get(*id).filter(|section| section.state.is_in_zone());
             let is_member = section.is_some_and(|section| section.node == node && section.state.zone() == Some(kind));
             is_member && !run.contains(*id)
         };
-        let low = SectionId::through(first, last).find(stays)?;
-        let high = SectionId::through(low, last).rev().find(stays)?;
-        Some((low, high))
+        let without = span.and_then(|(first, last)| {
+            let low = SectionId::through(first, last).find(stays)?;
+            let high = SectionId::through(low, last).rev().find(stays)?;
+            Some((low, high))
+        });
+        (without, changes)
     }
 
     /// The settings.
@@ -196,7 +210,7 @@ impl<M: Machine> Memory<M> {
             let zone = self.zone(of, kind);
             let share = match kind {
                 ZoneKind::Normal => Balance { kernel: zone.boot_present_pages(), movable: 0 },
-                ZoneKind::Movable => Balance { kernel: 0, movable: zone.present_pages() },
+                ZoneKind::Movable => Balance { kernel: 0, movable: zone.present_pages() + zone.expected_pages() },
             };
             outlook.machine += share;
             if of == node {
@@ -234,7 +248,8 @@ impl<M: Machine> Memory<M> {
         priority: i32,
         listener: &'static dyn MemoryListener,
     ) -> Result<(), ChainError> {
-        let _order = self.hotplug.lock();
+        // Whoever is asked of a change also hears the outcome.
+        let _alone = self.lock_everything();
         self.chain.lock().register(name, priority, listener)
     }
 
@@ -243,7 +258,8 @@ impl<M: Machine> Memory<M> {
     /// # Errors
     /// The name is taken, or there are too many listeners.
     pub fn add_scripted_listener(&self, name: Name, priority: i32) -> Result<(), ChainError> {
-        let _order = self.hotplug.lock();
+        // Whoever is asked of a change also hears the outcome.
+        let _alone = self.lock_everything();
         self.chain.lock().add_scripted(name, priority)
     }
 
@@ -252,7 +268,8 @@ impl<M: Machine> Memory<M> {
     /// # Errors
     /// There is none of that name.
     pub fn remove_scripted_listener(&self, name: Name) -> Result<(), ChainError> {
-        let _order = self.hotplug.lock();
+        // Whoever is asked of a change also hears the outcome.
+        let _alone = self.lock_everything();
         self.chain.lock().remove_scripted(name)
     }
 

@@ -158,8 +158,6 @@ impl<M: Machine> Memory<M> {
         if self.zone(node, kind).area(Origin::Added).empty_sections() <= SPARE_HIGH {
             return;
         }
-        // Operations that look at struct pages under the hotplug lock find them where they are.
-        let Some(_order) = self.hotplug.try_lock() else { return };
         for _ in 0..CLOSED_AT_ONCE {
             if !self.close_one(node, kind) {
                 return;
@@ -169,9 +167,12 @@ impl<M: Machine> Memory<M> {
     }
 
     fn close_one(&self, node: NodeId, kind: ZoneKind) -> bool {
+        let candidate = self.zone(node, kind).area(Origin::Added).longest_empty();
+        // An operation finds the struct pages of its sections where they are; it has everything in the zone looked at again.
+        let Some(_alone) = candidate.and_then(|id| self.try_lock_range(SectionRange::single(id))) else { return false };
         let claimed = self.with_zone(node, kind, |zone| {
             let area = zone.area_mut(Origin::Added);
-            let id = area.longest_empty().filter(|_| area.empty_sections() > SPARE_LOW)?;
+            let id = area.longest_empty().filter(|id| area.empty_sections() > SPARE_LOW && Some(*id) == candidate)?;
             let section = self.sections.get(id).filter(|section| section.state == BlockState::Online(kind))?;
             area.isolate(&self.machine, id);
             area.retire(&self.machine, id);

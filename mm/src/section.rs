@@ -10,8 +10,8 @@
 //! The `Going` states are left to the goal or back to where they came from. While a section is in a zone it is *untouched*
 //! or *open*, which [`Openness`] tells; the struct pages of an untouched one are neither mapped nor written.
 //!
-//! Words are read anywhere. They change under the hotplug lock, and from the moment a section enters its zone to the moment
-//! it leaves it, under the lock of the zone too.
+//! Words are read anywhere. They change under the lock of a range that the section lies in, and from the moment it enters its
+//! zone to the moment it leaves it, under the lock of the zone too.
 
 use crate::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
 use crate::group::GroupId;

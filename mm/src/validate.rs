@@ -122,7 +122,7 @@ impl<M: Machine> Memory<M> {
     /// Recounts everything; `found` hears of every problem. No other operation runs meanwhile; allocations that do are
     /// reported as differences.
     pub fn validate(&self, mut found: impl FnMut(Problem)) -> Totals {
-        let _order = self.hotplug.lock();
+        let _alone = self.lock_everything();
         let mut totals = Totals::default();
         let mut elsewhere = Elsewhere::default();
         let mut problem_count = 0;

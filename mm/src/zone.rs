@@ -53,9 +53,13 @@ pub struct Zone {
     claimed: u64,
     present: u64,
     boot_present: u64,
+    /// Present frames of sections on their way in.
+    expected: u64,
     /// By origin.
     managed: [u64; Origin::ALL.len()],
     span: Option<(SectionId, SectionId)>,
+    /// How often sections came or went.
+    changes: u64,
 }
 
 impl Zone {
@@ -66,8 +70,10 @@ impl Zone {
             claimed: 0,
             present: 0,
             boot_present: 0,
+            expected: 0,
             managed: [0; Origin::ALL.len()],
             span: None,
+            changes: 0,
         }
     }
 
@@ -94,6 +100,21 @@ impl Zone {
         self.present
     }
 
+    /// Present frames of sections that are on their way in.
+    pub(crate) const fn expected_pages(&self) -> u64 {
+        self.expected
+    }
+
+    /// Sections are on their way in.
+    pub(crate) fn expect(&mut self, run: SectionRange, section: Section) {
+        self.expected += run.count() * u64::from(section.present);
+    }
+
+    /// They have come, or will not.
+    pub(crate) fn give_up(&mut self, run: SectionRange, section: Section) {
+        self.expected -= run.count() * u64::from(section.present);
+    }
+
     /// Present frames that were there at boot.
     pub(crate) const fn boot_present_pages(&self) -> u64 {
         self.boot_present
@@ -108,8 +129,14 @@ impl Zone {
         self.span
     }
 
+    /// How often sections came or went: whoever looks at them without the lock sees by it whether they stayed the same.
+    pub(crate) const fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// Step 4: grows to span sections of which the same is known.
     pub(crate) fn grow(&mut self, run: SectionRange, section: Section) {
+        self.changes += 1;
         let present = run.count() * u64::from(section.present);
         self.present += present;
         if section.is_boot() {
@@ -124,6 +151,7 @@ impl Zone {
 
     /// Undoes [`grow`](Self::grow); `span` is that of the sections that stay.
     pub(crate) fn shrink(&mut self, run: SectionRange, section: Section, span: Option<(SectionId, SectionId)>) {
+        self.changes += 1;
         let present = run.count() * u64::from(section.present);
         self.present -= present;
         if section.is_boot() {

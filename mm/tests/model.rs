@@ -178,7 +178,9 @@ impl World {
             Step::Offline { first, count } => {
                 memory.offline(&[Self::range(first, count)], &mut Unhurried).map_err(|error| error.errno())
             }
-            Step::Remove { dimm: number } => memory.remove(&[dimm(number)]).map_err(|error| error.errno()),
+            Step::Remove { dimm: number } => {
+                memory.remove(&[dimm(number)], &mut Unhurried).map_err(|error| error.errno())
+            }
             Step::Unplug { dimm: number } => {
                 let (first, count) = *self.model.groups.get(&number).ok_or(Errno::NoEntry)?;
                 let online = self.online_ranges(first, count);

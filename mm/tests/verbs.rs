@@ -70,7 +70,7 @@ fn a_round_of_plug_and_unplug_gives_everything_back() {
             memory.online(&[blocks(32, 35)], how, &mut Unhurried).expect("offline blocks");
             assert_valid(&memory);
             memory.offline(&[blocks(32, 35)], &mut Unhurried).expect("free blocks");
-            memory.remove(&[dimm(0)]).expect("offline");
+            memory.remove(&[dimm(0)], &mut Unhurried).expect("offline");
             assert_valid(&memory);
             assert_eq!(Snapshot::of(&memory), before);
         }
@@ -127,7 +127,7 @@ fn the_parts_of_a_large_range_have_their_own_tables_each() {
     }
     assert_valid(&memory);
     memory.offline(&[range], &mut Unhurried).expect("free blocks");
-    memory.remove(&[dimm(0)]).expect("offline");
+    memory.remove(&[dimm(0)], &mut Unhurried).expect("offline");
     assert_eq!(Snapshot::of(&memory), before);
 }
 
@@ -296,14 +296,14 @@ fn only_offline_added_groups_are_removed_all_of_them_or_none() {
     plug(&memory, 1, blocks(40, 40), 0);
     memory.online(&[blocks(33, 33)], MOVABLE, &mut Unhurried).expect("offline block");
     let before = Snapshot::of(&memory);
-    assert_eq!(memory.remove(&[dimm(1), dimm(0)]), Err(RemoveError::NotOffline(section(33))));
+    assert_eq!(memory.remove(&[dimm(1), dimm(0)], &mut Unhurried), Err(RemoveError::NotOffline(section(33))));
     let boot = memory.group(memory.section(section(0)).expect("boot").group).expect("exists").name;
-    assert_eq!(memory.remove(&[dimm(1), boot]), Err(RemoveError::Boot(boot)));
-    assert_eq!(memory.remove(&[dimm(1), dimm(7)]), Err(RemoveError::Absent));
+    assert_eq!(memory.remove(&[dimm(1), boot], &mut Unhurried), Err(RemoveError::Boot(boot)));
+    assert_eq!(memory.remove(&[dimm(1), dimm(7)], &mut Unhurried), Err(RemoveError::Absent));
     assert_eq!(Snapshot::of(&memory), before);
     memory.offline(&[blocks(33, 33)], &mut Unhurried).expect("free");
-    memory.remove(&[dimm(0), dimm(1), dimm(0)]).expect("offline");
-    assert_eq!(memory.remove(&[dimm(0)]), Err(RemoveError::Absent));
+    memory.remove(&[dimm(0), dimm(1), dimm(0)], &mut Unhurried).expect("offline");
+    assert_eq!(memory.remove(&[dimm(0)], &mut Unhurried), Err(RemoveError::Absent));
     assert_valid(&memory);
 }
 
@@ -343,7 +343,7 @@ fn every_failure_point_leaves_no_trace_and_the_same_call_succeeds_afterwards() {
                     memory.online(&[blocks(32, 34)], MOVABLE, &mut Unhurried).map_err(OnlineError::errno)
                 }
                 PointOp::Offline => memory.offline(&[blocks(32, 34)], &mut Unhurried).map_err(OfflineError::errno),
-                PointOp::Remove => memory.remove(&[dimm(0)]).map_err(RemoveError::errno),
+                PointOp::Remove => memory.remove(&[dimm(0)], &mut Unhurried).map_err(RemoveError::errno),
                 PointOp::Alloc => Ok(()),
             };
             for op in [PointOp::Add, PointOp::Online, PointOp::Offline, PointOp::Remove] {

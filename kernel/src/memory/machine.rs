@@ -8,12 +8,19 @@ use super::tree::TableMemory;
 use super::{keeper, layout, tlb, vmemmap};
 use crate::arch;
 use crate::sync::{RawIrqSpin, RawSleep};
+use crate::task::WaitQueue;
 use crate::time;
 use core::ptr::with_exposed_provenance;
 use core::sync::atomic::{AtomicU64, Ordering};
 use mm::addr::{PAGE_SIZE, Pfn, PfnRange, SectionId, SectionRange};
 use mm::machine::{Clock, MEMMAP_PAGES, Machine, MapError, Mapper, Memmap};
 use mm::page::{PAGE_INFO_SIZE, PageInfo};
+
+/// Those who wait for their turn to change memory.
+static TURNS: WaitQueue = WaitQueue::new();
+
+/// How long they wait before they look whether they shall stop.
+const LONGEST_WAIT_NS: u64 = 20_000_000;
 
 /// This machine.
 pub(crate) struct Kernel {
@@ -123,5 +130,13 @@ impl Machine for Kernel {
 
     fn wake_keeper(&self) {
         keeper::wake();
+    }
+
+    fn wait(&self, is_over: &mut dyn FnMut() -> bool) {
+        TURNS.wait_until_deadline(is_over, time::now_ns() + LONGEST_WAIT_NS);
+    }
+
+    fn wake_waiters(&self) {
+        TURNS.wake_all();
     }
 }

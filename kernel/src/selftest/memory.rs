@@ -163,7 +163,7 @@ fn come_and_go(range: SectionRange, zone: ZoneKind) {
     drop(blocks);
     mm.offline(&[range], &mut Unhurried).expect("all of it is free");
     assert_eq!((free_pages(), table_frames()), added);
-    mm.remove(&[request.name]).expect("it is offline");
+    mm.remove(&[request.name], &mut Unhurried).expect("it is offline");
     assert_eq!(inspect(first), None);
 }
 

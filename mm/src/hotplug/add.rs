@@ -1,16 +1,14 @@
 //! Add: a range becomes known (step 1), is mapped (2) and gets room for its struct pages (3).
 
 use super::Undo;
-use crate::addr::{NodeId, Order, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
-use crate::alloc::{AllocError, Mobility, Place, Request, Urgency};
+use crate::addr::{NodeId, PAGES_PER_SECTION, PfnRange, SectionId, SectionRange};
 use crate::altmap::Altmap;
 use crate::errno::Errno;
-use crate::group::{Group, GroupId, GroupName};
+use crate::group::{Group, GroupId, GroupName, Unplaced};
 use crate::inject::{Injected, Point};
 use crate::journal::{Op, Stopwatch};
-use crate::machine::{MEMMAP_PAGES, Machine, Pace, Stop};
-use crate::memory::{KERNEL_PAGES, Memory, RESERVE_PAGES};
-use crate::page::Owner;
+use crate::machine::{Machine, Pace, Stop};
+use crate::memory::Memory;
 use crate::section::{BlockState, MemmapPlace, Openness, Section, ZoneKind};
 use core::cell::Cell;
 
@@ -82,7 +80,7 @@ impl<M: Machine> Memory<M> {
     /// # Errors
     /// See [`AddError`]; nothing has changed then.
     pub fn add(&self, request: &AddRequest, pace: &mut dyn Pace) -> Result<GroupId, AddError> {
-        let _order = self.order(pace).map_err(AddError::Stopped)?;
+        let _alone = self.lock_range(request.range, pace).map_err(AddError::Stopped)?;
         let mut stopwatch = Stopwatch::start(&self.machine);
         let result = self.add_steps(request, pace, &mut stopwatch);
         let outcome = result.map(drop).map_err(AddError::errno);
@@ -98,14 +96,15 @@ impl<M: Machine> Memory<M> {
     ) -> Result<GroupId, AddError> {
         let range = request.range;
         self.check_vacant(request)?;
+        let memmap = if self.policy().memmap_on_memory { MemmapPlace::Head } else { MemmapPlace::System };
+        let group = self.reserve_group(Group { name: request.name, range, node: request.node, memmap })?;
+        let named = Undo::new(|| self.groups.lock().remove(group));
         stopwatch.lap("check");
 
-        let memmap = if self.policy().memmap_on_memory { MemmapPlace::Head } else { MemmapPlace::System };
-        let from_system = range.count() * MEMMAP_PAGES + self.machine.own_tables(range);
-        // An add that cannot fit shall not empty the machine before it notices.
-        if memmap == MemmapPlace::System && self.memmap_budget() < from_system {
-            return Err(AddError::NoMemory);
-        }
+        let frames = match memmap {
+            MemmapPlace::System => Some(self.promise_memmaps(range)?),
+            MemmapPlace::Head | MemmapPlace::Boot => None,
+        };
         self.pass(Point::AddMap).map_err(AddError::Injected)?;
         let part_count = Cell::new(0);
         let mapped = Undo::new(|| self.unmap_parts(range, part_count.get()));
@@ -115,15 +114,15 @@ impl<M: Machine> Memory<M> {
         }
         stopwatch.lap("map");
 
-        if memmap == MemmapPlace::System {
-            self.reserve_memmaps(range, request.node, pace)?;
+        if let Some(frames) = frames {
+            self.reserve_memmaps(range, request.node, &frames, pace)?;
         }
         stopwatch.lap("memmap");
 
         // Nothing below can fail.
         mapped.keep();
-        let group = Group { name: request.name, range, node: request.node, memmap };
-        let group = self.groups.lock().insert(group);
+        named.keep();
+        self.groups.lock().publish(group);
         for part in range.cut(M::PART) {
             self.publish(part, group, request.node, memmap);
         }
@@ -176,61 +175,15 @@ impl<M: Machine> Memory<M> {
         if let Some((id, _)) = self.sections.iter_range(range).next() {
             return Err(AddError::Exists(id));
         }
-        self.pass(Point::AddGroup).map_err(AddError::Injected)?;
-        let groups = self.groups.lock();
-        if groups.find(request.name).is_some() {
-            return Err(AddError::NameTaken(request.name));
-        }
-        groups.vacancy().map(drop).ok_or(AddError::TooManyGroups)
-    }
-
-    /// Takes the frames for the struct pages of every section from the system, all or none.
-    fn reserve_memmaps(&self, range: SectionRange, node: NodeId, pace: &mut dyn Pace) -> Result<(), AddError> {
-        let reserved = Cell::new(0);
-        let undo = Undo::new(|| {
-            for id in range.iter() {
-                for index in 0..MEMMAP_PAGES.min(reserved.get()) {
-                    let frame = self.machine.unmap_memmap_page(id, index);
-                    self.free(frame, Order::PAGE);
-                }
-                reserved.set(reserved.get().saturating_sub(MEMMAP_PAGES));
-            }
-        });
-        for id in range.iter() {
-            pace.pause().map_err(AddError::Stopped)?;
-            self.pass(Point::AddMemmap).map_err(AddError::Injected)?;
-            for index in 0..MEMMAP_PAGES {
-                let frame = self.memmap_frame(node)?;
-                self.machine.map_memmap_page(id, index, frame);
-                reserved.set(reserved.get() + 1);
-            }
-        }
-        undo.keep();
         Ok(())
     }
 
-    /// Free frames that struct pages of added memory may take: all that unmovable memory may, but the reserve and what the
-    /// kernel needs to go on.
-    fn memmap_budget(&self) -> u64 {
-        let free: u64 = self
-            .populated_zones()
-            .filter(|(_, kind)| *kind == ZoneKind::Normal)
-            .map(|(node, kind)| self.zone(node, kind).free_pages())
-            .sum();
-        free.saturating_sub(RESERVE_PAGES + KERNEL_PAGES)
-    }
-
-    fn memmap_frame(&self, node: NodeId) -> Result<Pfn, AddError> {
-        let request = Request {
-            order: Order::PAGE,
-            mobility: Mobility::Unmovable,
-            place: Place::Near(node),
-            owner: Owner::Memmap,
-            urgency: Urgency::Ordinary,
-        };
-        self.allocate(&request).map_err(|error| match error {
-            AllocError::OutOfMemory => AddError::NoMemory,
-            AllocError::Injected(injected) => AddError::Injected(injected),
+    /// Nobody else takes the name and the place meanwhile.
+    fn reserve_group(&self, group: Group) -> Result<GroupId, AddError> {
+        self.pass(Point::AddGroup).map_err(AddError::Injected)?;
+        self.groups.lock().reserve(group).map_err(|why| match why {
+            Unplaced::NameTaken => AddError::NameTaken(group.name),
+            Unplaced::Full => AddError::TooManyGroups,
         })
     }
 }

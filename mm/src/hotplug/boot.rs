@@ -2,7 +2,7 @@
 
 use crate::addr::{NodeId, Pfn, PfnRange, SectionId, SectionRange};
 use crate::group::{Group, GroupKind, GroupName};
-use crate::machine::Machine;
+use crate::machine::{Machine, Unhurried};
 use crate::memory::Memory;
 use crate::page::{Head, Owner, PageState};
 use crate::pageblock::Pageblock;
@@ -37,7 +37,8 @@ impl<M: Machine> Memory<M> {
     /// The section is present already, beyond the table, or on a node without zones; uses lie outside it or out of order. All of these are
     /// mistakes of the boot code.
     pub fn add_boot_section(&self, boot: &BootSection<'_>) {
-        let _order = self.hotplug.lock();
+        let only = SectionRange::single(boot.id);
+        let _alone = self.lock_range(only, &mut Unhurried).expect("nobody tells to stop");
         assert!(self.sections.get(boot.id).is_none(), "boot section {} is given twice", boot.id);
         let (present, managed) = self.describe_boot_frames(boot);
         let section = Section {
@@ -51,7 +52,7 @@ impl<M: Machine> Memory<M> {
             managed: managed as u16,
         };
         self.sections.set(boot.id, section);
-        self.with_zone(boot.node, ZoneKind::Normal, |zone| self.enter(zone, SectionRange::single(boot.id), section));
+        self.with_zone(boot.node, ZoneKind::Normal, |zone| self.enter(zone, only, section));
     }
 
     /// Writes the struct pages of everything but free frames, and counts frames present and managed.
@@ -94,11 +95,14 @@ impl<M: Machine> Memory<M> {
             return id;
         }
         let number = groups.iter().count() as u16;
-        groups.insert(Group {
+        let group = Group {
             name: GroupName { kind: GroupKind::Boot, number },
             range: SectionRange::single(boot.id),
             node: boot.node,
             memmap: MemmapPlace::Boot,
-        })
+        };
+        let id = groups.reserve(group).expect("there is room for what a machine boots with");
+        groups.publish(id);
+        id
     }
 }

@@ -9,6 +9,7 @@ mod listeners;
 mod offline;
 mod online;
 mod remove;
+mod system_memmap;
 
 pub use add::{AddError, AddRequest};
 pub use boot::{BootSection, BootUse};
@@ -19,10 +20,9 @@ pub use remove::{RemoveError, UnplugError};
 use crate::addr::SectionRange;
 use crate::errno::Errno;
 use crate::journal::{Op, Stopwatch};
-use crate::machine::{Machine, Pace, Stop};
+use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::section::Section;
-use lock_api::MutexGuard;
 
 /// Undoes something when dropped, unless it is disarmed.
 #[must_use = "what is not kept is undone at once"]
@@ -59,16 +59,6 @@ impl<M: Machine> Memory<M> {
         runs.filter_map(|(run, section)| Some((run, section?)))
     }
 
-    /// Takes the lock that orders changes, or gives up waiting when `pace` says so.
-    fn order(&self, pace: &mut dyn Pace) -> Result<MutexGuard<'_, M::Sleep, ()>, Stop> {
-        loop {
-            if let Some(guard) = self.hotplug.try_lock() {
-                return Ok(guard);
-            }
-            pace.pause()?;
-        }
-    }
-
     /// Unmaps the first `count` parts of a range.
     fn unmap_parts(&self, range: SectionRange, count: usize) {
         for part in range.cut(M::PART).take(count) {
@@ -97,9 +87,7 @@ fn is_sorted(ranges: &[SectionRange]) -> bool {
     ranges.is_sorted_by(|a, b| a.last() < b.first())
 }
 
-/// The smallest range around all of `ranges`, for the journal.
+/// The smallest range around all of `ranges`: what is locked, and what the journal tells of a failure.
 fn hull(ranges: &[SectionRange]) -> Option<SectionRange> {
-    let first = u64::from(ranges.first()?.first().number());
-    let last = u64::from(ranges.last()?.last().number());
-    SectionRange::new(first, last - first + 1)
+    ranges.iter().copied().reduce(SectionRange::hull)
 }

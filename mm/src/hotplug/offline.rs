@@ -11,7 +11,7 @@ use crate::machine::{Machine, Pace, Stop};
 use crate::memory::{Memory, zone_number};
 use crate::notifier::{Direction, Veto};
 use crate::page::Owner;
-use crate::section::{BlockState, Openness, Section};
+use crate::section::{BlockState, Openness, Section, ZoneKind};
 use crate::zone::Origin;
 
 /// Why blocks could not be taken offline.
@@ -70,11 +70,12 @@ impl<M: Machine> Memory<M> {
     /// # Errors
     /// See [`OfflineError`]; nothing has changed then.
     pub fn offline(&self, ranges: &[SectionRange], pace: &mut dyn Pace) -> Result<(), OfflineError> {
-        let _order = self.order(pace).map_err(OfflineError::Stopped)?;
+        let range = hull(ranges).ok_or(OfflineError::BadList)?;
+        let _alone = self.lock_range(range, pace).map_err(OfflineError::Stopped)?;
         self.offline_locked(ranges, pace)
     }
 
-    /// The same, for a caller that holds the hotplug lock.
+    /// The same, for a caller that has locked all of `ranges`.
     pub(super) fn offline_locked(&self, ranges: &[SectionRange], pace: &mut dyn Pace) -> Result<(), OfflineError> {
         let hull = hull(ranges).filter(|_| is_sorted(ranges)).ok_or(OfflineError::BadList)?;
         let mut stopwatch = Stopwatch::start(&self.machine);
@@ -234,15 +235,13 @@ impl<M: Machine> Memory<M> {
         Ok(())
     }
 
-    /// Takes the first blocks of `range`, which are empty and isolated, out of their zone; the blocks behind those. Cannot
-    /// fail.
-    fn withdraw(&self, range: SectionRange) -> Option<SectionRange> {
-        let section = self.sections.get(range.first()).expect("a block that goes offline is present");
-        let kind = section.state.zone().expect("a block that goes offline has a zone");
-        let most = if section.is_open() { 1 } else { BATCH };
-        let run = self.sections.first_run(range.first_part(most));
-        let span = self.span_without(section.node, kind, run);
+    /// Takes blocks, of which the same is known, out of their zone, unless others come or go meanwhile.
+    fn leave(&self, run: SectionRange, section: Section, kind: ZoneKind) -> bool {
+        let (span, changes) = self.span_without(section.node, kind, run);
         self.with_zone(section.node, kind, |zone| {
+            if zone.changes() != changes {
+                return false;
+            }
             if section.is_open() {
                 zone.area_mut(Origin::of(section)).retire(&self.machine, run.first());
             } else {
@@ -251,7 +250,18 @@ impl<M: Machine> Memory<M> {
             zone.shrink(run, section, span);
             let offline = Section { state: BlockState::Offline, openness: Openness::Untouched, ..section };
             self.sections.set_all(run, offline);
-        });
+            true
+        })
+    }
+
+    /// Takes the first blocks of `range`, which are empty and isolated, out of their zone; the blocks behind those. Cannot
+    /// fail.
+    fn withdraw(&self, range: SectionRange) -> Option<SectionRange> {
+        let section = self.sections.get(range.first()).expect("a block that goes offline is present");
+        let kind = section.state.zone().expect("a block that goes offline has a zone");
+        let most = if section.is_open() { 1 } else { BATCH };
+        let run = self.sections.first_run(range.first_part(most));
+        while !self.leave(run, section, kind) {}
         // The struct pages of a boot block stay, and tell which of its frames are to come back.
         if section.is_open() {
             self.unmap_own_memmap(run.first(), section);

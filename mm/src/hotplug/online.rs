@@ -3,7 +3,7 @@
 //! Struct pages are initialised (5) when somebody needs the frames: an added block comes online untouched.
 
 use super::{BATCH, Undo, hull, is_sorted};
-use crate::addr::{NodeId, SectionId, SectionRange};
+use crate::addr::{SectionId, SectionRange};
 use crate::errno::Errno;
 use crate::inject::{Injected, Point};
 use crate::journal::{Op, Stopwatch};
@@ -63,7 +63,7 @@ impl<M: Machine> Memory<M> {
     /// See [`OnlineError`]; nothing has changed then.
     pub fn online(&self, ranges: &[SectionRange], how: OnlineAs, pace: &mut dyn Pace) -> Result<(), OnlineError> {
         let hull = hull(ranges).filter(|_| is_sorted(ranges)).ok_or(OnlineError::BadList)?;
-        let _order = self.order(pace).map_err(OnlineError::Stopped)?;
+        let _alone = self.lock_range(hull, pace).map_err(OnlineError::Stopped)?;
         let mut stopwatch = Stopwatch::start(&self.machine);
         let result = self.online_steps(ranges, how, pace, &mut stopwatch);
         self.record_ranges(&stopwatch, Op::Online, ranges, hull, result.map_err(OnlineError::errno));
@@ -82,6 +82,7 @@ impl<M: Machine> Memory<M> {
         pace.pause().map_err(OnlineError::Stopped)?;
         let going = Undo::new(|| {
             for (run, section) in self.present_runs(ranges) {
+                self.change_expectation(run, section, Zone::give_up);
                 self.sections.set_all(run, Section { state: BlockState::Offline, ..section });
             }
         });
@@ -127,23 +128,44 @@ impl<M: Machine> Memory<M> {
 
     /// Every block is told where it goes before any goes, so that blocks of one command see the same world.
     fn choose_zones(&self, ranges: &[SectionRange], how: OnlineAs) {
-        let mut movable = [0; NodeId::LIMIT];
-        for (run, section) in self.present_runs(ranges) {
-            let OnlineAs::Zone(zone) = how else {
-                let mut outlook = self.outlook(section.node);
-                outlook.machine.movable += movable.iter().sum::<u64>();
-                outlook.own.movable += movable[section.node.index()];
-                for id in run.iter() {
-                    let zone = outlook.choose(id, section);
-                    if zone == ZoneKind::Movable {
-                        outlook.expect_movable(u64::from(section.present));
-                        movable[section.node.index()] += u64::from(section.present);
-                    }
-                    self.sections.set(id, Section { state: BlockState::GoingOnline(zone), ..section });
+        match how {
+            OnlineAs::Zone(zone) => self.present_runs(ranges).for_each(|(run, section)| self.send(run, section, zone)),
+            OnlineAs::ByPolicy => {
+                // What one command takes of the ratio is nothing that another one sees to be free.
+                let _alone = self.choice.lock();
+                self.present_runs(ranges).for_each(|(run, section)| self.send_by_policy(run, section));
+            }
+        }
+    }
+
+    fn send_by_policy(&self, run: SectionRange, section: Section) {
+        let mut outlook = self.outlook(section.node);
+        let mut rest = Some(run);
+        while let Some(run) = rest {
+            let zone = outlook.choose(run.first(), section);
+            let is_next = |id: &SectionId| {
+                let is_same = outlook.choose(*id, section) == zone;
+                if is_same && zone == ZoneKind::Movable {
+                    outlook.expect_movable(u64::from(section.present));
                 }
-                continue;
+                is_same
             };
-            self.sections.set_all(run, Section { state: BlockState::GoingOnline(zone), ..section });
+            let part = run.first_part(run.iter().take_while(is_next).count() as u64);
+            self.send(part, section, zone);
+            rest = run.behind(part);
+        }
+    }
+
+    fn send(&self, run: SectionRange, section: Section, zone: ZoneKind) {
+        let section = Section { state: BlockState::GoingOnline(zone), ..section };
+        self.sections.set_all(run, section);
+        self.change_expectation(run, section, Zone::expect);
+    }
+
+    /// Tells the zone that blocks are on their way into it, or are not any more. Only of Movable zones does anybody ask.
+    fn change_expectation(&self, run: SectionRange, section: Section, change: fn(&mut Zone, SectionRange, Section)) {
+        if section.state == BlockState::GoingOnline(ZoneKind::Movable) {
+            change(&mut self.zone(section.node, ZoneKind::Movable), run, section);
         }
     }
 
@@ -165,6 +187,9 @@ impl<M: Machine> Memory<M> {
     /// has its struct pages open.
     pub(super) fn enter(&self, zone: &mut Zone, run: SectionRange, section: Section) {
         let kind = section.state.zone().expect("a block that goes online has a zone");
+        if kind == ZoneKind::Movable {
+            zone.give_up(run, section);
+        }
         let openness = if section.is_boot() { Openness::Open } else { Openness::Untouched };
         let section = Section { state: BlockState::Online(kind), openness, ..section };
         zone.grow(run, section);

@@ -1,13 +1,14 @@
 //! Remove: a group's memory is forgotten, and everything that adding it took is given back.
 
-use super::OfflineError;
+use super::{OfflineError, hull};
 use crate::addr::{Order, SectionId, SectionRange};
 use crate::errno::Errno;
 use crate::group::{Group, GroupId, GroupName};
 use crate::inject::{Injected, Point};
 use crate::journal::{Op, Stopwatch};
-use crate::machine::{MEMMAP_PAGES, Machine, Pace};
+use crate::machine::{MEMMAP_PAGES, Machine, Pace, Stop};
 use crate::memory::Memory;
+use crate::range_lock::RangeGuard;
 use crate::section::{BlockState, MemmapPlace};
 
 /// Why a group could not be removed.
@@ -25,6 +26,9 @@ pub enum RemoveError {
     /// Somebody asked for this failure.
     #[error("{0}")]
     Injected(Injected),
+    /// It was told to stop.
+    #[error("{0}")]
+    Stopped(Stop),
 }
 
 impl RemoveError {
@@ -36,6 +40,7 @@ impl RemoveError {
             Self::Boot(_) => Errno::Invalid,
             Self::NotOffline(_) => Errno::Busy,
             Self::Injected(injected) => injected.errno,
+            Self::Stopped(stop) => stop.errno(),
         }
     }
 }
@@ -67,8 +72,8 @@ impl<M: Machine> Memory<M> {
     ///
     /// # Errors
     /// See [`RemoveError`]; nothing has changed then.
-    pub fn remove(&self, names: &[GroupName]) -> Result<(), RemoveError> {
-        let _order = self.hotplug.lock();
+    pub fn remove(&self, names: &[GroupName], pace: &mut dyn Pace) -> Result<(), RemoveError> {
+        let _alone = self.lock_groups(names, &[], pace)?;
         self.check_removable(names, &[])?;
         self.forget_all(names);
         Ok(())
@@ -80,7 +85,7 @@ impl<M: Machine> Memory<M> {
     /// # Errors
     /// See [`UnplugError`]; every block is as it was then.
     pub fn unplug(&self, names: &[GroupName], online: &[SectionRange], pace: &mut dyn Pace) -> Result<(), UnplugError> {
-        let _order = self.order(pace).map_err(|stop| UnplugError::Offline(OfflineError::Stopped(stop)))?;
+        let _alone = self.lock_groups(names, online, pace).map_err(UnplugError::Remove)?;
         // Whatever can refuse the removal is asked before the first block goes offline.
         self.check_removable(names, online).map_err(UnplugError::Remove)?;
         if !online.is_empty() {
@@ -88,6 +93,36 @@ impl<M: Machine> Memory<M> {
         }
         self.forget_all(names);
         Ok(())
+    }
+
+    /// Locks all that these groups and `others` lie in. There may be none of them.
+    fn lock_groups(
+        &self,
+        names: &[GroupName],
+        others: &[SectionRange],
+        pace: &mut dyn Pace,
+    ) -> Result<Option<RangeGuard<'_, M>>, RemoveError> {
+        loop {
+            let Some(range) = self.hull_of_groups(names, others)? else { return Ok(None) };
+            let guard = self.lock_range(range, pace).map_err(RemoveError::Stopped)?;
+            // Those who had their turn before may have removed a group, and added another of that name elsewhere.
+            if self.hull_of_groups(names, others)? == Some(range) {
+                return Ok(Some(guard));
+            }
+        }
+    }
+
+    fn hull_of_groups(
+        &self,
+        names: &[GroupName],
+        others: &[SectionRange],
+    ) -> Result<Option<SectionRange>, RemoveError> {
+        let mut hull = hull(others);
+        for name in names {
+            let (_, group) = self.find_group(*name).ok_or(RemoveError::Absent)?;
+            hull = Some(hull.map_or(group.range, |hull| hull.hull(group.range)));
+        }
+        Ok(hull)
     }
 
     fn check_removable(&self, names: &[GroupName], except: &[SectionRange]) -> Result<(), RemoveError> {

@@ -13,7 +13,8 @@ use mm::zone::ZoneCell;
 use mm::{Memory, Storage};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Condvar, Mutex, OnceLock};
+use std::time::Duration;
 
 /// How many sections the fake machine can have.
 pub(crate) const SECTIONS: u64 = 64;
@@ -28,6 +29,7 @@ pub(crate) struct Fake {
     backing: Mutex<HashMap<(SectionId, u64), Pfn>>,
     ranges: Mutex<HashMap<SectionRange, PfnRange>>,
     ticks: AtomicU64,
+    waiters: (Mutex<()>, Condvar),
     pub(crate) keeper_calls: AtomicU64,
     /// How many more ranges can be mapped before there are no tables any more.
     pub(crate) mappings_left: AtomicU64,
@@ -41,6 +43,7 @@ impl Fake {
             backing: Mutex::default(),
             ranges: Mutex::default(),
             ticks: AtomicU64::new(0),
+            waiters: Default::default(),
             keeper_calls: AtomicU64::new(0),
             mappings_left: AtomicU64::new(u64::MAX),
         }
@@ -139,6 +142,19 @@ impl Machine for Fake {
 
     fn wake_keeper(&self) {
         self.keeper_calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn wait(&self, is_over: &mut dyn FnMut() -> bool) {
+        let mut guard = self.waiters.0.lock().unwrap();
+        if !is_over() {
+            guard = self.waiters.1.wait_timeout(guard, Duration::from_millis(10)).unwrap().0;
+        }
+        drop(guard);
+    }
+
+    fn wake_waiters(&self) {
+        drop(self.waiters.0.lock().unwrap());
+        self.waiters.1.notify_all();
     }
 }
 

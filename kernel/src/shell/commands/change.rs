@@ -149,7 +149,7 @@ fn remove(call: &mut Call<'_>) -> Outcome {
         check_offline(group)?;
     }
     let names: Vec<GroupName> = groups.iter().map(|(_, group)| group.name).collect();
-    mm().remove(&names)?;
+    mm().remove(&names, &mut TaskPace::untimed())?;
     Ok(())
 }
 

@@ -80,6 +80,12 @@ impl Machine for Plain {
     }
 
     fn wake_keeper(&self) {}
+
+    fn wait(&self, _is_over: &mut dyn FnMut() -> bool) {
+        std::thread::yield_now();
+    }
+
+    fn wake_waiters(&self) {}
 }
 
 /// 128 MiB of boot memory, and above it what came later, online as movable.

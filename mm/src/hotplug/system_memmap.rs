@@ -1,0 +1,101 @@
+//! Struct pages in frames of the system, for ranges that are added without an altmap.
+
+use super::{AddError, Undo};
+use crate::addr::{NodeId, Order, Pfn, SectionRange};
+use crate::alloc::{AllocError, Mobility, Place, Request, Urgency};
+use crate::inject::Point;
+use crate::machine::{MEMMAP_PAGES, Machine, Pace};
+use crate::memory::{KERNEL_PAGES, Memory, RESERVE_PAGES};
+use crate::page::Owner;
+use crate::section::ZoneKind;
+use core::cell::Cell;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Frames that an add may take while others are under way.
+#[must_use = "what nobody holds is promised to nobody"]
+pub(super) struct Promise<'a> {
+    all: &'a AtomicU64,
+    left: Cell<u64>,
+}
+
+impl Promise<'_> {
+    /// One of the frames is taken, and counted where all are that are in use.
+    fn use_one(&self) {
+        self.left.set(self.left.get() - 1);
+        self.all.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.left.get(), Ordering::Relaxed);
+    }
+}
+
+impl<M: Machine> Memory<M> {
+    /// An add that cannot fit, alone or beside others, shall not empty the machine before it notices.
+    pub(super) fn promise_memmaps(&self, range: SectionRange) -> Result<Promise<'_>, AddError> {
+        let wanted = range.count() * MEMMAP_PAGES + self.machine.own_tables(range);
+        let promise = |before: u64| Some(before + wanted).filter(|all| *all <= self.memmap_budget());
+        let all = &self.promised;
+        all.try_update(Ordering::Relaxed, Ordering::Relaxed, promise).map_err(|_| AddError::NoMemory)?;
+        Ok(Promise { all, left: Cell::new(wanted) })
+    }
+
+    /// Takes the frames for the struct pages of every section from the system, all or none.
+    pub(super) fn reserve_memmaps(
+        &self,
+        range: SectionRange,
+        node: NodeId,
+        frames: &Promise<'_>,
+        pace: &mut dyn Pace,
+    ) -> Result<(), AddError> {
+        let reserved = Cell::new(0);
+        let undo = Undo::new(|| {
+            for id in range.iter() {
+                for index in 0..MEMMAP_PAGES.min(reserved.get()) {
+                    let frame = self.machine.unmap_memmap_page(id, index);
+                    self.free(frame, Order::PAGE);
+                }
+                reserved.set(reserved.get().saturating_sub(MEMMAP_PAGES));
+            }
+        });
+        for id in range.iter() {
+            pace.pause().map_err(AddError::Stopped)?;
+            self.pass(Point::AddMemmap).map_err(AddError::Injected)?;
+            for index in 0..MEMMAP_PAGES {
+                let frame = self.memmap_frame(node)?;
+                frames.use_one();
+                self.machine.map_memmap_page(id, index, frame);
+                reserved.set(reserved.get() + 1);
+            }
+        }
+        undo.keep();
+        Ok(())
+    }
+
+    /// Free frames that struct pages of added memory may take: all that unmovable memory may, but the reserve and what the
+    /// kernel needs to go on.
+    fn memmap_budget(&self) -> u64 {
+        let free: u64 = self
+            .populated_zones()
+            .filter(|(_, kind)| *kind == ZoneKind::Normal)
+            .map(|(node, kind)| self.zone(node, kind).free_pages())
+            .sum();
+        free.saturating_sub(RESERVE_PAGES + KERNEL_PAGES)
+    }
+
+    fn memmap_frame(&self, node: NodeId) -> Result<Pfn, AddError> {
+        let request = Request {
+            order: Order::PAGE,
+            mobility: Mobility::Unmovable,
+            place: Place::Near(node),
+            owner: Owner::Memmap,
+            urgency: Urgency::Ordinary,
+        };
+        self.allocate(&request).map_err(|error| match error {
+            AllocError::OutOfMemory => AddError::NoMemory,
+            AllocError::Injected(injected) => AddError::Injected(injected),
+        })
+    }
+}

@@ -1,0 +1,171 @@
+//! Who may change which sections: operations on different ranges go on at once, those on overlapping ones in turn.
+//!
+//! Whoever wants a range stands in line, and has his turn when nobody before him wants any of its sections. So nobody waits
+//! for ever for a large range while small ones come and go. Everybody asks once for all that he needs, and waits for those
+//! before him only: nobody waits in a circle.
+
+use crate::addr::{SECTION_LIMIT, SectionRange};
+use crate::machine::{Machine, Pace, Stop, Unhurried};
+use crate::memory::Memory;
+use heapless::Vec;
+use lock_api::{Mutex, RawMutex};
+
+/// How many can stand in line. More wait for a place in it, in no order.
+const LINE_LIMIT: usize = 256;
+
+/// Names a place in line; never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Ticket(u64);
+
+/// Who stands in line, the one who came first first.
+struct Line {
+    places: Vec<(Ticket, SectionRange), LINE_LIMIT>,
+    next: u64,
+}
+
+impl Line {
+    /// Joins at the end; whether the turn comes at once. `None` if there is no place.
+    fn join(&mut self, range: SectionRange) -> Option<(Ticket, bool)> {
+        let ticket = Ticket(self.next);
+        let is_free = !self.places.iter().any(|(_, other)| other.overlaps(range));
+        self.places.push((ticket, range)).ok()?;
+        self.next += 1;
+        Some((ticket, is_free))
+    }
+
+    fn place(&self, ticket: Ticket) -> usize {
+        self.places.iter().position(|(other, _)| *other == ticket).expect("a ticket is good until its holder leaves")
+    }
+
+    fn has_turn(&self, ticket: Ticket) -> bool {
+        let place = self.place(ticket);
+        let range = self.places[place].1;
+        !self.places[..place].iter().any(|(_, earlier)| earlier.overlaps(range))
+    }
+
+    /// Leaves; whether somebody may have waited for that.
+    fn leave(&mut self, ticket: Ticket) -> bool {
+        let was_full = self.places.is_full();
+        let place = self.place(ticket);
+        let (_, range) = self.places.remove(place);
+        was_full || self.places[place..].iter().any(|(_, later)| later.overlaps(range))
+    }
+}
+
+/// The locks of all ranges of sections.
+pub(crate) struct RangeLocks<S>(Mutex<S, Line>);
+
+impl<S: RawMutex> RangeLocks<S> {
+    pub(crate) const fn new() -> Self {
+        Self(Mutex::new(Line { places: Vec::new(), next: 0 }))
+    }
+}
+
+/// A place in line, given up when dropped. Whoever has had his turn holds the range until then.
+#[must_use = "a range that nobody holds is not locked"]
+pub(crate) struct RangeGuard<'a, M: Machine> {
+    memory: &'a Memory<M>,
+    ticket: Ticket,
+}
+
+impl<M: Machine> Drop for RangeGuard<'_, M> {
+    fn drop(&mut self) {
+        if self.memory.ranges.0.lock().leave(self.ticket) {
+            self.memory.machine.wake_waiters();
+        }
+    }
+}
+
+impl<M: Machine> Memory<M> {
+    /// Waits until nobody else changes sections of `range`, or gives up when `pace` says so. The caller holds no other range.
+    pub(crate) fn lock_range(&self, range: SectionRange, pace: &mut dyn Pace) -> Result<RangeGuard<'_, M>, Stop> {
+        let (guard, is_free) = loop {
+            let joined = self.ranges.0.lock().join(range);
+            if let Some((ticket, is_free)) = joined {
+                break (RangeGuard { memory: self, ticket }, is_free);
+            }
+            self.machine.wait(&mut || !self.ranges.0.lock().places.is_full());
+            pace.pause()?;
+        };
+        if is_free {
+            return Ok(guard);
+        }
+        while !self.ranges.0.lock().has_turn(guard.ticket) {
+            self.machine.wait(&mut || self.ranges.0.lock().has_turn(guard.ticket));
+            pace.pause()?;
+        }
+        Ok(guard)
+    }
+
+    /// Waits until nobody else changes any section.
+    pub(crate) fn lock_everything(&self) -> RangeGuard<'_, M> {
+        let all = SectionRange::new(0, SECTION_LIMIT).expect("there are sections");
+        self.lock_range(all, &mut Unhurried).expect("nobody tells to stop")
+    }
+
+    /// The same for `range` without waiting.
+    pub(crate) fn try_lock_range(&self, range: SectionRange) -> Option<RangeGuard<'_, M>> {
+        let mut line = self.ranges.0.lock();
+        let (ticket, is_free) = line.join(range)?;
+        if !is_free {
+            line.leave(ticket);
+            return None;
+        }
+        Some(RangeGuard { memory: self, ticket })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(first: u64, count: u64) -> SectionRange {
+        SectionRange::new(first, count).expect("in reach")
+    }
+
+    fn line() -> Line {
+        Line { places: Vec::new(), next: 0 }
+    }
+
+    #[test]
+    fn ranges_that_do_not_overlap_are_had_at_once() {
+        let mut line = line();
+        assert!(line.join(range(4, 4)).expect("a place").1);
+        assert!(line.join(range(8, 1)).expect("a place").1);
+        assert!(!line.join(range(0, 5)).expect("a place").1);
+    }
+
+    #[test]
+    fn who_waits_for_a_large_range_is_not_overtaken() {
+        let mut line = line();
+        let (small, _) = line.join(range(0, 1)).expect("a place");
+        let (large, _) = line.join(range(0, 8)).expect("a place");
+        let (late, is_free) = line.join(range(5, 1)).expect("a place");
+        assert!(!is_free && !line.has_turn(large));
+        assert!(line.leave(small));
+        assert!(line.has_turn(large) && !line.has_turn(late));
+        assert!(line.leave(large));
+        assert!(line.has_turn(late));
+        assert!(!line.leave(late));
+    }
+
+    #[test]
+    fn who_gives_up_waiting_holds_nobody_up() {
+        let mut line = line();
+        let (holder, _) = line.join(range(0, 2)).expect("a place");
+        let (waiter, _) = line.join(range(0, 8)).expect("a place");
+        let (behind, _) = line.join(range(4, 1)).expect("a place");
+        assert!(line.leave(waiter));
+        assert!(line.has_turn(behind) && line.has_turn(holder));
+    }
+
+    #[test]
+    fn whoever_finds_no_place_hears_when_there_is_one() {
+        let mut line = line();
+        let tickets: Vec<_, LINE_LIMIT> = (0..LINE_LIMIT as u64).map_while(|n| line.join(range(n, 1))).collect();
+        assert_eq!(tickets.len(), LINE_LIMIT);
+        assert!(line.join(range(1000, 1)).is_none());
+        assert!(line.leave(tickets[7].0));
+        assert!(line.join(range(1000, 1)).expect("a place").1);
+    }
+}
