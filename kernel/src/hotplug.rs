@@ -21,6 +21,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use blocks::{Blocks, KernelBlocks};
 use check::{check, foreign_group};
+use core::sync::atomic::{AtomicU64, Ordering};
 use mm::Errno;
 use mm::addr::{MAX_PHYS_BITS, NodeId, SectionRange};
 use mm::group::{GroupKind, GroupName};
@@ -36,6 +37,8 @@ const REACH: u64 = 1 << MAX_PHYS_BITS;
 
 /// The slots of this machine; none where there is no controller.
 static SLOTS: Mutex<Option<Controller<PortRange>>> = Mutex::new(None);
+
+static MACHINE_EVENTS: AtomicU64 = AtomicU64::new(0);
 
 /// Memory of a DIMM that is in its slot and not part of any block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +91,13 @@ pub(crate) fn start() {
     });
 }
 
+/// How often the machine has told of something that happened to its slots.
+pub(crate) fn machine_events() -> u64 {
+    MACHINE_EVENTS.load(Ordering::Relaxed)
+}
+
 fn handle_events() {
+    MACHINE_EVENTS.fetch_add(1, Ordering::Relaxed);
     if let Some(slots) = SLOTS.lock().as_mut() {
         let window = firmware::get().srat.window();
         Plug { slots, blocks: &mut KernelBlocks::task(), window }.handle_events();

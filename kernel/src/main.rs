@@ -20,6 +20,7 @@ mod params;
 mod power;
 mod selftest;
 mod shell;
+mod stress;
 mod symbols;
 mod sync;
 mod task;

@@ -4,10 +4,11 @@
 mod content;
 mod source;
 
-pub(crate) use source::{Source, TakeError, kernel_is_short};
+pub(crate) use source::{LEFT_FREE, Source, TakeError, kernel_is_short};
 
 use crate::memory::FrameList;
 use crate::task;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use mm::addr::PAGE_SIZE;
 use mm::machine::{Pace, Stop};
 use thiserror::Error;
@@ -20,6 +21,31 @@ pub(crate) struct Fill {
     /// What the content follows from.
     key: u64,
     frames: FrameList,
+    _counted: Counted,
+}
+
+/// Pages of all fills.
+static FILLED: AtomicU64 = AtomicU64::new(0);
+
+/// How many bytes all fills hold.
+pub(crate) fn filled_bytes() -> u64 {
+    FILLED.load(Relaxed) * PAGE_SIZE
+}
+
+/// So many pages of a fill, counted among all while it exists.
+struct Counted(u64);
+
+impl Counted {
+    fn new(pages: u64) -> Self {
+        FILLED.fetch_add(pages, Relaxed);
+        Self(pages)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        FILLED.fetch_sub(self.0, Relaxed);
+    }
 }
 
 /// Why a fill could not be said to be as it was written.
@@ -45,7 +71,8 @@ impl Fill {
             }
             Ok(())
         })?;
-        Ok(Self { key, frames })
+        let counted = Counted::new(frames.page_count());
+        Ok(Self { key, frames, _counted: counted })
     }
 
     pub(crate) const fn key(&self) -> u64 {

@@ -14,7 +14,7 @@ use mm::section::ZoneKind;
 use thiserror::Error;
 
 /// Bytes that a fill leaves free in Normal zones: the reserve of hotplug, and what the kernel itself needs to go on.
-const LEFT_FREE: u64 = (RESERVE_PAGES + KERNEL_PAGES) * PAGE_SIZE;
+pub(crate) const LEFT_FREE: u64 = (RESERVE_PAGES + KERNEL_PAGES) * PAGE_SIZE;
 
 /// Where to take frames from.
 pub(crate) struct Source {
@@ -85,7 +85,8 @@ impl Source {
         Ok(taken)
     }
 
-    fn take_one(&self, order: Order) -> Result<OwnedFrames, AllocError> {
+    /// Takes one block of frames.
+    pub(crate) fn take_one(&self, order: Order) -> Result<OwnedFrames, AllocError> {
         let mobility = if self.owner == Owner::Fill { Mobility::Movable } else { Mobility::Unmovable };
         let place = self.node.map_or(Place::Near(NodeId::ZERO), Place::On);
         let request = Request { order, mobility, place, owner: self.owner, urgency: Urgency::Ordinary };

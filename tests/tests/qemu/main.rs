@@ -24,6 +24,7 @@ mod readme;
 mod removal;
 mod slots;
 mod soak;
+mod stress;
 mod tables;
 mod untouched;
 
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         power::scenarios(),
         bench::scenarios(),
         soak::scenarios(),
+        stress::scenarios(),
         readme::scenarios(),
     ];
     let mut trials: Vec<_> = topics.into_iter().flatten().map(trial).collect();

@@ -12,6 +12,7 @@ mod map;
 mod notify;
 mod resolve;
 mod settings;
+mod stress;
 mod system;
 mod testing;
 mod usage;
@@ -54,6 +55,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { title: "Using memory", commands: load::COMMANDS },
     Family { title: "Listeners of changes", commands: notify::COMMANDS },
     Family { title: "Looking for trouble", commands: testing::COMMANDS },
+    Family { title: "Random work", commands: stress::COMMANDS },
     Family { title: "Measuring", commands: bench::COMMANDS },
     Family { title: "Jobs", commands: jobs::COMMANDS },
     Family { title: "The machine", commands: system::COMMANDS },

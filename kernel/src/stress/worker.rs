@@ -1,0 +1,291 @@
+//! One worker: it holds some memory with content, and does one thing after the other.
+
+use super::blocks;
+use super::dice::Dice;
+use super::operation::Operation;
+use super::trouble::{Refusal, Trouble};
+use super::{Run, settings};
+use crate::fill::{CheckError, Fill, Source, TakeError, kernel_is_short};
+use crate::memory::{FrameList, mm};
+use crate::pace::SteadyPace;
+use crate::{task, time};
+use alloc::string::ToString;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use mm::addr::{Order, PAGES_PER_SECTION, Pfn};
+use mm::machine::{Pace, Stop};
+use mm::page::Owner;
+use mm::policy::OnlineAs;
+use mm::section::{BlockState, ZoneKind};
+
+/// Pieces of memory that a worker holds at most.
+const HOLDINGS: usize = 64;
+
+/// A fill has less than 2 to the power of this many pages.
+const FILL_ORDERS: u64 = 11;
+
+/// Frames looked up by one operation.
+const LOOKUPS: usize = 64;
+
+/// An offline gives up after less than this.
+const PATIENCE_NS: u64 = 200_000_000;
+
+pub(super) struct Worker {
+    run: Arc<Run>,
+    dice: Dice,
+    holdings: Vec<(Operation, Fill)>,
+    /// The last sweep of all content that it took part in.
+    sweep: u64,
+}
+
+/// Why an operation was not done.
+enum Setback {
+    /// There was nothing to do it with.
+    Idle,
+    Refused(Refusal),
+    Trouble(Trouble),
+}
+
+impl<R: Into<Refusal>> From<R> for Setback {
+    fn from(refusal: R) -> Self {
+        Self::Refused(refusal.into())
+    }
+}
+
+/// Until the run is over, or a deadline.
+pub(super) struct WorkPace<'a> {
+    run: &'a Run,
+    deadline_ns: Option<u64>,
+}
+
+impl Pace for WorkPace<'_> {
+    fn pause(&mut self) -> Result<(), Stop> {
+        task::yield_now();
+        if !self.run.is_under_way() {
+            return Err(Stop::Cancelled);
+        }
+        match self.deadline_ns {
+            Some(deadline) if time::now_ns() > deadline => Err(Stop::Deadline),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Worker {
+    pub(super) fn new(run: Arc<Run>, number: u64) -> Self {
+        let dice = Dice::new(run.seed, number);
+        Self { run, dice, holdings: Vec::with_capacity(HOLDINGS), sweep: 0 }
+    }
+
+    /// Works until the run is over, and gives everything back.
+    pub(super) fn work(mut self) -> Result<(), Trouble> {
+        while self.run.is_under_way() {
+            self.step()?;
+            task::yield_now();
+        }
+        while let Some(last) = self.holdings.len().checked_sub(1) {
+            self.free(last)?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<(), Trouble> {
+        let due = self.run.sweep();
+        if self.sweep != due {
+            self.sweep = due;
+            self.check_all()?;
+        }
+        let operation = if self.is_full() { Operation::Free } else { Operation::choose(&mut self.dice) };
+        match self.perform(operation) {
+            Ok(()) => self.run.tally.note_done(operation),
+            Err(Setback::Idle) => {}
+            // It was cut short by the end.
+            Err(Setback::Refused(_)) if !self.run.is_under_way() => {}
+            Err(Setback::Refused(refusal)) if operation.expects(refusal.errno()) => {
+                self.run.tally.note_refused(operation);
+            }
+            Err(Setback::Refused(refusal)) => {
+                let (errno, sentence) = (refusal.errno(), refusal.to_string());
+                return Err(Trouble::Unexpected { operation, errno, sentence });
+            }
+            Err(Setback::Trouble(trouble)) => return Err(trouble),
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, operation: Operation) -> Result<(), Setback> {
+        match operation {
+            Operation::Allocate => self.allocate(),
+            Operation::Fill | Operation::Kfill => self.fill(operation),
+            Operation::Verify => {
+                let index = self.some_holding()?;
+                check(&mut self.holdings[index], &mut SteadyPace).map_err(Setback::Trouble)
+            }
+            Operation::Free => {
+                let index = self.some_holding()?;
+                self.free(index).map_err(Setback::Trouble)
+            }
+            Operation::Online => self.online(OnlineAs::ByPolicy),
+            Operation::OnlineKernel => self.online(OnlineAs::Zone(ZoneKind::Normal)),
+            Operation::OnlineMovable => self.online(OnlineAs::Zone(ZoneKind::Movable)),
+            Operation::Offline => self.offline(),
+            Operation::Remove => self.remove(),
+            Operation::Probe => self.probe(),
+            Operation::Settings => {
+                settings::change(&mut self.dice);
+                Ok(())
+            }
+            Operation::Page => {
+                self.look_around();
+                Ok(())
+            }
+            Operation::Drain => {
+                mm().drain_caches();
+                Ok(())
+            }
+        }
+    }
+
+    // Memory.
+
+    fn is_full(&self) -> bool {
+        let held: u64 = self.holdings.iter().map(|(_, fill)| fill.size_bytes()).sum();
+        self.holdings.len() == HOLDINGS || held >= self.run.share
+    }
+
+    fn some_holding(&mut self) -> Result<usize, Setback> {
+        let count = self.holdings.len() as u64;
+        if count == 0 { Err(Setback::Idle) } else { Ok(self.dice.below(count) as usize) }
+    }
+
+    /// One block of frames of any order.
+    fn allocate(&mut self) -> Result<(), Setback> {
+        if kernel_is_short() {
+            return Err(TakeError::KernelShort.into());
+        }
+        let order = Order::new(self.dice.below(Order::COUNT as u64) as u8).expect("there are so many orders");
+        let owner = if self.dice.once_in(2) { Owner::Fill } else { Owner::Kfill };
+        let mut frames = FrameList::new();
+        frames.push(self.source(owner).take_one(order)?);
+        self.hold(Operation::Allocate, frames)
+    }
+
+    /// Pages as they come.
+    fn fill(&mut self, operation: Operation) -> Result<(), Setback> {
+        let owner = if operation == Operation::Fill { Owner::Fill } else { Owner::Kfill };
+        // Small ones are as likely as large ones.
+        let limit = 1 << self.dice.below(FILL_ORDERS);
+        let pages = 1 + self.dice.below(limit);
+        let frames = self.source(owner).take(pages, &mut self.pace())?;
+        self.hold(operation, frames)
+    }
+
+    /// Anywhere, or inside a block.
+    fn source(&mut self, owner: Owner) -> Source {
+        let inside = self.dice.once_in(4);
+        let blocks = if inside { blocks::pick(&mut self.dice, blocks::is_online) } else { None };
+        Source { owner, node: None, blocks: blocks.map(|(range, _)| vec![range]) }
+    }
+
+    fn hold(&mut self, operation: Operation, frames: FrameList) -> Result<(), Setback> {
+        let key = self.dice.next();
+        let fill = Fill::write(key, frames, &mut self.pace()).map_err(TakeError::Stopped)?;
+        self.holdings.push((operation, fill));
+        Ok(())
+    }
+
+    fn free(&mut self, index: usize) -> Result<(), Trouble> {
+        let mut holding = self.holdings.swap_remove(index);
+        check(&mut holding, &mut SteadyPace)?;
+        holding.1.free();
+        Ok(())
+    }
+
+    fn check_all(&mut self) -> Result<(), Trouble> {
+        for holding in &mut self.holdings {
+            check(holding, &mut WorkPace { run: &self.run, deadline_ns: None })?;
+            self.run.note_checked(holding.1.size_bytes());
+        }
+        Ok(())
+    }
+
+    // Blocks.
+
+    fn online(&mut self, how: OnlineAs) -> Result<(), Setback> {
+        let any = self.dice.once_in(8);
+        let (range, _) =
+            blocks::pick(&mut self.dice, |state| any || state == BlockState::Offline).ok_or(Setback::Idle)?;
+        Ok(mm().online(&[range], how, &mut self.hurry())?)
+    }
+
+    fn offline(&mut self) -> Result<(), Setback> {
+        if self.dice.once_in(4) {
+            return self.offline_group();
+        }
+        let any = self.dice.once_in(8);
+        let (range, section) =
+            blocks::pick(&mut self.dice, |state| any || blocks::is_online(state)).ok_or(Setback::Idle)?;
+        // One at a time, so that what was looked at is still so.
+        let run = Arc::clone(&self.run);
+        let _turn = section.is_boot().then(|| run.boot_memory.lock());
+        if section.is_boot() && !blocks::kernel_can_spare(range) {
+            return Err(Setback::Idle);
+        }
+        Ok(mm().offline(&[range], &mut self.hurry())?)
+    }
+
+    /// All that is online of a group, so that it can be removed.
+    fn offline_group(&mut self) -> Result<(), Setback> {
+        let group = self.dice.pick(&blocks::added_groups()).ok_or(Setback::Idle)?;
+        let online = blocks::online_parts(group.range);
+        if online.is_empty() {
+            return Err(Setback::Idle);
+        }
+        Ok(mm().offline(&online, &mut self.hurry())?)
+    }
+
+    fn remove(&mut self) -> Result<(), Setback> {
+        let any = self.dice.once_in(8);
+        let mut groups = blocks::added_groups();
+        groups.retain(|group| any || blocks::is_offline(group.range));
+        let group = self.dice.pick(&groups).ok_or(Setback::Idle)?;
+        Ok(mm().remove(&[group.name])?)
+    }
+
+    fn probe(&mut self) -> Result<(), Setback> {
+        let range = blocks::pick_missing(&mut self.dice).ok_or(Setback::Idle)?;
+        Ok(blocks::probe(range)?)
+    }
+
+    fn look_around(&mut self) {
+        for _ in 0..LOOKUPS {
+            // Half of them where there is something.
+            let block = match blocks::pick(&mut self.dice, |_| true) {
+                Some((range, _)) if self.dice.once_in(2) => u64::from(range.first().number()),
+                _ => self.dice.below(mm().section_limit()),
+            };
+            let pfn = Pfn::new(block * PAGES_PER_SECTION + self.dice.below(PAGES_PER_SECTION));
+            core::hint::black_box(mm().frame_report(pfn));
+        }
+    }
+
+    /// Until the run is over.
+    fn pace(&self) -> WorkPace<'_> {
+        WorkPace { run: &self.run, deadline_ns: None }
+    }
+
+    /// The same, but in a hurry.
+    fn hurry(&mut self) -> WorkPace<'_> {
+        let deadline_ns = time::now_ns() + self.dice.below(PATIENCE_NS);
+        WorkPace { run: &self.run, deadline_ns: Some(deadline_ns) }
+    }
+}
+
+fn check((operation, fill): &mut (Operation, Fill), pace: &mut dyn Pace) -> Result<(), Trouble> {
+    match fill.check(pace) {
+        Err(CheckError::Wrong { page, address }) => Err(Trouble::Content { operation: *operation, page, address }),
+        // It is checked again when it is freed.
+        Ok(()) | Err(CheckError::Stopped(_)) => Ok(()),
+    }
+}
