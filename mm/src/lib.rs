@@ -27,7 +27,8 @@
 //! 1. A frame is in exactly one place: free in one pageblock of its zone or in one cache, allocated, memmap, reserved, or in
 //!    a section that is untouched or offline.
 //! 2. `present = managed + what is set aside`, per block and zone, and the sums agree.
-//! 3. Struct pages of a section that is not open are read by nobody: walkers ask the section table.
+//! 3. Struct pages of a section that is not open are read by nobody: walkers ask the section table, under a guard that costs
+//!    no write that others see, and whoever closes a section waits for those before he unmaps anything.
 //! 4. Altmap frames are never handed out, survive offline and online, and go only with remove.
 //! 5. A failed operation leaves nothing behind.
 //! 6. No cache keeps a free frame from a request that finds none elsewhere.
@@ -51,7 +52,8 @@
 //!
 //! Words of sections are read anywhere; they change under the lock of their range and, while a section is in a zone, under
 //! the lock of the zone too. Sections are opened under the latter alone, beside everything else. Whoever does that holds no
-//! lock while struct pages are made: the word says that the section is changing, and others keep away.
+//! lock while struct pages are made: the word says that the section is changing, and others keep away. To look at struct
+//! pages, either the lock of their zone or [`machine::Machine::reading`] is enough, if the word says that the section is open.
 //!
 //! The kernel's own locks (heap, page tables) are taken before any of the spinning ones here and never while one of them is
 //! held. Opening needs the lock of the page tables, so requests made under it ([`alloc::Urgency::Hotplug`]) open nothing.

@@ -83,6 +83,17 @@ pub trait Machine: Memmap + Mapper + Clock + Sync + 'static {
     /// Held while listeners are called or zones chosen; waiting for it blocks the task.
     type Sleep: lock_api::RawMutex + Sync + Send;
 
+    /// What keeps struct pages mapped while somebody looks at them.
+    type Reading<'a>;
+
+    /// Lets struct pages be looked at: those of a section that was open at any moment since then stay mapped until the
+    /// answer is dropped. Writes nothing that other CPUs read. Nothing may block or spin on a lock meanwhile.
+    fn reading(&self) -> Self::Reading<'_>;
+
+    /// Returns when nobody can be looking at struct pages of sections that were closed before the call. Called with no spin
+    /// lock held.
+    fn wait_for_readers(&self);
+
     /// Number of the CPU that asks, below the number of CPUs that it was booted with. The caller may be on another one
     /// when it reads the answer, unless something keeps it where it is.
     fn cpu(&self) -> usize;

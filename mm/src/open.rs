@@ -10,15 +10,17 @@ use crate::machine::{MEMMAP_PAGES, Machine};
 use crate::memory::Memory;
 use crate::page::{Head, Owner, PageState};
 use crate::pageblock::{Descriptor, FRAMES, Pageblock};
+use crate::range_lock::RangeGuard;
 use crate::section::{BlockState, MemmapPlace, Openness, Section, ZoneKind, head_range, table_range};
 use crate::zone::Origin;
+use heapless::Vec;
 
 /// Empty sections of a zone that may stay open; when there are more, [`Memory::keep`] leaves [`SPARE_LOW`].
 pub(crate) const SPARE_HIGH: u64 = 4;
 const SPARE_LOW: u64 = 2;
 
 /// Sections that are closed before others may have a turn.
-const CLOSED_AT_ONCE: u64 = 64;
+const CLOSED_AT_ONCE: usize = 64;
 
 /// Open free frames of added Normal memory below which the next section is opened ahead of need, for those who cannot open
 /// one themselves.
@@ -30,6 +32,14 @@ enum Claim {
     /// Another CPU is just opening the last one.
     UnderWay,
     None,
+}
+
+/// A section that is being closed.
+struct Closing<'a, M: Machine> {
+    id: SectionId,
+    /// What was known of it.
+    section: Section,
+    _alone: RangeGuard<'a, M>,
 }
 
 impl<M: Machine> Memory<M> {
@@ -52,7 +62,9 @@ impl<M: Machine> Memory<M> {
     pub(crate) fn open(&self, id: SectionId) {
         let section = loop {
             match self.sections.get(id) {
-                Some(section) if section.openness == Openness::Changing => core::hint::spin_loop(),
+                Some(Section { state: BlockState::Online(_), openness: Openness::Changing, .. }) => {
+                    core::hint::spin_loop();
+                }
                 Some(section) => break section,
                 None => return,
             }
@@ -158,36 +170,49 @@ impl<M: Machine> Memory<M> {
         if self.zone(node, kind).area(Origin::Added).empty_sections() <= SPARE_HIGH {
             return;
         }
-        for _ in 0..CLOSED_AT_ONCE {
-            if !self.close_one(node, kind) {
-                return;
-            }
+        let mut closing = Vec::<_, CLOSED_AT_ONCE>::new();
+        while !closing.is_full()
+            && let Some(next) = self.begin_close(node, kind)
+        {
+            assert!(closing.push(next).is_ok(), "there is room");
         }
-        self.machine.wake_keeper();
+        if closing.is_empty() {
+            return;
+        }
+        self.machine.wait_for_readers();
+        closing.iter().for_each(|closing| self.finish_close(closing, node, kind));
+        if closing.is_full() {
+            self.machine.wake_keeper();
+        }
     }
 
-    fn close_one(&self, node: NodeId, kind: ZoneKind) -> bool {
-        let candidate = self.zone(node, kind).area(Origin::Added).longest_empty();
-        // An operation finds the struct pages of its sections where they are; it has everything in the zone looked at again.
-        let Some(_alone) = candidate.and_then(|id| self.try_lock_range(SectionRange::single(id))) else { return false };
-        let claimed = self.with_zone(node, kind, |zone| {
+    /// Takes the section that has been empty for longest from the allocator. An operation on it is not disturbed: if it leaves
+    /// the section where it is, the keeper is called again.
+    fn begin_close(&self, node: NodeId, kind: ZoneKind) -> Option<Closing<'_, M>> {
+        let candidate = self.zone(node, kind).area(Origin::Added).longest_empty()?;
+        let alone = self.try_lock_range(SectionRange::single(candidate))?;
+        let section = self.with_zone(node, kind, |zone| {
             let area = zone.area_mut(Origin::Added);
-            let id = area.longest_empty().filter(|id| area.empty_sections() > SPARE_LOW && Some(*id) == candidate)?;
+            let id = area.longest_empty().filter(|id| area.empty_sections() > SPARE_LOW && *id == candidate)?;
             let section = self.sections.get(id).filter(|section| section.state == BlockState::Online(kind))?;
             area.isolate(&self.machine, id);
             area.retire(&self.machine, id);
             zone.untouched.changing += 1;
             self.sections.set(id, Section { openness: Openness::Changing, ..section });
-            Some((id, section))
-        });
-        let Some((id, section)) = claimed else { return false };
+            Some(section)
+        })?;
+        Some(Closing { id: candidate, section, _alone: alone })
+    }
+
+    /// Nobody looks at its struct pages any more.
+    fn finish_close(&self, closing: &Closing<'_, M>, node: NodeId, kind: ZoneKind) {
+        let Closing { id, section, .. } = *closing;
         self.unmap_own_memmap(id, section);
         self.with_zone(node, kind, |zone| {
             self.sections.set(id, Section { openness: Openness::Untouched, ..section });
             zone.untouched.changing -= 1;
             zone.put_untouched(SectionRange::single(id), section);
         });
-        true
     }
 
     /// Maps the struct pages that lie at the head of an added section.

@@ -228,8 +228,9 @@ impl<M: Machine> Memory<M> {
         }
     }
 
-    /// What one frame is.
+    /// What one frame is. Takes no lock: of a frame that is just being taken or given back it tells something in between.
     pub fn frame_report(&self, pfn: Pfn) -> FrameReport {
+        let _reading = self.machine.reading();
         let id = SectionId::new(pfn.number() / crate::addr::PAGES_PER_SECTION);
         let section = id.and_then(|id| self.section(id));
         let mut report = FrameReport {
@@ -253,11 +254,6 @@ impl<M: Machine> Memory<M> {
                 (false, _) if section.state.is_in_zone() => (FrameState::Untouched, Owner::None),
                 (false, _) => (FrameState::Offline, Owner::None),
             };
-            return report;
-        }
-        // While the lock is held, the section is not closed.
-        let zone = section.state.zone().map(|kind| self.zone(section.node, kind));
-        if zone.is_some() && !self.sections.get(id).is_some_and(Section::is_open) {
             return report;
         }
         if let Some(free) = self.free_group_around(pfn) {
@@ -294,13 +290,8 @@ impl<M: Machine> Memory<M> {
         if !block.is_free(&self.machine, pfn) {
             return None;
         }
-        let mut found = None;
-        block.free_groups(&self.machine, |head, order| {
-            if PfnRange::new(head, order.pages()).contains(pfn) {
-                found = Some((head, order));
-            }
-        });
-        found
+        let order = block.grown(&self.machine, pfn, Order::PAGE).unwrap_or(Order::PAGE);
+        Some((pfn.align_down(order), order))
     }
 
     /// The head of the block that `pfn`, which is not free and whose struct page is mapped, lies in, and what it is.

@@ -163,6 +163,12 @@ impl Section {
         self.state.is_in_zone() && matches!(self.openness, Openness::Untouched)
     }
 
+    /// Whether it has struct pages, which may be on their way in or out.
+    #[must_use]
+    pub const fn is_touched(self) -> bool {
+        self.state.is_in_zone() && !matches!(self.openness, Openness::Untouched)
+    }
+
     /// Frames at its head that hold struct pages and tables; none for a boot section, whose layout is its own.
     #[must_use]
     pub const fn head_frames(self) -> u64 {

@@ -123,6 +123,16 @@ impl Clock for Kernel {
 impl Machine for Kernel {
     type Spin = RawIrqSpin;
     type Sleep = RawSleep;
+    /// Interrupts are off on this CPU.
+    type Reading<'a> = arch::IrqOff;
+
+    fn reading(&self) -> Self::Reading<'_> {
+        arch::irq_off()
+    }
+
+    fn wait_for_readers(&self) {
+        // Whoever calls this is outside of every guard, and so is the only CPU.
+    }
 
     fn cpu(&self) -> usize {
         arch::cpu_id()

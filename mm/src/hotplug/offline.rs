@@ -123,6 +123,7 @@ impl<M: Machine> Memory<M> {
 
         // Nothing below can fail.
         isolated.keep();
+        self.close_for_readers(ranges);
         for range in ranges {
             let mut rest = Some(*range);
             while let Some(range) = rest {
@@ -222,17 +223,32 @@ impl<M: Machine> Memory<M> {
     fn evacuate(&self, ranges: &[SectionRange], pace: &mut dyn Pace) -> Result<(), OfflineError> {
         self.pass(Point::OfflineEvacuate).map_err(OfflineError::Injected)?;
         for (run, section) in self.present_runs(ranges).filter(|(_, section)| section.is_open()) {
-            let kind = section.state.zone().ok_or(OfflineError::Absent(run.first()))?;
             for id in run.iter() {
-                let blocker =
-                    self.with_zone(section.node, kind, |_| first_blocker(&self.machine, id, section.is_boot()));
-                if let Some(Blocker { pfn, owner }) = blocker {
+                // No lock is needed: isolated pageblocks only become emptier, and their struct pages stay.
+                if let Some(Blocker { pfn, owner }) = first_blocker(&self.machine, id, section.is_boot()) {
                     return Err(OfflineError::Unmovable { pfn, owner });
                 }
                 pace.pause().map_err(OfflineError::Stopped)?;
             }
         }
         Ok(())
+    }
+
+    /// Says of open blocks that nobody may look at their struct pages any more, and waits for those who do. The struct pages of
+    /// a boot block stay.
+    fn close_for_readers(&self, ranges: &[SectionRange]) {
+        let mut is_any_open = false;
+        for (run, section) in self.present_runs(ranges).filter(|(_, section)| section.is_open() && !section.is_boot()) {
+            let BlockState::GoingOffline(kind) = section.state else { continue };
+            for part in run.cut(BATCH) {
+                let _zone = self.zone(section.node, kind);
+                self.sections.set_all(part, Section { openness: Openness::Changing, ..section });
+            }
+            is_any_open = true;
+        }
+        if is_any_open {
+            self.machine.wait_for_readers();
+        }
     }
 
     /// Takes blocks, of which the same is known, out of their zone, unless others come or go meanwhile.
@@ -242,7 +258,7 @@ impl<M: Machine> Memory<M> {
             if zone.changes() != changes {
                 return false;
             }
-            if section.is_open() {
+            if section.is_touched() {
                 zone.area_mut(Origin::of(section)).retire(&self.machine, run.first());
             } else {
                 zone.release_claim(run, section);
@@ -259,11 +275,11 @@ impl<M: Machine> Memory<M> {
     fn withdraw(&self, range: SectionRange) -> Option<SectionRange> {
         let section = self.sections.get(range.first()).expect("a block that goes offline is present");
         let kind = section.state.zone().expect("a block that goes offline has a zone");
-        let most = if section.is_open() { 1 } else { BATCH };
+        let most = if section.is_touched() { 1 } else { BATCH };
         let run = self.sections.first_run(range.first_part(most));
         while !self.leave(run, section, kind) {}
         // The struct pages of a boot block stay, and tell which of its frames are to come back.
-        if section.is_open() {
+        if section.is_touched() {
             self.unmap_own_memmap(run.first(), section);
         }
         range.behind(run)

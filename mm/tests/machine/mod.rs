@@ -1,5 +1,7 @@
 //! A machine made of tables: memory that nobody has, struct pages that fault when they are not mapped.
 
+pub(crate) mod watched;
+
 use mm::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
 use mm::cache::CacheCell;
 use mm::group::{GroupKind, GroupName};
@@ -15,6 +17,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::Duration;
+use watched::Watched;
 
 /// How many sections the fake machine can have.
 pub(crate) const SECTIONS: u64 = 64;
@@ -30,6 +33,9 @@ pub(crate) struct Fake {
     ranges: Mutex<HashMap<SectionRange, PfnRange>>,
     ticks: AtomicU64,
     waiters: (Mutex<()>, Condvar),
+    readers: parking_lot::RwLock<()>,
+    /// How often somebody waited, or waits, for those who look at struct pages.
+    pub(crate) waits_for_readers: AtomicU64,
     pub(crate) keeper_calls: AtomicU64,
     /// How many more ranges can be mapped before there are no tables any more.
     pub(crate) mappings_left: AtomicU64,
@@ -44,6 +50,8 @@ impl Fake {
             ranges: Mutex::default(),
             ticks: AtomicU64::new(0),
             waiters: Default::default(),
+            readers: parking_lot::RwLock::new(()),
+            waits_for_readers: AtomicU64::new(0),
             keeper_calls: AtomicU64::new(0),
             mappings_left: AtomicU64::new(u64::MAX),
         }
@@ -62,6 +70,7 @@ impl Fake {
 
 impl Memmap for Fake {
     fn page(&self, pfn: Pfn) -> &PageInfo {
+        watched::note_look();
         let (section, index) = (pfn.section().index(), pfn.index_in_section() as usize);
         let memmap_page = index / (PAGES_PER_SECTION / MEMMAP_PAGES) as usize;
         assert!(self.mapped[section][memmap_page].load(Ordering::Relaxed), "{pfn} has no memmap");
@@ -128,8 +137,19 @@ impl Clock for Fake {
 }
 
 impl Machine for Fake {
-    type Spin = parking_lot::RawMutex;
+    type Spin = Watched;
     type Sleep = parking_lot::RawMutex;
+    type Reading<'a> = parking_lot::RwLockReadGuard<'a, ()>;
+
+    fn reading(&self) -> Self::Reading<'_> {
+        self.readers.read_recursive()
+    }
+
+    fn wait_for_readers(&self) {
+        watched::assert_none_held();
+        self.waits_for_readers.fetch_add(1, Ordering::Relaxed);
+        drop(self.readers.write());
+    }
 
     /// Every thread counts as a task that stays on one CPU.
     fn cpu(&self) -> usize {
@@ -145,6 +165,7 @@ impl Machine for Fake {
     }
 
     fn wait(&self, is_over: &mut dyn FnMut() -> bool) {
+        watched::assert_none_held();
         let mut guard = self.waiters.0.lock().unwrap();
         if !is_over() {
             guard = self.waiters.1.wait_timeout(guard, Duration::from_millis(10)).unwrap().0;
@@ -153,6 +174,7 @@ impl Machine for Fake {
     }
 
     fn wake_waiters(&self) {
+        watched::assert_none_held();
         drop(self.waiters.0.lock().unwrap());
         self.waiters.1.notify_all();
     }

@@ -24,7 +24,7 @@ pub(crate) use cpu::{
 };
 pub(crate) use debug_exit::debug_exit;
 pub(crate) use hpet::Hpet;
-pub(crate) use irq::{halt_forever, irq_off, may_block, pop_off, pop_off_and_halt, push_off};
+pub(crate) use irq::{IrqOff, halt_forever, irq_off, may_block, pop_off, pop_off_and_halt, push_off};
 pub(crate) use madt::{CpuInfo, GsiMode, IoApicInfo, IsaOverride, MadtInfo, Polarity, Trigger};
 pub(crate) use tsc::ticks;
 

@@ -74,6 +74,11 @@ impl Clock for Plain {
 impl Machine for Plain {
     type Spin = spin::Mutex<()>;
     type Sleep = spin::Mutex<()>;
+    type Reading<'a> = ();
+
+    fn reading(&self) -> Self::Reading<'_> {}
+
+    fn wait_for_readers(&self) {}
 
     fn cpu(&self) -> usize {
         0
