@@ -146,7 +146,7 @@ impl Before {
 /// Takes a group offline and forgets it.
 fn forget(group: &Group) -> Result<(), Trouble> {
     change_states(group.range, BlockState::Offline)?;
-    mm().remove(&[group.name]).map_err(|error| stuck(group.range, &error))
+    mm().remove(&[group.name], &mut SteadyPace).map_err(|error| stuck(group.range, &error))
 }
 
 /// Changes what there is of a range; the first trouble stops nothing.

@@ -95,7 +95,7 @@ impl Operation {
             Self::Online | Self::OnlineKernel | Self::OnlineMovable | Self::Offline => {
                 &[Invalid, NoEntry, Busy, TimedOut]
             }
-            Self::Remove => &[NoEntry, Busy],
+            Self::Remove => &[NoEntry, Busy, TimedOut],
             Self::Probe => &[Exists, NoDevice, NoMemory],
             Self::Verify | Self::Free | Self::Settings | Self::Page | Self::Drain => &[],
         };

@@ -250,7 +250,7 @@ impl Worker {
         let mut groups = blocks::added_groups();
         groups.retain(|group| any || blocks::is_offline(group.range));
         let group = self.dice.pick(&groups).ok_or(Setback::Idle)?;
-        Ok(mm().remove(&[group.name])?)
+        Ok(mm().remove(&[group.name], &mut self.hurry())?)
     }
 
     fn probe(&mut self) -> Result<(), Setback> {
