@@ -83,16 +83,35 @@ impl Log for KernelLog {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let microseconds = time::now_ns() / 1000;
-        let (seconds, fraction) = (microseconds / 1_000_000, microseconds % 1_000_000);
-        let mut line = Cut { line: Line::new() };
-        // Writing into `Cut` cannot fail; a `Display` that fails leaves a shorter line.
-        let _ = write!(line, "[{seconds}.{fraction:06}] {}: {}", record.target(), record.args());
-        RING.lock().push(record.level(), &line.line);
+        let line = stamped(record.target(), *record.args());
+        RING.lock().push(record.level(), &line);
         console::show_log();
     }
 
     fn flush(&self) {}
+}
+
+/// Writes a line whatever locks somebody else may hold for ever: then only the device gets it.
+pub(crate) fn urgent(level: Level, target: &str, arguments: core::fmt::Arguments<'_>) {
+    /// Others hold the locks for microseconds.
+    const ATTEMPTS: usize = 100_000;
+    let line = stamped(target, arguments);
+    let pushed = (0..ATTEMPTS).any(|_| RING.try_lock().map(|mut ring| ring.push(level, &line)).is_some());
+    let shown = pushed && (0..ATTEMPTS).any(|_| console::try_show_log());
+    if !shown {
+        console::last_words(&line);
+        console::last_words("\n");
+    }
+}
+
+/// The line with the time and its target.
+fn stamped(target: &str, arguments: core::fmt::Arguments<'_>) -> Line {
+    let microseconds = time::now_ns() / 1000;
+    let (seconds, fraction) = (microseconds / 1_000_000, microseconds % 1_000_000);
+    let mut line = Cut { line: Line::new() };
+    // Writing into `Cut` cannot fail; a `Display` that fails leaves a shorter line.
+    let _ = write!(line, "[{seconds}.{fraction:06}] {target}: {arguments}");
+    line.line
 }
 
 /// A line that takes what fits and keeps to one line.

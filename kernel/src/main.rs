@@ -25,6 +25,7 @@ mod symbols;
 mod sync;
 mod task;
 mod time;
+mod watchdog;
 
 use drivers::console;
 
@@ -41,9 +42,11 @@ fn kernel_main(boot: &'static mut bootloader_api::BootInfo) -> ! {
     arch::interrupts::init(&firmware.madt);
     time::init(firmware.clocks());
     power::init(firmware.power_controls());
-    memory::start(&firmware.srat, firmware.slit.as_ref(), firmware.cpu_count(), params::get().mem_limit);
+    let cpus = arch::interrupts::choose_cpus(&firmware.madt, params::get().max_cpus);
+    memory::start(&firmware.srat, firmware.slit.as_ref(), cpus.count(), params::get().mem_limit);
     params::get().obey();
     task::init();
+    arch::smp::start_others(&cpus);
     memory::start_keeper();
     console::start();
     firmware::events::start(firmware);

@@ -1,46 +1,69 @@
 //! The end: a message, who called whom, and the line `panic: stopped`.
 //!
-//! Whatever is broken, this must still speak: it takes no lock, allocates nothing, and writes to the port directly.
+//! Whatever is broken, this must still speak: it takes no lock, allocates nothing, and writes to the port directly. The
+//! other CPUs are stopped first.
 #![deny(unsafe_code)]
 
+use crate::arch::CpuTrace;
 use crate::drivers::console;
 use crate::println;
 use crate::{arch, symbols};
 use core::fmt::Display;
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 /// What `isa-debug-exit` is told after a panic.
 const EXIT_FAILED: u8 = 0x20;
 
-static IN_PROGRESS: AtomicBool = AtomicBool::new(false);
+const NOBODY: usize = usize::MAX;
+
+/// The CPU that panics.
+static PANICKING: AtomicUsize = AtomicUsize::new(NOBODY);
 
 /// Whether output must not wait for anybody.
 pub(crate) fn in_progress() -> bool {
-    IN_PROGRESS.load(Relaxed)
+    PANICKING.load(SeqCst) != NOBODY
 }
 
 /// Says why the kernel cannot go on, where it was if the callers do not tell, and stops it.
 pub(crate) fn stop(reason: &dyn Display, place: Option<usize>, callers: arch::Frames) -> ! {
     arch::push_off();
-    if IN_PROGRESS.swap(true, Relaxed) {
-        // The panic itself went wrong; say so and no more.
-        println!("panic while panicking: {reason}");
-    } else {
-        console::flush_for_panic();
-        println!("{reason}");
-        println!("backtrace:");
-        if let Some(place) = place {
-            print_frame(place, 0);
+    let own = arch::cpu_id();
+    match PANICKING.compare_exchange(NOBODY, own, SeqCst, SeqCst) {
+        Ok(_) => {
+            let others = arch::stop_others();
+            console::flush_for_panic();
+            println!("{reason}");
+            println!("backtrace:");
+            if let Some(place) = place {
+                print_frame(place, 0);
+            }
+            print_callers(callers);
+            for other in others {
+                match other {
+                    Ok(trace) => print_trace(&trace),
+                    Err(cpu) => println!("cpu {cpu} does not answer"),
+                }
+            }
         }
-        print_callers(callers);
+        // The panic itself went wrong; say so and no more.
+        Err(before) if before == own => println!("panic while panicking: {reason}"),
+        // Another CPU was faster and will tell where this one is.
+        Err(_) => arch::halt_forever(),
     }
     println!("panic: stopped");
     arch::debug_exit(EXIT_FAILED);
     arch::halt_forever()
 }
 
+/// Prints where another CPU was.
+fn print_trace(trace: &CpuTrace) {
+    println!("cpu {}:", trace.cpu);
+    print_frame(trace.place, 0);
+    print_callers(trace.callers.iter().copied());
+}
+
 /// Prints return addresses, each run of equal ones once: an endless recursion stays readable.
-fn print_callers(mut callers: arch::Frames) {
+fn print_callers(mut callers: impl Iterator<Item = usize>) {
     let mut next = callers.next();
     while let Some(address) = next {
         // A return address may lie just behind its function, when the call never returns.

@@ -27,6 +27,8 @@ pub(crate) struct Params {
     movable_node: bool,
     /// Memory above this address is left alone.
     pub(crate) mem_limit: Option<u64>,
+    /// How many CPUs run at most, the one that booted included.
+    pub(crate) max_cpus: Option<usize>,
     /// What the console shows, by Linux's numbers.
     pub(crate) loglevel: Option<u8>,
     /// Run the in-kernel tests whose names contain this, instead of the shell.
@@ -132,8 +134,8 @@ impl Params {
             "movable_node" if value.is_none() => self.movable_node = true,
             "mem" => self.mem_limit = Some(size(text).filter(|size| *size > 0).ok_or_else(wanted("a size"))?),
             "loglevel" => self.loglevel = Some(text.parse().ok().ok_or_else(wanted("a number"))?),
-            // One CPU is what boots, and every limit allows one.
-            "maxcpus" => drop(text.parse::<u32>().ok().ok_or_else(wanted("a number"))?),
+            // The one that boots runs in any case, so zero, too, means one.
+            "maxcpus" => self.max_cpus = Some(text.parse().ok().ok_or_else(wanted("a number"))?),
             "kernelcore" | "movablecore" => return Err(ParamProblem::NotYet(word.to_owned())),
             "selftest" => self.selftest = Some(text.to_owned()),
             "run" if value.is_some() => self.run = text.to_owned(),

@@ -28,9 +28,13 @@ unsafe impl RawMutex for RawIrqSpin {
     const INIT: Self = Self { spin: spin::Mutex::new(()) };
     type GuardMarker = GuardNoSend;
 
+    /// Interrupts, and with them other CPUs' requests, are answered as before while the lock is waited for.
     fn lock(&self) {
-        arch::push_off();
-        RawMutex::lock(&self.spin);
+        while !self.try_lock() {
+            while self.is_locked() {
+                core::hint::spin_loop();
+            }
+        }
     }
 
     fn try_lock(&self) -> bool {

@@ -8,6 +8,7 @@ use crate::arch::ports::PortRange;
 use crate::arch::timer::{self, Rates};
 use crate::arch::{self, Hpet};
 use crate::task::{self, Cancelled, WaitQueue};
+use crate::watchdog;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use core::time::Duration;
@@ -72,7 +73,9 @@ pub(crate) fn init(sources: impl IntoIterator<Item = ClockSource>) {
 
 /// What the timer interrupt does.
 pub(crate) fn on_tick() {
-    task::tick(now_ns());
+    let now_ns = now_ns();
+    task::tick(now_ns);
+    watchdog::on_tick(now_ns);
 }
 
 impl ClockSource {

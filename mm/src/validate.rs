@@ -121,8 +121,15 @@ impl Taken {
 impl<M: Machine> Memory<M> {
     /// Recounts everything; `found` hears of every problem. No other operation runs meanwhile; allocations that do are
     /// reported as differences.
-    pub fn validate(&self, mut found: impl FnMut(Problem)) -> Totals {
+    pub fn validate(&self, found: impl FnMut(Problem)) -> Totals {
+        self.validate_with(|| (), found)
+    }
+
+    /// The same, after `stop_others` has made everybody stand still who might take or give memory. No operation is under
+    /// way when it is called, and they may go on when what it returns is dropped.
+    pub fn validate_with<G>(&self, stop_others: impl FnOnce() -> G, mut found: impl FnMut(Problem)) -> Totals {
         let _alone = self.lock_everything();
+        let _stopped = stop_others();
         let mut totals = Totals::default();
         let mut elsewhere = Elsewhere::default();
         let mut problem_count = 0;

@@ -174,6 +174,15 @@ pub(crate) fn show_log() {
     }
 }
 
+/// Shows the log lines that have not been shown yet, unless somebody holds the console.
+pub(crate) fn try_show_log() -> bool {
+    let Some((mut screen, mut serial)) = SCREEN.try_lock().zip(SERIAL.try_lock()) else { return false };
+    let has_room = |serial: &mut Serial| serial.has_room_for(LOG_ROOM);
+    LOG_WAITS.store(screen.show_log(&mut *serial, has_room, logging::read_for_console), Relaxed);
+    serial.kick();
+    true
+}
+
 /// For a panic: ends an open line and shows every log line still waiting, as far as no lock is in the way.
 pub(crate) fn flush_for_panic() {
     let locks = SCREEN.try_lock().zip(SERIAL.try_lock());
@@ -226,7 +235,7 @@ fn change_any_screen(bytes: usize, fit: impl Fn(&Screen) -> bool, change: impl F
 }
 
 /// Sends to the device without asking anybody.
-fn last_words(text: &str) {
+pub(crate) fn last_words(text: &str) {
     let mut uart = arch::ports::com1_unlocked();
     for line in text.split_inclusive('\n') {
         uart.send_bytes_exact(line.trim_end_matches('\n').as_bytes());

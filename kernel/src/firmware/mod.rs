@@ -22,7 +22,7 @@ use acpi::{AcpiError, AcpiTables};
 use alloc::vec::Vec;
 use thiserror::Error;
 
-use crate::arch::{CPUS_MAX, MadtInfo, ports};
+use crate::arch::{MadtInfo, ports};
 use crate::memory::table_copy::{TableCopies, View, acpi_tables};
 use crate::power::{self, PowerControls, SoftOff};
 use crate::time::{ClockSource, PmTimerWidth};
@@ -113,11 +113,6 @@ impl Firmware {
         let unknown = Slit::default();
         let slit = self.slit.as_ref().unwrap_or(&unknown);
         nodes.iter().map(|from| nodes.iter().map(|to| slit.distance(*from, *to)).collect()).collect()
-    }
-
-    /// How many CPUs the machine can have, of those that the kernel can number.
-    pub(crate) fn cpu_count(&self) -> usize {
-        self.madt.cpus.len().clamp(1, CPUS_MAX)
     }
 
     /// Clocks of known rate, the better one first.

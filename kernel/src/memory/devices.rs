@@ -1,7 +1,7 @@
 //! Registers of devices and tables of the firmware, made visible.
 
 use super::entry::{DEVICE, Entry, Level, READ_ONLY};
-use super::{layout, tables, tlb};
+use super::{layout, tables};
 use crate::sync::SpinLock;
 use core::ptr::{with_exposed_provenance, with_exposed_provenance_mut};
 use mm::addr::{MAX_PHYS_BITS, PAGE_SIZE, Pfn};
@@ -78,7 +78,6 @@ fn map(address: u64, bytes: u64, rights: Flags) -> Result<u64, Fault> {
         let leaf = Entry::new(Pfn::containing(address).add(page), rights);
         tables::edit(|tree| tree.map(start + page * PAGE_SIZE, Level::PAGE_TABLE, leaf))
             .map_err(|_| Fault::NoRoom(address))?;
-        tlb::flush_page(start + page * PAGE_SIZE);
     }
     *next += (pages + 1) * PAGE_SIZE;
     Ok(start + offset)

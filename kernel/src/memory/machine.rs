@@ -5,7 +5,7 @@ use super::plan::{HugeLeaves, OwnTables, PER_PART};
 use super::ranges::{self, Tables};
 use super::tables::{self, KernelEditor};
 use super::tree::TableMemory;
-use super::{keeper, layout, tlb, vmemmap};
+use super::{keeper, layout, vmemmap};
 use crate::arch;
 use crate::sync::{RawIrqSpin, RawSleep};
 use crate::task::WaitQueue;
@@ -90,8 +90,7 @@ impl Mapper for Kernel {
 
     fn unmap_memmap(&self, section: SectionId) {
         tables::edit(|tree| vmemmap::write_all(tree, section, |_| Entry::EMPTY));
-        // Cheaper than one page after the other, here and on every CPU that has to be told.
-        tlb::flush_all();
+        arch::flush_everywhere();
     }
 
     fn map_memmap_page(&self, section: SectionId, index: u64, frame: Pfn) {
@@ -105,7 +104,7 @@ impl Mapper for Kernel {
     fn unmap_memmap_page(&self, section: SectionId, index: u64) -> Pfn {
         let address = memmap_page(section, index);
         let entry = tables::edit(|tree| tree.unmap_page(address)).expect("only mapped memmap is unmapped");
-        tlb::flush_page(address);
+        arch::flush_everywhere();
         entry.frame()
     }
 
@@ -131,7 +130,7 @@ impl Machine for Kernel {
     }
 
     fn wait_for_readers(&self) {
-        // Whoever calls this is outside of every guard, and so is the only CPU.
+        arch::meet();
     }
 
     fn cpu(&self) -> usize {

@@ -6,10 +6,11 @@
 //! | [`ram`], [`mod@early`] | the RAM that the boot loader reports, and frames of it before there is an allocator |
 //! | [`entry`], [`tree`] | page tables: one entry, and the walk |
 //! | [`plan`], [`ranges`], [`vmemmap`] | mapping sections and their struct pages: which tables, and whose they are |
-//! | [`tables`], [`boot_map`], [`tlb`] | the tables in use, how the first were built, and forgetting translations |
+//! | [`tables`], [`boot_map`] | the tables in use, and how the first were built |
 //! | [`machine`], [`mod@start`] | `mm`'s seams, and boot memory handed to it |
 //! | [`keeper`] | the task that opens and closes sections for `mm` |
 //! | [`table_copy`] | tables of the firmware as the acpi crate wants them |
+//! | [`low`] | pages in which other CPUs begin |
 //! | [`frame`], [`frame_list`], [`heap`], [`stack`], [`devices`] | what the rest of the kernel gets |
 //! | [`mod@inspect`] | looking at what is mapped |
 //! | [`mod@recount`] | counting everything anew |
@@ -29,6 +30,7 @@ mod heap;
 mod inspect;
 mod keeper;
 mod layout;
+mod low;
 mod machine;
 mod plan;
 mod ram;
@@ -38,7 +40,6 @@ mod stack;
 mod start;
 pub(crate) mod table_copy;
 mod tables;
-mod tlb;
 mod tree;
 mod vmemmap;
 
@@ -48,9 +49,10 @@ pub(crate) use frame_list::FrameList;
 pub(crate) use heap::{heap_size, heap_used};
 pub(crate) use inspect::{inspect, maps_lower_half};
 pub(crate) use keeper::start_keeper;
+pub(crate) use low::{LowPages, low_pages};
 pub(crate) use machine::Kernel;
 pub(crate) use recount::recount;
-pub(crate) use stack::{Stack, alloc_stack};
+pub(crate) use stack::{STACK_BYTES, Stack, alloc_stack};
 pub(crate) use start::{hidden, start};
 
 use crate::boot_info::BootFacts;

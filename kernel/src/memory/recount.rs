@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 use super::mm;
+use crate::task;
 use core::fmt;
 use mm::validate::{Problem, Totals};
 
@@ -15,10 +16,10 @@ pub(crate) struct Recount {
     totals: Totals,
 }
 
-/// Recounts all memory and compares with every counter.
+/// Recounts all memory and compares with every counter. All other tasks stand still meanwhile; interrupts go on.
 pub(crate) fn recount() -> Recount {
     let mut problems = heapless::Vec::new();
-    let totals = mm().validate(|problem| {
+    let totals = mm().validate_with(task::freeze_others, |problem| {
         // The first ones say enough; all are counted.
         let _ = problems.push(problem);
     });

@@ -6,8 +6,8 @@
 use super::entry::{DATA, ENTRIES, Entry, Level};
 use super::layout;
 use super::ranges::Editor;
-use super::tlb;
 use super::tree::{TableMemory, Tree};
+use crate::arch;
 use crate::sync::SpinLock;
 use mm::addr::Pfn;
 use mm::page::Owner;
@@ -39,7 +39,7 @@ impl Editor for KernelEditor {
     fn settle(&self) {
         // What others give back from here on waits for their own flush.
         let mut next = edit(|tree| tree.memory.given_back.take());
-        tlb::flush_all();
+        arch::flush_everywhere();
         while let Some(table) = next {
             next = edit(|tree| tree.memory.forget(table));
             super::frame::free_system(table);
@@ -69,7 +69,7 @@ impl Scratch {
         if self.shown != Some(frame) {
             // SAFETY: By the contract of `new`, this entry maps the scratch page, which nobody else uses.
             unsafe { self.entry.write_volatile(Entry::new(frame, DATA).bits()) };
-            tlb::flush_page(self.page);
+            arch::forget_page(self.page);
             self.shown = Some(frame);
         }
         core::ptr::with_exposed_provenance_mut(self.page as usize)

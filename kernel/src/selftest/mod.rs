@@ -3,12 +3,13 @@
 //! The name is printed before a test and `ok` after it, so a hang or a panic names its test.
 #![deny(unsafe_code)]
 
+mod cpus;
 mod firmware;
 mod machine;
 mod memory;
 
 use crate::power::{self, Outcome};
-use crate::{print, println};
+use crate::{print, println, task};
 
 /// A claim and the code that checks it; it fails by panicking.
 pub(crate) struct Test {
@@ -18,7 +19,7 @@ pub(crate) struct Test {
 }
 
 /// Every area's tests, in the order in which they run.
-const SUITES: &[&[Test]] = &[machine::TESTS, memory::TESTS, firmware::TESTS];
+const SUITES: &[&[Test]] = &[machine::TESTS, cpus::TESTS, memory::TESTS, firmware::TESTS];
 
 /// Runs the tests whose names contain `filter` and ends the machine with their verdict.
 pub(crate) fn run(filter: &str) -> ! {
@@ -26,6 +27,8 @@ pub(crate) fn run(filter: &str) -> ! {
     for test in SUITES.iter().copied().flatten().filter(|test| test.name.contains(filter)) {
         print!("test {} ... ", test.name);
         (test.run)();
+        // What its tasks had does not come back during the next one.
+        task::settle();
         println!("ok");
         passed += 1;
     }

@@ -1,14 +1,17 @@
 //! Kernel tasks: flows of control with a stack of their own.
 //!
-//! A task runs until it blocks or yields; nothing takes the CPU from it. Tasks live in a fixed table, so that waking one
-//! never allocates and an interrupt handler may do it. The flow that boots a CPU becomes that CPU's idle task.
+//! A task runs until it blocks, yields, or others have waited for a tick; it may go on on another CPU. Tasks live in a
+//! fixed table, so that waking one never allocates and an interrupt handler may do it. The flow in which a CPU comes to life
+//! becomes that CPU's idle task.
 #![deny(unsafe_code)]
 
+mod idle;
 mod scheduler;
 mod wait;
 pub(crate) mod work;
 
-pub(crate) use scheduler::tick;
+pub(crate) use idle::{IdleTask, prepare_idle};
+pub(crate) use scheduler::{freeze_others, longest_wait, preempt, tick};
 pub(crate) use wait::{Cancelled, WaitQueue};
 
 use crate::arch::{self, Context};
@@ -126,15 +129,13 @@ static ENDED: WaitQueue = WaitQueue::new();
 /// Makes the boot flow a task, so that others can run beside it.
 pub(crate) fn init() {
     set_name(scheduler::BOOT_SLOT, "idle");
-    scheduler::adopt_boot_flow();
+    scheduler::adopt_flow(scheduler::BOOT_SLOT);
     spawn("worker", work::run);
 }
 
 /// Becomes the idle task: everything that is left to do happens in other tasks.
 pub(crate) fn start() -> ! {
-    loop {
-        scheduler::idle();
-    }
+    scheduler::idle()
 }
 
 /// Starts a task; panics when there is no room, so only for tasks that the kernel cannot do without.
@@ -164,6 +165,16 @@ pub(crate) fn try_spawn(name: &str, entry: impl FnOnce() + Send + 'static) -> Re
 /// Lets other ready tasks run first.
 pub(crate) fn yield_now() {
     scheduler::yield_now();
+}
+
+/// Waits until every task that has ended has given back what it had.
+pub(crate) fn settle() {
+    ENDED.wait_until(scheduler::is_settled);
+}
+
+/// The name of the task in a slot, for reports of trouble; `None` if somebody holds it.
+pub(crate) fn try_name(slot: usize) -> Option<heapless::String<NAME_MAX>> {
+    Some(TASKS.get(slot)?.body.try_lock()?.name.clone())
 }
 
 /// The task that runs this.
@@ -234,7 +245,7 @@ fn reap() -> bool {
     while let Some(slot) = scheduler::claim_ended() {
         let stack = TASKS[slot].body.lock().stack.take();
         drop(stack);
-        scheduler::release_slot(slot);
+        scheduler::release_ended(slot);
         any = true;
     }
     any

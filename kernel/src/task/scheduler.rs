@@ -1,13 +1,17 @@
 //! Who runs next.
 //!
-//! One lock guards the state of all slots and the queue of ready ones. It is not held across the switch itself: a task
-//! that is leaving may already be taken by another CPU, which then waits for its context (see `arch::switch`).
+//! All CPUs take their tasks from one queue, in turn. One lock guards it and the state of all slots. It is not held across
+//! the switch itself: a task that is leaving may already be taken by another CPU, which then waits for its context (see
+//! `arch::switch`). A CPU that finds nothing to do rests in its idle task, which is never in the queue, until an interrupt;
+//! whoever makes a task ready sends one to a CPU that rests.
 #![deny(unsafe_code)]
 
 use super::{ENDED, TASKS, TASKS_MAX, TaskId, TaskState};
+use crate::arch::CPUS_MAX;
 use crate::sync::{SpinLock, SpinLockGuard};
 use crate::{arch, time};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use core::time::Duration;
 
 /// The slot of the flow that booted; the idle task of the boot CPU.
 pub(super) const BOOT_SLOT: usize = 0;
@@ -19,8 +23,8 @@ struct Entry {
     state: State,
     /// The CPU that runs it; a task that is about to wait still has one.
     on_cpu: Option<usize>,
-    /// When that began.
-    running_since_ns: u64,
+    /// When that began, or when it became ready.
+    since_ns: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,12 +46,23 @@ struct Scheduler {
     entries: [Entry; TASKS_MAX],
     ready: heapless::Deque<usize, TASKS_MAX>,
     next_id: u64,
+    /// The idle task of every CPU.
+    idle: [usize; CPUS_MAX],
+    /// CPUs that wait for an interrupt, one bit each.
+    resting: u64,
+    /// The only task that may run, while there is one.
+    frozen_for: Option<usize>,
 }
 
+const _: () = assert!(CPUS_MAX <= u64::BITS as usize);
+
 static SCHEDULER: SpinLock<Scheduler> = SpinLock::new(Scheduler {
-    entries: [Entry { id: TaskId(0), state: State::Free, on_cpu: None, running_since_ns: 0 }; TASKS_MAX],
+    entries: [Entry { id: TaskId(0), state: State::Free, on_cpu: None, since_ns: 0 }; TASKS_MAX],
     ready: heapless::Deque::new(),
     next_id: 1,
+    idle: [BOOT_SLOT; CPUS_MAX],
+    resting: 0,
+    frozen_for: None,
 });
 
 /// No task has a deadline before this; spares the tick the walk through the table.
@@ -60,13 +75,19 @@ pub(super) fn has_started() -> bool {
     STARTED.load(Relaxed)
 }
 
-pub(super) fn adopt_boot_flow() {
+/// Makes the flow that calls this the idle task of its CPU.
+pub(super) fn adopt_flow(slot: usize) {
     let mut scheduler = SCHEDULER.lock();
-    let entry = &mut scheduler.entries[BOOT_SLOT];
+    let cpu = arch::cpu_id();
+    scheduler.idle[cpu] = slot;
+    if slot != BOOT_SLOT {
+        scheduler.entries[slot].id = scheduler.new_id();
+    }
+    let entry = &mut scheduler.entries[slot];
     entry.state = State::Running;
-    entry.on_cpu = Some(arch::cpu_id());
-    entry.running_since_ns = time::now_ns();
-    arch::set_current_task(BOOT_SLOT);
+    entry.on_cpu = Some(cpu);
+    entry.since_ns = time::now_ns();
+    arch::set_current_task(slot);
     STARTED.store(true, Relaxed);
 }
 
@@ -83,10 +104,9 @@ pub(super) fn claim_slot() -> Option<usize> {
 
 pub(super) fn make_ready(slot: usize) -> TaskId {
     let mut scheduler = SCHEDULER.lock();
-    let id = TaskId(scheduler.next_id);
-    scheduler.next_id += 1;
+    let id = scheduler.new_id();
     scheduler.entries[slot].id = id;
-    scheduler.enqueue(slot);
+    scheduler.wake(slot);
     id
 }
 
@@ -111,7 +131,7 @@ pub(super) fn state_of(slot: usize) -> Option<(TaskId, TaskState, u64)> {
         State::Waiting { .. } => TaskState::Waiting,
         State::Ended => TaskState::Ended,
     };
-    let running_ns = entry.on_cpu.map_or(0, |_| now.saturating_sub(entry.running_since_ns));
+    let running_ns = entry.on_cpu.map_or(0, |_| now.saturating_sub(entry.since_ns));
     Some((entry.id, state, running_ns))
 }
 
@@ -145,33 +165,108 @@ pub(super) fn yield_now() {
     }
     let _off = arch::irq_off();
     let mut scheduler = SCHEDULER.lock();
-    if scheduler.ready.is_empty() {
-        return;
+    if scheduler.next().is_some() || scheduler.is_out_of_turn(current_slot()) {
+        scheduler.make_room();
+        switch_away(scheduler);
     }
-    let current = current_slot();
-    if current == BOOT_SLOT {
-        scheduler.entries[current].state = State::Ready;
-    } else {
-        scheduler.enqueue(current);
-    }
-    switch_away(scheduler);
 }
 
-/// Runs what is ready, else sleeps until an interrupt.
-pub(super) fn idle() {
-    arch::push_off();
-    let any_ready = !SCHEDULER.lock().ready.is_empty();
-    if any_ready {
-        arch::pop_off();
-        yield_now();
-    } else {
-        arch::pop_off_and_halt();
+/// Lets others have the CPU, from an interrupt handler that is done. A task that is just about to wait, or to end, gives it
+/// up by itself.
+pub(crate) fn preempt() {
+    if !has_started() {
+        return;
     }
+    let _off = arch::irq_off();
+    let mut scheduler = SCHEDULER.lock();
+    let current = current_slot();
+    let wanted = scheduler.next().is_some() || scheduler.is_out_of_turn(current);
+    // The idle task looks by itself, right after the interrupt.
+    if wanted && scheduler.entries[current].state == State::Running && !scheduler.is_idle(current) {
+        scheduler.make_room();
+        switch_away(scheduler);
+    }
+}
+
+/// Runs what is ready, and rests when there is nothing.
+pub(super) fn idle() -> ! {
+    loop {
+        arch::push_off();
+        let mut scheduler = SCHEDULER.lock();
+        if scheduler.next().is_some() {
+            drop(scheduler);
+            arch::pop_off();
+            yield_now();
+        } else {
+            scheduler.resting |= 1 << arch::cpu_id();
+            drop(scheduler);
+            arch::pop_off_and_halt();
+        }
+    }
+}
+
+/// No task but one runs while this lives.
+#[must_use = "the others run again as soon as this is dropped"]
+pub(crate) struct Frozen(());
+
+/// Stops every other task where it is, outside of critical sections, and returns when all stand still. What they hold they
+/// keep: whoever calls this must not need it. Interrupts go on.
+pub(crate) fn freeze_others() -> Frozen {
+    loop {
+        let mut scheduler = SCHEDULER.lock();
+        if scheduler.frozen_for.is_none() {
+            scheduler.frozen_for = Some(current_slot());
+            break;
+        }
+        drop(scheduler);
+        yield_now();
+    }
+    loop {
+        let scheduler = SCHEDULER.lock();
+        if scheduler
+            .entries
+            .iter()
+            .enumerate()
+            .all(|(slot, entry)| entry.on_cpu.is_none() || !scheduler.is_out_of_turn(slot))
+        {
+            return Frozen(());
+        }
+        drop(scheduler);
+        // Those that were about to wait when they were asked are asked again.
+        let own = arch::cpu_id();
+        arch::online_cpus().filter(|cpu| *cpu != own).for_each(arch::kick);
+        arch::busy_wait(FREEZE_PATIENCE);
+    }
+}
+
+/// How long tasks get to stand still before they are asked again.
+const FREEZE_PATIENCE: Duration = Duration::from_micros(100);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let mut scheduler = SCHEDULER.lock();
+        scheduler.frozen_for = None;
+        let now = time::now_ns();
+        for entry in scheduler.entries.iter_mut().filter(|entry| entry.state == State::Ready) {
+            entry.since_ns = now;
+        }
+        for _ in 0..scheduler.ready.len() {
+            scheduler.rouse();
+        }
+    }
+}
+
+/// The task that has been ready for longest without a turn, and since when. Nobody has a turn while others are frozen.
+pub(crate) fn longest_wait() -> Option<(TaskId, u64)> {
+    let scheduler = SCHEDULER.lock();
+    let ready = scheduler.ready.iter().filter(|_| scheduler.frozen_for.is_none());
+    ready.map(|slot| (scheduler.entries[*slot].id, scheduler.entries[*slot].since_ns)).min_by_key(|(_, since)| *since)
 }
 
 /// Ends the current task.
 pub(super) fn end() -> ! {
     ENDED_COUNT.fetch_add(1, Relaxed);
+    LEAVING_COUNT.fetch_add(1, Relaxed);
     SCHEDULER.lock().entries[current_slot()].state = State::Ended;
     ENDED.wake_all();
     super::work::wake();
@@ -182,6 +277,14 @@ pub(super) fn end() -> ! {
 
 /// Tasks that have ended and whose stacks are still there.
 static ENDED_COUNT: AtomicU64 = AtomicU64::new(0);
+
+/// The same, with those whose stacks are just being freed.
+static LEAVING_COUNT: AtomicU64 = AtomicU64::new(0);
+
+/// Whether every task that has ended has given back what it had.
+pub(super) fn is_settled() -> bool {
+    LEAVING_COUNT.load(Relaxed) == 0
+}
 
 /// Whether `claim_ended` may find something.
 pub(super) fn any_ended() -> bool {
@@ -205,6 +308,13 @@ pub(super) fn claim_ended() -> Option<usize> {
 
 pub(super) fn release_slot(slot: usize) {
     SCHEDULER.lock().entries[slot].state = State::Free;
+}
+
+/// The same for one that `claim_ended` gave.
+pub(super) fn release_ended(slot: usize) {
+    release_slot(slot);
+    LEAVING_COUNT.fetch_sub(1, Relaxed);
+    ENDED.wake_all();
 }
 
 /// Wakes everybody who waits on a queue. May be called by an interrupt handler.
@@ -243,9 +353,45 @@ impl State {
 }
 
 impl Scheduler {
+    fn new_id(&mut self) -> TaskId {
+        let id = TaskId(self.next_id);
+        self.next_id += 1;
+        id
+    }
+
+    fn is_idle(&self, slot: usize) -> bool {
+        slot == BOOT_SLOT || self.entries[slot].on_cpu.is_some_and(|cpu| self.idle[cpu] == slot)
+    }
+
+    /// Whether a task that has a CPU should not.
+    fn is_out_of_turn(&self, slot: usize) -> bool {
+        self.frozen_for.is_some_and(|only| only != slot) && !self.is_idle(slot)
+    }
+
+    /// Who runs next, if anybody wants to. The one that others are frozen for queues in front.
+    fn next(&self) -> Option<usize> {
+        let first = self.ready.front().copied();
+        first.filter(|slot| self.frozen_for.is_none_or(|only| only == *slot))
+    }
+
     fn enqueue(&mut self, slot: usize) {
-        self.entries[slot].state = State::Ready;
-        self.ready.push_back(slot).expect("the queue has room for every slot once");
+        let entry = &mut self.entries[slot];
+        entry.state = State::Ready;
+        entry.since_ns = time::now_ns();
+        let queued =
+            if self.frozen_for == Some(slot) { self.ready.push_front(slot) } else { self.ready.push_back(slot) };
+        queued.expect("the queue has room for every slot once");
+    }
+
+    /// The current task goes to the end of the queue.
+    fn make_room(&mut self) {
+        let current = current_slot();
+        if self.is_idle(current) {
+            self.entries[current].state = State::Ready;
+        } else {
+            self.charge(current);
+            self.enqueue(current);
+        }
     }
 
     /// A task that still has its CPU simply goes on; another one queues for it.
@@ -254,7 +400,28 @@ impl Scheduler {
             self.entries[slot].state = State::Running;
         } else {
             self.enqueue(slot);
+            self.rouse();
         }
+    }
+
+    /// Makes a CPU that rests look at the queue, unless this one is about to.
+    fn rouse(&mut self) {
+        let own = arch::cpu_id();
+        if self.resting & 1 << own != 0 {
+            self.resting &= !(1 << own);
+        } else if self.resting != 0 {
+            let cpu = self.resting.trailing_zeros() as usize;
+            self.resting &= !(1 << cpu);
+            arch::kick(cpu);
+        }
+    }
+
+    /// Counts what a task has run since it got its CPU.
+    fn charge(&mut self, slot: usize) {
+        let now = time::now_ns();
+        let entry = &mut self.entries[slot];
+        TASKS[slot].cpu_ns.fetch_add(now.saturating_sub(entry.since_ns), Relaxed);
+        entry.since_ns = now;
     }
 
     fn wake_where(&mut self, wanted: impl Fn(&State) -> bool) {
@@ -268,17 +435,21 @@ impl Scheduler {
 
 /// Gives the CPU to the next ready task, else to the idle one. The caller is in one critical section of its own.
 fn switch_away(mut scheduler: SpinLockGuard<'_, Scheduler>) {
-    let now = time::now_ns();
+    let cpu = arch::cpu_id();
     let from = current_slot();
-    let to = scheduler.ready.pop_front().unwrap_or(BOOT_SLOT);
-    let leaving = &mut scheduler.entries[from];
-    let ran_ns = now.saturating_sub(leaving.running_since_ns);
-    TASKS[from].cpu_ns.fetch_add(ran_ns, Relaxed);
-    leaving.on_cpu = None;
+    if scheduler.entries[from].state != State::Ready || scheduler.is_idle(from) {
+        scheduler.charge(from);
+    }
+    let to = match scheduler.next() {
+        Some(next) => scheduler.ready.pop_front().unwrap_or(next),
+        None => scheduler.idle[cpu],
+    };
+    scheduler.resting &= !(1 << cpu);
+    scheduler.entries[from].on_cpu = None;
     let coming = &mut scheduler.entries[to];
     coming.state = State::Running;
-    coming.on_cpu = Some(arch::cpu_id());
-    coming.running_since_ns = now;
+    coming.on_cpu = Some(cpu);
+    coming.since_ns = time::now_ns();
     drop(scheduler);
     if from == to {
         return;

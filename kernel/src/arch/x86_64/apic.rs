@@ -1,5 +1,6 @@
 //! The local APIC of each CPU and the IOAPICs, by memory-mapped registers (Intel SDM volume 3, chapter 11; Intel 82093AA).
 
+use super::irq;
 use super::madt::{GsiMode, IoApicInfo, Polarity, Trigger};
 use crate::memory;
 use crate::sync::SpinLock;
@@ -85,6 +86,13 @@ impl LocalApic {
     const ERROR: usize = 0x370;
     const MASKED: u32 = 1 << 16;
     const DELIVER_NMI: u32 = 0b100 << 8;
+    /// Two registers; in x2APIC mode they are one.
+    const COMMAND: usize = 0x300;
+    const COMMAND_TARGET: usize = 0x310;
+    const COMMAND_PENDING: u32 = 1 << 12;
+    const COMMAND_ASSERT: u32 = 1 << 14;
+    const DELIVER_INIT: u32 = 0b101 << 8;
+    const DELIVER_START_UP: u32 = 0b110 << 8;
     const TIMER: usize = 0x320;
     const TIMER_PERIODIC: u32 = 1 << 17;
     const TIMER_INITIAL: usize = 0x380;
@@ -92,12 +100,14 @@ impl LocalApic {
     const TIMER_DIVIDE: usize = 0x3e0;
     const DIVIDE_BY_16: u32 = 0b0011;
 
+    const BASE: u32 = 0x1b;
+    const BASE_X2APIC: u64 = 1 << 10;
+    const BASE_ENABLED: u64 = 1 << 11;
+
     pub(super) fn map(physical: u64) -> Self {
-        const APIC_BASE: u32 = 0x1b;
-        const X2APIC_ENABLED: u64 = 1 << 10;
         // SAFETY: Every x86_64 CPU with a local APIC has this register.
-        let base = unsafe { Msr::new(APIC_BASE).read() };
-        let registers = if base & X2APIC_ENABLED != 0 {
+        let base = unsafe { Msr::new(Self::BASE).read() };
+        let registers = if base & Self::BASE_X2APIC != 0 {
             LocalRegisters::X2Apic
         } else {
             LocalRegisters::Mapped(Registers::map(physical, 0x1000))
@@ -105,9 +115,25 @@ impl LocalApic {
         Self { registers }
     }
 
-    /// Turns this CPU's local APIC on.
+    /// The highest number of a CPU that can be sent anything.
+    pub(super) fn reach(&self) -> u32 {
+        match self.registers {
+            // The highest number means everybody.
+            LocalRegisters::Mapped(_) => 0xfe,
+            LocalRegisters::X2Apic => u32::MAX - 1,
+        }
+    }
+
+    /// Turns this CPU's local APIC on, in the mode that the boot CPU's is in.
     pub(super) fn enable(&self, spurious_vector: u8) {
         let registers = &self.registers;
+        if matches!(registers, LocalRegisters::X2Apic) {
+            let mut register = Msr::new(Self::BASE);
+            // SAFETY: Every x86_64 CPU with a local APIC has this register.
+            let base = unsafe { register.read() };
+            // SAFETY: The boot CPU is in this mode, so every CPU has it, and the way there is allowed from any other.
+            unsafe { register.write(base | Self::BASE_ENABLED | Self::BASE_X2APIC) };
+        }
         registers.write(Self::TASK_PRIORITY, 0);
         registers.write(Self::LINT0, Self::MASKED);
         registers.write(Self::LINT1, Self::DELIVER_NMI);
@@ -122,6 +148,46 @@ impl LocalApic {
         match self.registers {
             LocalRegisters::Mapped(_) => id >> 24,
             LocalRegisters::X2Apic => id,
+        }
+    }
+
+    /// Interrupts a CPU. Interrupts are off here.
+    pub(super) fn send(&self, apic_id: u32, vector: u8) {
+        self.command(apic_id, Self::COMMAND_ASSERT | u32::from(vector));
+    }
+
+    /// Interrupts a CPU, whatever it does. Interrupts are off here.
+    pub(super) fn send_nmi(&self, apic_id: u32) {
+        self.command(apic_id, Self::COMMAND_ASSERT | Self::DELIVER_NMI);
+    }
+
+    /// Makes a CPU forget everything and wait for a start-up interrupt.
+    pub(super) fn send_init(&self, apic_id: u32) {
+        let _off = irq::irq_off();
+        self.command(apic_id, Self::COMMAND_ASSERT | Self::DELIVER_INIT);
+    }
+
+    /// Lets a CPU that waits for it begin at page `vector`.
+    pub(super) fn send_start_up(&self, apic_id: u32, vector: u8) {
+        let _off = irq::irq_off();
+        self.command(apic_id, Self::COMMAND_ASSERT | Self::DELIVER_START_UP | u32::from(vector));
+    }
+
+    fn command(&self, apic_id: u32, command: u32) {
+        match &self.registers {
+            LocalRegisters::Mapped(registers) => {
+                // One at a time: what was sent before is on its way after a moment.
+                while registers.read(Self::COMMAND) & Self::COMMAND_PENDING != 0 {
+                    core::hint::spin_loop();
+                }
+                registers.write(Self::COMMAND_TARGET, apic_id << 24);
+                registers.write(Self::COMMAND, command);
+            }
+            LocalRegisters::X2Apic => {
+                let mut register = Msr::new(LocalRegisters::X2APIC_BASE + Self::COMMAND as u32 / 16);
+                // SAFETY: The CPU is in x2APIC mode; what the command does is the caller's business.
+                unsafe { register.write(u64::from(apic_id) << 32 | u64::from(command)) };
+            }
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! A suspended flow keeps its callee-saved registers on its own stack; all we hold is the stack pointer. It is zero
 //! while the flow runs, and whoever wants to resume a flow takes it: two CPUs can never resume the same one, and a
-//! CPU that takes a flow which another is just leaving waits for those few instructions.
+//! CPU that takes a flow which another is just leaving waits for those few instructions. It waits after it has published
+//! its own flow, so two CPUs that change places do not wait for each other; from then on it touches no stack.
 
 use super::{cpu, irq};
 use core::arch::naked_asm;
@@ -45,15 +46,9 @@ impl Context {
 /// That section belongs to the flow: the resumed one is inside its own, with its own memory of what comes after.
 pub(crate) fn switch(from: &Context, to: &Context) {
     let irqs_were_on = cpu::suspend_critical();
-    let resume = loop {
-        match to.stack_pointer.swap(0, Ordering::Acquire) {
-            0 => core::hint::spin_loop(),
-            pointer => break pointer,
-        }
-    };
-    // SAFETY: `resume` was the pointer of a suspended flow, and the swap made us its only owner; `from` belongs to the flow
-    // that runs now, which writes its pointer once its registers are saved.
-    unsafe { switch_stacks(from.stack_pointer.as_ptr(), resume) };
+    // SAFETY: `from` belongs to the flow that runs now, which writes its pointer once its registers are saved, and `to` is
+    // another one that is suspended or about to be.
+    unsafe { switch_stacks(from.stack_pointer.as_ptr(), to.stack_pointer.as_ptr()) };
     cpu::resume_critical(irqs_were_on);
 }
 
@@ -63,9 +58,10 @@ pub(crate) fn begin_flow() {
     irq::pop_off();
 }
 
-/// Saves the callee-saved registers, publishes the stack pointer in `save`, and continues on `resume`.
+/// Saves the callee-saved registers, publishes the stack pointer in `save`, takes the one that `resume` has or will have,
+/// and continues there.
 #[unsafe(naked)]
-unsafe extern "C" fn switch_stacks(save: *mut usize, resume: usize) {
+unsafe extern "C" fn switch_stacks(save: *mut usize, resume: *mut usize) {
     naked_asm!(
         "push rbp",
         "push rbx",
@@ -74,7 +70,16 @@ unsafe extern "C" fn switch_stacks(save: *mut usize, resume: usize) {
         "push r14",
         "push r15",
         "mov [rdi], rsp",
-        "mov rsp, rsi",
+        // Whoever takes this flow now is on its stack, so this CPU has left it for good.
+        "2:",
+        "xor eax, eax",
+        "xchg [rsi], rax",
+        "test rax, rax",
+        "jnz 3f",
+        "pause",
+        "jmp 2b",
+        "3:",
+        "mov rsp, rax",
         "pop r15",
         "pop r14",
         "pop r13",

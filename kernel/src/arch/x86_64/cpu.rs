@@ -2,8 +2,15 @@
 //!
 //! Every CPU owns one `Cpu`. Its fields are atomics written by that CPU only, so that others may read them (for
 //! reports) at any moment.
+//!
+//! A task may be moved to another CPU wherever interrupts are on. So what follows works with interrupts off, but for
+//! [`cpu_id`] and [`current_task`], which are one instruction: the first may be out of date at once, the second never is.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use core::mem::offset_of;
+use core::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
 
 use super::tsc;
 use crate::time;
@@ -17,13 +24,15 @@ pub(super) struct Cpu {
     /// Address of this value; GS points here, and this is what a read through GS yields.
     this: AtomicUsize,
     id: AtomicUsize,
-    pub(super) apic_id: AtomicU32,
-    pub(super) online: AtomicBool,
+    apic_id: AtomicU32,
+    online: AtomicBool,
     critical_depth: AtomicUsize,
     irqs_were_on: AtomicBool,
     critical_since: AtomicU64,
     worst_irqs_off_ticks: AtomicU64,
     current_task: AtomicUsize,
+    /// When its tick came last.
+    pub(super) ticked_ns: AtomicU64,
     pub(super) stack_bottom: AtomicUsize,
     pub(super) stack_top: AtomicUsize,
     pub(super) emergency_bottom: AtomicUsize,
@@ -42,11 +51,21 @@ impl Cpu {
             critical_since: AtomicU64::new(0),
             worst_irqs_off_ticks: AtomicU64::new(0),
             current_task: AtomicUsize::new(0),
+            ticked_ns: AtomicU64::new(0),
             stack_bottom: AtomicUsize::new(0),
             stack_top: AtomicUsize::new(0),
             emergency_bottom: AtomicUsize::new(0),
             emergency_top: AtomicUsize::new(0),
         }
+    }
+
+    /// Its number on the interrupt bus.
+    pub(super) fn apic_id(&self) -> u32 {
+        self.apic_id.load(Relaxed)
+    }
+
+    pub(super) fn set_apic_id(&self, apic_id: u32) {
+        self.apic_id.store(apic_id, Relaxed);
     }
 }
 
@@ -54,12 +73,12 @@ pub(super) static CPUS: [Cpu; CPUS_MAX] = [const { Cpu::new() }; CPUS_MAX];
 
 /// The number of the CPU that runs this, from 0.
 pub(crate) fn cpu_id() -> usize {
-    this().id.load(Relaxed)
+    own_word::<{ offset_of!(Cpu, id) }>()
 }
 
 /// The task that `set_current_task` named last on this CPU; 0 before tasks run.
 pub(crate) fn current_task() -> usize {
-    this().current_task.load(Relaxed)
+    own_word::<{ offset_of!(Cpu, current_task) }>()
 }
 
 /// Records which task runs on this CPU.
@@ -110,13 +129,27 @@ pub(super) fn forget_irqs_off() {
     this().worst_irqs_off_ticks.store(0, Relaxed);
 }
 
-/// The longest time, in ticks, that this CPU has its interrupts off during `work`, which must not block.
+/// The longest time, in ticks, that a CPU has its interrupts off during `work`.
 pub(crate) fn worst_irqs_off<R>(work: impl FnOnce() -> R) -> (R, u64) {
-    let before = this().worst_irqs_off_ticks.swap(0, Relaxed);
+    let before = CPUS.each_ref().map(|cpu| cpu.worst_irqs_off_ticks.swap(0, Relaxed));
     let result = work();
-    let worst = this().worst_irqs_off_ticks.load(Relaxed);
-    note_irqs_off(before);
-    (result, worst)
+    let worst = CPUS.iter().map(|cpu| cpu.worst_irqs_off_ticks.load(Relaxed)).max();
+    for (cpu, before) in CPUS.iter().zip(before) {
+        cpu.worst_irqs_off_ticks.fetch_max(before, Relaxed);
+    }
+    (result, worst.unwrap_or(0))
+}
+
+/// The numbers of all running CPUs.
+pub(crate) fn online_cpus() -> impl Iterator<Item = usize> {
+    online().map(|(id, _)| id)
+}
+
+/// The other CPU whose tick has been missing for longest, and since when.
+pub(crate) fn longest_silence() -> Option<(usize, u64)> {
+    let own = cpu_id();
+    let others = online().filter(|(id, _)| *id != own);
+    others.map(|(id, cpu)| (id, cpu.ticked_ns.load(Relaxed))).min_by_key(|(_, ticked_ns)| *ticked_ns)
 }
 
 /// One line of the list of CPUs.
@@ -124,16 +157,14 @@ pub(crate) fn worst_irqs_off<R>(work: impl FnOnce() -> R) -> (R, u64) {
 pub(crate) struct CpuReport {
     pub(crate) id: usize,
     pub(crate) apic_id: u32,
-    pub(crate) online: bool,
     pub(crate) worst_irqs_off_ns: u64,
 }
 
-/// Every CPU that has been started, by number.
+/// Every running CPU, by number.
 pub(crate) fn cpu_reports() -> impl Iterator<Item = CpuReport> {
-    CPUS.iter().enumerate().filter(|(_, cpu)| cpu.online.load(Relaxed)).map(|(id, cpu)| CpuReport {
+    online().map(|(id, cpu)| CpuReport {
         id,
-        apic_id: cpu.apic_id.load(Relaxed),
-        online: true,
+        apic_id: cpu.apic_id(),
         worst_irqs_off_ns: time::ticks_to_ns(cpu.worst_irqs_off_ticks.load(Relaxed)),
     })
 }
@@ -150,17 +181,49 @@ pub(super) fn resume_critical(irqs_were_on: bool) {
     this().irqs_were_on.store(irqs_were_on, Relaxed);
 }
 
-/// Whether this CPU is inside a critical section, where nothing may block.
+/// Whether this thread is inside a critical section, where nothing may block.
+#[cfg(test)]
 pub(super) fn in_critical_section() -> bool {
     this().critical_depth.load(Relaxed) > 0
 }
 
-/// Gives the boot CPU its data.
-pub(super) fn init_boot_cpu() {
-    let cpu = &CPUS[0];
+/// Gives the CPU that runs this its number and its data.
+pub(super) fn adopt(id: usize) {
+    let cpu = &CPUS[id];
     cpu.this.store(core::ptr::from_ref(cpu).expose_provenance(), Relaxed);
-    cpu.online.store(true, Relaxed);
+    cpu.id.store(id, Relaxed);
     x86_64::registers::model_specific::GsBase::write(x86_64::VirtAddr::from_ptr(cpu));
+}
+
+/// From now on this CPU counts as running.
+pub(super) fn set_online() {
+    this().online.store(true, SeqCst);
+}
+
+/// Whether that CPU runs.
+pub(super) fn is_online(id: usize) -> bool {
+    CPUS[id].online.load(SeqCst)
+}
+
+/// Every running CPU, by number.
+pub(super) fn online() -> impl Iterator<Item = (usize, &'static Cpu)> {
+    CPUS.iter().enumerate().filter(|(_, cpu)| cpu.online.load(SeqCst))
+}
+
+/// The word at `OFFSET` of this CPU's data.
+#[cfg(not(test))]
+fn own_word<const OFFSET: usize>() -> usize {
+    let word: usize;
+    // SAFETY: As for `this`; the offset is that of a word in `Cpu`.
+    unsafe {
+        core::arch::asm!(
+            "mov {}, gs:[{}]",
+            out(reg) word,
+            const OFFSET,
+            options(nostack, readonly, preserves_flags),
+        );
+    }
+    word
 }
 
 #[cfg(not(test))]
@@ -173,6 +236,13 @@ pub(super) fn this() -> &'static Cpu {
     let cpu: *const Cpu = core::ptr::with_exposed_provenance(address);
     // SAFETY: `this` holds the address of an element of `CPUS`, which lives forever.
     unsafe { &*cpu }
+}
+
+#[cfg(test)]
+fn own_word<const OFFSET: usize>() -> usize {
+    let cpu = this();
+    let word = if OFFSET == offset_of!(Cpu, id) { &cpu.id } else { &cpu.current_task };
+    word.load(Relaxed)
 }
 
 /// On the host every thread counts as a CPU of its own.

@@ -30,6 +30,8 @@ impl EmergencyStack {
 }
 
 const STACK_BYTES: usize = 16 * 1024;
+/// What the emergency stacks of one CPU take together.
+pub(super) const STACKS_BYTES: usize = STACK_BYTES * EmergencyStack::ALL.len();
 
 /// The emergency stacks of one CPU.
 #[repr(C, align(4096))]
@@ -46,14 +48,29 @@ struct Tables {
     tss: SegmentSelector,
 }
 
+/// What one CPU needs for ever.
+pub(super) struct Segments {
+    tss: Once<TaskStateSegment>,
+    tables: Once<Tables>,
+}
+
+impl Segments {
+    pub(super) const fn new() -> Self {
+        Self { tss: Once::new(), tables: Once::new() }
+    }
+}
+
 static BOOT_STACKS: Stacks = Stacks(UnsafeCell::new([[0; STACK_BYTES]; EmergencyStack::ALL.len()]));
-static BOOT_TSS: Once<TaskStateSegment> = Once::new();
-static BOOT_TABLES: Once<Tables> = Once::new();
+static BOOT_SEGMENTS: Segments = Segments::new();
 
 /// Replaces the bootloader's descriptors, which lie in memory that will not stay mapped.
 pub(super) fn load_on_boot_cpu() {
-    let bottom = BOOT_STACKS.0.get().expose_provenance();
-    let tss = BOOT_TSS.call_once(|| {
+    load(&BOOT_SEGMENTS, BOOT_STACKS.0.get().expose_provenance());
+}
+
+/// Makes this CPU use `segments`, and the [`STACKS_BYTES`] from `bottom` on as its emergency stacks; both are its own.
+pub(super) fn load(segments: &'static Segments, bottom: usize) {
+    let tss = segments.tss.call_once(|| {
         let mut tss = TaskStateSegment::new();
         for stack in EmergencyStack::ALL {
             let top = bottom + (stack.index() + 1) * STACK_BYTES;
@@ -61,7 +78,7 @@ pub(super) fn load_on_boot_cpu() {
         }
         tss
     });
-    let tables = BOOT_TABLES.call_once(|| {
+    let tables = segments.tables.call_once(|| {
         let mut gdt = GlobalDescriptorTable::new();
         let code = gdt.append(Descriptor::kernel_code_segment());
         let data = gdt.append(Descriptor::kernel_data_segment());
@@ -82,5 +99,5 @@ pub(super) fn load_on_boot_cpu() {
 
     let cpu = cpu::this();
     cpu.emergency_bottom.store(bottom, Relaxed);
-    cpu.emergency_top.store(bottom + size_of::<Stacks>(), Relaxed);
+    cpu.emergency_top.store(bottom + STACKS_BYTES, Relaxed);
 }

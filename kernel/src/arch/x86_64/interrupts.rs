@@ -1,24 +1,26 @@
 //! From an interrupt line to its handler.
 //!
-//! Vectors: exceptions below 0x20, one per global system interrupt from 0x30 on, the timer, and two places where nothing
-//! happens (the silenced 8259s and the local APIC's spurious interrupt). Handlers run with interrupts off; they push a byte
-//! or set a flag and wake a task.
+//! Vectors: exceptions below 0x20, one per global system interrupt from 0x30 on, what CPUs tell each other, the timer, and
+//! two places where nothing happens (the silenced 8259s and the local APIC's spurious interrupt). Handlers run with
+//! interrupts off; they push a byte or set a flag and wake a task.
 
 use super::apic::{IoApic, LocalApic};
-use super::madt::{GsiMode, MadtInfo};
-use super::{cpu, pic, timer};
+use super::madt::{CpuChoice, GsiMode, MadtInfo};
+use super::{cpu, ipi, pic, timer};
+use crate::task;
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering::Relaxed;
 use spin::Once;
 
 const FIRST_GSI_VECTOR: u8 = 0x30;
+pub(super) const RESCHEDULE_VECTOR: u8 = 0xdd;
+pub(super) const RENDEZVOUS_VECTOR: u8 = 0xde;
 pub(super) const TIMER_VECTOR: u8 = 0xdf;
 const SPURIOUS_VECTOR: u8 = 0xff;
 
 /// Global system interrupts above this have no vector.
 const GSIS_MAX: usize = 128;
 
-const _: () = assert!(FIRST_GSI_VECTOR as usize + GSIS_MAX <= TIMER_VECTOR as usize);
+const _: () = assert!(FIRST_GSI_VECTOR as usize + GSIS_MAX <= RESCHEDULE_VECTOR as usize);
 const _: () = assert!(TIMER_VECTOR < pic::SPURIOUS_BASE);
 
 static HANDLERS: [Once<fn()>; GSIS_MAX] = [const { Once::new() }; GSIS_MAX];
@@ -32,14 +34,28 @@ struct Hardware {
 
 /// Turns the interrupt controllers on, every line masked, and then this CPU's interrupts.
 pub(crate) fn init(madt: &MadtInfo) {
-    let hardware = HARDWARE.call_once(|| Hardware {
+    HARDWARE.call_once(|| Hardware {
         local_apic: LocalApic::map(madt.local_apic_address),
         io_apics: madt.io_apics.iter().map(IoApic::map).collect(),
         madt: madt.clone(),
     });
-    hardware.local_apic.enable(SPURIOUS_VECTOR);
-    cpu::this().apic_id.store(hardware.local_apic.id(), Relaxed);
+    enable_on_this_cpu();
+    cpu::set_online();
     super::irq::enable();
+}
+
+/// Turns this CPU's local APIC on.
+pub(super) fn enable_on_this_cpu() {
+    let local_apic = local_apic();
+    local_apic.enable(SPURIOUS_VECTOR);
+    cpu::this().set_apic_id(local_apic.id());
+}
+
+/// Which of the firmware's CPUs shall run, up to `limit` of them if there is one.
+pub(crate) fn choose_cpus(madt: &MadtInfo, limit: Option<usize>) -> CpuChoice {
+    let local_apic = local_apic();
+    let limit = limit.map_or(cpu::CPUS_MAX, |limit| limit.min(cpu::CPUS_MAX));
+    madt.choose_cpus(local_apic.id(), limit, local_apic.reach())
 }
 
 /// Sends a global system interrupt to this CPU and to `handler`.
@@ -80,6 +96,8 @@ pub(super) fn on_interrupt(vector: u8) {
     match vector {
         SPURIOUS_VECTOR => return,
         TIMER_VECTOR => timer::on_tick(),
+        RENDEZVOUS_VECTOR => ipi::on_rendezvous(),
+        RESCHEDULE_VECTOR => {}
         pic::SPURIOUS_BASE.. => return,
         _ => match handler_of(vector) {
             Some(handler) => handler(),
@@ -88,6 +106,9 @@ pub(super) fn on_interrupt(vector: u8) {
     }
     local_apic().end_of_interrupt();
     cpu::note_irqs_off(super::tsc::ticks().saturating_sub(since));
+    if matches!(vector, TIMER_VECTOR | RESCHEDULE_VECTOR) {
+        task::preempt();
+    }
 }
 
 fn handler_of(vector: u8) -> Option<&'static fn()> {

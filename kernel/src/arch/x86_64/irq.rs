@@ -46,7 +46,7 @@ pub(crate) fn pop_off() {
 
 /// Whether the caller may give up the CPU: outside of critical sections and interrupt handlers.
 pub(crate) fn may_block() -> bool {
-    flag::is_on() && !cpu::in_critical_section()
+    flag::is_on()
 }
 
 /// Leaves the outermost critical section and sleeps until an interrupt arrives, without a gap between the two.
@@ -55,8 +55,8 @@ pub(crate) fn pop_off_and_halt() {
     flag::enable_and_halt();
 }
 
-/// Turns interrupts on for the first time, once there are handlers for them.
-pub(super) fn enable() {
+/// Turns interrupts on for the first time on this CPU, once there are handlers for them.
+pub(crate) fn enable() {
     flag::enable();
 }
 
@@ -105,7 +105,7 @@ mod flag {
     pub(super) fn enable() {}
 
     pub(super) fn is_on() -> bool {
-        true
+        !super::cpu::in_critical_section()
     }
 
     pub(super) fn enable_and_halt() {

@@ -9,23 +9,34 @@ mod gdt;
 mod hpet;
 mod idt;
 pub(crate) mod interrupts;
+mod ipi;
 mod irq;
 mod madt;
+mod nmi;
 mod pic;
 pub(crate) mod ports;
+pub(crate) mod smp;
 pub(crate) mod timer;
+mod tlb;
+mod trampoline;
 mod traps;
 mod tsc;
 
 pub(crate) use backtrace::{Frames, current_frames};
 pub(crate) use context::{Context, begin_flow, switch};
 pub(crate) use cpu::{
-    CPUS_MAX, CpuReport, cpu_id, cpu_reports, current_task, set_current_stack, set_current_task, worst_irqs_off,
+    CPUS_MAX, CpuReport, cpu_id, cpu_reports, current_task, longest_silence, online_cpus, set_current_stack,
+    set_current_task, worst_irqs_off,
 };
 pub(crate) use debug_exit::debug_exit;
 pub(crate) use hpet::Hpet;
-pub(crate) use irq::{IrqOff, halt_forever, irq_off, may_block, pop_off, pop_off_and_halt, push_off};
+pub(crate) use ipi::{flush_everywhere, kick, meet};
+pub(crate) use irq::{
+    IrqOff, enable as enable_interrupts, halt_forever, irq_off, may_block, pop_off, pop_off_and_halt, push_off,
+};
 pub(crate) use madt::{CpuInfo, GsiMode, IoApicInfo, IsaOverride, MadtInfo, Polarity, Trigger};
+pub(crate) use nmi::{CpuTrace, stop_others, trace_of};
+pub(crate) use tlb::forget_page;
 pub(crate) use tsc::ticks;
 
 use crate::time;
@@ -35,7 +46,7 @@ use core::time::Duration;
 
 /// Makes this CPU able to run the kernel's locks and report its own exceptions.
 pub(crate) fn early() {
-    cpu::init_boot_cpu();
+    cpu::adopt(0);
     gdt::load_on_boot_cpu();
     idt::load();
     pic::mask();

@@ -2,12 +2,15 @@
 
 use super::interrupts::{TIMER_VECTOR, local_apic};
 use super::{cpu, irq, tsc};
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::time;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Ticks per second.
 pub(crate) const TICK_HZ: u64 = 100;
 
 static TICKS: AtomicU64 = AtomicU64::new(0);
+/// What the timer of every CPU counts down from.
+static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// What a reference clock measured.
 #[derive(Clone, Copy, Debug)]
@@ -39,19 +42,30 @@ pub(crate) fn calibrate(read: impl Fn() -> u64, per_second: u64, mask: u64) -> R
     })
 }
 
-/// Starts the tick on this CPU.
+/// Starts the tick on this CPU, and on every one that comes later.
 pub(crate) fn start_ticking(timer_per_second: u64) {
     let count = u32::try_from(timer_per_second / TICK_HZ).unwrap_or(u32::MAX).max(1);
-    cpu::forget_irqs_off();
-    local_apic().start_timer(TIMER_VECTOR, count);
+    COUNT.store(count, Relaxed);
+    let _off = irq::irq_off();
+    start_on_this_cpu();
 }
 
-/// Ticks since the timer was started.
+/// Starts the tick on this CPU, interrupts off.
+pub(super) fn start_on_this_cpu() {
+    cpu::forget_irqs_off();
+    cpu::this().ticked_ns.store(time::now_ns(), Relaxed);
+    local_apic().start_timer(TIMER_VECTOR, COUNT.load(Relaxed));
+}
+
+/// Ticks of the boot CPU since its timer was started.
 pub(crate) fn tick_count() -> u64 {
     TICKS.load(Relaxed)
 }
 
 pub(super) fn on_tick() {
-    TICKS.fetch_add(1, Relaxed);
-    crate::time::on_tick();
+    if cpu::cpu_id() == 0 {
+        TICKS.fetch_add(1, Relaxed);
+    }
+    cpu::this().ticked_ns.store(time::now_ns(), Relaxed);
+    time::on_tick();
 }

@@ -1,16 +1,17 @@
 //! What happens at an exception or interrupt.
 //!
-//! A breakpoint is logged and returns. Every other exception is a bug or broken hardware: it is shown with all registers
+//! A breakpoint is logged and returns, and so does an NMI that another CPU sent. Every other exception is a bug or broken hardware: it is shown with all registers
 //! and stops the kernel. Interrupts go to `interrupts`.
 
 use super::backtrace::Frames;
 use super::gdt::EmergencyStack;
-use super::{cpu, interrupts};
+use super::{cpu, interrupts, nmi};
 use crate::panic;
 use core::fmt;
 use core::sync::atomic::Ordering::Relaxed;
 use x86_64::registers::control::{Cr0, Cr2, Cr3, Cr4, Cr4Flags};
 
+const NMI: u64 = 2;
 const BREAKPOINT: u64 = 3;
 const PAGE_FAULT: u64 = 14;
 
@@ -101,6 +102,7 @@ pub(super) fn enable_machine_check() {
 pub(super) fn dispatch(frame: &TrapFrame) {
     match frame.vector {
         BREAKPOINT => log::info!(target: "trap", "breakpoint at {:#018x}", frame.rip),
+        NMI if nmi::on_nmi(frame.rip as usize, frame.rbp as usize) => {}
         EXCEPTIONS.. => interrupts::on_interrupt(frame.vector as u8),
         _ => panic::stop(&Report(frame), Some(frame.rip as usize), Frames::from(frame.rbp as usize)),
     }

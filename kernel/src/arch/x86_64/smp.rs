@@ -1,0 +1,132 @@
+//! Starting the other CPUs.
+//!
+//! They are woken one after the other (Intel SDM volume 3, §9.4): all get an INIT, then each in turn its start-up
+//! interrupts. What a CPU needs for itself is made before it is woken and taken over by it; one that does not come gets
+//! another INIT, so that it does not come later, and its things back to where they were.
+
+use super::gdt::{self, Segments};
+use super::madt::CpuChoice;
+use super::trampoline::{KernelTables, Trampoline};
+use super::{busy_wait, cpu, idt, interrupts, ipi, irq, timer, traps};
+use crate::memory::{self, STACK_BYTES, Stack};
+use crate::sync::SpinLock;
+use crate::task::{self, IdleTask};
+use crate::time;
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use core::time::Duration;
+use spin::Once;
+
+/// From the INIT to the start-up interrupt.
+const AFTER_INIT: Duration = Duration::from_millis(10);
+/// When a CPU gets its second start-up interrupt, if it has not come.
+const SECOND_CALL: Duration = Duration::from_millis(2);
+/// A CPU that has not come by then does not come. Emulated ones may be slow.
+const LAST_CALL: Duration = Duration::from_secs(5);
+
+const _: () = assert!(gdt::STACKS_BYTES as u64 <= STACK_BYTES, "the emergency stacks of a CPU fit one stack");
+
+/// What a CPU takes over when it comes.
+struct Newcomer {
+    segments: Box<Segments>,
+    emergency: Stack,
+    idle: IdleTask,
+}
+
+/// Why a CPU does not run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+enum StartError {
+    #[error("no memory for its stacks")]
+    NoMemory,
+    #[error("it does not answer")]
+    Silent,
+}
+
+/// The number of the CPU that is being woken, and its things until it takes them.
+static NUMBER: AtomicUsize = AtomicUsize::new(0);
+static NEWCOMER: SpinLock<Option<Newcomer>> = SpinLock::new(None);
+static TABLES: Once<KernelTables> = Once::new();
+
+/// Starts all CPUs of `choice` and says how it went. Tasks and interrupts work on this one.
+pub(crate) fn start_others(choice: &CpuChoice) {
+    for (count, why) in
+        [(choice.over_limit, "more than are wanted or supported"), (choice.out_of_reach, "out of reach")]
+    {
+        if count > 0 {
+            log::warn!(target: "smp", "{count} CPUs are left alone: {why}");
+        }
+    }
+    if choice.others.is_empty() {
+        return;
+    }
+    let begun_ns = time::now_ns();
+    let Some(mut trampoline) = Trampoline::new(arrive) else {
+        log::error!(target: "smp", "no room below 1 MiB, so no other CPU can start");
+        return;
+    };
+    TABLES.call_once(KernelTables::current);
+    for apic_id in &choice.others {
+        interrupts::local_apic().send_init(*apic_id);
+    }
+    busy_wait(AFTER_INIT);
+    // A number belongs to a CPU whether it comes or not.
+    for (number, apic_id) in (1..).zip(&choice.others) {
+        if let Err(error) = start(number, *apic_id, &mut trampoline) {
+            log::error!(target: "smp", "cpu {number} (APIC id {apic_id}) is left alone: {error}");
+        }
+    }
+    let running = cpu::online().count();
+    log::info!(target: "smp", "{running} CPUs; took {} us", (time::now_ns() - begun_ns) / 1000);
+}
+
+fn start(number: usize, apic_id: u32, trampoline: &mut Trampoline) -> Result<(), StartError> {
+    let idle = task::prepare_idle().ok_or(StartError::NoMemory)?;
+    let emergency = memory::alloc_stack().ok_or(StartError::NoMemory)?;
+    trampoline.set_stack(idle.stack_top());
+    cpu::CPUS[number].set_apic_id(apic_id);
+    NUMBER.store(number, SeqCst);
+    *NEWCOMER.lock() = Some(Newcomer { segments: Box::new(Segments::new()), emergency, idle });
+
+    let has_come = || cpu::is_online(number);
+    for patience in [SECOND_CALL, LAST_CALL] {
+        interrupts::local_apic().send_start_up(apic_id, trampoline.vector());
+        let end = time::deadline_after(patience);
+        while time::now_ns() < end {
+            if has_come() {
+                return Ok(());
+            }
+            core::hint::spin_loop();
+        }
+    }
+    // Whoever takes these decides: it comes, or it does not.
+    if NEWCOMER.lock().take().is_some() {
+        interrupts::local_apic().send_init(apic_id);
+        busy_wait(AFTER_INIT);
+        return Err(StartError::Silent);
+    }
+    while !has_come() {
+        core::hint::spin_loop();
+    }
+    Ok(())
+}
+
+/// Where the trampoline leads: the CPU has a stack, and nothing else of its own.
+extern "C" fn arrive() -> ! {
+    if let Some(tables) = TABLES.get() {
+        tables.load();
+    }
+    cpu::adopt(NUMBER.load(SeqCst));
+    let Some(Newcomer { segments, emergency, idle }) = NEWCOMER.lock().take() else { irq::halt_forever() };
+    let (bottom, _) = emergency.bounds();
+    // They are this CPU's for ever.
+    core::mem::forget(emergency);
+    gdt::load(Box::leak(segments), bottom);
+    idt::load();
+    traps::enable_machine_check();
+    interrupts::enable_on_this_cpu();
+    timer::start_on_this_cpu();
+    cpu::set_online();
+    // Requests made before it was seen to be there concern it, too.
+    ipi::on_rendezvous();
+    idle.run()
+}
