@@ -6,7 +6,8 @@
 //! - [`build`] calls cargo for the kernel, [`symbols`] makes the table its backtraces need, [`image`] the disks.
 //! - [`qemu`] turns a description of a machine into a QEMU process; [`firmware`] finds OVMF, [`accelerator`] tries KVM.
 //! - [`qmp`] and [`serial`] talk to the running machine, [`guest`] is one that a program runs; [`ost`] puts the guest's ACPI answers into words.
-//! - [`plug`], [`devices`], [`run`], [`demo`], [`suite`] and [`doctor`] are the commands.
+//! - [`plug`], [`devices`], [`run`], [`demo`], [`stress`], [`suite`] and [`doctor`] are the commands; [`dice`] makes what is
+//!   random repeatable.
 // QEMU is asked to quit by a signal.
 #![feature(unix_send_signal)]
 
@@ -15,6 +16,7 @@ pub mod bench;
 pub mod build;
 pub mod demo;
 pub mod devices;
+pub mod dice;
 pub mod doctor;
 mod feed;
 pub mod firmware;
@@ -27,6 +29,7 @@ pub mod qmp;
 pub mod run;
 pub mod serial;
 pub mod size;
+pub mod stress;
 pub mod suite;
 pub mod symbols;
 pub mod workspace;

@@ -9,7 +9,7 @@ use boot::bench;
 use boot::qemu::{Board, Debugger, Dimm, Firmware, Machine};
 use boot::qmp::Qmp;
 use boot::size::{Bytes, gib, mib};
-use boot::{demo, devices, doctor, image, plug, run, suite, workspace};
+use boot::{demo, devices, doctor, image, plug, run, stress, suite, workspace};
 use clap::{Args, Parser, Subcommand};
 
 /// altmap: a kernel whose whole point is memory hotplug
@@ -41,6 +41,8 @@ enum Verb {
     },
     /// Measure what things cost
     Bench(BenchArgs),
+    /// Random work of all kinds in the guest, while memory modules come and go
+    Stress(StressArgs),
     /// Say what is missing
     Doctor,
 }
@@ -147,6 +149,29 @@ struct BenchArgs {
     words: Vec<String>,
 }
 
+#[derive(Args)]
+struct StressArgs {
+    /// How long
+    #[arg(default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    seconds: u64,
+    /// Repeat the choices of an earlier run [default: by the clock]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Processors
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=255))]
+    cpus: u32,
+    #[command(flatten)]
+    accelerator: AcceleratorArgs,
+}
+
+impl StressArgs {
+    fn options(&self) -> stress::Options {
+        let options = stress::Options::new(self.seconds, self.cpus);
+        let seed = self.seed.unwrap_or(options.seed);
+        stress::Options { seed, accelerator: self.accelerator.choose(), ..options }
+    }
+}
+
 impl BenchArgs {
     fn options(self) -> bench::Options {
         let options = bench::Options::new(&self.words, self.linux);
@@ -243,6 +268,7 @@ fn act(command: Verb) -> Result<()> {
         Verb::Demo(args) => demo::run(args.choose()),
         Verb::Test { filter } => suite::run(filter.as_deref()),
         Verb::Bench(args) => bench::run(&args.options()),
+        Verb::Stress(args) => stress::run(&args.options()),
         Verb::Doctor => diagnose(),
     }
 }

@@ -144,6 +144,12 @@ fn memory_devices(qmp: &mut Qmp) -> Result<Vec<Value>> {
     Ok(devices.as_array().cloned().unwrap_or_default())
 }
 
+/// The ids of all memory devices.
+pub fn ids(qmp: &mut Qmp) -> Result<Vec<String>> {
+    let devices = memory_devices(qmp)?;
+    Ok(devices.iter().filter_map(|device| device["data"]["id"].as_str().map(str::to_owned)).collect())
+}
+
 fn memory_of(qmp: &mut Qmp, id: &str) -> Result<Option<String>> {
     let devices = memory_devices(qmp)?;
     let device = devices.iter().find(|device| device["data"]["id"] == id);

@@ -69,6 +69,9 @@ fn main() -> ExitCode {
     trials.push(Trial::test("counted::a_quick_bench_measures_every_step", || {
         counted::a_quick_bench_measures_every_step().map_err(|error| Failed::from(format!("{error:#}")))
     }));
+    trials.push(Trial::test("stress::the_host_tool_plugs_and_unplugs_beside_it", || {
+        stress::the_host_tool_plugs_and_unplugs_beside_it().map_err(|error| Failed::from(format!("{error:#}")))
+    }));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

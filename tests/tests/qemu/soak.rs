@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
+use boot::dice::Dice;
 use boot::size::mib;
 use system_tests::check::same;
 use system_tests::dimms::{BUSY, SUCCESS, dimm_on};
@@ -79,7 +80,7 @@ impl Model {
     }
 
     fn unplug(&mut self, vm: &mut Vm, dice: &mut Dice) -> Result<String> {
-        let Some((id, (first, count))) = dice.pick(&self.modules) else { return Ok("nothing".to_owned()) };
+        let Some((id, (first, count))) = pick(dice, &self.modules) else { return Ok("nothing".to_owned()) };
         let blocks = first..first + count;
         let busy = self.fills.values().any(|block| blocks.contains(block));
         let status = vm.unplug_status(&id)?;
@@ -92,7 +93,7 @@ impl Model {
     }
 
     fn online(&mut self, vm: &mut Vm, dice: &mut Dice) -> Result<String> {
-        let Some((block, place)) = dice.pick(&self.blocks) else { return Ok("nothing".to_owned()) };
+        let Some((block, place)) = pick(dice, &self.blocks) else { return Ok("nothing".to_owned()) };
         let (command, zone) =
             if dice.below(2) == 0 { ("online_kernel", "Normal") } else { ("online_movable", "Movable") };
         let line = format!("{command} {block}");
@@ -106,7 +107,7 @@ impl Model {
     }
 
     fn offline(&mut self, vm: &mut Vm, dice: &mut Dice) -> Result<String> {
-        let Some((block, place)) = dice.pick(&self.blocks) else { return Ok("nothing".to_owned()) };
+        let Some((block, place)) = pick(dice, &self.blocks) else { return Ok("nothing".to_owned()) };
         let line = format!("offline {block}");
         if place == "offline" {
             vm.fails(&line, "EINVAL")?;
@@ -123,7 +124,7 @@ impl Model {
     fn fill(&mut self, vm: &mut Vm, dice: &mut Dice) -> Result<String> {
         let normal: BTreeMap<u64, ()> =
             self.blocks.iter().filter(|(_, place)| **place == "Normal").map(|(block, _)| (*block, ())).collect();
-        let Some((block, ())) = dice.pick(&normal) else { return Ok("nothing".to_owned()) };
+        let Some((block, ())) = pick(dice, &normal) else { return Ok("nothing".to_owned()) };
         let line = format!("kfill {}K --in {block}", 4 << dice.below(10));
         let id = vm.json(&line)?["id"].as_u64().context("no id")?;
         self.fills.insert(id, block);
@@ -131,7 +132,7 @@ impl Model {
     }
 
     fn free(&mut self, vm: &mut Vm, dice: &mut Dice) -> Result<String> {
-        let Some((id, _)) = dice.pick(&self.fills) else { return Ok("nothing".to_owned()) };
+        let Some((id, _)) = pick(dice, &self.fills) else { return Ok("nothing".to_owned()) };
         vm.cmd(&format!("verify {id}"))?;
         vm.cmd(&format!("free {id}"))?;
         self.fills.remove(&id);
@@ -146,24 +147,8 @@ impl Model {
     }
 }
 
-/// Xorshift: the same numbers in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn new(seed: u64) -> Self {
-        // Zero would stay zero, and small seeds would begin alike.
-        Self((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % limit
-    }
-
-    fn pick<K: Clone, V: Clone>(&mut self, map: &BTreeMap<K, V>) -> Option<(K, V)> {
-        let index = self.below(map.len().max(1) as u64) as usize;
-        map.iter().nth(index).map(|(key, value)| (key.clone(), value.clone()))
-    }
+/// One entry of a map.
+fn pick<K: Clone, V: Clone>(dice: &mut Dice, map: &BTreeMap<K, V>) -> Option<(K, V)> {
+    let index = dice.below(map.len().max(1) as u64) as usize;
+    map.iter().nth(index).map(|(key, value)| (key.clone(), value.clone()))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use boot::qemu::Machine;
 use boot::size::{gib, mib};
+use boot::stress::Options;
 use serde::Deserialize;
 use system_tests::check::{contains, same};
 use system_tests::dimms::{dimm, dimm_on};
@@ -25,6 +26,18 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(modules_come_and_go_beside_it),
         scenario!(what_makes_no_sense_is_refused).on(Machine { memory: gib(1), ..Machine::default() }),
     ]
+}
+
+/// `./x stress`: modules come and go beside the guest's own stress, and all that is promised of the end holds.
+pub(crate) fn the_host_tool_plugs_and_unplugs_beside_it() -> Result<()> {
+    let output = tempfile::tempdir().context("cannot make a directory")?;
+    let options = Options { seed: 20, output: output.path().to_owned(), ..Options::new(15, 4) };
+    boot::stress::run(&options)?;
+    let read = |name: &str| std::fs::read_to_string(output.path().join(name)).with_context(|| format!("no {name}"));
+    let report: serde_json::Value = serde_json::from_str(&read("report.json")?)?;
+    same("seed", &report["seed"], 20)?;
+    ensure!(report["modules"]["plugged"].as_u64() > Some(0), "no module was plugged: {report}");
+    contains("console.log", &read("console.log")?, "stress 15 --seed 20")
 }
 
 /// `stress -J`.

@@ -6,7 +6,7 @@ use super::super::failure::{Failure, Outcome};
 use super::super::table::{Align, Table};
 use super::super::values::{Human, Span};
 use super::Command;
-use crate::memory::{heap_used, mm};
+use crate::memory::{heap_size, heap_used, mm};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
@@ -79,6 +79,8 @@ struct Usage {
     memmap: Memmap,
     page_tables: u64,
     heap: u64,
+    /// What it has taken, used or not.
+    heap_size: u64,
     ballooned: u64,
     poisoned: u64,
     nodes: Vec<Node>,
@@ -140,6 +142,7 @@ fn meminfo(call: &mut Call<'_>) -> Outcome {
         memmap: Memmap { used: memory.memmap_used, reserved: memory.memmap_reserved },
         page_tables: memory.page_tables,
         heap: heap_used() as u64,
+        heap_size: heap_size() as u64,
         ballooned: 0,
         poisoned: 0,
         nodes,
