@@ -18,6 +18,9 @@ use crate::time;
 /// More CPUs than this stay off.
 pub(crate) const CPUS_MAX: usize = 64;
 
+/// How many callers are remembered of whoever kept interrupts off for longest.
+pub(crate) const CALLERS_KEPT: usize = 8;
+
 /// What one CPU knows about itself.
 #[repr(C, align(128))]
 pub(super) struct Cpu {
@@ -30,6 +33,8 @@ pub(super) struct Cpu {
     irqs_were_on: AtomicBool,
     critical_since: AtomicU64,
     worst_irqs_off_ticks: AtomicU64,
+    /// Who ended that, innermost caller first.
+    worst_irqs_off_callers: [AtomicUsize; CALLERS_KEPT],
     current_task: AtomicUsize,
     /// When its tick came last.
     pub(super) ticked_ns: AtomicU64,
@@ -50,6 +55,7 @@ impl Cpu {
             irqs_were_on: AtomicBool::new(false),
             critical_since: AtomicU64::new(0),
             worst_irqs_off_ticks: AtomicU64::new(0),
+            worst_irqs_off_callers: [const { AtomicUsize::new(0) }; CALLERS_KEPT],
             current_task: AtomicUsize::new(0),
             ticked_ns: AtomicU64::new(0),
             stack_bottom: AtomicUsize::new(0),
@@ -121,6 +127,10 @@ pub(super) fn note_irqs_off(ticks: u64) {
     let cpu = this();
     if ticks > cpu.worst_irqs_off_ticks.load(Relaxed) {
         cpu.worst_irqs_off_ticks.store(ticks, Relaxed);
+        let mut callers = super::current_frames();
+        for caller in &cpu.worst_irqs_off_callers {
+            caller.store(callers.next().unwrap_or(0), Relaxed);
+        }
     }
 }
 
@@ -158,6 +168,8 @@ pub(crate) struct CpuReport {
     pub(crate) id: usize,
     pub(crate) apic_id: u32,
     pub(crate) worst_irqs_off_ns: u64,
+    /// Return addresses of who that was, innermost first; zeros where there are no more.
+    pub(crate) worst_irqs_off_callers: [usize; CALLERS_KEPT],
 }
 
 /// Every running CPU, by number.
@@ -166,6 +178,7 @@ pub(crate) fn cpu_reports() -> impl Iterator<Item = CpuReport> {
         id,
         apic_id: cpu.apic_id(),
         worst_irqs_off_ns: time::ticks_to_ns(cpu.worst_irqs_off_ticks.load(Relaxed)),
+        worst_irqs_off_callers: cpu.worst_irqs_off_callers.each_ref().map(|caller| caller.load(Relaxed)),
     })
 }
 

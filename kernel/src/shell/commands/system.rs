@@ -1,14 +1,16 @@
 //! `version`, `cpus`, `tasks`, `dmesg`, `poweroff`, `reboot` and `panic`: the machine itself.
 
-use super::super::arguments::{JSON, Syntax};
+use super::super::arguments::{JSON, Kind, OptionSpec, Syntax};
 use super::super::call::Call;
 use super::super::failure::Outcome;
 use super::super::table::{Align, Table};
+use super::super::values::number;
 use super::Command;
-use crate::{arch, firmware, logging, power, task};
+use crate::{arch, firmware, logging, power, symbols, task};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::time::Duration;
 use serde::Serialize;
 
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -72,15 +74,31 @@ memhp_default_state says.",
     },
     Command {
         name: "panic",
-        syntax: Syntax { options: &[], operands: &[] },
+        syntax: Syntax {
+            options: &[OptionSpec {
+                name: "--irqs-off",
+                value: Some(("SECONDS", Kind::Free)),
+                help: "instead, keep a CPU's interrupts off for so long",
+            }],
+            operands: &[],
+        },
         summary: "stop as after an error in the kernel itself",
         details: "\
 For testing what a panic prints: the message, the functions that led there, and
-`panic: stopped` as the last line.",
+`panic: stopped` as the last line. With --irqs-off, for testing the watchdog,
+which reports a CPU after 10 s; there must be another one to look.",
         example: "panic",
-        run: |_| panic!("asked for at the console"),
+        run: panic,
     },
 ];
+
+fn panic(call: &mut Call<'_>) -> Outcome {
+    let Some(seconds) = call.arguments.value("--irqs-off") else { panic!("asked for at the console") };
+    let seconds = number(seconds, "a number of seconds")?;
+    let _off = arch::irq_off();
+    arch::busy_wait(Duration::from_secs(seconds));
+    Ok(())
+}
 
 #[derive(Serialize)]
 struct Version {
@@ -106,6 +124,8 @@ struct Cpu {
     apic_id: u32,
     online: bool,
     worst_irqs_off_ns: u64,
+    /// The functions that had them off then, innermost first.
+    worst_irqs_off_in: Vec<&'static str>,
 }
 
 fn cpus(call: &mut Call<'_>) -> Outcome {
@@ -114,11 +134,18 @@ fn cpus(call: &mut Call<'_>) -> Outcome {
         apic_id: cpu.apic_id,
         online: true,
         worst_irqs_off_ns: cpu.worst_irqs_off_ns,
+        worst_irqs_off_in: functions(&cpu.worst_irqs_off_callers),
     };
     let mut cpus: Vec<Cpu> = arch::cpu_reports().map(cpu_of).collect();
     for info in firmware::get().madt.cpus.iter().filter(|info| info.enabled) {
         if cpus.iter().all(|cpu| cpu.apic_id != info.apic_id) {
-            cpus.push(Cpu { id: cpus.len(), apic_id: info.apic_id, online: false, worst_irqs_off_ns: 0 });
+            cpus.push(Cpu {
+                id: cpus.len(),
+                apic_id: info.apic_id,
+                online: false,
+                worst_irqs_off_ns: 0,
+                worst_irqs_off_in: Vec::new(),
+            });
         }
     }
     let report = Cpus { cpus };
@@ -128,15 +155,37 @@ fn cpus(call: &mut Call<'_>) -> Outcome {
             ("APIC_ID", Align::Right),
             ("ONLINE", Align::Left),
             ("IRQS_OFF", Align::Right),
+            ("IN", Align::Left),
         ]);
         for cpu in &report.cpus {
             let online = if cpu.online { "yes" } else { "no" };
             let worst = if cpu.online { format!("{} us", cpu.worst_irqs_off_ns / 1000) } else { "-".into() };
-            table.row([cpu.id.to_string(), cpu.apic_id.to_string(), online.into(), worst]);
+            let innermost = cpu.worst_irqs_off_in.first().map_or_else(|| "-".into(), |name| short(name));
+            table.row([cpu.id.to_string(), cpu.apic_id.to_string(), online.into(), worst, innermost]);
         }
         table.to_string()
     });
     Ok(())
+}
+
+/// The functions of return addresses, but for those at the start that only end a critical section.
+fn functions(callers: &[usize]) -> Vec<&'static str> {
+    let called = callers.iter().take_while(|address| **address != 0);
+    let names = called.filter_map(|address| symbols::lookup(*address as u64 - 1)).map(|symbol| symbol.name);
+    names.skip_while(|name| ["::irq::", "lock_api", "RawIrqSpin"].iter().any(|part| name.contains(part))).collect()
+}
+
+/// The last two parts of a path, without what is in angle brackets.
+fn short(name: &str) -> String {
+    let mut depth = 0;
+    let outside = name.split_inclusive(['<', '>']).flat_map(|part| {
+        let text = part.trim_end_matches(['<', '>']);
+        let kept = if depth == 0 { text } else { "" };
+        depth += if part.ends_with('<') { 1 } else { -i32::from(part.ends_with('>')) };
+        kept.split("::").filter(|word| !word.is_empty())
+    });
+    let words: Vec<&str> = outside.collect();
+    words[words.len().saturating_sub(2)..].join("::")
 }
 
 #[derive(Serialize)]
@@ -182,4 +231,17 @@ fn dmesg(call: &mut Call<'_>) -> Outcome {
     logging::for_each(|line| lines.push(line.to_string()));
     call.show(&Log { lines }, |log| log.lines.iter().flat_map(|line| [line, "\n"]).collect());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_is_shown_without_its_types() {
+        assert_eq!(short("kernel::shell::execute"), "shell::execute");
+        assert_eq!(short("<mm::memory::Memory<kernel::Kernel>>::validate_with::<task::freeze.."), "validate_with");
+        assert_eq!(short("<T as core::ops::Drop>::drop"), "drop");
+        assert_eq!(short("main"), "main");
+    }
 }
