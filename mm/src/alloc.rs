@@ -8,14 +8,13 @@ pub use crate::request::{AllocError, Mobility, Place, Request, Urgency};
 
 use crate::addr::{NodeId, Order, Pfn, SectionId, SectionRange};
 use crate::cache::{Shelf, Stack};
-use crate::free_area::Mixing;
+use crate::free_area::{Mixing, Search};
 use crate::inject::Point;
 use crate::machine::Machine;
-use crate::memory::{Memory, RESERVE_PAGES, zone_number};
+use crate::memory::{Memory, zone_number};
 use crate::page::{Head, Owner};
 use crate::section::{BlockState, Openness, Section, Word, ZoneKind};
-use crate::zone::Origin;
-use core::sync::atomic::Ordering;
+use crate::zone::{Origin, Zone};
 
 /// Where a request is tried.
 #[derive(Clone, Copy)]
@@ -24,6 +23,21 @@ pub(crate) struct Source {
     pub(crate) kind: ZoneKind,
     pub(crate) origin: Origin,
     pub(crate) mixing: Mixing,
+}
+
+impl Source {
+    /// Whether a part of it is kept for hotplug.
+    const fn has_reserve(self) -> bool {
+        matches!((self.kind, self.origin), (ZoneKind::Normal, Origin::Boot))
+    }
+}
+
+/// What may be taken.
+struct Share {
+    /// So many blocks.
+    count: u64,
+    /// Free boot memory that was set aside for them.
+    pages: u64,
 }
 
 impl<M: Machine> Memory<M> {
@@ -105,7 +119,7 @@ impl<M: Machine> Memory<M> {
         loop {
             let taken = match request.shelf() {
                 Some(shelf) => self.take_cached(source, shelf, request),
-                None => self.take_from_zone(source, request),
+                None => self.search_zone(source, request),
             };
             // What an opening brought may have gone to somebody else.
             let may_open = source.origin == Origin::Added && request.urgency == Urgency::Ordinary;
@@ -129,44 +143,71 @@ impl<M: Machine> Memory<M> {
     /// Gets a batch from the zone, if it has one to spare.
     fn refill(&self, source: Source, shelf: Shelf, mobility: Mobility, stack: &mut Stack) {
         let order = shelf.order();
-        let most = (self.allowance(source) / order.pages()).min(shelf.batch());
-        if most == 0 || self.zone_cell(source.node, source.kind).open_free(source.origin) < order.pages() {
+        if self.zone_cell(source.node, source.kind).open_free(source.origin) < order.pages() {
             return;
         }
-        self.with_zone(source.node, source.kind, |zone| {
+        let Some(Share { count: most, pages }) = self.set_aside(source, order, shelf.batch()) else { return };
+        self.take_from_zone(zone_number(source.node, source.kind), pages, |zone| {
             let area = zone.area_mut(source.origin);
             match shelf {
                 Shelf::Frames(_) => area.take_frames(&self.machine, most, mobility, source.mixing, |frame| {
                     stack.push(self.machine.page(frame), frame, order);
                 }),
                 Shelf::Pageblocks | Shelf::Pairs => {
-                    let taken = (0..most).map_while(|_| area.take(&self.machine, order, mobility, source.mixing));
+                    let taken = (0..most).map_while(|_| area.take_whole(&self.machine, order, mobility));
                     taken.for_each(|head| stack.push(self.machine.page(head), head, order));
                 }
             }
         });
     }
 
-    fn take_from_zone(&self, source: Source, request: &Request) -> Option<Pfn> {
+    fn search_zone(&self, source: Source, request: &Request) -> Option<Pfn> {
         let cell = self.zone_cell(source.node, source.kind);
-        let is_kept = request.urgency == Urgency::Ordinary && self.allowance(source) < request.order.pages();
-        if is_kept || cell.open_free(source.origin) < request.order.pages() {
-            return None;
+        loop {
+            if cell.open_free(source.origin) < request.order.pages() {
+                return None;
+            }
+            let search = self.take_one(source, request, |zone| {
+                zone.area_mut(source.origin).take(&self.machine, request.order, request.mobility, source.mixing)
+            })?;
+            match search {
+                Search::Found(head) => {
+                    self.mark_allocated(head, request);
+                    return Some(head);
+                }
+                Search::Nothing => return None,
+                Search::Unfinished => {}
+            }
         }
-        let head = self.with_zone(source.node, source.kind, |zone| {
-            zone.area_mut(source.origin).take(&self.machine, request.order, request.mobility, source.mixing)
-        })?;
-        self.mark_allocated(head, request);
-        Some(head)
+    }
+
+    /// Works on the zone of `source` to take what is asked for, if that is not kept for hotplug.
+    pub(crate) fn take_one<R>(
+        &self,
+        source: Source,
+        request: &Request,
+        work: impl FnOnce(&mut Zone) -> R,
+    ) -> Option<R> {
+        let share = match request.urgency {
+            Urgency::Ordinary => self.set_aside(source, request.order, 1)?,
+            Urgency::Hotplug => Share { count: 1, pages: 0 },
+        };
+        Some(self.take_from_zone(zone_number(source.node, source.kind), share.pages, work))
+    }
+
+    /// Sets free boot memory above the reserve aside for up to `most` blocks, so that nobody else counts on it; none if there is
+    /// not enough for one.
+    fn set_aside(&self, source: Source, order: Order, most: u64) -> Option<Share> {
+        if !source.has_reserve() {
+            return Some(Share { count: most, pages: 0 });
+        }
+        let count = self.boot_free.set_aside(order, most);
+        (count > 0).then_some(Share { count, pages: count << order.index() })
     }
 
     /// How many frames may be taken from `source` without touching the reserve.
     pub(crate) fn allowance(&self, source: Source) -> u64 {
-        if source.kind == ZoneKind::Normal && source.origin == Origin::Boot {
-            self.boot_free.load(Ordering::Relaxed).saturating_sub(RESERVE_PAGES)
-        } else {
-            u64::MAX
-        }
+        if source.has_reserve() { self.boot_free.spare() } else { u64::MAX }
     }
 
     pub(crate) fn mark_allocated(&self, head: Pfn, request: &Request) {
@@ -193,18 +234,18 @@ impl<M: Machine> Memory<M> {
         let BlockState::Online(kind) = section.state else { return None };
         let source = Source { node: section.node, kind, origin: Origin::of(section), mixing: Mixing::Allowed };
         let wrong_zone = request.mobility == Mobility::Unmovable && kind == ZoneKind::Movable;
-        if wrong_zone || (request.urgency == Urgency::Ordinary && self.allowance(source) < request.order.pages()) {
+        if wrong_zone {
             return None;
         }
         if section.openness == Openness::Untouched && request.urgency == Urgency::Ordinary {
             self.open(id);
         }
-        let head = self.with_zone(section.node, kind, |zone| {
+        let head = self.take_one(source, request, |zone| {
             // It may have left the zone before the lock was ours.
             let is_same = |now: &Section| now.state == section.state && now.node == section.node && now.is_open();
             self.sections.get(id).filter(is_same)?;
             zone.take_within(&self.machine, source.origin, request.order, request.mobility, id)
-        })?;
+        })??;
         self.mark_allocated(head, request);
         Some(head)
     }
@@ -278,14 +319,17 @@ impl<M: Machine> Memory<M> {
     /// Empties what the caches of all CPUs hold of one zone.
     pub(crate) fn drain_zone(&self, zone: usize) {
         for cpu in 0..self.cpu_limit() {
-            let mut cache = self.cache_of(cpu, zone).lock();
-            for origin in Origin::ALL {
-                for shelf in Shelf::ALL {
-                    let stack = cache.stack(origin, shelf);
-                    let count = stack.len();
-                    if count > 0 {
-                        self.spill(zone, origin, shelf, stack, count);
-                    }
+            let cache = self.cache_of(cpu, zone);
+            if cache.lock().pages() == 0 {
+                continue;
+            }
+            // One stack after the other, so that the CPU need not wait long; each as a whole, as what lies deepest is oldest.
+            for (origin, shelf) in Origin::ALL.into_iter().flat_map(|origin| Shelf::ALL.map(|shelf| (origin, shelf))) {
+                let mut cache = cache.lock();
+                let stack = cache.stack(origin, shelf);
+                let count = stack.len();
+                if count > 0 {
+                    self.spill(zone, origin, shelf, stack, count);
                 }
             }
         }

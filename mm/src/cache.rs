@@ -111,7 +111,7 @@ impl Stack {
     }
 
     /// Every block, the last pushed first, as the links tell; at most one more than are counted.
-    fn iter<'a>(&self, memmap: &'a impl Memmap) -> impl Iterator<Item = Pfn> + 'a {
+    pub(crate) fn iter<'a>(&self, memmap: &'a impl Memmap) -> impl Iterator<Item = Pfn> + 'a {
         let mut at = None;
         let first = self.first;
         // A link is followed only when somebody wants what it leads to.
@@ -141,16 +141,6 @@ impl Cache {
         let pages = |shelf: Shelf, stack: &Stack| stack.len * shelf.order().pages();
         let shelves = self.stacks.iter().flat_map(|stacks| Shelf::ALL.into_iter().zip(stacks));
         shelves.map(|(shelf, stack)| pages(shelf, stack)).sum()
-    }
-
-    /// Every block in it.
-    pub(crate) fn iter<'a>(&'a self, memmap: &'a impl Memmap) -> impl Iterator<Item = (Pfn, Origin, Order)> + 'a {
-        Origin::ALL.into_iter().flat_map(move |origin| {
-            Shelf::ALL.into_iter().flat_map(move |shelf| {
-                let stack = &self.stacks[origin as usize][shelf.index()];
-                stack.iter(memmap).map(move |head| (head, origin, shelf.order()))
-            })
-        })
     }
 }
 

@@ -57,8 +57,32 @@ impl Partial {
     }
 }
 
+/// Which of the lists of partly used pageblocks, if it is one.
+type Part = Option<(Mobility, Order)>;
+
 /// A pageblock, the kind of list that it is on, and which of those.
-pub(crate) type Listed = (Pageblock, Place, Option<(Mobility, Order)>);
+pub(crate) type Listed = (Pageblock, Place, Part);
+
+/// How far a walk over all lists has come.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Walk {
+    list: usize,
+    last: Option<Pageblock>,
+    /// Members of the list so far.
+    seen: u64,
+}
+
+/// What looking for a group has come to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Search {
+    Found(Pfn),
+    Nothing,
+    /// Several pageblocks had less than they promised, which is known now: to be asked again.
+    Unfinished,
+}
+
+/// Pageblocks in which a group is looked for under one hold of the lock.
+const TRIES: usize = 32;
 
 /// See the module.
 #[derive(Debug)]
@@ -110,23 +134,18 @@ impl FreeArea {
     }
 
     /// Takes a group of 2^`order` frames.
-    pub(crate) fn take(
-        &mut self,
-        memmap: &impl Memmap,
-        order: Order,
-        mobility: Mobility,
-        mixing: Mixing,
-    ) -> Option<Pfn> {
+    pub(crate) fn take(&mut self, memmap: &impl Memmap, order: Order, mobility: Mobility, mixing: Mixing) -> Search {
         if order >= Order::PAGEBLOCK {
-            return self.take_whole(memmap, order, mobility);
+            return self.take_whole(memmap, order, mobility).map_or(Search::Nothing, Search::Found);
         }
-        while let Some(block) = self.serving(memmap, order, mobility, mixing) {
+        for _ in 0..TRIES {
+            let Some(block) = self.serving(memmap, order, mobility, mixing) else { return Search::Nothing };
             if let Some(head) = self.take_in(memmap, block, order) {
                 self.use_for(memmap, block, mobility);
-                return Some(head);
+                return Search::Found(head);
             }
         }
-        None
+        Search::Unfinished
     }
 
     /// Takes up to `most` frames, as many as one pageblock has.
@@ -214,7 +233,7 @@ impl FreeArea {
     }
 
     /// Takes one pageblock or a pair.
-    fn take_whole(&mut self, memmap: &impl Memmap, order: Order, mobility: Mobility) -> Option<Pfn> {
+    pub(crate) fn take_whole(&mut self, memmap: &impl Memmap, order: Order, mobility: Mobility) -> Option<Pfn> {
         let block = if order == Order::PAGEBLOCK { self.pop_single(memmap)? } else { self.pop_pair(memmap)? };
         self.hand_out(memmap, block, mobility);
         if order > Order::PAGEBLOCK {
@@ -446,18 +465,31 @@ impl FreeArea {
         Some(block.first())
     }
 
-    /// Every pageblock on a list, with the place and mobility that the list stands for, as the links tell.
-    pub(crate) fn walk<'a>(&'a self, memmap: &'a impl Memmap) -> impl Iterator<Item = Listed> + 'a {
-        let partial = Mobility::ALL.into_iter().flat_map(move |mobility| {
-            let sizes = Order::all().take(SIZES);
-            sizes.flat_map(move |size| {
-                let list = &self.partial[mobility as usize].lists[size.index()];
-                list.iter(memmap).map(move |block| (block, Place::Partial, Some((mobility, size))))
-            })
-        });
-        let singles = self.singles.iter(memmap).map(|block| (block, Place::Single, None));
-        let pairs = self.pairs.iter(memmap).map(|block| (block, Place::PairFirst, None));
-        partial.chain(singles).chain(pairs)
+    /// The next pageblock on a list, with the place and mobility that the list stands for, as the links tell; of each list
+    /// at most one more than are counted.
+    pub(crate) fn walk_on(&self, memmap: &impl Memmap, walk: &mut Walk) -> Option<Listed> {
+        loop {
+            let (list, place, part) = self.list(walk.list)?;
+            let next = if walk.seen > list.len() { None } else { list.after(memmap, walk.last) };
+            if let Some(block) = next {
+                *walk = Walk { last: next, seen: walk.seen + 1, ..*walk };
+                return Some((block, place, part));
+            }
+            *walk = Walk { list: walk.list + 1, last: None, seen: 0 };
+        }
+    }
+
+    /// The lists of pageblocks, by number, with what they stand for.
+    fn list(&self, number: usize) -> Option<(&List, Place, Part)> {
+        if let Some(mobility) = Mobility::ALL.get(number / SIZES) {
+            let list = &self.partial[*mobility as usize].lists[number % SIZES];
+            return Some((list, Place::Partial, Some((*mobility, Order::new((number % SIZES) as u8)?))));
+        }
+        match number - Mobility::ALL.len() * SIZES {
+            0 => Some((&self.singles, Place::Single, None)),
+            1 => Some((&self.pairs, Place::PairFirst, None)),
+            _ => None,
+        }
     }
 }
 

@@ -27,7 +27,17 @@ fn admitted() -> (Table, FreeArea) {
 }
 
 fn take(area: &mut FreeArea, table: &Table, order: Order, mobility: Mobility) -> Option<Pfn> {
-    area.take(table, order, mobility, Mixing::Never)
+    found(area, table, order, mobility, Mixing::Never)
+}
+
+fn found(area: &mut FreeArea, table: &Table, order: Order, mobility: Mobility, mixing: Mixing) -> Option<Pfn> {
+    loop {
+        match area.take(table, order, mobility, mixing) {
+            Search::Found(head) => return Some(head),
+            Search::Nothing => return None,
+            Search::Unfinished => {}
+        }
+    }
 }
 
 #[test]
@@ -52,7 +62,8 @@ fn mobilities_share_no_pageblock_until_nothing_else_is_left() {
         most -= 1;
     }
     assert_eq!(most, 0, "its own pageblock is used up first");
-    let mixed = area.take(&table, Order::PAGE, Mobility::Unmovable, Mixing::Allowed).expect("the other has some");
+    let mixed =
+        found(&mut area, &table, Order::PAGE, Mobility::Unmovable, Mixing::Allowed).expect("the other has some");
     assert_eq!(Pageblock::of(mixed), Pageblock::of(movable));
     assert_eq!(
         Pageblock::of(mixed).descriptor(&table).mobility(),
@@ -95,7 +106,7 @@ proptest! {
                 let (head, order) = held.swap_remove(which.index(held.len()));
                 area.put(&table, head, order);
                 held_pages -= order.pages();
-            } else if let Some(head) = area.take(&table, order, mobility, Mixing::Allowed) {
+            } else if let Some(head) = found(&mut area, &table, order, mobility, Mixing::Allowed) {
                 prop_assert_eq!(head.align_down(order), head);
                 let overlaps = |(other, len): &(Pfn, Order)| {
                     head.number() < other.number() + len.pages() && other.number() < head.number() + order.pages()
@@ -117,7 +128,7 @@ proptest! {
         }
         prop_assert_eq!((area.pages(), area.isolated(), area.empty_sections()), (total, 0, SECTIONS));
         for _ in 0..total / Order::MAX.pages() {
-            prop_assert!(area.take(&table, Order::MAX, Mobility::Movable, Mixing::Never).is_some());
+            prop_assert!(take(&mut area, &table, Order::MAX, Mobility::Movable).is_some());
         }
         prop_assert_eq!(area.pages(), 0);
     }

@@ -84,6 +84,7 @@ pub mod policy;
 mod range_lock;
 pub mod report;
 mod request;
+mod reserve;
 pub mod run;
 pub mod section;
 #[cfg(test)]

@@ -101,15 +101,9 @@ impl List {
         self.len -= 1;
     }
 
-    /// Every member, as the links tell; at most one more than are counted.
-    pub(crate) fn iter<'a>(&'a self, memmap: &'a impl Memmap) -> impl Iterator<Item = Pageblock> + 'a {
-        let mut at = None;
-        // A link is followed only when somebody wants what it leads to.
-        core::iter::from_fn(move || {
-            at = at.map_or(self.first, |block| self.get(memmap, block, 0));
-            at
-        })
-        .take(self.len as usize + 1)
+    /// The member that the links tell to stand behind another, or the first.
+    pub(crate) fn after(&self, memmap: &impl Memmap, block: Option<Pageblock>) -> Option<Pageblock> {
+        block.map_or(self.first, |block| self.get(memmap, block, 0))
     }
 }
 
@@ -129,7 +123,8 @@ mod tests {
         list.push(&table, b, End::First);
         list.push(&table, a, End::First);
         list.push(&table, c, End::Last);
-        assert_eq!(list.iter(&table).collect::<Vec<_>>(), [a, b, c]);
+        let members = core::iter::successors(list.after(&table, None), |block| list.after(&table, Some(*block)));
+        assert_eq!(members.collect::<Vec<_>>(), [a, b, c]);
         list.remove(&table, b);
         assert_eq!((list.first(), list.last(), list.len()), (Some(a), Some(c), 2));
         list.remove(&table, c);

@@ -12,6 +12,7 @@ use crate::notifier::{Call, Chain, ChainError, Direction, ListenerReport, Memory
 use crate::open::SPARE_HIGH;
 use crate::policy::{Balance, Outlook, Policy};
 use crate::range_lock::RangeLocks;
+use crate::reserve::BootFree;
 use crate::section::{Section, SectionTable, ZoneKind};
 use crate::zone::{Origin, Zone, ZoneCell};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -61,8 +62,7 @@ pub struct Memory<M: Machine> {
     pub(crate) policy: Mutex<M::Spin, Policy>,
     pub(crate) journal: Mutex<M::Spin, Journal>,
     pub(crate) points: Points,
-    /// Free frames of boot memory, over all Normal zones: what the reserve is held against.
-    pub(crate) boot_free: AtomicU64,
+    pub(crate) boot_free: BootFree,
     /// Frames that adds under way will still take for struct pages.
     pub(crate) promised: AtomicU64,
     /// Frames that all zones of a kind manage, by origin, so that nobody looks where there can be nothing.
@@ -86,7 +86,7 @@ impl<M: Machine> Memory<M> {
             policy: Mutex::new(Policy::DEFAULT),
             journal: Mutex::new(Journal::new()),
             points: Points::new(),
-            boot_free: AtomicU64::new(0),
+            boot_free: BootFree::new(),
             promised: AtomicU64::new(0),
             managed: [const { [const { AtomicU64::new(0) }; Origin::ALL.len()] }; ZoneKind::ALL.len()],
         }
@@ -339,7 +339,14 @@ impl<M: Machine> Memory<M> {
 
     /// The same for the zone of that number. Keeps the count of free boot memory right, and calls for the keeper when there
     /// is something to be done that cannot be done here.
+    #[inline]
     pub(crate) fn change_zone<R>(&self, number: usize, work: impl FnOnce(&mut Zone) -> R) -> R {
+        self.take_from_zone(number, 0, work)
+    }
+
+    /// The same for taking free boot memory that was set aside before: what is left of that goes back.
+    #[inline]
+    pub(crate) fn take_from_zone<R>(&self, number: usize, set_aside: u64, work: impl FnOnce(&mut Zone) -> R) -> R {
         let (result, change) = self.zones[number].change(work);
         let kind = kind_of_zone(number);
         for (managed, change) in self.managed[kind as usize].iter().zip(change.managed) {
@@ -347,8 +354,9 @@ impl<M: Machine> Memory<M> {
                 managed.fetch_add(change, Ordering::Relaxed);
             }
         }
-        if change.boot_pages != 0 && kind == ZoneKind::Normal {
-            self.boot_free.fetch_add(change.boot_pages, Ordering::Relaxed);
+        let boot_pages = change.boot_pages.wrapping_add(set_aside);
+        if boot_pages != 0 && kind == ZoneKind::Normal {
+            self.boot_free.add(boot_pages.cast_signed());
         }
         let is_kernel_short = || kind == ZoneKind::Normal && change.is_closed_up && self.is_boot_memory_short();
         if change.empty_sections > SPARE_HIGH || is_kernel_short() {
@@ -365,12 +373,12 @@ impl<M: Machine> Memory<M> {
     /// Whether what hotplug may take, and nobody else, is used in part. `zone` is where a free frame of boot memory lies.
     #[inline]
     pub(crate) fn is_reserve_short(&self, zone: usize) -> bool {
-        kind_of_zone(zone) == ZoneKind::Normal && self.boot_free.load(Ordering::Relaxed) < RESERVE_PAGES
+        kind_of_zone(zone) == ZoneKind::Normal && self.boot_free.is_reserve_short()
     }
 
     /// Whether the kernel will soon depend on added memory.
     pub(crate) fn is_boot_memory_short(&self) -> bool {
-        self.boot_free.load(Ordering::Relaxed) < 2 * RESERVE_PAGES
+        self.boot_free.is_short()
     }
 }
 

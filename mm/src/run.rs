@@ -92,12 +92,12 @@ impl<M: Machine> Memory<M> {
             let block = Pageblock::of(first.add(n * FRAMES));
             let id = block.first().section();
             self.open(id);
-            let taken = self.with_zone(source.node, source.kind, |zone| {
+            let taken = self.take_one(source, request, |zone| {
                 self.sections.get(id).filter(|section| is_of(*section, source) && section.is_open())?;
                 let area = zone.area_mut(source.origin);
                 area.take_at(&self.machine, block, Order::PAGEBLOCK, request.mobility, source.mixing)
             });
-            let Some(head) = taken else {
+            let Some(head) = taken.flatten() else {
                 self.free_run(PfnRange::new(first, n * FRAMES));
                 return None;
             };

@@ -1,7 +1,8 @@
 //! Recounts the world the slow way and compares it with what the counters say.
 
 use crate::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId};
-use crate::free_area::Listed;
+use crate::cache::Shelf;
+use crate::free_area::{Listed, Walk};
 use crate::machine::{MEMMAP_PAGES, Machine};
 use crate::memory::{Memory, zone_number};
 use crate::page::{Head, Owner, PageState};
@@ -9,7 +10,6 @@ use crate::pageblock::{PER_SECTION, Pageblock, Place};
 use crate::section::{BlockState, MemmapPlace, Section, ZoneKind};
 use crate::zone::Origin;
 use core::fmt;
-use core::sync::atomic::Ordering;
 
 /// Something that does not add up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,6 +74,9 @@ pub struct Totals {
     /// Page-table frames.
     pub page_tables: u64,
 }
+
+/// Pageblocks that are looked at under one hold of a lock.
+const WALKED_AT_ONCE: usize = 64;
 
 /// What is counted, what the counter says, and what the recount says.
 type Count = (&'static str, u64, u64);
@@ -155,7 +158,7 @@ impl<M: Machine> Memory<M> {
             }
         };
         compare("page-table frames", totals.page_tables, elsewhere.tables);
-        compare("free boot frames", self.boot_free.load(Ordering::Relaxed), boot_free);
+        compare("free boot frames", self.boot_free.pages().cast_unsigned(), boot_free);
         compare("memmap frames of the system", self.system_memmap_frames(), elsewhere.memmap_frames);
         self.check_blocks(&mut report);
         totals.problems = problem_count;
@@ -216,6 +219,7 @@ impl<M: Machine> Memory<M> {
     fn zone_counts(&self, node: NodeId, kind: ZoneKind, sums: &Sums) -> ([Count; 11], [[Count; 3]; 2]) {
         let number = |id: Option<SectionId>| id.map_or(u64::MAX, |id| u64::from(id.number()));
         let cached = self.cached_pages(zone_number(node, kind));
+        let listed = Origin::ALL.map(|origin| self.count_listed(node, kind, origin));
         let zone = self.zone(node, kind);
         let (first, last) = zone.span().unzip();
         let search = number(zone.untouched.lowest);
@@ -235,32 +239,48 @@ impl<M: Machine> Memory<M> {
         ];
         let of_origins = Origin::ALL.map(|origin| {
             let area = zone.area(origin);
-            let listed = area
-                .walk(&self.machine)
-                // A list that leads astray is not followed any further, so the listed frames fall short then.
-                .take_while(|listed| self.is_listed_rightly(listed, node, kind, origin))
-                .map(|(block, place, _)| {
-                    let pairs = if place == Place::PairFirst { 2 } else { 1 };
-                    block.descriptor(&self.machine).free() * pairs
-                })
-                .sum();
             [
                 ("free", area.pages(), sums.free[origin as usize]),
-                ("listed free", listed, sums.free[origin as usize]),
+                ("listed free", listed[origin as usize], sums.free[origin as usize]),
                 ("empty sections", area.empty_sections(), sums.empty[origin as usize]),
             ]
         });
         (counts, of_origins)
     }
 
+    /// Free frames of all pageblocks on lists. A list that leads astray is not followed any further, so they fall short then.
+    fn count_listed(&self, node: NodeId, kind: ZoneKind, origin: Origin) -> u64 {
+        let mut walk = Walk::default();
+        let mut pages = 0;
+        loop {
+            // Nobody changes anything meanwhile, so the lock need not be held all the time.
+            let zone = self.zone(node, kind);
+            for _ in 0..WALKED_AT_ONCE {
+                let next = zone.area(origin).walk_on(&self.machine, &mut walk);
+                let Some(listed) = next.filter(|listed| self.is_listed_rightly(listed, node, kind, origin)) else {
+                    return pages;
+                };
+                let (block, place, _) = listed;
+                let pairs = if place == Place::PairFirst { 2 } else { 1 };
+                pages += block.descriptor(&self.machine).free() * pairs;
+            }
+        }
+    }
+
     /// The frames that a cache says that it has, and those that it has.
     fn count_cache(&self, cpu: usize, node: NodeId, kind: ZoneKind) -> (u64, u64) {
-        let cache = self.cache_of(cpu, zone_number(node, kind)).lock();
-        let in_order = cache.iter(&self.machine).take_while(|(head, origin, order)| {
-            let cached = Head { state: PageState::Cached, order: *order, owner: Owner::None };
-            self.is_here(*head, node, kind, *origin) && self.machine.page(*head).head() == cached
+        let cache = self.cache_of(cpu, zone_number(node, kind));
+        let stacks = Origin::ALL.into_iter().flat_map(|origin| Shelf::ALL.map(|shelf| (origin, shelf)));
+        let counts = stacks.map(|(origin, shelf)| {
+            let mut cache = cache.lock();
+            let stack = cache.stack(origin, shelf);
+            let cached = Head { state: PageState::Cached, order: shelf.order(), owner: Owner::None };
+            let is_right =
+                |head: &Pfn| self.is_here(*head, node, kind, origin) && self.machine.page(*head).head() == cached;
+            let counted = stack.iter(&self.machine).take_while(is_right).count() as u64;
+            (stack.len() * shelf.order().pages(), counted * shelf.order().pages())
         });
-        (cache.pages(), in_order.map(|(_, _, order)| order.pages()).sum())
+        counts.fold((0, 0), |sums, (kept, counted)| (sums.0 + kept, sums.1 + counted))
     }
 
     fn is_here(&self, frame: Pfn, node: NodeId, kind: ZoneKind, origin: Origin) -> bool {

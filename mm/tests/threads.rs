@@ -2,14 +2,16 @@
 
 mod machine;
 
-use machine::{Snapshot, assert_valid, blocks, booted, dimm, node};
-use mm::addr::Order;
+use machine::{CPUS, Snapshot, assert_valid, blocks, booted, booted_on, dimm, node};
+use mm::addr::{Order, PAGE_SIZE};
 use mm::alloc::{Mobility, Place, Request, Urgency};
 use mm::hotplug::{AddRequest, UnplugError};
 use mm::machine::Unhurried;
+use mm::memory::RESERVE_PAGES;
 use mm::page::Owner;
 use mm::policy::OnlineAs;
 use mm::section::ZoneKind;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[test]
@@ -58,6 +60,43 @@ fn memory_comes_and_goes_while_others_allocate() {
         }
         done.store(true, Ordering::Relaxed);
     });
+    assert_valid(&memory);
+    assert_eq!(Snapshot::of(&memory), before);
+}
+
+#[test]
+fn cpus_that_take_all_there_is_leave_the_reserve_as_it_is() {
+    let memory = booted_on([0, 1]);
+    let before = Snapshot::of(&memory);
+    let free_boot = || {
+        let mut pages = 0;
+        memory.for_each_zone(|zone| pages += zone.free_boot / PAGE_SIZE);
+        pages
+    };
+    for round in 0..20 {
+        let start = Barrier::new(CPUS);
+        std::thread::scope(|scope| {
+            let takers: Vec<_> = (0..CPUS)
+                .map(|cpu| {
+                    let order = Order::new(if cpu == round % CPUS { 3 } else { 0 }).expect("kept");
+                    let request = Request { order, ..Request::kernel(Owner::Selftest) };
+                    let (memory, start) = (&memory, &start);
+                    scope.spawn(move || {
+                        start.wait();
+                        let taken = std::iter::from_fn(|| memory.allocate(&request).ok());
+                        taken.map(|head| (head, order)).collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            let taken: Vec<_> = takers.into_iter().map(|taker| taker.join().expect("it ends")).collect();
+            assert!(free_boot() >= RESERVE_PAGES, "together they took more than they may");
+            // One may have given up while another had set aside what it then did not find.
+            let rest: Vec<_> = std::iter::from_fn(|| memory.allocate(&Request::kernel(Owner::Selftest)).ok()).collect();
+            assert_eq!(free_boot(), RESERVE_PAGES);
+            taken.into_iter().flatten().for_each(|(head, order)| memory.free(head, order));
+            rest.into_iter().for_each(|head| memory.free(head, Order::PAGE));
+        });
+    }
     assert_valid(&memory);
     assert_eq!(Snapshot::of(&memory), before);
 }

@@ -100,9 +100,13 @@ impl<M: Machine> Memory<M> {
             }
         });
         self.pass(Point::OfflineIsolate).map_err(OfflineError::Injected)?;
+        let mut is_any_open = false;
         for range in ranges {
-            self.isolate(*range, pace)?;
+            is_any_open |= self.isolate(*range, pace)?;
         }
+        // Of blocks that nobody has touched, there is nothing to be looked at from here on.
+        let open = if is_any_open { ranges } else { &[] };
+        self.drain_zones_of(open);
         stopwatch.lap("isolate");
 
         self.pass(Point::OfflinePrepare).map_err(OfflineError::Injected)?;
@@ -113,7 +117,7 @@ impl<M: Machine> Memory<M> {
         }
         stopwatch.lap("prepare");
 
-        if let Err(error) = self.evacuate(ranges, pace) {
+        if let Err(error) = self.evacuate(open, pace) {
             // The memory is available again before anybody hears that the change is off, as Linux documents.
             drop(isolated);
             self.cancelled_all(ranges, Direction::Offline, Asked::Everybody);
@@ -123,7 +127,7 @@ impl<M: Machine> Memory<M> {
 
         // Nothing below can fail.
         isolated.keep();
-        self.close_for_readers(ranges);
+        self.close_for_readers(open);
         for range in ranges {
             let mut rest = Some(*range);
             while let Some(range) = rest {
@@ -151,30 +155,34 @@ impl<M: Machine> Memory<M> {
         Ok(())
     }
 
-    /// Puts what is free in the blocks out of reach, and what will be freed in them too.
-    fn isolate(&self, range: SectionRange, pace: &mut dyn Pace) -> Result<(), OfflineError> {
+    /// Puts what is free in the blocks out of reach, and what will be freed in them too; whether any is open.
+    fn isolate(&self, range: SectionRange, pace: &mut dyn Pace) -> Result<bool, OfflineError> {
+        let mut is_any_open = false;
         let mut rest = Some(range);
         while let Some(range) = rest {
-            rest = self.isolate_some(range);
+            rest = self.isolate_some(range, &mut is_any_open);
             if rest.is_some() {
                 pace.pause().map_err(OfflineError::Stopped)?;
             }
         }
-        // From here on nothing new of these blocks gets into a cache; what is there is a free frame out of sight.
+        Ok(is_any_open)
+    }
+
+    /// Nothing new of isolated blocks gets into a cache; what is there is a free frame out of sight.
+    fn drain_zones_of(&self, ranges: &[SectionRange]) {
         let mut drained = None;
-        for (_, section) in self.present_runs(&[range]).filter(|(_, section)| section.is_open()) {
+        for (_, section) in self.present_runs(ranges).filter(|(_, section)| section.is_open()) {
             let zone = section.state.zone().map(|kind| zone_number(section.node, kind));
             if let Some(number) = zone.filter(|_| zone != drained) {
                 self.drain_zone(number);
                 drained = zone;
             }
         }
-        Ok(())
     }
 
     /// Isolates the first blocks of `range`; the blocks behind those. A block that somebody is just opening or closing is
     /// left for the next time.
-    fn isolate_some(&self, range: SectionRange) -> Option<SectionRange> {
+    fn isolate_some(&self, range: SectionRange, is_any_open: &mut bool) -> Option<SectionRange> {
         let section = self.sections.get(range.first())?;
         let kind = section.state.zone()?;
         self.with_zone(section.node, kind, |zone| {
@@ -188,6 +196,7 @@ impl<M: Machine> Memory<M> {
                 }
                 // Its pageblocks are work enough for one hold of the lock.
                 Openness::Open => {
+                    *is_any_open = true;
                     zone.area_mut(Origin::of(section)).isolate(&self.machine, run.first());
                     run.first_part(1)
                 }
@@ -237,18 +246,17 @@ impl<M: Machine> Memory<M> {
     /// Says of open blocks that nobody may look at their struct pages any more, and waits for those who do. The struct pages of
     /// a boot block stay.
     fn close_for_readers(&self, ranges: &[SectionRange]) {
-        let mut is_any_open = false;
+        if ranges.is_empty() {
+            return;
+        }
         for (run, section) in self.present_runs(ranges).filter(|(_, section)| section.is_open() && !section.is_boot()) {
             let BlockState::GoingOffline(kind) = section.state else { continue };
             for part in run.cut(BATCH) {
                 let _zone = self.zone(section.node, kind);
                 self.sections.set_all(part, Section { openness: Openness::Changing, ..section });
             }
-            is_any_open = true;
         }
-        if is_any_open {
-            self.machine.wait_for_readers();
-        }
+        self.machine.wait_for_readers();
     }
 
     /// Takes blocks, of which the same is known, out of their zone, unless others come or go meanwhile.

@@ -3,8 +3,9 @@
 use lock_api::RawMutex;
 use std::cell::{Cell, RefCell};
 
-/// How often struct pages may be looked at from the first spin lock that is taken to the last that is given back.
-const MOST_LOOKS: usize = 4096;
+/// How often struct pages may be looked at from the first spin lock that is taken to the last that is given back: about
+/// what emptying a full cache of frames needs.
+const MOST_LOOKS: usize = 2500;
 
 thread_local! {
     static HELD: Cell<usize> = const { Cell::new(0) };
