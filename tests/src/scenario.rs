@@ -82,7 +82,12 @@ impl Scenario {
 
     /// On an emulated CPU, which has what the host's may lack.
     pub fn emulated(self) -> Self {
-        Self { accelerator: Some(Accelerator::Tcg), ..self }
+        self.accelerated_by(Accelerator::Tcg)
+    }
+
+    /// With something else than the best that this host has.
+    pub fn accelerated_by(self, accelerator: Accelerator) -> Self {
+        Self { accelerator: Some(accelerator), ..self }
     }
 
     /// The body sees the machine boot.

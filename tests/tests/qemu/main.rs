@@ -6,6 +6,7 @@ mod agreement;
 mod bench;
 mod console;
 mod counted;
+mod cpus;
 mod discovery;
 mod faults;
 mod iomem;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(wanted.min(MACHINES_AT_ONCE));
     let topics = [
         machines::scenarios(),
+        cpus::scenarios(),
         tables::scenarios(),
         discovery::scenarios(),
         online::scenarios(),
