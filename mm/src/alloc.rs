@@ -15,6 +15,7 @@ use crate::memory::{Memory, zone_number};
 use crate::page::{Head, Owner};
 use crate::section::{BlockState, Openness, Section, Word, ZoneKind};
 use crate::zone::{Origin, Zone};
+use core::cell::Cell;
 
 /// Where a request is tried.
 #[derive(Clone, Copy)]
@@ -146,9 +147,15 @@ impl<M: Machine> Memory<M> {
         if self.zone_cell(source.node, source.kind).open_free(source.origin) < order.pages() {
             return;
         }
-        let Some(Share { count: most, pages }) = self.set_aside(source, order, shelf.batch()) else { return };
-        self.take_from_zone(zone_number(source.node, source.kind), pages, |zone| {
+        let most = Cell::new(0);
+        let set_aside = || {
+            let Share { count, pages } = self.set_aside(source, order, shelf.batch())?;
+            most.set(count);
+            Some(pages)
+        };
+        self.take_from_zone(zone_number(source.node, source.kind), set_aside, |zone| {
             let area = zone.area_mut(source.origin);
+            let most = most.get();
             match shelf {
                 Shelf::Frames(_) => area.take_frames(&self.machine, most, mobility, source.mixing, |frame| {
                     stack.push(self.machine.page(frame), frame, order);
@@ -168,13 +175,15 @@ impl<M: Machine> Memory<M> {
                 return None;
             }
             let search = self.take_one(source, request, |zone| {
-                zone.area_mut(source.origin).take(&self.machine, request.order, request.mobility, source.mixing)
+                let area = zone.area_mut(source.origin);
+                let search = area.take(&self.machine, request.order, request.mobility, source.mixing);
+                if let Search::Found(head) = search {
+                    self.mark_allocated(head, request);
+                }
+                search
             })?;
             match search {
-                Search::Found(head) => {
-                    self.mark_allocated(head, request);
-                    return Some(head);
-                }
+                Search::Found(head) => return Some(head),
                 Search::Nothing => return None,
                 Search::Unfinished => {}
             }
@@ -188,11 +197,11 @@ impl<M: Machine> Memory<M> {
         request: &Request,
         work: impl FnOnce(&mut Zone) -> R,
     ) -> Option<R> {
-        let share = match request.urgency {
-            Urgency::Ordinary => self.set_aside(source, request.order, 1)?,
-            Urgency::Hotplug => Share { count: 1, pages: 0 },
+        let set_aside = || match request.urgency {
+            Urgency::Ordinary => self.set_aside(source, request.order, 1).map(|share| share.pages),
+            Urgency::Hotplug => Some(0),
         };
-        Some(self.take_from_zone(zone_number(source.node, source.kind), share.pages, work))
+        self.take_from_zone(zone_number(source.node, source.kind), set_aside, work)
     }
 
     /// Sets free boot memory above the reserve aside for up to `most` blocks, so that nobody else counts on it; none if there is
@@ -210,6 +219,7 @@ impl<M: Machine> Memory<M> {
         if source.has_reserve() { self.boot_free.spare() } else { u64::MAX }
     }
 
+    /// A frame that was taken says so before the lock is given up under which it was free.
     pub(crate) fn mark_allocated(&self, head: Pfn, request: &Request) {
         self.machine.page(head).hand_out(request.order, request.owner, request.mobility);
     }
@@ -240,14 +250,14 @@ impl<M: Machine> Memory<M> {
         if section.openness == Openness::Untouched && request.urgency == Urgency::Ordinary {
             self.open(id);
         }
-        let head = self.take_one(source, request, |zone| {
+        self.take_one(source, request, |zone| {
             // It may have left the zone before the lock was ours.
             let is_same = |now: &Section| now.state == section.state && now.node == section.node && now.is_open();
             self.sections.get(id).filter(is_same)?;
-            zone.take_within(&self.machine, source.origin, request.order, request.mobility, id)
-        })??;
-        self.mark_allocated(head, request);
-        Some(head)
+            let head = zone.take_within(&self.machine, source.origin, request.order, request.mobility, id)?;
+            self.mark_allocated(head, request);
+            Some(head)
+        })?
     }
 
     /// Gives a block of frames back that [`allocate`](Self::allocate) gave.

@@ -15,6 +15,7 @@ use crate::range_lock::RangeLocks;
 use crate::reserve::BootFree;
 use crate::section::{Section, SectionTable, ZoneKind};
 use crate::zone::{Origin, Zone, ZoneCell};
+use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering};
 use lock_api::{Mutex, MutexGuard};
 
@@ -341,23 +342,35 @@ impl<M: Machine> Memory<M> {
     /// is something to be done that cannot be done here.
     #[inline]
     pub(crate) fn change_zone<R>(&self, number: usize, work: impl FnOnce(&mut Zone) -> R) -> R {
-        self.take_from_zone(number, 0, work)
+        self.take_from_zone(number, || Some(0), work).expect("who sets nothing aside is not refused")
     }
 
-    /// The same for taking free boot memory that was set aside before: what is left of that goes back.
+    /// The same for taking free boot memory: first `set_aside` says how much, or that there is none to be had; what is left
+    /// of it goes back. All of it happens under the lock, so that the counters agree whenever nobody has it.
     #[inline]
-    pub(crate) fn take_from_zone<R>(&self, number: usize, set_aside: u64, work: impl FnOnce(&mut Zone) -> R) -> R {
-        let (result, change) = self.zones[number].change(work);
+    pub(crate) fn take_from_zone<R>(
+        &self,
+        number: usize,
+        set_aside: impl FnOnce() -> Option<u64>,
+        work: impl FnOnce(&mut Zone) -> R,
+    ) -> Option<R> {
         let kind = kind_of_zone(number);
-        for (managed, change) in self.managed[kind as usize].iter().zip(change.managed) {
-            if change != 0 {
-                managed.fetch_add(change, Ordering::Relaxed);
+        let aside = Cell::new(0);
+        let work = |zone: &mut Zone| {
+            aside.set(set_aside()?);
+            Some(work(zone))
+        };
+        let (result, change) = self.zones[number].change(work, |change| {
+            for (managed, change) in self.managed[kind as usize].iter().zip(change.managed) {
+                if change != 0 {
+                    managed.fetch_add(change, Ordering::Relaxed);
+                }
             }
-        }
-        let boot_pages = change.boot_pages.wrapping_add(set_aside);
-        if boot_pages != 0 && kind == ZoneKind::Normal {
-            self.boot_free.add(boot_pages.cast_signed());
-        }
+            let boot_pages = change.boot_pages.wrapping_add(aside.get());
+            if boot_pages != 0 && kind == ZoneKind::Normal {
+                self.boot_free.add(boot_pages.cast_signed());
+            }
+        });
         let is_kernel_short = || kind == ZoneKind::Normal && change.is_closed_up && self.is_boot_memory_short();
         if change.empty_sections > SPARE_HIGH || is_kernel_short() {
             self.machine.wake_keeper();

@@ -95,13 +95,14 @@ impl<M: Machine> Memory<M> {
             let taken = self.take_one(source, request, |zone| {
                 self.sections.get(id).filter(|section| is_of(*section, source) && section.is_open())?;
                 let area = zone.area_mut(source.origin);
-                area.take_at(&self.machine, block, Order::PAGEBLOCK, request.mobility, source.mixing)
+                let head = area.take_at(&self.machine, block, Order::PAGEBLOCK, request.mobility, source.mixing)?;
+                self.mark_allocated(head, request);
+                Some(head)
             });
-            let Some(head) = taken.flatten() else {
+            if taken.flatten().is_none() {
                 self.free_run(PfnRange::new(first, n * FRAMES));
                 return None;
-            };
-            self.mark_allocated(head, request);
+            }
         }
         Some(first)
     }

@@ -7,7 +7,7 @@ use crate::machine::{MEMMAP_PAGES, Machine};
 use crate::memory::{Memory, zone_number};
 use crate::page::{Head, Owner, PageState};
 use crate::pageblock::{PER_SECTION, Pageblock, Place};
-use crate::section::{BlockState, MemmapPlace, Section, ZoneKind};
+use crate::section::{BlockState, MemmapPlace, Openness, Section, ZoneKind};
 use crate::zone::Origin;
 use core::fmt;
 
@@ -90,6 +90,7 @@ struct Sums {
     isolated: u64,
     cached: u64,
     untouched: u64,
+    changing: u64,
     untouched_pages: u64,
     first_untouched: Option<SectionId>,
     empty: [u64; Origin::ALL.len()],
@@ -193,6 +194,11 @@ impl<M: Machine> Memory<M> {
                 sums.untouched_pages += u64::from(section.managed);
                 continue;
             }
+            // Somebody stood still while opening or closing it: nothing of it is free to be had, nothing is allocated.
+            if section.openness == Openness::Changing {
+                sums.changing += 1;
+                continue;
+            }
             self.recount_section(id, section, &mut sums, elsewhere, report);
             totals.frames_checked += PAGES_PER_SECTION;
         }
@@ -233,7 +239,7 @@ impl<M: Machine> Memory<M> {
             ("untouched", zone.untouched.sections, sums.untouched),
             ("untouched frames", zone.untouched.pages, sums.untouched_pages),
             ("where the search for untouched blocks begins", search, search.min(number(sums.first_untouched))),
-            ("opening or closing", zone.untouched.changing, 0),
+            ("opening or closing", zone.untouched.changing, sums.changing),
             ("first block", number(first), number(sums.first)),
             ("last block", number(last), number(sums.last)),
         ];

@@ -249,8 +249,8 @@ impl<S: RawMutex> ZoneCell<S> {
         self.zone.lock()
     }
 
-    /// To change it.
-    pub(crate) fn change<R>(&self, work: impl FnOnce(&mut Zone) -> R) -> (R, Changed) {
+    /// To change it. `note` hears what has changed before anybody else can see it.
+    pub(crate) fn change<R>(&self, work: impl FnOnce(&mut Zone) -> R, note: impl FnOnce(&Changed)) -> (R, Changed) {
         let mut zone = self.zone.lock();
         let before = (zone.area(Origin::Boot).pages(), zone.managed);
         let result = work(&mut zone);
@@ -264,6 +264,7 @@ impl<S: RawMutex> ZoneCell<S> {
             empty_sections: zone.area(Origin::Added).empty_sections(),
             is_closed_up: zone.untouched.sections > 0 && zone.area(Origin::Added).pages() < AHEAD_PAGES,
         };
+        note(&changed);
         (result, changed)
     }
 
