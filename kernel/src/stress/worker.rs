@@ -22,6 +22,9 @@ use mm::section::{BlockState, ZoneKind};
 /// Pieces of memory that a worker holds at most.
 const HOLDINGS: usize = 64;
 
+/// While little is held, a worker has this part of it.
+const LITTLE: usize = 16;
+
 /// A fill has less than 2 to the power of this many pages.
 const FILL_ORDERS: u64 = 11;
 
@@ -37,6 +40,8 @@ pub(super) struct Worker {
     holdings: Vec<(Operation, Fill)>,
     /// The last sweep of all content that it took part in.
     sweep: u64,
+    /// What part of all that it may hold it holds now.
+    divisor: usize,
 }
 
 /// Why an operation was not done.
@@ -75,7 +80,7 @@ impl Pace for WorkPace<'_> {
 impl Worker {
     pub(super) fn new(run: Arc<Run>, number: u64) -> Self {
         let dice = Dice::new(run.seed, number);
-        Self { run, dice, holdings: Vec::with_capacity(HOLDINGS), sweep: 0 }
+        Self { run, dice, holdings: Vec::with_capacity(HOLDINGS), sweep: 0, divisor: 1 }
     }
 
     /// Works until the run is over, and gives everything back.
@@ -95,6 +100,9 @@ impl Worker {
         if self.sweep != due {
             self.sweep = due;
             self.check_all()?;
+            // All do so at the same time: where memory is used everywhere, no block can go.
+            let is_quiet = Dice::new(self.run.seed, due).once_in(3);
+            self.divisor = if is_quiet { LITTLE } else { 1 };
         }
         let operation = if self.is_full() { Operation::Free } else { Operation::choose(&mut self.dice) };
         match self.perform(operation) {
@@ -151,7 +159,7 @@ impl Worker {
 
     fn is_full(&self) -> bool {
         let held: u64 = self.holdings.iter().map(|(_, fill)| fill.size_bytes()).sum();
-        self.holdings.len() == HOLDINGS || held >= self.run.share
+        self.holdings.len() >= HOLDINGS / self.divisor || held >= self.run.share / self.divisor as u64
     }
 
     fn some_holding(&mut self) -> Result<usize, Setback> {
