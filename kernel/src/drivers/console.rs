@@ -124,9 +124,11 @@ pub(crate) fn draw_input_line(drawn: &str, prompt_and_text: &str, cursor: usize)
     });
 }
 
-/// The line is finished, and the editor has sent its line end: what follows is the output of a command.
-pub(crate) fn clear_input_line() {
-    change_screen(Writer::Command, 0, |screen, _| {
+/// Sends the last of what the editor draws: the line is finished, and what follows is the output of a command. No log line
+/// comes in between, or it would draw the finished line again below itself.
+pub(crate) fn end_input_line(drawn: &str) {
+    change_screen(Writer::Command, room_for(drawn), |screen, serial| {
+        screen.write(serial, drawn);
         screen.end_edit();
         EDITING.store(false, Relaxed);
     });

@@ -41,7 +41,7 @@ const PROMPT: &str = "altmap> ";
 /// The task of the shell: first the given commands, then what is typed.
 pub(crate) fn run(commands: &str) -> ! {
     console::set_foreground(Some(task::current()));
-    console::clear_input_line();
+    console::end_input_line("");
     banner();
     execute_echoed(commands);
     let mut editor = LineEditor::new(PROMPT);
@@ -94,8 +94,7 @@ fn read_line(editor: &mut LineEditor) -> Event {
         match editor.feed(byte, complete, &mut drawn) {
             None => show_edit(&drawn, editor.view()),
             Some(event) => {
-                console::write_str(&drawn);
-                console::clear_input_line();
+                console::end_input_line(&drawn);
                 return event;
             }
         }
