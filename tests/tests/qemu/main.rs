@@ -17,6 +17,7 @@ mod machines;
 mod many;
 mod memmap;
 mod online;
+mod parallel;
 mod parameters;
 mod power;
 mod pressure;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         large::scenarios(),
         slots::scenarios(),
         races::scenarios(),
+        parallel::scenarios(),
         pressure::scenarios(),
         agreement::scenarios(),
         faults::scenarios(),

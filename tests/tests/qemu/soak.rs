@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use boot::dice::Dice;
+use boot::qemu::Machine;
 use boot::size::mib;
 use system_tests::check::same;
 use system_tests::dimms::{BUSY, SUCCESS, dimm_on};
 use system_tests::memory::BLOCK_BYTES;
 use system_tests::scenario;
-use system_tests::scenario::Scenario;
+use system_tests::scenario::{Scenario, two_nodes};
 use system_tests::vm::Vm;
 
 const STEPS: usize = 120;
@@ -18,7 +19,11 @@ const STEPS: usize = 120;
 const SEED: u64 = 20_171_116;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    vec![scenario!(random_work_goes_as_a_model_says)]
+    let four_cpus = Machine { cpus: 4, ..two_nodes() };
+    vec![
+        scenario!(random_work_goes_as_a_model_says),
+        scenario!(random_work_goes_as_a_model_says).on(four_cpus).with("on_four_cpus"),
+    ]
 }
 
 /// What should be there.
