@@ -8,7 +8,8 @@ use crate::addr::{Order, Pfn};
 use crate::alloc::Mobility;
 use crate::machine::Memmap;
 use crate::page::{Head, Owner, PageInfo, PageState};
-use crate::zone::Origin;
+use crate::reserve::BootFree;
+use crate::zone::{Origin, ZoneCell};
 use lock_api::{Mutex, RawMutex};
 
 /// What a stack holds.
@@ -147,6 +148,12 @@ impl Cache {
 /// A cache behind its lock, on cache lines of its own: those next to each other are fetched in pairs.
 #[repr(align(128))]
 pub struct CacheCell<S>(pub(crate) Mutex<S, Cache>);
+
+/// Two cache lines.
+const APART: usize = 128;
+const _: () = assert!(align_of::<CacheCell<()>>() == APART, "what two CPUs keep is on lines of their own");
+const _: () = assert!(align_of::<ZoneCell<()>>() == APART, "what guards two zones is on lines of its own");
+const _: () = assert!(align_of::<BootFree>() == APART, "what all CPUs write is on lines without what they read");
 
 impl<S: RawMutex> Default for CacheCell<S> {
     fn default() -> Self {

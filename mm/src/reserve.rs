@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicI64, Ordering};
 ///
 /// Ordinary requests set aside what they want before they take it, so that together they never reach into the reserve. What
 /// comes and goes otherwise is counted a moment later, so for that moment there may seem to be less than nothing.
+#[repr(align(128))]
 pub(crate) struct BootFree(AtomicI64);
 
 impl BootFree {

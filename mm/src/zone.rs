@@ -206,7 +206,8 @@ impl Zone {
     }
 }
 
-/// A zone behind the lock that guards it and what its struct pages say of free frames.
+/// A zone behind the lock that guards it and what its struct pages say of free frames, on cache lines of its own.
+#[repr(align(128))]
 pub struct ZoneCell<S> {
     zone: Mutex<S, Zone>,
     /// What can be had of each origin without opening a section, to be read by whoever does not want to take the lock.

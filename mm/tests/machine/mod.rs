@@ -13,6 +13,7 @@ use mm::report::ZoneReport;
 use mm::section::{MemmapPlace, Openness, Section};
 use mm::zone::ZoneCell;
 use mm::{Memory, Storage};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock};
@@ -25,6 +26,14 @@ pub(crate) const SECTIONS: u64 = 64;
 pub(crate) const NODES: usize = 3;
 /// How many CPUs it has.
 pub(crate) const CPUS: usize = 4;
+
+thread_local! {
+    /// Every thread counts as a task that stays on one CPU.
+    pub(crate) static CPU: Cell<usize> = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        Cell::new(NEXT.fetch_add(1, Ordering::Relaxed) % CPUS)
+    };
+}
 
 pub(crate) struct Fake {
     memmaps: Vec<OnceLock<Box<[PageInfo]>>>,
@@ -151,13 +160,8 @@ impl Machine for Fake {
         drop(self.readers.write());
     }
 
-    /// Every thread counts as a task that stays on one CPU.
     fn cpu(&self) -> usize {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        thread_local! {
-            static CPU: usize = NEXT.fetch_add(1, Ordering::Relaxed) % CPUS;
-        }
-        CPU.with(|cpu| *cpu)
+        CPU.get()
     }
 
     fn wake_keeper(&self) {

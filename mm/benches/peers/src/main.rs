@@ -13,8 +13,9 @@ mod allocators;
 mod frames;
 mod operations;
 mod runner;
+mod several_cpus;
 
-use allocators::{Altmap, Bitmap, BuddySystem, FrameAlloc, Ranges};
+use allocators::{Altmap, Bitmap, BuddySystem, FrameAlloc, One, Ranges};
 use anyhow::{Result, bail};
 use frames::Frames;
 use runner::Runner;
@@ -26,8 +27,14 @@ const fn contestant<F: Frames>() -> Contestant {
     (F::NAME, operations::all::<F>)
 }
 
+/// Only the allocator of a kernel with several CPUs knows them.
+fn altmap(runner: &mut Runner) {
+    operations::all::<Altmap>(runner);
+    several_cpus::all(runner);
+}
+
 const CONTESTANTS: [Contestant; 5] = [
-    contestant::<Altmap>(),
+    (Altmap::<One>::NAME, altmap),
     contestant::<FrameAlloc>(),
     contestant::<BuddySystem>(),
     contestant::<Bitmap>(),

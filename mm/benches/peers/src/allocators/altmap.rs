@@ -13,16 +13,38 @@ use mm::policy::OnlineAs;
 use mm::section::ZoneKind;
 use mm::zone::ZoneCell;
 use mm::{Memory, Storage};
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 
-/// Struct pages from frame 0 on, found by arithmetic alone as in the kernel's window. There may be fewer than frames: those
-/// of untouched sections are not looked at.
-struct Plain {
-    pages: Vec<PageInfo>,
+/// The CPUs of a machine.
+pub(crate) trait Cpus: Send + Sync + 'static {
+    const COUNT: usize;
+
+    /// That of the calling thread.
+    fn number() -> usize;
 }
 
-impl Memmap for Plain {
+/// There is only one.
+pub(crate) struct One;
+
+impl Cpus for One {
+    const COUNT: usize = 1;
+
+    #[inline]
+    fn number() -> usize {
+        0
+    }
+}
+
+/// Struct pages from frame 0 on, found by arithmetic alone as in the kernel's window. There may be fewer than frames: those
+/// of untouched sections are not looked at.
+struct Plain<C> {
+    pages: Vec<PageInfo>,
+    cpus: PhantomData<C>,
+}
+
+impl<C: Cpus> Memmap for Plain<C> {
     fn page(&self, pfn: Pfn) -> &PageInfo {
         #[expect(unsafe_code, reason = "the kernel checks no bounds either")]
         // SAFETY: mm looks at struct pages of open sections only; the table holds those of every section that is opened.
@@ -33,7 +55,7 @@ impl Memmap for Plain {
 }
 
 /// Page tables are the kernel's; here only as many frames are set aside as it would need.
-impl Mapper for Plain {
+impl<C: Cpus> Mapper for Plain<C> {
     /// As in the kernel: 4 TiB.
     const PART: u64 = 32768;
 
@@ -65,13 +87,13 @@ impl Mapper for Plain {
     }
 }
 
-impl Clock for Plain {
+impl<C: Cpus> Clock for Plain<C> {
     fn now_ns(&self) -> u64 {
         0
     }
 }
 
-impl Machine for Plain {
+impl<C: Cpus> Machine for Plain<C> {
     type Spin = spin::Mutex<()>;
     type Sleep = spin::Mutex<()>;
     type Reading<'a> = ();
@@ -81,7 +103,7 @@ impl Machine for Plain {
     fn wait_for_readers(&self) {}
 
     fn cpu(&self) -> usize {
-        0
+        C::number()
     }
 
     fn wake_keeper(&self) {}
@@ -94,20 +116,20 @@ impl Machine for Plain {
 }
 
 /// 128 MiB of boot memory, and above it what came later, online as movable.
-pub(crate) struct Altmap(Memory<Plain>);
+pub(crate) struct Altmap<C: Cpus = One>(Memory<Plain<C>>);
 
-impl Altmap {
+impl<C: Cpus> Altmap<C> {
     /// A machine that has booted, with struct pages for `sections` and words for `limit` of them.
     fn booted(sections: u64, limit: u64) -> Self {
         let zones: Vec<_> = ZoneKind::ALL.iter().map(|_| ZoneCell::new()).collect();
         let storage = Storage {
             sections: Vec::leak((0..limit).map(|_| AtomicU64::new(0)).collect()),
-            caches: Vec::leak(zones.iter().map(|_| CacheCell::new()).collect()),
+            caches: Vec::leak((0..C::COUNT * zones.len()).map(|_| CacheCell::new()).collect()),
             zones: Vec::leak(zones),
             distances: Distances::new(1, &[10]).expect("square"),
         };
         let pages = (0..sections * SECTION_FRAMES).map(|_| PageInfo::default()).collect();
-        let memory = Memory::new(Plain { pages }, storage);
+        let memory = Memory::new(Plain { pages, cpus: PhantomData }, storage);
         let frames = SectionId::new(0).expect("in reach").pages();
         let uses = [
             (PfnRange::new(frames.start(), MEMMAP_PAGES), BootUse::Memmap),
@@ -123,7 +145,7 @@ impl Altmap {
     }
 }
 
-impl Frames for Altmap {
+impl<C: Cpus> Frames for Altmap<C> {
     const NAME: &'static str = "altmap";
     const TAKE_FREE: Option<TakeOut<Self>> =
         Some(|frames, section| frames.offline(section).expect("all of it is free"));

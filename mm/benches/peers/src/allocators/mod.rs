@@ -6,7 +6,7 @@ mod buddy_system;
 mod frame_alloc;
 mod free_list;
 
-pub(crate) use altmap::Altmap;
+pub(crate) use altmap::{Altmap, Cpus, One};
 pub(crate) use bitmap::Bitmap;
 pub(crate) use buddy_system::BuddySystem;
 pub(crate) use frame_alloc::FrameAlloc;
