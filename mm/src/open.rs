@@ -104,11 +104,6 @@ impl<M: Machine> Memory<M> {
         }
     }
 
-    /// Whether somebody is making or taking away struct pages of a section that is in a zone.
-    pub fn is_opening_or_closing(&self) -> bool {
-        self.populated_zones().any(|(node, kind)| self.zone(node, kind).untouched.changing > 0)
-    }
-
     /// Makes an untouched section one that is changing.
     fn claim(&self, zone: &mut crate::zone::Zone, id: SectionId, node: NodeId, kind: ZoneKind) -> Option<Section> {
         let section = self.sections.get(id).filter(|section| is_available(*section, node, kind))?;

@@ -129,9 +129,8 @@ impl<M: Machine> Memory<M> {
         self.validate_with(|| (), found)
     }
 
-    /// The same, after `stop_others` has made everybody stand still who might take or give memory, and nobody
-    /// [opens or closes](Self::is_opening_or_closing) a section. No operation is under way when it is called, and they may
-    /// go on when what it returns is dropped.
+    /// The same, after `stop_others` has made everybody stand still who might take or give memory. No operation is under
+    /// way when it is called, and they may go on when what it returns is dropped.
     pub fn validate_with<G>(&self, stop_others: impl FnOnce() -> G, mut found: impl FnMut(Problem)) -> Totals {
         let _alone = self.lock_everything();
         let _stopped = stop_others();

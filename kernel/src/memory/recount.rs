@@ -2,20 +2,12 @@
 #![deny(unsafe_code)]
 
 use super::mm;
-use crate::task::{self, Frozen};
-use crate::time;
+use crate::task;
 use core::fmt;
-use core::time::Duration;
 use mm::validate::{Problem, Totals};
 
 /// Problems beyond these are only counted.
 const SHOWN_PROBLEMS: usize = 32;
-
-/// How often what disagrees is counted.
-const LOOKS: usize = 8;
-
-/// How long others go on before they stand still again.
-const GOING_ON: Duration = Duration::from_millis(2);
 
 /// What a recount found.
 pub(crate) struct Recount {
@@ -25,39 +17,13 @@ pub(crate) struct Recount {
 }
 
 /// Recounts all memory and compares with every counter. All other tasks stand still meanwhile; interrupts go on.
-///
-/// A task may be made to stand still between two steps of taking or giving memory, and then counts disagree: it is let go on,
-/// and all is counted anew. What is really wrong is wrong each time.
 pub(crate) fn recount() -> Recount {
-    for _ in 1..LOOKS {
-        let recount = look();
-        if recount.is_ok() {
-            return recount;
-        }
-        time::sleep(GOING_ON);
-    }
-    look()
-}
-
-fn look() -> Recount {
     let mut problems = heapless::Vec::new();
-    let totals = mm().validate_with(freeze_others, |problem| {
+    let totals = mm().validate_with(task::freeze_others, |problem| {
         // The first ones say enough; all are counted.
         let _ = problems.push(problem);
     });
     Recount { problems, totals }
-}
-
-/// Whoever takes memory may be opening a section for it, whose struct pages are not all there: he is let finish.
-fn freeze_others() -> Frozen {
-    loop {
-        let frozen = task::freeze_others();
-        if !mm().is_opening_or_closing() {
-            return frozen;
-        }
-        drop(frozen);
-        time::sleep(GOING_ON);
-    }
 }
 
 impl Recount {

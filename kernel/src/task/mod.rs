@@ -11,7 +11,7 @@ mod wait;
 pub(crate) mod work;
 
 pub(crate) use idle::{IdleTask, prepare_idle};
-pub(crate) use scheduler::{Frozen, freeze_others, longest_wait, preempt, tick};
+pub(crate) use scheduler::{freeze_others, longest_wait, preempt, tick};
 pub(crate) use wait::{Cancelled, WaitQueue};
 
 use crate::arch::{self, Context};
