@@ -1,7 +1,7 @@
 //! Several CPUs: that they run, that they hear each other, and that nobody keeps one for himself.
 
 use super::Test;
-use crate::{arch, task, time};
+use crate::{arch, memory, task, time};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -14,6 +14,7 @@ pub(super) const TESTS: &[Test] = &[
     Test { name: "cpus::nobody_runs_while_others_are_frozen", run: nobody_runs_while_others_are_frozen },
     Test { name: "cpus::another_cpu_tells_where_it_is", run: another_cpu_tells_where_it_is },
     Test { name: "cpus::many_tasks_change_places", run: many_tasks_change_places },
+    Test { name: "cpus::a_cpu_that_is_not_there_is_given_up", run: a_cpu_that_is_not_there_is_given_up },
 ];
 
 fn every_cpu_runs_tasks() {
@@ -157,4 +158,20 @@ fn many_tasks_change_places() {
     for task in pairs {
         task::join(task).expect("nobody cancels the tests");
     }
+}
+
+fn a_cpu_that_is_not_there_is_given_up() {
+    const NUMBER: usize = arch::CPUS_MAX - 1;
+    /// Firmware numbers CPUs from the bottom.
+    const NOBODY: u32 = 0xf0;
+    if arch::online_cpus().any(|cpu| cpu == NUMBER) {
+        return;
+    }
+    let found = || (memory::mm().memory_report().free, task::list().len());
+    let before = found();
+    let mut results = Vec::new();
+    arch::smp::start(NUMBER, &[NOBODY], |number, apic_id, result| results.push((number, apic_id, result)));
+    assert_eq!(results, [(NUMBER, NOBODY, Err(arch::smp::StartError::Silent))]);
+    assert!(arch::online_cpus().all(|cpu| cpu != NUMBER));
+    assert_eq!(found(), before);
 }

@@ -35,7 +35,9 @@ struct Newcomer {
 
 /// Why a CPU does not run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-enum StartError {
+pub(crate) enum StartError {
+    #[error("no room for its first instructions below 1 MiB")]
+    NoRoom,
     #[error("no memory for its stacks")]
     NoMemory,
     #[error("it does not answer")]
@@ -60,26 +62,34 @@ pub(crate) fn start_others(choice: &CpuChoice) {
         return;
     }
     let begun_ns = time::now_ns();
-    let Some(mut trampoline) = Trampoline::new(arrive) else {
-        log::error!(target: "smp", "no room below 1 MiB, so no other CPU can start");
-        return;
-    };
-    TABLES.call_once(KernelTables::current);
-    for apic_id in &choice.others {
-        interrupts::local_apic().send_init(*apic_id);
-    }
-    busy_wait(AFTER_INIT);
     // A number belongs to a CPU whether it comes or not.
-    for (number, apic_id) in (1..).zip(&choice.others) {
-        if let Err(error) = start(number, *apic_id, &mut trampoline) {
+    start(1, &choice.others, |number, apic_id, result| {
+        if let Err(error) = result {
             log::error!(target: "smp", "cpu {number} (APIC id {apic_id}) is left alone: {error}");
         }
-    }
+    });
     let running = cpu::online().count();
     log::info!(target: "smp", "{running} CPUs; took {} us", (time::now_ns() - begun_ns) / 1000);
 }
 
-fn start(number: usize, apic_id: u32, trampoline: &mut Trampoline) -> Result<(), StartError> {
+/// Starts CPUs, which get numbers from `first` on; `done` hears of each.
+pub(crate) fn start(first: usize, apic_ids: &[u32], mut done: impl FnMut(usize, u32, Result<(), StartError>)) {
+    let mut trampoline = Trampoline::new(arrive);
+    TABLES.call_once(KernelTables::current);
+    for apic_id in apic_ids {
+        interrupts::local_apic().send_init(*apic_id);
+    }
+    busy_wait(AFTER_INIT);
+    for (number, apic_id) in (first..).zip(apic_ids.iter().copied()) {
+        let result = match &mut trampoline {
+            Some(trampoline) => start_one(number, apic_id, trampoline),
+            None => Err(StartError::NoRoom),
+        };
+        done(number, apic_id, result);
+    }
+}
+
+fn start_one(number: usize, apic_id: u32, trampoline: &mut Trampoline) -> Result<(), StartError> {
     let idle = task::prepare_idle().ok_or(StartError::NoMemory)?;
     let emergency = memory::alloc_stack().ok_or(StartError::NoMemory)?;
     trampoline.set_stack(idle.stack_top());
