@@ -5,7 +5,9 @@
 //! becomes that CPU's idle task.
 #![deny(unsafe_code)]
 
+mod cpu_set;
 mod idle;
+mod queue;
 mod scheduler;
 mod wait;
 pub(crate) mod work;
@@ -21,7 +23,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use thiserror::Error;
 
 /// Slots in the table of tasks.
@@ -96,7 +98,6 @@ pub(crate) enum SpawnError {
 struct Task {
     context: Context,
     cancelled: AtomicBool,
-    cpu_ns: AtomicU64,
     body: SpinLock<Body>,
 }
 
@@ -118,7 +119,6 @@ static TASKS: [Task; TASKS_MAX] = [const {
     Task {
         context: Context::running(),
         cancelled: AtomicBool::new(false),
-        cpu_ns: AtomicU64::new(0),
         body: SpinLock::new(Body { name: heapless::String::new(), stack: None, entry: None }),
     }
 }; TASKS_MAX];
@@ -128,8 +128,8 @@ static ENDED: WaitQueue = WaitQueue::new();
 
 /// Makes the boot flow a task, so that others can run beside it.
 pub(crate) fn init() {
-    set_name(scheduler::BOOT_SLOT, "idle");
-    scheduler::adopt_flow(scheduler::BOOT_SLOT);
+    set_name(queue::BOOT_SLOT, "idle");
+    scheduler::adopt_flow(queue::BOOT_SLOT);
     spawn("worker", work::run);
 }
 
@@ -152,7 +152,6 @@ pub(crate) fn try_spawn(name: &str, entry: impl FnOnce() + Send + 'static) -> Re
     let task = &TASKS[slot];
     set_name(slot, name);
     task.cancelled.store(false, Relaxed);
-    task.cpu_ns.store(0, Relaxed);
     task.context.start_over(stack.bytes(), first_act);
     {
         let mut body = task.body.lock();
@@ -186,9 +185,8 @@ pub(crate) fn current() -> TaskId {
 pub(crate) fn list() -> Vec<TaskReport> {
     let mut reports = Vec::with_capacity(TASKS_MAX);
     for (slot, task) in TASKS.iter().enumerate() {
-        if let Some((id, state, running_ns)) = scheduler::state_of(slot) {
+        if let Some((id, state, cpu_ns)) = scheduler::state_of(slot) {
             let name = task.body.lock().name.clone();
-            let cpu_ns = task.cpu_ns.load(Relaxed) + running_ns;
             reports.push(TaskReport { id, name: name.as_str().into(), state, cpu_ns });
         }
     }
