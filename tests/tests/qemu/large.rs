@@ -1,9 +1,12 @@
 //! Memory that is large beside the guest: it costs the guest and the host next to nothing until it is used.
 
 use anyhow::{Result, ensure};
-use boot::qemu::Machine;
+use boot::ost;
+use boot::qemu::{Machine, backend};
 use boot::size::{Bytes, gib, mib};
+use serde_json::json;
 use system_tests::check::same;
+use system_tests::dimms::SUCCESS;
 use system_tests::memory::BLOCK_BYTES;
 use system_tests::scenario;
 use system_tests::scenario::Scenario;
@@ -14,7 +17,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let terabytes = Machine { memory: gib(8), maxmem: gib(5 << 10), slots: 4, ..Machine::default() };
     let small = Machine { memory: mib(256), maxmem: gib(128), slots: 4, ..Machine::default() };
     vec![
-        scenario!(four_tib_come_online_in_an_8_gib_guest_and_go).on(terabytes).params(&online),
+        scenario!(four_tib_come_online_in_an_8_gib_guest_and_go).on(terabytes.clone()).params(&online),
+        scenario!(the_shell_answers_while_four_tib_come_and_go).on(terabytes).params(&online),
         scenario!(sixty_four_gib_come_online_in_a_256_mib_guest_and_go).on(small).params(&online),
     ]
 }
@@ -25,6 +29,33 @@ fn four_tib_come_online_in_an_8_gib_guest_and_go(vm: &mut Vm) -> Result<()> {
 
 fn sixty_four_gib_come_online_in_a_256_mib_guest_and_go(vm: &mut Vm) -> Result<()> {
     comes_online_and_goes(vm, gib(64))
+}
+
+/// Everything that happens is shown as it happens, and nobody waits for it.
+fn the_shell_answers_while_four_tib_come_and_go(vm: &mut Vm) -> Result<()> {
+    let size = gib(4 << 10);
+    let follower = vm.job("events -f")?;
+    vm.qmp(
+        "object-add",
+        json!({"qom-type": "memory-backend-ram", "id": backend("large"), "size": size.0, "reserve": false}),
+    )?;
+    vm.qmp.forget_events();
+    vm.qmp("device_add", json!({"driver": "pc-dimm", "id": "large", "memdev": backend("large")}))?;
+    while vm.groups()?.get("dimm0").is_none_or(|group| group.online < size.0) {
+        vm.cmd("version")?;
+    }
+    same("the answer", vm.answers(&["large"], ost::Event::Insertion)?["large"], SUCCESS)?;
+    for job in [vm.job("offline dimm0")?, vm.job("online_movable dimm0")?] {
+        vm.cmd("version")?;
+        vm.cmd(&format!("wait {job}"))?;
+    }
+    vm.unplug("large")?;
+    for operation in ["add", "online", "offline", "remove"] {
+        let shown = |line: &str| line.split_whitespace().any(|word| word == operation) && line.contains("4T");
+        ensure!(vm.console.log().lines().any(shown), "no {operation} of 4T was shown");
+    }
+    vm.cmd(&format!("kill {follower}"))?;
+    vm.fails(&format!("wait {follower}"), "ECANCELED").map(drop)
 }
 
 fn comes_online_and_goes(vm: &mut Vm, size: Bytes) -> Result<()> {
