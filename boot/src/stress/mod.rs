@@ -34,6 +34,9 @@ const PUT_BACK_LIMIT: Duration = Duration::from_secs(300);
 /// A shell that is still usable answers within this.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
+/// What goes back by itself has gone back within this.
+const SETTLED: Duration = Duration::from_secs(10);
+
 /// A guest that was told to power off has this long.
 const POWER_OFF: Duration = Duration::from_secs(60);
 
@@ -123,12 +126,23 @@ impl<'a> Session<'a> {
         self.guest.console.command_within(&format!("wait {job}"), limit).context("the guest's own stress")?;
         Modules::new(&mut self.qmp).unplug_all()?;
         self.guest.console.command("memcheck")?;
-        self.totals()?.compare(&before)?;
+        self.compare(&before)?;
         verdict::check_log(&self.guest.console.log())?;
         let guest = verdict::guest_report(&self.guest.console.log())?;
         self.power_off()?;
         let Options { seconds, seed, cpus, .. } = self.options;
         Ok(json!({"seed": seed, "seconds": seconds, "cpus": cpus, "modules": counts.to_json(), "guest": guest}))
+    }
+
+    /// Stacks of tasks that have ended are given back a moment later.
+    fn compare(&mut self, before: &Totals) -> Result<()> {
+        let deadline = Instant::now() + SETTLED;
+        loop {
+            match self.totals()?.compare(before) {
+                Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(100)),
+                verdict => return verdict,
+            }
+        }
     }
 
     fn totals(&mut self) -> Result<Totals> {
