@@ -361,11 +361,6 @@ impl<M: Machine> Memory<M> {
             Some(work(zone))
         };
         let (result, change) = self.zones[number].change(work, |change| {
-            for (managed, change) in self.managed[kind as usize].iter().zip(change.managed) {
-                if change != 0 {
-                    managed.fetch_add(change, Ordering::Relaxed);
-                }
-            }
             let boot_pages = change.boot_pages.wrapping_add(aside.get());
             if boot_pages != 0 && kind == ZoneKind::Normal {
                 self.boot_free.add(boot_pages.cast_signed());
@@ -378,9 +373,14 @@ impl<M: Machine> Memory<M> {
         result
     }
 
+    /// Where frames of one origin are counted that all zones of a kind manage; changed under the lock of the zone.
+    pub(crate) const fn managed_of(&self, kind: ZoneKind, origin: Origin) -> &AtomicU64 {
+        &self.managed[kind as usize][origin as usize]
+    }
+
     /// Frames of one origin that all zones of a kind manage.
     pub(crate) fn managed(&self, kind: ZoneKind, origin: Origin) -> u64 {
-        self.managed[kind as usize][origin as usize].load(Ordering::Relaxed)
+        self.managed_of(kind, origin).load(Ordering::Relaxed)
     }
 
     /// Whether what hotplug may take, and nobody else, is used in part. `zone` is where a free frame of boot memory lies.

@@ -220,8 +220,6 @@ pub struct ZoneCell<S> {
 pub(crate) struct Changed {
     /// By how much the free boot memory has grown, in two's complement.
     pub(crate) boot_pages: u64,
-    /// By how much what the zone manages has grown, by origin, in two's complement.
-    pub(crate) managed: [u64; Origin::ALL.len()],
     /// Open added sections that hold nothing.
     pub(crate) empty_sections: u64,
     /// Whether there is added memory, but little of it open.
@@ -253,15 +251,14 @@ impl<S: RawMutex> ZoneCell<S> {
     /// To change it. `note` hears what has changed before anybody else can see it.
     pub(crate) fn change<R>(&self, work: impl FnOnce(&mut Zone) -> R, note: impl FnOnce(&Changed)) -> (R, Changed) {
         let mut zone = self.zone.lock();
-        let before = (zone.area(Origin::Boot).pages(), zone.managed);
+        let before = zone.area(Origin::Boot).pages();
         let result = work(&mut zone);
         for origin in Origin::ALL {
             self.open_free[origin as usize].store(zone.area(origin).pages(), Ordering::Relaxed);
         }
         self.unopened.store(zone.untouched.sections + zone.untouched.changing, Ordering::Relaxed);
         let changed = Changed {
-            boot_pages: zone.area(Origin::Boot).pages().wrapping_sub(before.0),
-            managed: Origin::ALL.map(|origin| zone.managed[origin as usize].wrapping_sub(before.1[origin as usize])),
+            boot_pages: zone.area(Origin::Boot).pages().wrapping_sub(before),
             empty_sections: zone.area(Origin::Added).empty_sections(),
             is_closed_up: zone.untouched.sections > 0 && zone.area(Origin::Added).pages() < AHEAD_PAGES,
         };

@@ -13,6 +13,7 @@ use crate::notifier::{Direction, Veto};
 use crate::page::Owner;
 use crate::section::{BlockState, Openness, Section, ZoneKind};
 use crate::zone::Origin;
+use core::sync::atomic::Ordering;
 
 /// Why blocks could not be taken offline.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -272,6 +273,8 @@ impl<M: Machine> Memory<M> {
                 zone.release_claim(run, section);
             }
             zone.shrink(run, section, span);
+            let managed = run.count() * u64::from(section.managed);
+            self.managed_of(kind, Origin::of(section)).fetch_sub(managed, Ordering::Relaxed);
             let offline = Section { state: BlockState::Offline, openness: Openness::Untouched, ..section };
             self.sections.set_all(run, offline);
             true

@@ -13,6 +13,7 @@ use crate::notifier::{Direction, Veto};
 use crate::policy::OnlineAs;
 use crate::section::{BlockState, Openness, Section, ZoneKind};
 use crate::zone::{Origin, Zone};
+use core::sync::atomic::Ordering;
 
 /// Why blocks could not be brought online.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -193,6 +194,8 @@ impl<M: Machine> Memory<M> {
         let openness = if section.is_boot() { Openness::Open } else { Openness::Untouched };
         let section = Section { state: BlockState::Online(kind), openness, ..section };
         zone.grow(run, section);
+        let managed = run.count() * u64::from(section.managed);
+        self.managed_of(kind, Origin::of(section)).fetch_add(managed, Ordering::Relaxed);
         self.sections.set_all(run, section);
         if section.is_boot() {
             run.iter().for_each(|id| zone.area_mut(Origin::Boot).admit(&self.machine, id));
