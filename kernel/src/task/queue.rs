@@ -321,3 +321,6 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
