@@ -54,7 +54,10 @@ impl Suite {
             ("format", &["fmt", "--all", "--check"]),
             ("clippy mm", &["clippy", "-p", "mm", "--all-targets", "--", "-D", "warnings"]),
             ("clippy kernel", &["clippy", "-p", "kernel", "--release", "--target", TARGET, "--", "-D", "warnings"]),
-            ("clippy kernel tests", &["clippy", "-p", "kernel", "--tests", "--", "-D", "warnings"]),
+            (
+                "clippy kernel tests",
+                &["clippy", "-p", "kernel", "-p", "kernel-model", "--tests", "--", "-D", "warnings"],
+            ),
             (
                 "clippy host",
                 &[
@@ -110,7 +113,7 @@ impl Suite {
         };
         for (name, arguments) in [
             ("host tests mm", with_filter(&["test", "-p", "mm"])),
-            ("host tests kernel", with_filter(&["test", "-p", "kernel"])),
+            ("host tests kernel", with_filter(&["test", "-p", "kernel", "-p", "kernel-model"])),
             ("host tests boot", with_filter(&["test", "-p", "boot", "-p", "linux-init", "--release"])),
         ] {
             let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();

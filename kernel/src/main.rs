@@ -27,6 +27,8 @@ mod task;
 mod time;
 mod watchdog;
 
+// Tasks and locks take these from here: `kernel/model` compiles the same files with those of a model checker.
+use core::{hint, sync::atomic};
 use drivers::console;
 
 /// Brings the machine up, in order; becomes the idle task of the boot CPU.

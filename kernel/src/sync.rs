@@ -4,9 +4,9 @@
 //! the task sleep until the lock is free: for work that may take long; never in an interrupt handler.
 #![deny(unsafe_code)]
 
-use crate::arch;
+use crate::atomic::{AtomicBool, Ordering};
 use crate::task::WaitQueue;
-use core::sync::atomic::{AtomicBool, Ordering};
+use crate::{arch, hint};
 use lock_api::{GuardNoSend, RawMutex};
 
 /// A lock whose holder spins for it and runs with interrupts off.
@@ -32,7 +32,7 @@ unsafe impl RawMutex for RawIrqSpin {
     fn lock(&self) {
         while !self.try_lock() {
             while self.is_locked() {
-                core::hint::spin_loop();
+                hint::spin_loop();
             }
         }
     }

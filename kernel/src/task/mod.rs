@@ -17,13 +17,13 @@ pub(crate) use scheduler::{freeze_others, longest_wait, preempt, tick};
 pub(crate) use wait::{Cancelled, WaitQueue};
 
 use crate::arch::{self, Context};
+use crate::atomic::{AtomicBool, Ordering::Relaxed};
 use crate::memory::{self, Stack};
 use crate::sync::SpinLock;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use thiserror::Error;
 
 /// Slots in the table of tasks.

@@ -6,9 +6,9 @@
 
 use super::queue::{Here, Queue, State};
 use super::{ENDED, TASKS, TaskId, TaskState};
+use crate::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::sync::{SpinLock, SpinLockGuard};
-use crate::{arch, time};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use crate::{arch, hint, time};
 use core::time::Duration;
 
 static QUEUE: SpinLock<Queue> = SpinLock::new(Queue::new());
@@ -100,7 +100,7 @@ pub(super) fn wait() {
 
 pub(super) fn yield_now() {
     if !has_started() {
-        core::hint::spin_loop();
+        hint::spin_loop();
         return;
     }
     let _off = arch::irq_off();

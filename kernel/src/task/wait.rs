@@ -5,8 +5,8 @@
 #![deny(unsafe_code)]
 
 use super::{cancelled, scheduler};
+use crate::atomic::{AtomicUsize, Ordering, fence};
 use crate::time;
-use core::sync::atomic::{AtomicUsize, Ordering, fence};
 use thiserror::Error;
 
 /// Somebody asked the task to stop while it waited.

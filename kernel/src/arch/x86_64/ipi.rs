@@ -7,7 +7,8 @@
 
 use super::interrupts::{RENDEZVOUS_VECTOR, RESCHEDULE_VECTOR, local_apic};
 use super::{cpu, irq, tlb};
-use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use crate::atomic::{AtomicU64, Ordering::SeqCst};
+use crate::hint;
 
 /// The number of the last request that a CPU has answered, in a cache line of its own.
 #[repr(align(128))]
@@ -40,7 +41,7 @@ impl Rendezvous {
             while !self.has_answered(id, number) {
                 // Two that wait for each other with interrupts off would wait for ever.
                 assert!(irq::may_block(), "other CPUs are asked inside a critical section");
-                core::hint::spin_loop();
+                hint::spin_loop();
             }
         }
     }
