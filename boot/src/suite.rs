@@ -113,7 +113,8 @@ impl Suite {
         };
         for (name, arguments) in [
             ("host tests mm", with_filter(&["test", "-p", "mm"])),
-            ("host tests kernel", with_filter(&["test", "-p", "kernel", "-p", "kernel-model"])),
+            ("host tests kernel", with_filter(&["test", "-p", "kernel"])),
+            ("host tests kernel model", with_filter(&["test", "-p", "kernel-model", "--test", "orders"])),
             ("host tests boot", with_filter(&["test", "-p", "boot", "-p", "linux-init", "--release"])),
         ] {
             let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();

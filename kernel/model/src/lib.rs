@@ -82,6 +82,7 @@ fn try_order(cpus: usize, seed: u64, scenario: fn()) {
 fn boot(cpus: usize, scenario: fn()) {
     let boot_cpu = thread::spawn(move || {
         arch::adopt(0);
+        arch::arrive();
         arch::enable_interrupts();
         task::init();
         for cpu in 1..cpus {

@@ -47,9 +47,6 @@ impl Cpu {
 /// From now on this flow runs on that CPU.
 pub(crate) fn adopt(id: usize) {
     ID.with(|own| own.set(id));
-    if id == 0 {
-        set_online();
-    }
 }
 
 pub(crate) fn cpu_id() -> usize {

@@ -25,6 +25,7 @@ mod interrupts {
 pub(crate) fn arrive() {
     cpu::set_online();
     ipi::on_rendezvous();
+    tlb::start_using();
 }
 
 pub(crate) fn set_current_stack(_bottom: usize, _top: usize) {}
