@@ -80,7 +80,7 @@ pub(crate) fn start() {
         return;
     };
     let mut slots = dimm::controller(count);
-    let mut blocks = KernelBlocks::boot();
+    let mut blocks = KernelBlocks::new();
     Plug { slots: &mut slots, blocks: &mut blocks, window: firmware.srat.window() }.take_in_present();
     *SLOTS.lock() = Some(slots);
     task::spawn("hotplug", || {
@@ -100,7 +100,7 @@ fn handle_events() {
     MACHINE_EVENTS.fetch_add(1, Ordering::Relaxed);
     if let Some(slots) = SLOTS.lock().as_mut() {
         let window = firmware::get().srat.window();
-        Plug { slots, blocks: &mut KernelBlocks::task(), window }.handle_events();
+        Plug { slots, blocks: &mut KernelBlocks::new(), window }.handle_events();
     }
 }
 

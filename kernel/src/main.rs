@@ -48,15 +48,17 @@ fn kernel_main(boot: &'static mut bootloader_api::BootInfo) -> ! {
     memory::start(&firmware.srat, firmware.slit.as_ref(), cpus.count(), params::get().mem_limit);
     params::get().obey();
     task::init();
-    arch::smp::start_others(&cpus);
-    memory::start_keeper();
-    console::start();
-    firmware::events::start(firmware);
-    hotplug::start();
-    match &params::get().selftest {
-        Some(filter) => task::spawn("selftest", || selftest::run(filter)),
-        None => task::spawn("shell", || shell::run(params::get().run())),
-    };
+    task::spawn("shell", move || {
+        arch::smp::start_others(&cpus);
+        memory::start_keeper();
+        console::start();
+        firmware::events::start(firmware);
+        hotplug::start();
+        match &params::get().selftest {
+            Some(filter) => selftest::run(filter),
+            None => shell::run(params::get().run()),
+        }
+    });
     task::start()
 }
 

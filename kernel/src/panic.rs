@@ -30,7 +30,7 @@ pub(crate) fn stop(reason: &dyn Display, place: Option<usize>, callers: arch::Fr
     let own = arch::cpu_id();
     match PANICKING.compare_exchange(NOBODY, own, SeqCst, SeqCst) {
         Ok(_) => {
-            let others = arch::stop_others();
+            arch::stop_others();
             console::flush_for_panic();
             println!("{reason}");
             println!("backtrace:");
@@ -38,17 +38,17 @@ pub(crate) fn stop(reason: &dyn Display, place: Option<usize>, callers: arch::Fr
                 print_frame(place, 0);
             }
             print_callers(callers);
-            for other in others {
-                match other {
-                    Ok(trace) => print_trace(&trace),
-                    Err(cpu) => println!("cpu {cpu} does not answer"),
+            for cpu in arch::online_cpus().filter(|cpu| *cpu != own) {
+                match arch::trace_of(cpu) {
+                    Some(trace) => print_trace(cpu, &trace),
+                    None => println!("cpu {cpu} does not answer"),
                 }
             }
         }
         // The panic itself went wrong; say so and no more.
         Err(before) if before == own => println!("panic while panicking: {reason}"),
         // Another CPU was faster and will tell where this one is.
-        Err(_) => arch::halt_forever(),
+        Err(_) => arch::stop_here(place.unwrap_or_default(), callers),
     }
     println!("panic: stopped");
     arch::debug_exit(EXIT_FAILED);
@@ -56,9 +56,11 @@ pub(crate) fn stop(reason: &dyn Display, place: Option<usize>, callers: arch::Fr
 }
 
 /// Prints where another CPU was.
-fn print_trace(trace: &CpuTrace) {
-    println!("cpu {}:", trace.cpu);
-    print_frame(trace.place, 0);
+fn print_trace(cpu: usize, trace: &CpuTrace) {
+    println!("cpu {cpu}:");
+    if trace.place != 0 {
+        print_frame(trace.place, 0);
+    }
     print_callers(trace.callers.iter().copied());
 }
 

@@ -67,6 +67,9 @@ pub(crate) fn off() -> ! {
         arch::busy_wait(PATIENCE);
     }
     log::error!(target: "power", "the machine stays on; it is safe to switch it off");
+    console::flush();
+    // The others would wait for this one.
+    arch::stop_others();
     arch::halt_forever()
 }
 

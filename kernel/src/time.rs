@@ -74,8 +74,9 @@ pub(crate) fn init(sources: impl IntoIterator<Item = ClockSource>) {
 /// What the timer interrupt does.
 pub(crate) fn on_tick() {
     let now_ns = now_ns();
-    task::tick(now_ns);
+    // First, as it waits for no lock.
     watchdog::on_tick(now_ns);
+    task::tick(now_ns);
 }
 
 impl ClockSource {

@@ -33,29 +33,19 @@ pub(super) struct KernelBlocks {
     pace: KernelPace,
 }
 
-/// Whether others may run between two steps.
-enum KernelPace {
-    /// There is nobody else yet.
-    Boot,
-    Task,
-}
+/// Lets others run between two steps, and never gives up.
+struct KernelPace;
 
 impl Pace for KernelPace {
     fn pause(&mut self) -> Result<(), Stop> {
-        if let Self::Task = self {
-            task::yield_now();
-        }
+        task::yield_now();
         Ok(())
     }
 }
 
 impl KernelBlocks {
-    pub(super) fn boot() -> Self {
-        Self { memory: memory::mm(), pace: KernelPace::Boot }
-    }
-
-    pub(super) fn task() -> Self {
-        Self { memory: memory::mm(), pace: KernelPace::Task }
+    pub(super) fn new() -> Self {
+        Self { memory: memory::mm(), pace: KernelPace }
     }
 
     /// The runs of online blocks of these groups, lowest first.

@@ -41,8 +41,12 @@ impl Editor for KernelEditor {
         let mut next = edit(|tree| tree.memory.given_back.take());
         arch::flush_everywhere();
         while let Some(table) = next {
-            next = edit(|tree| tree.memory.forget(table));
-            super::frame::free_system(table);
+            next = edit(|tree| {
+                let next = tree.memory.forget(table);
+                // In one step: whoever recounts memory sees a table that is counted, or a free frame.
+                super::frame::free_system(table);
+                next
+            });
         }
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Job {
     end: Arc<Once<Outcome>>,
     /// Somebody has been told of its end by `wait`.
     waited_for: bool,
+    /// Its task is gone, too.
+    is_gone: bool,
 }
 
 impl Job {
@@ -58,7 +60,7 @@ pub(crate) fn start(command: &'static Command, arguments: Arguments, line: Strin
     let task = task::try_spawn(&name, move || run(number, command, &arguments, &report))
         .map_err(|error| Failure::new(errno_of(error), format_args!("no job can be started: {error}")))?;
     table.next_number += 1;
-    table.jobs.push_back(Job { number, line, task, end, waited_for: false });
+    table.jobs.push_back(Job { number, line, task, end, waited_for: false, is_gone: false });
     Ok(number)
 }
 
@@ -107,6 +109,20 @@ impl Sink for JobOutput {
     fn write(&mut self, text: &str) {
         console::write_above(text);
     }
+}
+
+/// Waits until the jobs that have ended, and all other tasks that have, have given back what they had: what is counted next
+/// does not contain it any more.
+pub(crate) fn settle() {
+    for job in list().into_iter().filter(|job| job.outcome().is_some() && !job.is_gone) {
+        // It has said how it ended, and goes at once; a wish to stop is for whoever comes next.
+        if task::join(job.task).is_ok()
+            && let Some(entry) = JOBS.lock().jobs.iter_mut().find(|entry| entry.number == job.number)
+        {
+            entry.is_gone = true;
+        }
+    }
+    task::settle();
 }
 
 /// Every job that is remembered, oldest first.

@@ -148,6 +148,7 @@ fn begin(statement: &Statement) -> Outcome {
     let command = commands::find(&name.text)
         .ok_or_else(|| Failure::invalid(format_args!("unknown command {}, see `help`", Quoted(&name.text))))?;
     let arguments = command.syntax.parse(command.name, words)?;
+    jobs::settle();
     match statement.place {
         Place::Foreground => (command.run)(&mut Call::new(&arguments, &mut Foreground)),
         Place::Job => {

@@ -15,7 +15,7 @@ pub(crate) fn prepare_idle() -> Option<IdleTask> {
     let stack = memory::alloc_stack()?;
     let slot = scheduler::claim_slot()?;
     set_name(slot, "idle");
-    TASKS[slot].body.lock().stack = Some(stack);
+    TASKS[slot].set_stack(stack);
     Some(IdleTask { slot })
 }
 

@@ -17,7 +17,7 @@ pub(crate) use scheduler::{freeze_others, longest_wait, preempt, tick};
 pub(crate) use wait::{Cancelled, WaitQueue};
 
 use crate::arch::{self, Context};
-use crate::atomic::{AtomicBool, Ordering::Relaxed};
+use crate::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use crate::memory::{self, Stack};
 use crate::sync::SpinLock;
 use alloc::boxed::Box;
@@ -98,6 +98,9 @@ pub(crate) enum SpawnError {
 struct Task {
     context: Context,
     cancelled: AtomicBool,
+    /// The stack, as far as it is the task's own; the boot flow has the bootloader's. Read without a lock at every switch.
+    stack_bottom: AtomicUsize,
+    stack_top: AtomicUsize,
     body: SpinLock<Body>,
 }
 
@@ -109,9 +112,15 @@ struct Body {
 }
 
 impl Task {
-    /// The stack, as far as it is the task's own; the boot flow has the bootloader's.
     fn stack_bounds(&self) -> (usize, usize) {
-        self.body.lock().stack.as_ref().map_or((0, 0), Stack::bounds)
+        (self.stack_bottom.load(Relaxed), self.stack_top.load(Relaxed))
+    }
+
+    fn set_stack(&self, stack: Stack) {
+        let (bottom, top) = stack.bounds();
+        self.stack_bottom.store(bottom, Relaxed);
+        self.stack_top.store(top, Relaxed);
+        self.body.lock().stack = Some(stack);
     }
 }
 
@@ -119,6 +128,8 @@ static TASKS: [Task; TASKS_MAX] = [const {
     Task {
         context: Context::running(),
         cancelled: AtomicBool::new(false),
+        stack_bottom: AtomicUsize::new(0),
+        stack_top: AtomicUsize::new(0),
         body: SpinLock::new(Body { name: heapless::String::new(), stack: None, entry: None }),
     }
 }; TASKS_MAX];
@@ -153,11 +164,8 @@ pub(crate) fn try_spawn(name: &str, entry: impl FnOnce() + Send + 'static) -> Re
     set_name(slot, name);
     task.cancelled.store(false, Relaxed);
     task.context.start_over(stack.bytes(), first_act);
-    {
-        let mut body = task.body.lock();
-        body.stack = Some(stack);
-        body.entry = Some(entry);
-    }
+    task.set_stack(stack);
+    task.body.lock().entry = Some(entry);
     Ok(scheduler::make_ready(slot))
 }
 
@@ -166,9 +174,10 @@ pub(crate) fn yield_now() {
     scheduler::yield_now();
 }
 
-/// Waits until every task that has ended has given back what it had.
+/// Waits until the tasks that have ended so far have given back what they had.
 pub(crate) fn settle() {
-    ENDED.wait_until(scheduler::is_settled);
+    let ended = scheduler::ended_ever();
+    ENDED.wait_until(|| scheduler::settled_ever() >= ended);
 }
 
 /// The name of the task in a slot, for reports of trouble; `None` if somebody holds it.
@@ -187,6 +196,10 @@ pub(crate) fn list() -> Vec<TaskReport> {
     for (slot, task) in TASKS.iter().enumerate() {
         if let Some((id, state, cpu_ns)) = scheduler::state_of(slot) {
             let name = task.body.lock().name.clone();
+            // Its slot may be another's by now.
+            if scheduler::id_of(slot) != id {
+                continue;
+            }
             reports.push(TaskReport { id, name: name.as_str().into(), state, cpu_ns });
         }
     }
@@ -196,12 +209,7 @@ pub(crate) fn list() -> Vec<TaskReport> {
 
 /// Asks a task to stop what it does; says whether there is such a task. It ends when it looks at `cancelled`.
 pub(crate) fn cancel(id: TaskId) -> bool {
-    let Some(slot) = scheduler::slot_of(id) else {
-        return false;
-    };
-    TASKS[slot].cancelled.store(true, Relaxed);
-    scheduler::wake_slot(slot, id);
-    true
+    scheduler::cancel(id)
 }
 
 /// Whether somebody asked the current task to stop.

@@ -93,7 +93,9 @@ pub(super) fn stay_running() {
 pub(super) fn wait() {
     let _off = arch::irq_off();
     let queue = QUEUE.lock();
-    if queue.entry(current_slot()).state.is_waiting() {
+    let current = current_slot();
+    if queue.entry(current).state.is_waiting() {
+        assert!(!queue.is_idle(current), "a CPU's idle task cannot wait");
         switch_away(queue);
     }
 }
@@ -119,7 +121,8 @@ pub(crate) fn preempt() {
         return;
     }
     let _off = arch::irq_off();
-    let mut queue = QUEUE.lock();
+    // A tick that finds the queue locked leaves it to the next: whatever happens, ticks go on.
+    let Some(mut queue) = QUEUE.try_lock() else { return };
     let current = current_slot();
     // The idle task looks by itself, right after the interrupt.
     if queue.should_make_room(current) && queue.entry(current).state == State::Running && !queue.is_idle(current) {
@@ -171,15 +174,16 @@ impl Drop for Frozen {
     }
 }
 
-/// The task that has been ready for longest without a turn, and since when. Nobody has a turn while others are frozen.
+/// The task that has been ready for longest without a turn, and since when, unless the queue is locked. Nobody has a turn
+/// while others are frozen.
 pub(crate) fn longest_wait() -> Option<(TaskId, u64)> {
-    QUEUE.lock().longest_wait()
+    QUEUE.try_lock()?.longest_wait()
 }
 
 /// Ends the current task.
 pub(super) fn end() -> ! {
     ENDED_COUNT.fetch_add(1, Relaxed);
-    LEAVING_COUNT.fetch_add(1, Relaxed);
+    ENDED_EVER.fetch_add(1, Relaxed);
     QUEUE.lock().end(current_slot());
     ENDED.wake_all();
     super::work::wake();
@@ -191,12 +195,18 @@ pub(super) fn end() -> ! {
 /// Tasks that have ended and whose stacks are still there.
 static ENDED_COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// The same, with those whose stacks are just being freed.
-static LEAVING_COUNT: AtomicU64 = AtomicU64::new(0);
+/// Tasks that have ever ended, and those of them whose stacks are free again.
+static ENDED_EVER: AtomicU64 = AtomicU64::new(0);
+static SETTLED_EVER: AtomicU64 = AtomicU64::new(0);
 
-/// Whether every task that has ended has given back what it had.
-pub(super) fn is_settled() -> bool {
-    LEAVING_COUNT.load(Relaxed) == 0
+/// How many tasks have ended since the boot.
+pub(super) fn ended_ever() -> u64 {
+    ENDED_EVER.load(Relaxed)
+}
+
+/// How many of them have given back what they had.
+pub(super) fn settled_ever() -> u64 {
+    SETTLED_EVER.load(Relaxed)
 }
 
 /// Whether `claim_ended` may find something.
@@ -221,7 +231,7 @@ pub(super) fn release_slot(slot: usize) {
 /// The same for one that `claim_ended` gave.
 pub(super) fn release_ended(slot: usize) {
     release_slot(slot);
-    LEAVING_COUNT.fetch_sub(1, Relaxed);
+    SETTLED_EVER.fetch_add(1, Relaxed);
     ENDED.wake_all();
 }
 
@@ -231,10 +241,14 @@ pub(super) fn wake_queue(address: usize) {
     queue.wake_queue(address, here()).for_each(arch::kick);
 }
 
-/// Wakes one task, whatever it waits for.
-pub(super) fn wake_slot(slot: usize, id: TaskId) {
+/// Asks a task to stop and wakes it, whatever it waits for; says whether there is such a task.
+pub(super) fn cancel(id: TaskId) -> bool {
     let mut queue = QUEUE.lock();
+    let Some(slot) = queue.slot_of(id) else { return false };
+    // Under the lock: the slot is that task's until it is given up.
+    TASKS[slot].cancelled.store(true, Relaxed);
     queue.wake_task(slot, id, here()).for_each(arch::kick);
+    true
 }
 
 /// Wakes the tasks whose deadline has passed; the timer interrupt calls this.
@@ -242,7 +256,7 @@ pub(crate) fn tick(now_ns: u64) {
     if now_ns < NEXT_DEADLINE_NS.load(Relaxed) {
         return;
     }
-    let mut queue = QUEUE.lock();
+    let Some(mut queue) = QUEUE.try_lock() else { return };
     queue.wake_due(Here { now_ns, ..here() }).for_each(arch::kick);
     NEXT_DEADLINE_NS.store(queue.next_deadline_ns().unwrap_or(u64::MAX), Relaxed);
 }

@@ -3,10 +3,15 @@
 
 use super::{WaitQueue, reap, scheduler};
 use crate::sync::SpinLock;
+use crate::time;
 use alloc::boxed::Box;
+use core::time::Duration;
 
 /// A submitter beyond this many waits.
 const QUEUE_MAX: usize = 64;
+
+/// Until a task that ends has left its CPU.
+const A_MOMENT: Duration = Duration::from_millis(1);
 
 /// A piece of work and what to call it.
 struct Work {
@@ -43,11 +48,16 @@ pub(super) fn run() {
             work = QUEUE.lock().pop_front();
             work.is_some() || scheduler::any_ended()
         });
-        reap();
-        if let Some(work) = work {
-            CHANGED.wake_all();
-            log::trace!(target: "task", "working on {}", work.name);
-            (work.run)();
+        let any = reap();
+        match work {
+            Some(work) => {
+                CHANGED.wake_all();
+                log::trace!(target: "task", "working on {}", work.name);
+                (work.run)();
+            }
+            // Somebody has ended who is still on his way out.
+            None if !any => time::sleep(A_MOMENT),
+            None => {}
         }
     }
 }

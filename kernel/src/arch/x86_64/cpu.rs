@@ -28,6 +28,8 @@ pub(super) struct Cpu {
     this: AtomicUsize,
     id: AtomicUsize,
     apic_id: AtomicU32,
+    /// It runs, or was called.
+    has_number: AtomicBool,
     online: AtomicBool,
     critical_depth: AtomicUsize,
     irqs_were_on: AtomicBool,
@@ -50,6 +52,7 @@ impl Cpu {
             this: AtomicUsize::new(0),
             id: AtomicUsize::new(0),
             apic_id: AtomicU32::new(0),
+            has_number: AtomicBool::new(false),
             online: AtomicBool::new(false),
             critical_depth: AtomicUsize::new(0),
             irqs_were_on: AtomicBool::new(false),
@@ -72,6 +75,7 @@ impl Cpu {
 
     pub(super) fn set_apic_id(&self, apic_id: u32) {
         self.apic_id.store(apic_id, Relaxed);
+        self.has_number.store(true, Relaxed);
     }
 }
 
@@ -150,16 +154,25 @@ pub(crate) fn worst_irqs_off<R>(work: impl FnOnce() -> R) -> (R, u64) {
     (result, worst.unwrap_or(0))
 }
 
+/// How many CPUs have numbers: those that run, and those that were called and did not come.
+pub(crate) fn cpus_called() -> usize {
+    CPUS.iter().rposition(|cpu| cpu.has_number.load(Relaxed)).map_or(0, |last| last + 1)
+}
+
+/// The number of the CPU that has this one on the interrupt bus.
+pub(crate) fn cpu_of(apic_id: u32) -> Option<usize> {
+    CPUS.iter().position(|cpu| cpu.has_number.load(Relaxed) && cpu.apic_id() == apic_id)
+}
+
 /// The numbers of all running CPUs.
 pub(crate) fn online_cpus() -> impl Iterator<Item = usize> {
     online().map(|(id, _)| id)
 }
 
-/// The other CPU whose tick has been missing for longest, and since when.
-pub(crate) fn longest_silence() -> Option<(usize, u64)> {
+/// When the tick of each other CPU came last.
+pub(crate) fn ticks_of_others() -> impl Iterator<Item = (usize, u64)> {
     let own = cpu_id();
-    let others = online().filter(|(id, _)| *id != own);
-    others.map(|(id, cpu)| (id, cpu.ticked_ns.load(Relaxed))).min_by_key(|(_, ticked_ns)| *ticked_ns)
+    online().filter(move |(id, _)| *id != own).map(|(id, cpu)| (id, cpu.ticked_ns.load(Relaxed)))
 }
 
 /// One line of the list of CPUs.

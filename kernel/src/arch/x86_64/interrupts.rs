@@ -58,7 +58,7 @@ pub(crate) fn choose_cpus(madt: &MadtInfo, limit: Option<usize>) -> CpuChoice {
     madt.choose_cpus(local_apic.id(), limit, local_apic.reach())
 }
 
-/// Sends a global system interrupt to this CPU and to `handler`.
+/// Sends a global system interrupt to the boot CPU and to `handler`.
 ///
 /// # Panics
 /// When no IOAPIC has that input, or it has a handler already: the caller got the number from the firmware and asks once.
@@ -72,10 +72,10 @@ pub(crate) fn route_gsi(gsi: u32, mode: GsiMode, handler: fn()) {
     let slot = HANDLERS.get(gsi as usize).unwrap_or_else(|| panic!("interrupt {gsi} has no vector"));
     assert!(!slot.is_completed(), "interrupt {gsi} has a handler already");
     slot.call_once(|| handler);
-    io_apic.route(gsi, mode, FIRST_GSI_VECTOR + gsi as u8, hardware.local_apic.id());
+    io_apic.route(gsi, mode, FIRST_GSI_VECTOR + gsi as u8, cpu::CPUS[0].apic_id());
 }
 
-/// Sends an ISA interrupt to this CPU and to `handler`, wherever the firmware says it arrives.
+/// Sends an ISA interrupt to the boot CPU and to `handler`, wherever the firmware says it arrives.
 pub(crate) fn route_isa(irq: u8, handler: fn()) {
     let (gsi, mode) = hardware().madt.isa(irq);
     route_gsi(gsi, mode, handler);

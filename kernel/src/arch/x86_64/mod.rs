@@ -25,8 +25,8 @@ mod tsc;
 pub(crate) use backtrace::{Frames, current_frames};
 pub(crate) use context::{Context, begin_flow, switch};
 pub(crate) use cpu::{
-    CPUS_MAX, CpuReport, cpu_id, cpu_reports, current_task, longest_silence, online_cpus, set_current_stack,
-    set_current_task, worst_irqs_off,
+    CPUS_MAX, CpuReport, cpu_id, cpu_of, cpu_reports, cpus_called, current_task, online_cpus, set_current_stack,
+    set_current_task, ticks_of_others, worst_irqs_off,
 };
 pub(crate) use debug_exit::debug_exit;
 pub(crate) use hpet::Hpet;
@@ -35,7 +35,7 @@ pub(crate) use irq::{
     IrqOff, enable as enable_interrupts, halt_forever, irq_off, may_block, pop_off, pop_off_and_halt, push_off,
 };
 pub(crate) use madt::{CpuInfo, GsiMode, IoApicInfo, IsaOverride, MadtInfo, Polarity, Trigger};
-pub(crate) use nmi::{CpuTrace, stop_others, trace_of};
+pub(crate) use nmi::{CpuTrace, ask_where, stop_here, stop_others, trace_of};
 pub(crate) use tlb::forget_page;
 pub(crate) use tsc::ticks;
 

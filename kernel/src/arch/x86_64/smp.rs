@@ -108,12 +108,13 @@ fn start_one(number: usize, apic_id: u32, trampoline: &mut Trampoline) -> Result
             core::hint::spin_loop();
         }
     }
-    // Whoever takes these decides: it comes, or it does not. They go back when it cannot come any more, and outside of the
-    // lock: the other CPUs have to forget the stacks.
-    let left = NEWCOMER.lock().take();
-    if left.is_some() {
+    // Whoever takes these decides: it comes, or it does not.
+    let left_behind = NEWCOMER.lock().take();
+    if left_behind.is_some() {
         interrupts::local_apic().send_init(apic_id);
         busy_wait(AFTER_INIT);
+        // Only now it can be nowhere on these stacks.
+        drop(left_behind);
         return Err(StartError::Silent);
     }
     while !has_come() {

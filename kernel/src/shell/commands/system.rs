@@ -137,10 +137,12 @@ fn cpus(call: &mut Call<'_>) -> Outcome {
         worst_irqs_off_in: functions(&cpu.worst_irqs_off_callers),
     };
     let mut cpus: Vec<Cpu> = arch::cpu_reports().map(cpu_of).collect();
+    // Those that were never called come behind those that were.
+    let mut uncalled = arch::cpus_called()..;
     for info in firmware::get().madt.cpus.iter().filter(|info| info.enabled) {
         if cpus.iter().all(|cpu| cpu.apic_id != info.apic_id) {
             cpus.push(Cpu {
-                id: cpus.len(),
+                id: arch::cpu_of(info.apic_id).or_else(|| uncalled.next()).unwrap_or_default(),
                 apic_id: info.apic_id,
                 online: false,
                 worst_irqs_off_ns: 0,
@@ -148,6 +150,7 @@ fn cpus(call: &mut Call<'_>) -> Outcome {
             });
         }
     }
+    cpus.sort_unstable_by_key(|cpu| cpu.id);
     let report = Cpus { cpus };
     call.show(&report, |report| {
         let mut table = Table::new(&[
