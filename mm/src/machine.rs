@@ -56,15 +56,20 @@ pub trait Mapper {
     /// [`map_range`](Self::map_range).
     fn map_memmap(&self, section: SectionId, backing: PfnRange);
 
-    /// Undoes [`map_memmap`](Self::map_memmap). Nothing stale can be reached when this returns.
+    /// Undoes [`map_memmap`](Self::map_memmap). Until [`settle_memmaps`](Self::settle_memmaps) returns, the struct pages may
+    /// still be reached.
     fn unmap_memmap(&self, section: SectionId);
 
     /// Backs page `index` (below [`MEMMAP_PAGES`]) of the memmap of `section` with `frame`, for a memmap that is gathered
     /// page by page.
     fn map_memmap_page(&self, section: SectionId, index: u64, frame: Pfn);
 
-    /// Takes the backing of page `index` of the memmap of `section` away and returns it.
+    /// Takes the backing of page `index` of the memmap of `section` away and returns it. Until
+    /// [`settle_memmaps`](Self::settle_memmaps) returns, it may still be reached.
     fn unmap_memmap_page(&self, section: SectionId, index: u64) -> Pfn;
+
+    /// Returns when no memmap can be reached that was unmapped before the call. Called with no spin lock held.
+    fn settle_memmaps(&self);
 
     /// Page-table frames in use or set aside, wherever they lie.
     fn table_frames(&self) -> u64;

@@ -180,6 +180,8 @@ impl<M: Machine> Memory<M> {
             return;
         }
         self.machine.wait_for_readers();
+        closing.iter().for_each(|closing| self.unmap_own_memmap(closing.id, closing.section));
+        self.machine.settle_memmaps();
         closing.iter().for_each(|closing| self.finish_close(closing, node, kind));
         if closing.is_full() {
             self.machine.wake_keeper();
@@ -204,10 +206,9 @@ impl<M: Machine> Memory<M> {
         Some(Closing { id: candidate, section, _alone: alone })
     }
 
-    /// Nobody looks at its struct pages any more.
+    /// Its struct pages are gone.
     fn finish_close(&self, closing: &Closing<'_, M>, node: NodeId, kind: ZoneKind) {
         let Closing { id, section, .. } = *closing;
-        self.unmap_own_memmap(id, section);
         self.with_zone(node, kind, |zone| {
             self.sections.set(id, Section { openness: Openness::Untouched, ..section });
             zone.untouched.changing -= 1;

@@ -103,6 +103,8 @@ impl Mapper for Ranges {
         unreachable!("{section} has its struct pages at its head")
     }
 
+    fn settle_memmaps(&self) {}
+
     fn table_frames(&self) -> u64 {
         0
     }

@@ -90,7 +90,6 @@ impl Mapper for Kernel {
 
     fn unmap_memmap(&self, section: SectionId) {
         tables::edit(|tree| vmemmap::write_all(tree, section, |_| Entry::EMPTY));
-        arch::flush_everywhere();
     }
 
     fn map_memmap_page(&self, section: SectionId, index: u64, frame: Pfn) {
@@ -104,8 +103,11 @@ impl Mapper for Kernel {
     fn unmap_memmap_page(&self, section: SectionId, index: u64) -> Pfn {
         let address = memmap_page(section, index);
         let entry = tables::edit(|tree| tree.unmap_page(address)).expect("only mapped memmap is unmapped");
-        arch::flush_everywhere();
         entry.frame()
+    }
+
+    fn settle_memmaps(&self) {
+        arch::flush_everywhere();
     }
 
     fn table_frames(&self) -> u64 {

@@ -113,6 +113,7 @@ fn a_memmap_is_mapped_and_unmapped() {
     for (index, frame) in frames.iter().enumerate() {
         assert_eq!(machine.unmap_memmap_page(id, index as u64), frame.head());
     }
+    machine.settle_memmaps();
     drop(frames);
     machine.unmap_range(range);
     assert_eq!(inspect(memory::direct_map_address(id.address())), None);

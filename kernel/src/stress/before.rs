@@ -52,7 +52,7 @@ struct Totals {
 
 impl Totals {
     fn now() -> Self {
-        crate::task::settle();
+        task::settle();
         let mut zones = Vec::with_capacity(NodeId::LIMIT);
         mm().for_each_zone(|zone| {
             if zones.len() < zones.capacity() {

@@ -139,6 +139,9 @@ impl<M: Machine> Memory<M> {
                 }
             }
         }
+        if !open.is_empty() {
+            self.machine.settle_memmaps();
+        }
         stopwatch.lap("withdraw");
         self.committed_all(ranges, Direction::Offline);
         stopwatch.lap("committed");

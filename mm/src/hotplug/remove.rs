@@ -1,7 +1,7 @@
 //! Remove: a group's memory is forgotten, and everything that adding it took is given back.
 
 use super::{OfflineError, hull};
-use crate::addr::{Order, SectionId, SectionRange};
+use crate::addr::{SectionId, SectionRange};
 use crate::errno::Errno;
 use crate::group::{Group, GroupId, GroupName};
 use crate::inject::{Injected, Point};
@@ -168,10 +168,7 @@ impl<M: Machine> Memory<M> {
         stopwatch.lap("withdraw");
         if group.memmap == MemmapPlace::System {
             for section in group.range.iter() {
-                for index in 0..MEMMAP_PAGES {
-                    let frame = self.machine.unmap_memmap_page(section, index);
-                    self.free(frame, Order::PAGE);
-                }
+                self.release_memmap(section, MEMMAP_PAGES);
             }
         }
         stopwatch.lap("memmap");

@@ -1,7 +1,7 @@
 //! Struct pages in frames of the system, for ranges that are added without an altmap.
 
 use super::{AddError, Undo};
-use crate::addr::{NodeId, Order, Pfn, SectionRange};
+use crate::addr::{NodeId, Order, Pfn, SectionId, SectionRange};
 use crate::alloc::{AllocError, Mobility, Place, Request, Urgency};
 use crate::inject::Point;
 use crate::machine::{MEMMAP_PAGES, Machine, Pace};
@@ -53,10 +53,7 @@ impl<M: Machine> Memory<M> {
         let reserved = Cell::new(0);
         let undo = Undo::new(|| {
             for id in range.iter() {
-                for index in 0..MEMMAP_PAGES.min(reserved.get()) {
-                    let frame = self.machine.unmap_memmap_page(id, index);
-                    self.free(frame, Order::PAGE);
-                }
+                self.release_memmap(id, MEMMAP_PAGES.min(reserved.get()));
                 reserved.set(reserved.get().saturating_sub(MEMMAP_PAGES));
             }
         });
@@ -72,6 +69,16 @@ impl<M: Machine> Memory<M> {
         }
         undo.keep();
         Ok(())
+    }
+
+    /// Gives the first `pages` frames that hold the struct pages of a section back to the system.
+    pub(super) fn release_memmap(&self, id: SectionId, pages: u64) {
+        let frames = (0..pages).map(|index| self.machine.unmap_memmap_page(id, index));
+        let frames: heapless::Vec<Pfn, { MEMMAP_PAGES as usize }> = frames.collect();
+        if !frames.is_empty() {
+            self.machine.settle_memmaps();
+        }
+        frames.into_iter().for_each(|frame| self.free(frame, Order::PAGE));
     }
 
     /// Free frames that struct pages of added memory may take: all that unmovable memory may, but the reserve and what the

@@ -14,7 +14,7 @@ use mm::section::{MemmapPlace, Openness, Section};
 use mm::zone::ZoneCell;
 use mm::{Memory, Storage};
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::Duration;
@@ -39,6 +39,8 @@ pub(crate) struct Fake {
     memmaps: Vec<OnceLock<Box<[PageInfo]>>>,
     mapped: Vec<[AtomicBool; MEMMAP_PAGES as usize]>,
     backing: Mutex<HashMap<(SectionId, u64), Pfn>>,
+    /// Sections whose struct pages were unmapped and may still be reached.
+    stale: Mutex<HashSet<SectionId>>,
     ranges: Mutex<HashMap<SectionRange, PfnRange>>,
     ticks: AtomicU64,
     waiters: (Mutex<()>, Condvar),
@@ -56,6 +58,7 @@ impl Fake {
             memmaps: (0..SECTIONS).map(|_| OnceLock::new()).collect(),
             mapped: (0..SECTIONS).map(|_| [const { AtomicBool::new(false) }; MEMMAP_PAGES as usize]).collect(),
             backing: Mutex::default(),
+            stale: Mutex::default(),
             ranges: Mutex::default(),
             ticks: AtomicU64::new(0),
             waiters: Default::default(),
@@ -107,6 +110,8 @@ impl Mapper for Fake {
         self.ranges.lock().unwrap().remove(&range).expect("only a mapped range is unmapped");
         let still_backed = self.backing.lock().unwrap().keys().any(|(section, _)| range.contains(*section));
         assert!(!still_backed, "the memmap goes before its tables");
+        let is_stale = self.stale.lock().unwrap().iter().any(|section| range.contains(*section));
+        assert!(!is_stale, "nobody reaches the memmap when its tables go");
     }
 
     fn map_memmap(&self, section: SectionId, backing: PfnRange) {
@@ -129,7 +134,12 @@ impl Mapper for Fake {
         self.mapped[section.index()][index as usize].store(true, Ordering::Relaxed);
     }
 
+    fn settle_memmaps(&self) {
+        self.stale.lock().unwrap().clear();
+    }
+
     fn unmap_memmap_page(&self, section: SectionId, index: u64) -> Pfn {
+        self.stale.lock().unwrap().insert(section);
         self.mapped[section.index()][index as usize].store(false, Ordering::Relaxed);
         self.backing.lock().unwrap().remove(&(section, index)).expect("only a backed page is unmapped")
     }

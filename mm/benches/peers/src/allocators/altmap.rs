@@ -82,6 +82,8 @@ impl<C: Cpus> Mapper for Plain<C> {
         unreachable!("every section has its struct pages at its head")
     }
 
+    fn settle_memmaps(&self) {}
+
     fn table_frames(&self) -> u64 {
         0
     }
