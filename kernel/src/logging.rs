@@ -140,6 +140,16 @@ struct LineRing<const N: usize> {
     /// Numbers of the oldest line and of the next one to come.
     first_number: u64,
     next_number: u64,
+    /// What the console passed over last.
+    passed: Passed,
+}
+
+/// Lines that the console need not look at again: those from one number to another, which lies at that position.
+#[derive(Clone, Copy)]
+struct Passed {
+    from: u64,
+    to: u64,
+    position: usize,
 }
 
 /// Bytes before a line: its length and its level.
@@ -147,7 +157,14 @@ const HEADER_BYTES: usize = 3;
 
 impl<const N: usize> LineRing<N> {
     const fn new() -> Self {
-        Self { bytes: [0; N], start: 0, used: 0, first_number: 0, next_number: 0 }
+        Self {
+            bytes: [0; N],
+            start: 0,
+            used: 0,
+            first_number: 0,
+            next_number: 0,
+            passed: Passed { from: 0, to: 0, position: 0 },
+        }
     }
 
     fn next_number(&self) -> u64 {
@@ -175,12 +192,18 @@ impl<const N: usize> LineRing<N> {
     /// Copies line `number`, or the oldest one still there; says which comes next, and the line's level.
     fn read(&self, number: u64, line: &mut Line) -> Option<(u64, usize)> {
         let number = number.max(self.first_number);
+        let mut position = self.start;
+        for _ in self.first_number..number.min(self.next_number) {
+            position = self.behind(position);
+        }
+        let level = self.read_at(number, position, line)?;
+        Some((number + 1, level))
+    }
+
+    /// Copies line `number`, which lies at `position`; says its level.
+    fn read_at(&self, number: u64, position: usize, line: &mut Line) -> Option<usize> {
         if number >= self.next_number {
             return None;
-        }
-        let mut position = self.start;
-        for _ in self.first_number..number {
-            position = (position + HEADER_BYTES + self.length_at(position)) % N;
         }
         let length = self.length_at(position);
         let mut bytes: heapless::Vec<u8, LINE_MAX> = heapless::Vec::new();
@@ -188,17 +211,32 @@ impl<const N: usize> LineRing<N> {
         line.clear();
         let text = core::str::from_utf8(&bytes).expect("lines are stored whole");
         line.push_str(text).expect("a stored line fits a line");
-        Some((number + 1, usize::from(self.bytes[(position + 2) % N])))
+        Some(self.level_at(position))
     }
 
-    fn read_shown(&self, mut number: u64, line: &mut Line) -> Option<u64> {
-        loop {
-            let (next, level) = self.read(number, line)?;
-            if level <= CONSOLE_LEVEL.load(Relaxed) {
-                return Some(next);
-            }
-            number = next;
+    /// Copies the first line from `number` on that the console shows. What it does not show is passed over once, not each
+    /// time somebody asks.
+    fn read_shown(&mut self, number: u64, line: &mut Line) -> Option<u64> {
+        let Passed { from, to, position } = self.passed;
+        let (mut at, mut position) = match number {
+            _ if (from..=to).contains(&number) && to >= self.first_number => (to, position),
+            _ => (self.first_number, self.start),
+        };
+        let is_hidden = |ring: &Self, position| ring.level_at(position) > CONSOLE_LEVEL.load(Relaxed);
+        while at < self.next_number && (at < number || is_hidden(self, position)) {
+            (at, position) = (at + 1, self.behind(position));
         }
+        self.passed = Passed { from: number, to: at, position };
+        self.read_at(at, position, line).map(|_| at + 1)
+    }
+
+    /// Where the line behind the one at `position` begins.
+    fn behind(&self, position: usize) -> usize {
+        (position + HEADER_BYTES + self.length_at(position)) % N
+    }
+
+    fn level_at(&self, position: usize) -> usize {
+        usize::from(self.bytes[(position + 2) % N])
     }
 
     fn length_at(&self, position: usize) -> usize {
@@ -266,6 +304,30 @@ mod tests {
         assert_eq!(ring.read_shown(0, &mut text), Some(2));
         assert_eq!(text, "trouble");
         assert_eq!(ring.read_shown(2, &mut text), None);
+        ring.push(Level::Error, &line("again"));
+        assert_eq!((ring.read_shown(2, &mut text), text.as_str()), (Some(4), "again"));
+        assert_eq!((ring.read_shown(0, &mut text), text.as_str()), (Some(2), "trouble"));
+    }
+
+    #[test]
+    fn the_console_misses_nothing_but_what_was_overwritten() {
+        let mut ring = LineRing::<64>::new();
+        let (mut next, mut seen, mut text) = (0, Vec::new(), Line::new());
+        for number in 0..200 {
+            let level = if number % 3 == 0 { Level::Error } else { Level::Debug };
+            ring.push(level, &line(&format!("line {number}")));
+            // Now and then it has no time to read.
+            while number % 7 < 4
+                && let Some(after) = ring.read_shown(next, &mut text)
+            {
+                seen.push(text.to_string());
+                next = after;
+            }
+        }
+        let (lines, hidden): (Vec<_>, Vec<_>) =
+            seen.iter().map(|text| text[5..].parse::<u32>().expect("a number")).partition(|number| number % 3 == 0);
+        assert!(hidden.is_empty() && lines.is_sorted_by(|a, b| a < b), "{seen:?}");
+        assert!((50..=67).contains(&lines.len()), "{}", lines.len());
     }
 
     #[test]

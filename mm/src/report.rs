@@ -182,7 +182,8 @@ impl<M: Machine> Memory<M> {
                 spanned: span.1.address() - span.0.address() + crate::addr::SECTION_SIZE,
                 present: zone.present_pages() * PAGE_SIZE,
                 managed: zone.managed_pages() * PAGE_SIZE,
-                free: zone.free_pages() * PAGE_SIZE + cached,
+                // What went from a cache to the zone in between is there once.
+                free: (zone.free_pages() * PAGE_SIZE + cached).min(zone.managed_pages() * PAGE_SIZE),
                 free_boot: zone.area(Origin::Boot).pages() * PAGE_SIZE,
                 cached,
                 untouched: zone.untouched.pages * PAGE_SIZE,
