@@ -31,6 +31,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             .params(&["maxcpus=3"]),
         scenario!(more_cpus_than_are_supported_stay_off).on(Machine { cpus: 66, ..Machine::default() }),
         scenario!(a_panic_shows_every_cpu).on(Machine { cpus: 4, ..Machine::default() }).ends(),
+        scenario!(an_nmi_to_all_is_one_panic).on(Machine { cpus: 4, ..Machine::default() }).ends(),
         scenario!(a_cpu_without_interrupts_is_reported).on(Machine { cpus: 2, ..Machine::default() }),
         scenario!(nobody_keeps_interrupts_off_for_long)
             .on(Machine { cpus: 1, ..two_nodes() })
@@ -127,6 +128,18 @@ fn a_panic_shows_every_cpu(vm: &mut Vm) -> Result<()> {
     let others = (0..4).filter(|cpu| log[from..].contains(&format!("\ncpu {cpu}:"))).count();
     same("other CPUs that are told of", others, 3)?;
     ensure!(log[from..].contains("idle"), "nobody was idle:\n{}", &log[from..]);
+    same("the last line", log.lines().last(), Some("panic: stopped"))
+}
+
+/// Every CPU panics, each on its small emergency stack; the first one speaks, for all.
+fn an_nmi_to_all_is_one_panic(vm: &mut Vm) -> Result<()> {
+    vm.monitor("nmi")?;
+    same("exit", vm.end()?, Exit::Failure)?;
+    let log = vm.console.log();
+    same("reasons", log.matches("non-maskable interrupt").count(), 1)?;
+    same("ends", log.matches("panic: stopped").count(), 1)?;
+    let others = (0..4).filter(|cpu| log.contains(&format!("\ncpu {cpu}:\n"))).count();
+    ensure!(others == 3, "{others} other CPUs are told of:\n{log}");
     same("the last line", log.lines().last(), Some("panic: stopped"))
 }
 
