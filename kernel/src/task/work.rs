@@ -3,15 +3,10 @@
 
 use super::{WaitQueue, reap, scheduler};
 use crate::sync::SpinLock;
-use crate::time;
 use alloc::boxed::Box;
-use core::time::Duration;
 
 /// A submitter beyond this many waits.
 const QUEUE_MAX: usize = 64;
-
-/// Until a task that ends has left its CPU.
-const A_MOMENT: Duration = Duration::from_millis(1);
 
 /// A piece of work and what to call it.
 struct Work {
@@ -56,7 +51,7 @@ pub(super) fn run() {
                 (work.run)();
             }
             // Somebody has ended who is still on his way out.
-            None if !any => time::sleep(A_MOMENT),
+            None if !any => super::yield_now(),
             None => {}
         }
     }
