@@ -164,6 +164,32 @@ fn without_an_hpet_in_reach_the_pm_timer_is_the_clock() {
     }
 }
 
+/// What firmware adds for CPUs whose number does not fit eight bits (ACPI 6.5 §5.2.12.12).
+fn x2apic_entry(apic_id: u32, flags: u32) -> Vec<u8> {
+    [&[9, 16, 0, 0][..], &apic_id.to_le_bytes(), &flags.to_le_bytes(), &7u32.to_le_bytes()].concat()
+}
+
+#[test]
+fn cpus_beyond_eight_bits_are_known_and_left_to_who_can_reach_them() {
+    let root = load("q35-bios-numa", |name, bytes| {
+        if name == "APIC" {
+            bytes.extend(
+                [x2apic_entry(0x1234, 1), x2apic_entry(1, 1), x2apic_entry(300, 0), x2apic_entry(255, 1)].concat(),
+            );
+            let len = bytes.len() as u32;
+            bytes[4..8].copy_from_slice(&len.to_le_bytes());
+            fixtures::seal(bytes);
+        }
+    });
+    let madt = Firmware::read(view, root).expect("the tables are all there").madt;
+    let enabled: Vec<u32> = madt.cpus.iter().filter(|cpu| cpu.enabled).map(|cpu| cpu.apic_id).collect();
+    assert_eq!(enabled, [0, 1, 0x1234, 1, 255]);
+    let short = madt.choose_cpus(0, 64, 0xfe);
+    assert_eq!((short.others.as_slice(), short.out_of_reach), (&[1][..], 2));
+    let wide = madt.choose_cpus(0, 64, u32::MAX - 1);
+    assert_eq!((wide.others.as_slice(), wide.out_of_reach), (&[1, 0x1234, 255][..], 0));
+}
+
 #[test]
 fn without_a_root_pointer_there_is_no_firmware() {
     MEMORY.take();
