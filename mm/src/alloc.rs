@@ -247,7 +247,7 @@ impl<M: Machine> Memory<M> {
         if wrong_zone {
             return None;
         }
-        if section.openness == Openness::Untouched && request.urgency == Urgency::Ordinary {
+        if section.openness != Openness::Open && request.urgency == Urgency::Ordinary {
             self.open(id);
         }
         self.take_one(source, request, |zone| {

@@ -110,7 +110,7 @@ impl<M: Machine> Memory<M> {
         let section = Section { openness: Openness::Changing, ..section };
         self.sections.set(id, section);
         zone.take_untouched(SectionRange::single(id), section);
-        zone.untouched.changing += 1;
+        zone.begin_changing(section);
         Some(section)
     }
 
@@ -127,7 +127,7 @@ impl<M: Machine> Memory<M> {
         self.describe_pageblocks(id, kind, |block| FRAMES - block.pages().intersection(head).len());
         self.with_zone(section.node, kind, |zone| {
             self.sections.set(id, Section { openness: Openness::Open, ..section });
-            zone.untouched.changing -= 1;
+            zone.end_changing(section);
             zone.area_mut(Origin::Added).admit(&self.machine, id);
         });
     }
@@ -199,7 +199,7 @@ impl<M: Machine> Memory<M> {
             let section = self.sections.get(id).filter(|section| section.state == BlockState::Online(kind))?;
             area.isolate(&self.machine, id);
             area.retire(&self.machine, id);
-            zone.untouched.changing += 1;
+            zone.begin_changing(section);
             self.sections.set(id, Section { openness: Openness::Changing, ..section });
             Some(section)
         })?;
@@ -211,7 +211,7 @@ impl<M: Machine> Memory<M> {
         let Closing { id, section, .. } = *closing;
         self.with_zone(node, kind, |zone| {
             self.sections.set(id, Section { openness: Openness::Untouched, ..section });
-            zone.untouched.changing -= 1;
+            zone.end_changing(section);
             zone.put_untouched(SectionRange::single(id), section);
         });
     }

@@ -21,9 +21,15 @@ struct Ticket(u64);
 struct Line {
     places: Vec<(Ticket, SectionRange), LINE_LIMIT>,
     next: u64,
+    /// The keeper found a section held, and shall look again when somebody leaves.
+    is_keeper_turned_away: bool,
 }
 
 impl Line {
+    const fn new() -> Self {
+        Self { places: Vec::new(), next: 0, is_keeper_turned_away: false }
+    }
+
     /// Joins at the end; whether the turn comes at once. `None` if there is no place.
     fn join(&mut self, range: SectionRange) -> Option<(Ticket, bool)> {
         let ticket = Ticket(self.next);
@@ -57,7 +63,7 @@ pub(crate) struct RangeLocks<S>(Mutex<S, Line>);
 
 impl<S: RawMutex> RangeLocks<S> {
     pub(crate) const fn new() -> Self {
-        Self(Mutex::new(Line { places: Vec::new(), next: 0 }))
+        Self(Mutex::new(Line::new()))
     }
 }
 
@@ -70,8 +76,15 @@ pub(crate) struct RangeGuard<'a, M: Machine> {
 
 impl<M: Machine> Drop for RangeGuard<'_, M> {
     fn drop(&mut self) {
-        if self.memory.ranges.0.lock().leave(self.ticket) {
+        let mut line = self.memory.ranges.0.lock();
+        let is_awaited = line.leave(self.ticket);
+        let is_keeper_turned_away = core::mem::take(&mut line.is_keeper_turned_away);
+        drop(line);
+        if is_awaited {
             self.memory.machine.wake_waiters();
+        }
+        if is_keeper_turned_away {
+            self.memory.machine.wake_keeper();
         }
     }
 }
@@ -103,12 +116,13 @@ impl<M: Machine> Memory<M> {
         self.lock_range(all, &mut Unhurried).expect("nobody tells to stop")
     }
 
-    /// The same for `range` without waiting.
+    /// The same for `range` without waiting, for the keeper: if somebody holds it, the keeper is called when one leaves.
     pub(crate) fn try_lock_range(&self, range: SectionRange) -> Option<RangeGuard<'_, M>> {
         let mut line = self.ranges.0.lock();
         let (ticket, is_free) = line.join(range)?;
         if !is_free {
             line.leave(ticket);
+            line.is_keeper_turned_away = true;
             return None;
         }
         Some(RangeGuard { memory: self, ticket })
@@ -123,13 +137,9 @@ mod tests {
         SectionRange::new(first, count).expect("in reach")
     }
 
-    fn line() -> Line {
-        Line { places: Vec::new(), next: 0 }
-    }
-
     #[test]
     fn ranges_that_do_not_overlap_are_had_at_once() {
-        let mut line = line();
+        let mut line = Line::new();
         assert!(line.join(range(4, 4)).expect("a place").1);
         assert!(line.join(range(8, 1)).expect("a place").1);
         assert!(!line.join(range(0, 5)).expect("a place").1);
@@ -137,7 +147,7 @@ mod tests {
 
     #[test]
     fn who_waits_for_a_large_range_is_not_overtaken() {
-        let mut line = line();
+        let mut line = Line::new();
         let (small, _) = line.join(range(0, 1)).expect("a place");
         let (large, _) = line.join(range(0, 8)).expect("a place");
         let (late, is_free) = line.join(range(5, 1)).expect("a place");
@@ -151,7 +161,7 @@ mod tests {
 
     #[test]
     fn who_gives_up_waiting_holds_nobody_up() {
-        let mut line = line();
+        let mut line = Line::new();
         let (holder, _) = line.join(range(0, 2)).expect("a place");
         let (waiter, _) = line.join(range(0, 8)).expect("a place");
         let (behind, _) = line.join(range(4, 1)).expect("a place");
@@ -161,7 +171,7 @@ mod tests {
 
     #[test]
     fn whoever_finds_no_place_hears_when_there_is_one() {
-        let mut line = line();
+        let mut line = Line::new();
         let tickets: Vec<_, LINE_LIMIT> = (0..LINE_LIMIT as u64).map_while(|n| line.join(range(n, 1))).collect();
         assert_eq!(tickets.len(), LINE_LIMIT);
         assert!(line.join(range(1000, 1)).is_none());

@@ -197,8 +197,9 @@ impl<M: Machine> Memory<M> {
 
     /// The free groups of a section, unless it is not open; each pageblock is looked at at a moment of its own.
     pub fn free_groups(&self, id: SectionId) -> Option<FreeGroups> {
-        let is_still =
-            |section: Section| self.sections.get(id).filter(|now| now.is_open() && now.state == section.state);
+        let is_still = |section: Section| {
+            self.sections.get(id).filter(|now| now.is_open() && (now.state, now.node) == (section.state, section.node))
+        };
         let section = self.section(id).filter(|section| section.is_open())?;
         let kind = section.state.zone()?;
         let mut groups = FreeGroups::default();

@@ -8,7 +8,7 @@ use crate::free_area::Mixing;
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::pageblock::{FRAMES, PER_SECTION, Pageblock};
-use crate::section::{Section, head_range};
+use crate::section::{Openness, Section, head_range};
 use crate::zone::Origin;
 
 /// The most pageblocks in a run: 1 GiB.
@@ -74,7 +74,8 @@ impl<M: Machine> Memory<M> {
     fn free_pageblocks(&self, source: Source, id: SectionId) -> u64 {
         let section = |id| self.sections.get(id).filter(|section| is_of(*section, source));
         let Some(seen) = section(id) else { return 0 };
-        if seen.is_untouched() {
+        // One that is just being opened or closed is waited for if it is chosen.
+        if seen.openness != Openness::Open {
             let taken = head_range(id, seen).len().div_ceil(FRAMES);
             return u64::MAX.checked_shl(taken as u32).unwrap_or(0);
         }

@@ -91,6 +91,7 @@ struct Sums {
     cached: u64,
     untouched: u64,
     changing: u64,
+    changing_pages: u64,
     untouched_pages: u64,
     first_untouched: Option<SectionId>,
     empty: [u64; Origin::ALL.len()],
@@ -148,7 +149,7 @@ impl<M: Machine> Memory<M> {
                 if kind == ZoneKind::Normal {
                     boot_free += sums.free[Origin::Boot as usize];
                 }
-                totals.free += sums.free.iter().sum::<u64>() + sums.untouched_pages + sums.cached;
+                totals.free += sums.free.iter().sum::<u64>() + sums.untouched_pages + sums.changing_pages + sums.cached;
             }
         }
         elsewhere.tables += self.blocks().map(|(_, section)| section.table_frames()).sum::<u64>();
@@ -194,9 +195,10 @@ impl<M: Machine> Memory<M> {
                 sums.untouched_pages += u64::from(section.managed);
                 continue;
             }
-            // Somebody stood still while opening or closing it: nothing of it is free to be had, nothing is allocated.
+            // Somebody stood still while opening or closing it: all of it is free, but not to be had yet.
             if section.openness == Openness::Changing {
                 sums.changing += 1;
+                sums.changing_pages += u64::from(section.managed);
                 continue;
             }
             self.recount_section(id, section, &mut sums, elsewhere, report);
@@ -222,7 +224,7 @@ impl<M: Machine> Memory<M> {
     }
 
     /// What a zone says of itself, and what it should say.
-    fn zone_counts(&self, node: NodeId, kind: ZoneKind, sums: &Sums) -> ([Count; 11], [[Count; 3]; 2]) {
+    fn zone_counts(&self, node: NodeId, kind: ZoneKind, sums: &Sums) -> ([Count; 12], [[Count; 3]; 2]) {
         let number = |id: Option<SectionId>| id.map_or(u64::MAX, |id| u64::from(id.number()));
         let cached = self.cached_pages(zone_number(node, kind));
         let listed = Origin::ALL.map(|origin| self.count_listed(node, kind, origin));
@@ -240,6 +242,7 @@ impl<M: Machine> Memory<M> {
             ("untouched frames", zone.untouched.pages, sums.untouched_pages),
             ("where the search for untouched blocks begins", search, search.min(number(sums.first_untouched))),
             ("opening or closing", zone.untouched.changing, sums.changing),
+            ("frames opening or closing", zone.untouched.changing_pages, sums.changing_pages),
             ("first block", number(first), number(sums.first)),
             ("last block", number(last), number(sums.last)),
         ];

@@ -42,6 +42,8 @@ pub(crate) struct Untouched {
     pub(crate) puts: u64,
     /// Sections on their way in or out of being untouched.
     pub(crate) changing: u64,
+    /// Their frames that can be handed out.
+    pub(crate) changing_pages: u64,
 }
 
 /// What a zone consists of; the caller holds its lock.
@@ -66,7 +68,7 @@ impl Zone {
     const fn new() -> Self {
         Self {
             free: [const { FreeArea::new() }; Origin::ALL.len()],
-            untouched: Untouched { sections: 0, pages: 0, lowest: None, puts: 0, changing: 0 },
+            untouched: Untouched { sections: 0, pages: 0, lowest: None, puts: 0, changing: 0, changing_pages: 0 },
             claimed: 0,
             present: 0,
             boot_present: 0,
@@ -79,7 +81,19 @@ impl Zone {
 
     /// Free frames, those of an offline under way and those in caches not among them.
     pub(crate) fn free_pages(&self) -> u64 {
-        self.free.iter().map(FreeArea::pages).sum::<u64>() + self.untouched.pages
+        self.free.iter().map(FreeArea::pages).sum::<u64>() + self.untouched.pages + self.untouched.changing_pages
+    }
+
+    /// Somebody begins to open or close a section; its frames stay free.
+    pub(crate) fn begin_changing(&mut self, section: Section) {
+        self.untouched.changing += 1;
+        self.untouched.changing_pages += u64::from(section.managed);
+    }
+
+    /// It is open, or closed.
+    pub(crate) fn end_changing(&mut self, section: Section) {
+        self.untouched.changing -= 1;
+        self.untouched.changing_pages -= u64::from(section.managed);
     }
 
     /// What is free of one origin in sections that are open.

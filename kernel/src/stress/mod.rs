@@ -255,8 +255,8 @@ impl Drop for Crew<'_> {
     fn drop(&mut self) {
         self.run.enter(Phase::Gone);
         for task in &self.tasks {
-            // A wish to stop is heard before; the end is near now.
-            let _ = task::join(*task);
+            // A wish to stop has been heard; the end is near now.
+            task::wait_for_end(*task);
         }
     }
 }

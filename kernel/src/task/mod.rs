@@ -176,8 +176,8 @@ pub(crate) fn yield_now() {
 
 /// Waits until the tasks that have ended so far have given back what they had.
 pub(crate) fn settle() {
-    let ended = scheduler::ended_ever();
-    ENDED.wait_until(|| scheduler::settled_ever() >= ended);
+    let leaving = scheduler::leaving();
+    ENDED.wait_until(|| scheduler::have_left(&leaving));
 }
 
 /// The name of the task in a slot, for reports of trouble; `None` if somebody holds it.
@@ -225,6 +225,11 @@ pub(crate) fn take_cancelled() -> bool {
 /// Waits until a task has ended, or the waiting one is asked to stop.
 pub(crate) fn join(id: TaskId) -> Result<(), Cancelled> {
     ENDED.wait_until_cancellable(|| scheduler::slot_of(id).is_none())
+}
+
+/// Waits until a task has ended, whoever asks the waiting one to stop.
+pub(crate) fn wait_for_end(id: TaskId) {
+    ENDED.wait_until(|| scheduler::slot_of(id).is_none());
 }
 
 fn set_name(slot: usize, name: &str) {

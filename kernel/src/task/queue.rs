@@ -26,8 +26,8 @@ pub(super) struct Entry {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// The slot is free, or somebody is filling or emptying it.
     Free,
+    /// Somebody is filling the slot.
     Claimed,
     Ready,
     Running,
@@ -37,6 +37,8 @@ pub(super) enum State {
         deadline_ns: Option<u64>,
     },
     Ended,
+    /// Somebody is emptying the slot.
+    Leaving,
 }
 
 /// Where and when something is decided.
@@ -45,6 +47,9 @@ pub(super) struct Here {
     pub(super) cpu: usize,
     pub(super) now_ns: u64,
 }
+
+/// Slots, with the tasks that are leaving them.
+pub(super) type Leaving = heapless::Vec<(usize, TaskId), TASKS_MAX>;
 
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -106,8 +111,19 @@ impl Queue {
             let entry = &self.entries[slot];
             entry.state == State::Ended && entry.on_cpu.is_none() && is_gone(slot)
         })?;
-        self.entries[slot].state = State::Claimed;
+        self.entries[slot].state = State::Leaving;
         Some(slot)
+    }
+
+    /// The tasks that have ended and whose slots are not free.
+    pub(super) fn leaving(&self) -> Leaving {
+        let entries = self.entries.iter().enumerate();
+        entries.filter(|(slot, entry)| self.is_leaving(*slot, entry.id)).map(|(slot, entry)| (slot, entry.id)).collect()
+    }
+
+    pub(super) fn is_leaving(&self, slot: usize, id: TaskId) -> bool {
+        let entry = &self.entries[slot];
+        entry.id == id && matches!(entry.state, State::Ended | State::Leaving)
     }
 
     pub(super) fn release(&mut self, slot: usize) {

@@ -4,7 +4,7 @@
 //! that is leaving may already be taken by another CPU, which then waits for its context (see `arch::switch`).
 #![deny(unsafe_code)]
 
-use super::queue::{Here, Queue, State};
+use super::queue::{Here, Leaving, Queue, State};
 use super::{ENDED, TASKS, TaskId, TaskState};
 use crate::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::sync::{SpinLock, SpinLockGuard};
@@ -64,7 +64,7 @@ pub(super) fn state_of(slot: usize) -> Option<(TaskId, TaskState, u64)> {
     let now = time::now_ns();
     let entry = QUEUE.lock().entry(slot);
     let state = match entry.state {
-        State::Free | State::Claimed => return None,
+        State::Free | State::Claimed | State::Leaving => return None,
         State::Ready => TaskState::Ready,
         State::Running => TaskState::Running,
         State::Waiting { deadline_ns: Some(_), .. } => TaskState::Sleeping,
@@ -183,7 +183,6 @@ pub(crate) fn longest_wait() -> Option<(TaskId, u64)> {
 /// Ends the current task.
 pub(super) fn end() -> ! {
     ENDED_COUNT.fetch_add(1, Relaxed);
-    ENDED_EVER.fetch_add(1, Relaxed);
     QUEUE.lock().end(current_slot());
     ENDED.wake_all();
     super::work::wake();
@@ -195,18 +194,15 @@ pub(super) fn end() -> ! {
 /// Tasks that have ended and whose stacks are still there.
 static ENDED_COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// Tasks that have ever ended, and those of them whose stacks are free again.
-static ENDED_EVER: AtomicU64 = AtomicU64::new(0);
-static SETTLED_EVER: AtomicU64 = AtomicU64::new(0);
-
-/// How many tasks have ended since the boot.
-pub(super) fn ended_ever() -> u64 {
-    ENDED_EVER.load(Relaxed)
+/// The tasks that have ended and have not given back all they had.
+pub(super) fn leaving() -> Leaving {
+    QUEUE.lock().leaving()
 }
 
-/// How many of them have given back what they had.
-pub(super) fn settled_ever() -> u64 {
-    SETTLED_EVER.load(Relaxed)
+/// Whether all of them have.
+pub(super) fn have_left(leaving: &Leaving) -> bool {
+    let queue = QUEUE.lock();
+    leaving.iter().all(|(slot, id)| !queue.is_leaving(*slot, *id))
 }
 
 /// Whether `claim_ended` may find something.
@@ -231,7 +227,6 @@ pub(super) fn release_slot(slot: usize) {
 /// The same for one that `claim_ended` gave.
 pub(super) fn release_ended(slot: usize) {
     release_slot(slot);
-    SETTLED_EVER.fetch_add(1, Relaxed);
     ENDED.wake_all();
 }
 

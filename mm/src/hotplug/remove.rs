@@ -164,7 +164,6 @@ impl<M: Machine> Memory<M> {
         for section in group.range.iter() {
             self.sections.clear(section);
         }
-        self.groups.lock().remove(id);
         stopwatch.lap("withdraw");
         if group.memmap == MemmapPlace::System {
             for section in group.range.iter() {
@@ -173,6 +172,8 @@ impl<M: Machine> Memory<M> {
         }
         stopwatch.lap("memmap");
         self.unmap_parts(group.range, usize::MAX);
+        // Last: whoever finds no group any more may take the memory out of the machine.
+        self.groups.lock().remove(id);
         stopwatch.lap("unmap");
     }
 }

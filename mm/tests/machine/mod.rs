@@ -130,6 +130,7 @@ impl Mapper for Fake {
     fn map_memmap_page(&self, section: SectionId, index: u64, frame: Pfn) {
         let prepared = self.ranges.lock().unwrap().keys().any(|range| range.contains(section));
         assert!(prepared, "the tables of the memmap are in place");
+        assert!(!self.stale.lock().unwrap().contains(&section), "nobody reaches what was unmapped before");
         assert_eq!(self.backing.lock().unwrap().insert((section, index), frame), None, "backed twice");
         self.mapped[section.index()][index as usize].store(true, Ordering::Relaxed);
     }

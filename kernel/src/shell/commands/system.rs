@@ -31,7 +31,8 @@ pub(super) const COMMANDS: &[Command] = &[
         details: "\
 Those that run, and then those that the firmware has enabled but the kernel has
 not started. IRQS_OFF is the longest time that interrupts were off on it since
-boot: how late an interrupt may have been served.",
+boot: how late an interrupt may have been served; IN is the function that had
+them off then, and -J tells its callers, too.",
         example: "cpus",
         run: cpus,
     },
