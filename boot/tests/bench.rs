@@ -6,8 +6,10 @@ use std::process::Command;
 use boot::bench::report::{Measurement, Part, Report, Unit};
 
 /// Every row with its size, and how many of the five allocators have it.
-const ROWS: [(&str, Option<u64>, usize); 11] = [
+const ROWS: [(&str, Option<u64>, usize); 13] = [
     ("order-0 take + free, hot", None, 5),
+    ("order-0 take + free, one of two CPUs", None, 1),
+    ("order-0 take + free, both CPUs", None, 1),
     ("order-9 take + free, hot", None, 5),
     ("order-10 take + free, hot", None, 5),
     ("order-0 take + free, in random order", None, 5),
