@@ -48,6 +48,7 @@ fn kernel_main(boot: &'static mut bootloader_api::BootInfo) -> ! {
     memory::start(&firmware.srat, firmware.slit.as_ref(), cpus.count(), params::get().mem_limit);
     params::get().obey();
     task::init();
+    // What follows may wait, which an idle task cannot.
     task::spawn("shell", move || {
         arch::smp::start_others(&cpus);
         memory::start_keeper();

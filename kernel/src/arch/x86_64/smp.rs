@@ -6,7 +6,7 @@
 
 use super::gdt::{self, Segments};
 use super::madt::CpuChoice;
-use super::trampoline::{KernelTables, Trampoline};
+use super::trampoline::{RootTable, Trampoline};
 use super::{busy_wait, cpu, idt, interrupts, ipi, irq, timer, traps};
 use crate::memory::{self, STACK_BYTES, Stack};
 use crate::sync::SpinLock;
@@ -47,7 +47,7 @@ pub(crate) enum StartError {
 /// The number of the CPU that is being woken, and its things until it takes them.
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 static NEWCOMER: SpinLock<Option<Newcomer>> = SpinLock::new(None);
-static TABLES: Once<KernelTables> = Once::new();
+static TABLES: Once<RootTable> = Once::new();
 
 /// Starts all CPUs of `choice` and says how it went. Tasks and interrupts work on this one.
 pub(crate) fn start_others(choice: &CpuChoice) {
@@ -75,7 +75,7 @@ pub(crate) fn start_others(choice: &CpuChoice) {
 /// Starts CPUs, which get numbers from `first` on; `done` hears of each.
 pub(crate) fn start(first: usize, apic_ids: &[u32], mut done: impl FnMut(usize, u32, Result<(), StartError>)) {
     let mut trampoline = Trampoline::new(arrive);
-    TABLES.call_once(KernelTables::current);
+    TABLES.call_once(RootTable::current);
     for apic_id in apic_ids {
         interrupts::local_apic().send_init(*apic_id);
     }

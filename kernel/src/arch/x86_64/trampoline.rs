@@ -155,12 +155,12 @@ fn code() -> &'static [u8] {
 }
 
 /// The top-level page table of the kernel, for a CPU that has arrived.
-pub(super) struct KernelTables {
+pub(super) struct RootTable {
     frame: PhysFrame,
     flags: Cr3Flags,
 }
 
-impl KernelTables {
+impl RootTable {
     /// Those of this CPU.
     pub(super) fn current() -> Self {
         let (frame, flags) = Cr3::read();
