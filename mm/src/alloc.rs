@@ -13,6 +13,7 @@ use crate::inject::Point;
 use crate::machine::Machine;
 use crate::memory::{Memory, zone_number};
 use crate::page::{Head, Owner};
+use crate::pageblock::Pageblock;
 use crate::section::{BlockState, Openness, Section, Word, ZoneKind};
 use crate::zone::{Origin, Zone};
 use core::cell::Cell;
@@ -304,6 +305,23 @@ impl<M: Machine> Memory<M> {
         self.change_zone(word.zone_number(), |zone| {
             page.set_head(Head::TAIL);
             zone.area_mut(word.origin()).put(&self.machine, head, order);
+        });
+    }
+
+    /// Makes single frames of a pageblock that was allocated as a whole: each is an allocated block of its own from now on, with the
+    /// same owner and references as the whole had, and no owner's word.
+    ///
+    /// # Panics
+    /// There is no such block.
+    pub fn split_block(&self, head: Pfn) {
+        let word = self.sections.place(head).map(Word::read).filter(|word| word.is_open());
+        let word = word.unwrap_or_else(|| panic!("split {head:?}, which lies in no block that is in use"));
+        let whole = self.machine.page(head);
+        assert!(whole.served(Order::PAGEBLOCK).is_some(), "split {head:?}, which is {:?}", whole.head());
+        self.change_zone(word.zone_number(), |_| {
+            let block = Pageblock::of(head);
+            block.mark_all_used(&self.machine);
+            block.pages().iter().for_each(|pfn| self.machine.page(pfn).become_part_of(whole));
         });
     }
 

@@ -15,6 +15,8 @@ pub enum PointOp {
     Offline,
     /// Memory is forgotten.
     Remove,
+    /// Memory goes elsewhere.
+    Migrate,
     /// Frames are taken.
     Alloc,
 }
@@ -28,6 +30,7 @@ impl PointOp {
             Self::Online => "online",
             Self::Offline => "offline",
             Self::Remove => "remove",
+            Self::Migrate => "migrate",
             Self::Alloc => "alloc",
         }
     }
@@ -85,6 +88,14 @@ points! {
     OfflineEvacuate = Offline "offline.evacuate",
     /// Starting to remove a group.
     RemoveBegin = Remove "remove.begin",
+    /// Taking the frames that memory is to go to.
+    MigrateDestination = Migrate "migrate.destination",
+    /// Taking memory away from those who use it.
+    MigrateUnmap = Migrate "migrate.unmap",
+    /// Copying it.
+    MigrateCopy = Migrate "migrate.copy",
+    /// Making single frames of a large page for which there is no large place.
+    MigrateSplit = Migrate "migrate.split",
     /// Taking frames from the allocator.
     AllocFrames = Alloc "alloc.frames",
 }

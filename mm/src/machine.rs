@@ -2,9 +2,10 @@
 //!
 //! The kernel implements them with page tables and a clock; tests implement them with tables and a counter.
 
-use crate::addr::{Pfn, PfnRange, SectionId, SectionRange};
+use crate::addr::{Order, Pfn, PfnRange, SectionId, SectionRange};
 use crate::errno::Errno;
-use crate::page::PageInfo;
+use crate::inject::Injected;
+use crate::page::{Owner, PageInfo};
 
 /// Pages that the struct pages of one section take: 1 MiB.
 pub const MEMMAP_PAGES: u64 = crate::addr::PAGES_PER_SECTION * crate::page::PAGE_INFO_SIZE / crate::addr::PAGE_SIZE;
@@ -75,6 +76,57 @@ pub trait Mapper {
     fn table_frames(&self) -> u64;
 }
 
+/// Why a block stays where it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Stay {
+    /// Somebody else holds a reference to it.
+    #[error("pinned")]
+    Pinned,
+    /// It is just being taken, given back or moved: to be asked again.
+    #[error("in flight")]
+    InFlight,
+    /// Somebody asked for this failure.
+    #[error("{0}")]
+    Injected(Injected),
+}
+
+/// One allocated block and where it shall go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Move {
+    /// The first frame of the block.
+    pub from: Pfn,
+    /// The first frame of an allocated block of the same size and for the same owner, which nobody uses yet.
+    pub to: Pfn,
+    /// The size of both.
+    pub order: Order,
+    /// What has come of it. Of a block that was moved nobody uses the old place any more, and nobody the new one of a block that
+    /// was not.
+    pub outcome: Result<(), Stay>,
+}
+
+/// Moving what allocated blocks hold elsewhere, unseen by those who use it. Where nothing can move, what is here is enough.
+pub trait Mover {
+    /// Whether blocks of this owner can be moved, as long as nobody pins them.
+    fn can_move(&self, _owner: Owner) -> bool {
+        false
+    }
+
+    /// Moves blocks of one such owner, and sets the outcome of each. A block that is not, or no more, what the caller takes
+    /// it for is in flight. Called with no lock held but that of a range; may block the task.
+    fn migrate(&self, moves: &mut [Move]) {
+        moves.iter_mut().for_each(|wanted| wanted.outcome = Err(Stay::InFlight));
+    }
+
+    /// Makes single frames of a pageblock that was allocated as a whole, by
+    /// [`Memory::split_block`](crate::Memory::split_block), so that each can go elsewhere.
+    ///
+    /// # Errors
+    /// It stays what it is.
+    fn split(&self, _head: Pfn) -> Result<(), Stay> {
+        Err(Stay::InFlight)
+    }
+}
+
 /// A clock that never goes back.
 pub trait Clock {
     /// Nanoseconds since some moment before the first call.
@@ -82,7 +134,7 @@ pub trait Clock {
 }
 
 /// Everything together, with the two kinds of lock.
-pub trait Machine: Memmap + Mapper + Clock + Sync + 'static {
+pub trait Machine: Memmap + Mapper + Mover + Clock + Sync + 'static {
     /// Held for bounded work, also where an interrupt may come.
     type Spin: lock_api::RawMutex + Sync + Send;
     /// Held while listeners are called or zones chosen; waiting for it blocks the task.

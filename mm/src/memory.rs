@@ -320,7 +320,11 @@ impl<M: Machine> Memory<M> {
         self.points.is_armed(point)
     }
 
-    pub(crate) fn pass(&self, point: Point) -> Result<(), Injected> {
+    /// Passes a failure point; also called by the machine, for the steps that it takes.
+    ///
+    /// # Errors
+    /// Somebody asked for a failure there.
+    pub fn pass(&self, point: Point) -> Result<(), Injected> {
         self.points.pass(point)
     }
 

@@ -6,7 +6,7 @@
 //! | word | holds | guarded by |
 //! |---|---|---|
 //! | `head` | state, order, owner, mobility | whoever owns the block; in a cache, the cache's lock |
-//! | `refs` | reference count of an allocated block | atomic |
+//! | `refs` | references to an allocated block: its owner's, and pins; none while it is being moved | atomic |
 //! | `private` | allocated: the owner's; in a cache: the next frame there | the owner; the cache's lock |
 //! | `used` | one bit for each of 64 frames of the pageblock: it is not free | the lock of the zone |
 //! | `link` | what the zone keeps of the pageblock or section that this frame leads | the lock of the zone |
@@ -60,18 +60,20 @@ pub enum Owner {
     Stack = 6,
     /// Tables that exist before the allocator does and stay for ever.
     BootTables = 7,
-    /// Memory taken by the shell's `fill`.
-    Fill = 8,
+    /// Memory of an address space, which its page table alone points at.
+    Anonymous = 8,
     /// Memory taken by the shell's `kfill`.
     Kfill = 9,
     /// Buffers that a device reads or writes.
     Dma = 10,
     /// The kernel's own tests.
     Selftest = 11,
+    /// Page tables of an address space.
+    UserTable = 12,
 }
 
 impl Owner {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::None,
         Self::Firmware,
         Self::KernelImage,
@@ -80,10 +82,11 @@ impl Owner {
         Self::Heap,
         Self::Stack,
         Self::BootTables,
-        Self::Fill,
+        Self::Anonymous,
         Self::Kfill,
         Self::Dma,
         Self::Selftest,
+        Self::UserTable,
     ];
 
     /// Its name for people and scripts.
@@ -98,10 +101,11 @@ impl Owner {
             Self::Heap => "heap",
             Self::Stack => "stack",
             Self::BootTables => "boot-tables",
-            Self::Fill => "fill",
+            Self::Anonymous => "anonymous",
             Self::Kfill => "kfill",
             Self::Dma => "dma",
             Self::Selftest => "selftest",
+            Self::UserTable => "user-page-table",
         }
     }
 }
@@ -196,11 +200,46 @@ impl PageInfo {
         self.refs.store(1, Ordering::Relaxed);
     }
 
+    /// A single frame of what was an allocated block with that head.
+    pub(crate) fn become_part_of(&self, whole: &Self) {
+        let mark = whole.head.load(Ordering::Relaxed) & MOVABLE;
+        self.head.store(Head { order: Order::PAGE, ..whole.head() }.encode() | mark, Ordering::Relaxed);
+        self.refs.store(whole.refs(), Ordering::Relaxed);
+        self.private.store(0, Ordering::Relaxed);
+    }
+
     /// References to the allocated block that begins here.
     #[must_use]
     #[inline]
     pub fn refs(&self) -> u32 {
         self.refs.load(Ordering::Relaxed)
+    }
+
+    /// Takes a reference beside the owner's, so that the block stays where it is; not while it is being moved.
+    #[must_use = "without a reference the block may move"]
+    pub fn pin(&self) -> bool {
+        let more = |refs: u32| if refs == 0 { None } else { refs.checked_add(1) };
+        self.refs.try_update(Ordering::Acquire, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// Gives up a reference that [`pin`](Self::pin) took.
+    ///
+    /// # Panics
+    /// There is none but the owner's.
+    pub fn unpin(&self) {
+        let before = self.refs.fetch_sub(1, Ordering::Release);
+        assert!(before > 1, "a reference was given up that nobody took");
+    }
+
+    /// Takes the owner's reference away, if there is no other: until it is back nobody can pin the block.
+    #[must_use = "a block that others refer to cannot move"]
+    pub fn freeze(&self) -> bool {
+        self.refs.compare_exchange(1, 0, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// Gives the owner his reference to a block that [`freeze`](Self::freeze) froze.
+    pub fn thaw(&self) {
+        self.refs.store(1, Ordering::Release);
     }
 
     /// Back to the zeroed struct page: a tail without owner and references.
@@ -260,6 +299,19 @@ mod tests {
     fn a_zeroed_struct_page_is_a_tail() {
         assert_eq!(PageInfo::default().head(), Head::TAIL);
         assert_eq!(Head::TAIL.encode(), 0);
+    }
+
+    #[test]
+    fn a_pinned_block_does_not_freeze_and_a_frozen_one_is_not_pinned() {
+        let page = PageInfo::default();
+        page.hand_out(Order::PAGE, Owner::Anonymous, Mobility::Movable);
+        assert!(page.pin());
+        assert!(!page.freeze());
+        page.unpin();
+        assert!(page.freeze());
+        assert!(!page.pin());
+        page.thaw();
+        assert_eq!(page.refs(), 1);
     }
 
     #[test]

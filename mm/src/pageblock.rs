@@ -359,6 +359,11 @@ impl Pageblock {
         Order::all().take(Order::PAGEBLOCK.index()).take_while(fits).last().unwrap_or(Order::PAGE)
     }
 
+    /// It was handed out as a whole, and its frames are given back one by one from now on.
+    pub(crate) fn mark_all_used(self, memmap: &impl Memmap) {
+        (0..WORDS).for_each(|n| self.set_word(memmap, n, u64::MAX));
+    }
+
     /// How many pageblocks of the section, whose first this is, hold nothing.
     pub(crate) fn empty_count(self, memmap: &impl Memmap) -> u64 {
         memmap.page(self.0.add(3)).link()

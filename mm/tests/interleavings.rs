@@ -6,7 +6,7 @@ use mm::addr::{NodeId, Pfn, PfnRange, SectionId, SectionRange};
 use mm::cache::CacheCell;
 use mm::group::{GroupKind, GroupName};
 use mm::hotplug::AddRequest;
-use mm::machine::{Clock, Machine, MapError, Mapper, Memmap, Pace, Stop};
+use mm::machine::{Clock, Machine, MapError, Mapper, Memmap, Mover, Pace, Stop};
 use mm::node::Distances;
 use mm::page::PageInfo;
 use mm::policy::OnlineAs;
@@ -109,6 +109,8 @@ impl Mapper for Ranges {
         0
     }
 }
+
+impl Mover for Ranges {}
 
 impl Clock for Ranges {
     fn now_ns(&self) -> u64 {

@@ -330,7 +330,8 @@ fn a_device_of_several_groups_goes_as_a_whole_or_stays_as_it_was() {
 #[test]
 fn every_failure_point_leaves_no_trace_and_the_same_call_succeeds_afterwards() {
     let mut fired = 0;
-    for point in Point::ALL.iter().filter(|point| point.op() != PointOp::Alloc) {
+    let is_of_verb = |point: &&Point| !matches!(point.op(), PointOp::Alloc | PointOp::Migrate);
+    for point in Point::ALL.iter().filter(is_of_verb) {
         for memmap_on_memory in [true, false] {
             let memory = booted();
             memory.set_policy(|policy| policy.memmap_on_memory = memmap_on_memory);
@@ -344,7 +345,7 @@ fn every_failure_point_leaves_no_trace_and_the_same_call_succeeds_afterwards() {
                 }
                 PointOp::Offline => memory.offline(&[blocks(32, 34)], &mut Unhurried).map_err(OfflineError::errno),
                 PointOp::Remove => memory.remove(&[dimm(0)], &mut Unhurried).map_err(RemoveError::errno),
-                PointOp::Alloc => Ok(()),
+                PointOp::Alloc | PointOp::Migrate => Ok(()),
             };
             for op in [PointOp::Add, PointOp::Online, PointOp::Offline, PointOp::Remove] {
                 if op == point.op() {
@@ -363,7 +364,7 @@ fn every_failure_point_leaves_no_trace_and_the_same_call_succeeds_afterwards() {
             }
         }
     }
-    assert_eq!(fired, 2 * (Point::ALL.len() - 1) - 1);
+    assert_eq!(fired, 2 * Point::ALL.iter().filter(is_of_verb).count() - 1);
 }
 
 #[test]

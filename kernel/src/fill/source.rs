@@ -18,7 +18,7 @@ pub(crate) const LEFT_FREE: u64 = (RESERVE_PAGES + KERNEL_PAGES) * PAGE_SIZE;
 
 /// Where to take frames from.
 pub(crate) struct Source {
-    /// [`Owner::Fill`] is movable, anybody else is not.
+    /// [`Owner::Anonymous`] is movable, anybody else is not.
     pub(crate) owner: Owner,
     pub(crate) node: Option<NodeId>,
     pub(crate) blocks: Option<Vec<SectionRange>>,
@@ -87,7 +87,7 @@ impl Source {
 
     /// Takes one block of frames.
     pub(crate) fn take_one(&self, order: Order) -> Result<OwnedFrames, AllocError> {
-        let mobility = if self.owner == Owner::Fill { Mobility::Movable } else { Mobility::Unmovable };
+        let mobility = if self.owner == Owner::Anonymous { Mobility::Movable } else { Mobility::Unmovable };
         let place = self.node.map_or(Place::Near(NodeId::ZERO), Place::On);
         let request = Request { order, mobility, place, owner: self.owner, urgency: Urgency::Ordinary };
         let Some(blocks) = &self.blocks else {

@@ -13,7 +13,7 @@ use crate::time;
 use core::ptr::with_exposed_provenance;
 use core::sync::atomic::{AtomicU64, Ordering};
 use mm::addr::{PAGE_SIZE, Pfn, PfnRange, SectionId, SectionRange};
-use mm::machine::{Clock, MEMMAP_PAGES, Machine, MapError, Mapper, Memmap};
+use mm::machine::{Clock, MEMMAP_PAGES, Machine, MapError, Mapper, Memmap, Mover};
 use mm::page::{PAGE_INFO_SIZE, PageInfo};
 
 /// Those who wait for their turn to change memory.
@@ -114,6 +114,9 @@ impl Mapper for Kernel {
         tables::edit(|tree| tree.memory.count()) + self.own_tables.load(Ordering::Relaxed)
     }
 }
+
+/// Nothing can move yet.
+impl Mover for Kernel {}
 
 impl Clock for Kernel {
     fn now_ns(&self) -> u64 {

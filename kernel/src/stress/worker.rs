@@ -173,7 +173,7 @@ impl Worker {
             return Err(TakeError::KernelShort.into());
         }
         let order = Order::new(self.dice.below(Order::COUNT as u64) as u8).expect("there are so many orders");
-        let owner = if self.dice.once_in(2) { Owner::Fill } else { Owner::Kfill };
+        let owner = if self.dice.once_in(2) { Owner::Anonymous } else { Owner::Kfill };
         let mut frames = FrameList::new();
         frames.push(self.source(owner).take_one(order)?);
         self.hold(Operation::Allocate, frames)
@@ -181,7 +181,7 @@ impl Worker {
 
     /// Pages as they come.
     fn fill(&mut self, operation: Operation) -> Result<(), Setback> {
-        let owner = if operation == Operation::Fill { Owner::Fill } else { Owner::Kfill };
+        let owner = if operation == Operation::Fill { Owner::Anonymous } else { Owner::Kfill };
         // Small ones are as likely as large ones.
         let limit = 1 << self.dice.below(FILL_ORDERS);
         let pages = 1 + self.dice.below(limit);

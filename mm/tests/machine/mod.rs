@@ -6,7 +6,7 @@ use mm::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange
 use mm::cache::CacheCell;
 use mm::group::{GroupKind, GroupName};
 use mm::hotplug::{BootSection, BootUse};
-use mm::machine::{Clock, MEMMAP_PAGES, Machine, MapError, Mapper, Memmap};
+use mm::machine::{Clock, MEMMAP_PAGES, Machine, MapError, Mapper, Memmap, Mover};
 use mm::node::Distances;
 use mm::page::{Owner, PageInfo};
 use mm::report::ZoneReport;
@@ -149,6 +149,8 @@ impl Mapper for Fake {
         self.ranges.lock().unwrap().values().map(|own| own.len()).sum()
     }
 }
+
+impl Mover for Fake {}
 
 impl Clock for Fake {
     fn now_ns(&self) -> u64 {

@@ -120,7 +120,7 @@ fn people(measured: &Measured) -> String {
 
 fn movable(order: Order) -> Request {
     let place = Place::Near(NodeId::ZERO);
-    Request { order, mobility: Mobility::Movable, place, owner: Owner::Fill, urgency: Urgency::Ordinary }
+    Request { order, mobility: Mobility::Movable, place, owner: Owner::Anonymous, urgency: Urgency::Ordinary }
 }
 
 /// What `work` gives, and how long it takes.

@@ -44,7 +44,7 @@ Prints `fill ID`. Each page gets content of its own, which `verify` checks and
 `free` gives back. Movable zones are used first, then Normal ones. SIZE is
 rounded up to whole pages; if not all of it can be had, nothing is kept: ENOMEM.",
         example: "fill 64M --in 32-34",
-        run: |call| fill(call, Owner::Fill),
+        run: |call| fill(call, Owner::Anonymous),
     },
     Command {
         name: "kfill",

@@ -6,7 +6,7 @@ use mm::alloc::{Mobility, Place, Request, Urgency};
 use mm::cache::CacheCell;
 use mm::group::{GroupKind, GroupName};
 use mm::hotplug::{AddRequest, BootSection, BootUse};
-use mm::machine::{Clock, MEMMAP_PAGES, Machine, MapError, Mapper, Memmap, Unhurried};
+use mm::machine::{Clock, MEMMAP_PAGES, Machine, MapError, Mapper, Memmap, Mover, Unhurried};
 use mm::node::Distances;
 use mm::page::{Owner, PageInfo};
 use mm::policy::OnlineAs;
@@ -88,6 +88,8 @@ impl<C: Cpus> Mapper for Plain<C> {
         0
     }
 }
+
+impl<C: Cpus> Mover for Plain<C> {}
 
 impl<C: Cpus> Clock for Plain<C> {
     fn now_ns(&self) -> u64 {
@@ -180,7 +182,7 @@ impl<C: Cpus> Frames for Altmap<C> {
             order: Order::new(order).expect("kept"),
             mobility: Mobility::Movable,
             place: Place::Near(NodeId::ZERO),
-            owner: Owner::Fill,
+            owner: Owner::Anonymous,
             urgency: Urgency::Ordinary,
         };
         self.0.allocate(&request).ok().map(Pfn::number)
