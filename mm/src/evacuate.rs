@@ -1,39 +1,372 @@
-//! Emptying blocks: what stands in the way of an offline.
+//! Emptying blocks: what lies in them, what of it stands in the way, and moving the rest elsewhere.
 //!
-//! Nothing is movable yet: whatever is allocated blocks. The step that moves pages elsewhere belongs between finding an
-//! allocated block and calling it a blocker.
+//! First everything is looked at: whether something cannot move, and whether there is room for what can. Only then the first
+//! page moves. The blocks are isolated all this time, so nothing new comes into them and nothing is moved into them.
 
-use crate::addr::{Pfn, SectionId};
-use crate::machine::Memmap;
+use crate::addr::{NodeId, Order, Pfn, SectionId, SectionRange};
+use crate::alloc::{AllocError, Mobility, Place, Request, Urgency};
+use crate::inject::{Injected, Point};
+use crate::machine::{Machine, Move, Pace, Stay, Stop};
+use crate::memory::Memory;
 use crate::page::{Owner, PageState};
 use crate::pageblock::Pageblock;
+use crate::room::Need;
+use crate::section::Section;
+use heapless::Vec;
+
+/// Single frames that are moved together, so that translations are forgotten once for all of them.
+const TOGETHER: usize = 64;
+
+/// How often frames in flight are waited for; each time is some milliseconds.
+const PATIENCE: u32 = 100;
+
+/// Why memory keeps its block from going offline.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hold {
+    /// The kernel points at it.
+    Kernel,
+    /// It is a page table.
+    PageTable,
+    /// It holds struct pages of another block.
+    Memmap,
+    /// It could move if somebody did not refer to it.
+    Pinned,
+}
 
 /// Memory that keeps its block from going offline.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Blocker {
     /// The first frame of it.
     pub pfn: Pfn,
+    /// How many frames it has.
+    pub pages: u64,
+    /// Why it stays.
+    pub hold: Hold,
     /// Whose it is.
     pub owner: Owner,
 }
 
-/// The first frame of a section that cannot be given up: handed out, or never the allocator's and yet no memmap. What is
-/// just being handed out or given back has no owner yet, or no more.
-pub(crate) fn first_blocker(memmap: &impl Memmap, id: SectionId, is_boot: bool) -> Option<Blocker> {
-    let blocker = |pfn| {
-        let head = memmap.page(pfn).head();
-        match head.state {
-            PageState::Allocated | PageState::Reserved | PageState::Cached => Some(Blocker { pfn, owner: head.owner }),
-            PageState::Tail | PageState::Memmap | PageState::Absent => None,
+/// What lies in a section that is not free.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Content {
+    Movable(Block),
+    Fixed(Blocker),
+    /// Just being taken or given back, or in a cache: something that is not free, in the pageblock of that frame.
+    InFlight(Pfn),
+}
+
+/// An allocated block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Block {
+    pub(crate) head: Pfn,
+    pub(crate) order: Order,
+    pub(crate) owner: Owner,
+    pub(crate) mobility: Mobility,
+}
+
+/// Why not everything could be moved out of blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum EvacuateError {
+    Fixed(Blocker),
+    /// Something stayed in flight.
+    InFlight(Pfn),
+    /// So many frames are missing elsewhere.
+    NoDestination {
+        short_by: u64,
+    },
+    Injected(Injected),
+    /// Told to stop before anything moved.
+    Stopped(Stop),
+    /// Told to stop before what this frame holds had moved.
+    Unfinished(Stop, Pfn),
+}
+
+/// Why one block could not be moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum MoveError {
+    /// There is no place for it.
+    #[error("{0}")]
+    NoDestination(AllocError),
+    /// It stays where it is.
+    #[error("{0}")]
+    Stay(Stay),
+}
+
+/// Frames on their way out of blocks that are being emptied.
+struct Evacuation<'a, M: Machine> {
+    memory: &'a Memory<M>,
+    /// Where they should go if they can.
+    near: NodeId,
+    /// Not moved yet, all of one owner.
+    batch: Vec<Move, TOGETHER>,
+    owner: Owner,
+    /// Something that could not be moved this time, and can the next.
+    straggler: Option<Pfn>,
+    /// Frames that have moved.
+    moved: u64,
+}
+
+impl<M: Machine> Memory<M> {
+    /// Moves everything out of the open blocks of `ranges`, which are isolated, or says what is in the way; adds what has moved to
+    /// `moved` in any case.
+    pub(crate) fn evacuate(
+        &self,
+        ranges: &[SectionRange],
+        pace: &mut dyn Pace,
+        moved: &mut u64,
+    ) -> Result<(), EvacuateError> {
+        self.check_evacuation(ranges, pace)?;
+        for _ in 0..PATIENCE {
+            let Some(straggler) = self.evacuate_once(ranges, pace, moved)? else { return Ok(()) };
+            self.drain_zones_of(ranges);
+            self.machine.wait(&mut || false);
+            pace.pause().map_err(|stop| EvacuateError::Unfinished(stop, straggler))?;
         }
+        let straggler = self.evacuate_once(ranges, pace, moved)?;
+        straggler.map_or(Ok(()), |straggler| Err(EvacuateError::InFlight(straggler)))
+    }
+
+    /// Whether all that is known beforehand lets the blocks be emptied.
+    fn check_evacuation(&self, ranges: &[SectionRange], pace: &mut dyn Pace) -> Result<(), EvacuateError> {
+        let mut need = Need::default();
+        for (id, section) in self.open_sections(ranges) {
+            for block in Pageblock::of_section(id) {
+                let mut found = Ok(());
+                self.look_into(block, section, |content| match content {
+                    Content::Movable(block) => need.add(block),
+                    Content::Fixed(blocker) if found.is_ok() => found = Err(EvacuateError::Fixed(blocker)),
+                    Content::Fixed(_) | Content::InFlight(_) => {}
+                });
+                found?;
+            }
+            pace.pause().map_err(EvacuateError::Stopped)?;
+        }
+        match self.room().lack(need) {
+            0 => Ok(()),
+            short_by => Err(EvacuateError::NoDestination { short_by }),
+        }
+    }
+
+    /// Moves what can be moved now; says if something is left that may be moved later.
+    fn evacuate_once(
+        &self,
+        ranges: &[SectionRange],
+        pace: &mut dyn Pace,
+        moved: &mut u64,
+    ) -> Result<Option<Pfn>, EvacuateError> {
+        let mut straggler = None;
+        for (id, section) in self.open_sections(ranges) {
+            let mut evacuation = Evacuation::new(self, section.node);
+            let result = evacuation.empty(id, section, pace);
+            *moved += evacuation.moved;
+            straggler = straggler.or(evacuation.straggler);
+            result?;
+        }
+        Ok(straggler)
+    }
+
+    fn open_sections<'a>(&'a self, ranges: &'a [SectionRange]) -> impl Iterator<Item = (SectionId, Section)> + 'a {
+        let sections = ranges.iter().flat_map(|range| self.sections.iter_range(*range));
+        sections.filter(|(_, section)| section.is_open())
+    }
+
+    /// Tells what in a pageblock, whose struct pages are mapped and stay so, is not free. Free frames in caches count as in flight.
+    pub(crate) fn look_into(&self, block: Pageblock, section: Section, mut each: impl FnMut(Content)) {
+        let descriptor = block.descriptor(&self.machine);
+        // Of an added section, all that the allocator does not manage holds its own struct pages and tables.
+        if descriptor.is_empty() && (descriptor.is_whole() || !section.is_boot()) {
+            return;
+        }
+        let mut unknown = descriptor.managed().saturating_sub(descriptor.free());
+        let mut at = block.first();
+        if self.is_second_of_pair(block) {
+            return;
+        }
+        while at < block.pages().end() {
+            let page = self.machine.page(at);
+            let head = page.head();
+            let mut pages = 1;
+            match head.state {
+                PageState::Allocated => {
+                    pages = head.order.pages();
+                    unknown = unknown.saturating_sub(pages);
+                    each(self.content_of(at, head.order, head.owner));
+                }
+                PageState::Reserved => each(fixed(at, 1, head.owner)),
+                PageState::Tail | PageState::Cached | PageState::Memmap | PageState::Absent => {}
+            }
+            at = at.add(pages);
+        }
+        if unknown > 0 {
+            each(Content::InFlight(block.first()));
+        }
+    }
+
+    /// Whether it is told of with the pageblock before it.
+    fn is_second_of_pair(&self, block: Pageblock) -> bool {
+        let first = block.pair_first();
+        let head = self.machine.page(first.first()).head();
+        block != first && head.state == PageState::Allocated && head.order == Order::MAX
+    }
+
+    fn content_of(&self, head: Pfn, order: Order, owner: Owner) -> Content {
+        let page = self.machine.page(head);
+        if !self.machine.can_move(owner) {
+            return fixed(head, order.pages(), owner);
+        }
+        match (page.served(order), page.refs()) {
+            // Somebody is just moving it, or it is another's by now.
+            (None, _) | (_, 0) => Content::InFlight(head),
+            (Some(mobility), 1) => Content::Movable(Block { head, order, owner, mobility }),
+            _ => Content::Fixed(Blocker { pfn: head, pages: order.pages(), hold: Hold::Pinned, owner }),
+        }
+    }
+
+    /// Moves an allocated block of a movable owner to a place that serves `request`, and gives its old place back. The caller
+    /// makes sure that the block stays where it is otherwise, or takes into account that it may not be there any more.
+    ///
+    /// # Errors
+    /// It stays where it is.
+    pub fn move_block(&self, head: Pfn, request: &Request) -> Result<Pfn, MoveError> {
+        let to = self.move_away(head, request)?;
+        self.free(head, request.order);
+        Ok(to)
+    }
+
+    /// The same, but the old place stays allocated and is nobody's.
+    pub(crate) fn move_away(&self, head: Pfn, request: &Request) -> Result<Pfn, MoveError> {
+        let to = self.take_destination(request).map_err(MoveError::NoDestination)?;
+        let mut moves = [Move { from: head, to, order: request.order, outcome: Ok(()) }];
+        self.machine.migrate(&mut moves);
+        moves[0].outcome.map(|()| to).map_err(|stay| {
+            self.free(to, request.order);
+            MoveError::Stay(stay)
+        })
+    }
+
+    fn take_destination(&self, request: &Request) -> Result<Pfn, AllocError> {
+        self.pass(Point::MigrateDestination).map_err(AllocError::Injected)?;
+        self.allocate(request)
+    }
+}
+
+const fn fixed(pfn: Pfn, pages: u64, owner: Owner) -> Content {
+    let hold = match owner {
+        Owner::PageTable | Owner::UserTable => Hold::PageTable,
+        Owner::Memmap => Hold::Memmap,
+        _ => Hold::Kernel,
     };
-    Pageblock::of_section(id).find_map(|block| {
-        let descriptor = block.descriptor(memmap);
-        if !descriptor.is_empty() {
-            let in_flight = Blocker { pfn: block.first(), owner: Owner::None };
-            return Some(block.pages().iter().find_map(blocker).unwrap_or(in_flight));
+    Content::Fixed(Blocker { pfn, pages, hold, owner })
+}
+
+impl<'a, M: Machine> Evacuation<'a, M> {
+    const fn new(memory: &'a Memory<M>, near: NodeId) -> Self {
+        Self { memory, near, batch: Vec::new(), owner: Owner::None, straggler: None, moved: 0 }
+    }
+
+    /// Moves what it can out of a section.
+    fn empty(&mut self, id: SectionId, section: Section, pace: &mut dyn Pace) -> Result<(), EvacuateError> {
+        for block in Pageblock::of_section(id) {
+            while self.empty_block(block, section)? {
+                pace.pause().map_err(|stop| EvacuateError::Unfinished(stop, block.first()))?;
+            }
         }
-        // Of an added section, all that the allocator does not manage holds its struct pages and tables.
-        if is_boot && !descriptor.is_whole() { block.pages().iter().find_map(blocker) } else { None }
-    })
+        Ok(())
+    }
+
+    /// Moves some of what lies in a pageblock; whether that was enough to look again.
+    fn empty_block(&mut self, block: Pageblock, section: Section) -> Result<bool, EvacuateError> {
+        let mut found: Vec<Block, TOGETHER> = Vec::new();
+        let mut result = Ok(());
+        let mut straggler = None;
+        self.memory.look_into(block, section, |content| match content {
+            // What does not fit is found again.
+            Content::Movable(block) => {
+                let _ = found.push(block);
+            }
+            Content::InFlight(pfn) => straggler = straggler.or(Some(pfn)),
+            Content::Fixed(blocker) if result.is_ok() => result = Err(EvacuateError::Fixed(blocker)),
+            Content::Fixed(_) => {}
+        });
+        result?;
+        self.straggler = self.straggler.or(straggler);
+        let before = self.moved;
+        let mut is_split = false;
+        for block in &found {
+            is_split |= self.send(*block)?;
+        }
+        self.flush()?;
+        // Where nothing has moved, it is not asked again at once.
+        Ok(found.is_full() && self.moved > before || is_split)
+    }
+
+    /// Has a block moved with the next batch, or at once if it is large; whether it was split, so that its parts are to be moved.
+    fn send(&mut self, block: Block) -> Result<bool, EvacuateError> {
+        if block.owner != self.owner || block.order > Order::PAGE {
+            self.flush()?;
+        }
+        self.owner = block.owner;
+        let request = Request {
+            order: block.order,
+            mobility: block.mobility,
+            place: Place::Near(self.near),
+            owner: block.owner,
+            urgency: Urgency::Ordinary,
+        };
+        match self.memory.take_destination(&request) {
+            Ok(to) => {
+                let wanted = Move { from: block.head, to, order: block.order, outcome: Ok(()) };
+                assert!(self.batch.push(wanted).is_ok(), "there are no more blocks than places for them");
+                Ok(false)
+            }
+            Err(AllocError::OutOfMemory) if block.order == Order::PAGEBLOCK => self.split(block.head),
+            Err(AllocError::OutOfMemory) => {
+                self.flush()?;
+                Err(EvacuateError::NoDestination { short_by: block.order.pages() })
+            }
+            Err(AllocError::Injected(injected)) => {
+                self.flush()?;
+                Err(EvacuateError::Injected(injected))
+            }
+        }
+    }
+
+    fn split(&mut self, head: Pfn) -> Result<bool, EvacuateError> {
+        match self.memory.machine.split(head) {
+            Ok(()) => Ok(true),
+            Err(stay) => self.note_stay(head, Order::PAGEBLOCK, stay).map(|()| false),
+        }
+    }
+
+    /// Moves the batch. Whatever becomes of one block, all others are moved, and no place is left unused.
+    fn flush(&mut self) -> Result<(), EvacuateError> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        self.memory.machine.migrate(&mut self.batch);
+        let mut result = Ok(());
+        for done in core::mem::take(&mut self.batch) {
+            let left = if done.outcome.is_ok() { done.from } else { done.to };
+            self.memory.free(left, done.order);
+            match done.outcome {
+                Ok(()) => self.moved += done.order.pages(),
+                Err(stay) => result = result.and(self.note_stay(done.from, done.order, stay)),
+            }
+        }
+        result
+    }
+
+    fn note_stay(&mut self, pfn: Pfn, order: Order, stay: Stay) -> Result<(), EvacuateError> {
+        match stay {
+            Stay::InFlight => {
+                self.straggler.get_or_insert(pfn);
+                Ok(())
+            }
+            Stay::Injected(injected) => Err(EvacuateError::Injected(injected)),
+            Stay::Pinned => {
+                let pages = order.pages();
+                Err(EvacuateError::Fixed(Blocker { pfn, pages, hold: Hold::Pinned, owner: self.owner }))
+            }
+        }
+    }
 }

@@ -56,7 +56,7 @@ pub struct Event {
     pub range: SectionRange,
     /// How it ended.
     pub result: Result<(), Errno>,
-    /// Pages that were moved elsewhere.
+    /// Pages that were moved elsewhere; of a command on several ranges, all of them with the first.
     pub moved: u64,
     /// Where the time went.
     pub phases: Vec<Phase, PHASE_LIMIT>,
@@ -98,11 +98,13 @@ pub(crate) struct Stopwatch<'a, C: Clock + ?Sized> {
     clock: &'a C,
     since: u64,
     phases: Vec<Phase, PHASE_LIMIT>,
+    /// Pages that were moved elsewhere.
+    pub(crate) moved: u64,
 }
 
 impl<'a, C: Clock + ?Sized> Stopwatch<'a, C> {
     pub(crate) fn start(clock: &'a C) -> Self {
-        Self { clock, since: clock.now_ns(), phases: Vec::new() }
+        Self { clock, since: clock.now_ns(), phases: Vec::new(), moved: 0 }
     }
 
     /// The time since the start or the last lap was spent on `name`.
@@ -115,6 +117,6 @@ impl<'a, C: Clock + ?Sized> Stopwatch<'a, C> {
 
     pub(crate) fn event(&self, op: Op, range: SectionRange, result: Result<(), Errno>) -> Event {
         let t_ns = self.clock.now_ns();
-        Event { number: 0, t_ns, op, range, result, moved: 0, phases: self.phases.clone() }
+        Event { number: 0, t_ns, op, range, result, moved: self.moved, phases: self.phases.clone() }
     }
 }

@@ -85,6 +85,7 @@ mod range_lock;
 pub mod report;
 mod request;
 mod reserve;
+mod room;
 pub mod run;
 pub mod section;
 #[cfg(test)]

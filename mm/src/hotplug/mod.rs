@@ -19,7 +19,7 @@ pub use remove::{RemoveError, UnplugError};
 
 use crate::addr::SectionRange;
 use crate::errno::Errno;
-use crate::journal::{Op, Stopwatch};
+use crate::journal::{Event, Op, Stopwatch};
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::section::Section;
@@ -76,8 +76,9 @@ impl<M: Machine> Memory<M> {
         outcome: Result<(), Errno>,
     ) {
         let told = if outcome.is_ok() { ranges } else { &[hull] };
-        for range in told {
-            self.record(stopwatch.event(op, *range, outcome));
+        for (number, range) in told.iter().enumerate() {
+            let event = stopwatch.event(op, *range, outcome);
+            self.record(if number == 0 { event } else { Event { moved: 0, ..event } });
         }
     }
 }

@@ -4,7 +4,7 @@ use super::listeners::Asked;
 use super::{BATCH, Undo, hull, is_sorted};
 use crate::addr::{Pfn, SectionId, SectionRange};
 use crate::errno::Errno;
-use crate::evacuate::{Blocker, first_blocker};
+use crate::evacuate::{Blocker, EvacuateError, Hold};
 use crate::inject::{Injected, Point};
 use crate::journal::{Op, Stopwatch};
 use crate::machine::{Machine, Pace, Stop};
@@ -40,6 +40,34 @@ pub enum OfflineError {
         /// Whose it is.
         owner: Owner,
     },
+    /// Somebody refers to memory in it that could move otherwise.
+    #[error("{pfn} in block {} is pinned", pfn.section())]
+    Pinned {
+        /// The first such frame.
+        pfn: Pfn,
+        /// Whose it is.
+        owner: Owner,
+    },
+    /// Something in it went on being taken, given back or moved by others.
+    #[error("{pfn} in block {} is being taken or given back all the time", pfn.section())]
+    InFlight {
+        /// The first frame of its pageblock, or the frame itself.
+        pfn: Pfn,
+    },
+    /// There is no room elsewhere for what it holds.
+    #[error("there is no place for what is in use: {short_by} pages are missing elsewhere")]
+    NoDestination {
+        /// So many frames are missing.
+        short_by: u64,
+    },
+    /// It was told to stop while memory was moving.
+    #[error("{stop}, and {pfn} in block {} had not moved", pfn.section())]
+    Unfinished {
+        /// Why.
+        stop: Stop,
+        /// The first frame that had not moved.
+        pfn: Pfn,
+    },
     /// A listener refused.
     #[error("{0}")]
     Vetoed(Veto),
@@ -58,9 +86,24 @@ impl OfflineError {
         match self {
             Self::BadList | Self::NotOnline { .. } => Errno::Invalid,
             Self::Absent(_) => Errno::NoEntry,
-            Self::Unmovable { .. } | Self::Vetoed(_) => Errno::Busy,
+            Self::Unmovable { .. } | Self::Pinned { .. } | Self::InFlight { .. } | Self::Vetoed(_) => Errno::Busy,
+            Self::NoDestination { .. } => Errno::NoMemory,
             Self::Injected(injected) => injected.errno,
-            Self::Stopped(stop) => stop.errno(),
+            Self::Stopped(stop) | Self::Unfinished { stop, .. } => stop.errno(),
+        }
+    }
+}
+
+impl From<EvacuateError> for OfflineError {
+    fn from(error: EvacuateError) -> Self {
+        match error {
+            EvacuateError::Fixed(Blocker { pfn, owner, hold: Hold::Pinned, .. }) => Self::Pinned { pfn, owner },
+            EvacuateError::Fixed(Blocker { pfn, owner, .. }) => Self::Unmovable { pfn, owner },
+            EvacuateError::InFlight(pfn) => Self::InFlight { pfn },
+            EvacuateError::NoDestination { short_by } => Self::NoDestination { short_by },
+            EvacuateError::Injected(injected) => Self::Injected(injected),
+            EvacuateError::Stopped(stop) => Self::Stopped(stop),
+            EvacuateError::Unfinished(stop, pfn) => Self::Unfinished { stop, pfn },
         }
     }
 }
@@ -118,7 +161,7 @@ impl<M: Machine> Memory<M> {
         }
         stopwatch.lap("prepare");
 
-        if let Err(error) = self.evacuate(open, pace) {
+        if let Err(error) = self.empty(open, pace, stopwatch) {
             // The memory is available again before anybody hears that the change is off, as Linux documents.
             drop(isolated);
             self.cancelled_all(ranges, Direction::Offline, Asked::Everybody);
@@ -173,7 +216,7 @@ impl<M: Machine> Memory<M> {
     }
 
     /// Nothing new of isolated blocks gets into a cache; what is there is a free frame out of sight.
-    fn drain_zones_of(&self, ranges: &[SectionRange]) {
+    pub(crate) fn drain_zones_of(&self, ranges: &[SectionRange]) {
         let mut drained = None;
         for (_, section) in self.present_runs(ranges).filter(|(_, section)| section.is_open()) {
             let zone = section.state.zone().map(|kind| zone_number(section.node, kind));
@@ -232,19 +275,14 @@ impl<M: Machine> Memory<M> {
         }
     }
 
-    /// Empties the blocks, or says what is in the way. Moving pages elsewhere will happen here.
-    fn evacuate(&self, ranges: &[SectionRange], pace: &mut dyn Pace) -> Result<(), OfflineError> {
+    fn empty(
+        &self,
+        ranges: &[SectionRange],
+        pace: &mut dyn Pace,
+        stopwatch: &mut Stopwatch<'_, M>,
+    ) -> Result<(), OfflineError> {
         self.pass(Point::OfflineEvacuate).map_err(OfflineError::Injected)?;
-        for (run, section) in self.present_runs(ranges).filter(|(_, section)| section.is_open()) {
-            for id in run.iter() {
-                // No lock is needed: isolated pageblocks only become emptier, and their struct pages stay.
-                if let Some(Blocker { pfn, owner }) = first_blocker(&self.machine, id, section.is_boot()) {
-                    return Err(OfflineError::Unmovable { pfn, owner });
-                }
-                pace.pause().map_err(OfflineError::Stopped)?;
-            }
-        }
-        Ok(())
+        Ok(self.evacuate(ranges, pace, &mut stopwatch.moved)?)
     }
 
     /// Says of open blocks that nobody may look at their struct pages any more, and waits for those who do. The struct pages of
