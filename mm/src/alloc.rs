@@ -365,6 +365,11 @@ impl<M: Machine> Memory<M> {
 
     /// Frames of a zone in the caches of all CPUs.
     pub(crate) fn cached_pages(&self, zone: usize) -> u64 {
-        (0..self.cpu_limit()).map(|cpu| self.cache_of(cpu, zone).lock().pages()).sum()
+        Origin::ALL.into_iter().map(|origin| self.cached_pages_of(zone, origin)).sum()
+    }
+
+    /// Those of one origin.
+    pub(crate) fn cached_pages_of(&self, zone: usize, origin: Origin) -> u64 {
+        (0..self.cpu_limit()).map(|cpu| self.cache_of(cpu, zone).lock().pages_of(origin)).sum()
     }
 }

@@ -139,9 +139,13 @@ impl Cache {
 
     /// Frames in all stacks.
     pub(crate) fn pages(&self) -> u64 {
-        let pages = |shelf: Shelf, stack: &Stack| stack.len * shelf.order().pages();
-        let shelves = self.stacks.iter().flat_map(|stacks| Shelf::ALL.into_iter().zip(stacks));
-        shelves.map(|(shelf, stack)| pages(shelf, stack)).sum()
+        Origin::ALL.into_iter().map(|origin| self.pages_of(origin)).sum()
+    }
+
+    /// Frames of one origin.
+    pub(crate) fn pages_of(&self, origin: Origin) -> u64 {
+        let shelves = Shelf::ALL.into_iter().zip(&self.stacks[origin as usize]);
+        shelves.map(|(shelf, stack)| stack.len * shelf.order().pages()).sum()
     }
 }
 

@@ -46,6 +46,13 @@ pub struct Blocker {
     pub owner: Owner,
 }
 
+impl Blocker {
+    /// Whether `next` is more of the same.
+    pub(crate) fn is_followed_by(&self, next: &Self) -> bool {
+        self.pfn.add(self.pages) == next.pfn && (self.hold, self.owner) == (next.hold, next.owner)
+    }
+}
+
 /// What lies in a section that is not free.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Content {
@@ -172,41 +179,53 @@ impl<M: Machine> Memory<M> {
 
     /// Tells what in a pageblock, whose struct pages are mapped and stay so, is not free. Free frames in caches count as in flight.
     pub(crate) fn look_into(&self, block: Pageblock, section: Section, mut each: impl FnMut(Content)) {
-        let descriptor = block.descriptor(&self.machine);
-        // Of an added section, all that the allocator does not manage holds its own struct pages and tables.
-        if descriptor.is_empty() && (descriptor.is_whole() || !section.is_boot()) {
+        if self.is_known_empty(block, section) {
             return;
         }
+        let descriptor = block.descriptor(&self.machine);
         let mut unknown = descriptor.managed().saturating_sub(descriptor.free());
         let mut at = block.first();
-        if self.is_second_of_pair(block) {
-            return;
-        }
-        while at < block.pages().end() {
-            let page = self.machine.page(at);
-            let head = page.head();
-            let mut pages = 1;
-            match head.state {
-                PageState::Allocated => {
-                    pages = head.order.pages();
-                    unknown = unknown.saturating_sub(pages);
-                    each(self.content_of(at, head.order, head.owner));
-                }
-                PageState::Reserved => each(fixed(at, 1, head.owner)),
-                PageState::Tail | PageState::Cached | PageState::Memmap | PageState::Absent => {}
-            }
-            at = at.add(pages);
+        while let Some((content, allocated)) = self.next_content(block, &mut at) {
+            unknown = unknown.saturating_sub(allocated);
+            each(content);
         }
         if unknown > 0 {
             each(Content::InFlight(block.first()));
         }
     }
 
-    /// Whether it is told of with the pageblock before it.
-    fn is_second_of_pair(&self, block: Pageblock) -> bool {
+    /// Whether nothing lies in a pageblock, or what does is told of with the one before it.
+    pub(crate) fn is_known_empty(&self, block: Pageblock, section: Section) -> bool {
+        let descriptor = block.descriptor(&self.machine);
+        // Of an added section, all that the allocator does not manage holds its own struct pages and tables.
+        if descriptor.is_empty() && (descriptor.is_whole() || !section.is_boot()) {
+            return true;
+        }
         let first = block.pair_first();
         let head = self.machine.page(first.first()).head();
         block != first && head.state == PageState::Allocated && head.order == Order::MAX
+    }
+
+    /// The next thing in a pageblock, from `at` on, that is neither free nor the section's own, and how many frames of it somebody has
+    /// taken; `at` is behind it then.
+    pub(crate) fn next_content(&self, block: Pageblock, at: &mut Pfn) -> Option<(Content, u64)> {
+        while *at < block.pages().end() {
+            let pfn = *at;
+            let head = self.machine.page(pfn).head();
+            match head.state {
+                PageState::Allocated => {
+                    let pages = head.order.pages();
+                    *at = pfn.add(pages);
+                    return Some((self.content_of(pfn, head.order, head.owner), pages));
+                }
+                PageState::Reserved => {
+                    *at = pfn.add(1);
+                    return Some((fixed(pfn, 1, head.owner), 0));
+                }
+                PageState::Tail | PageState::Cached | PageState::Memmap | PageState::Absent => *at = pfn.add(1),
+            }
+        }
+        None
     }
 
     fn content_of(&self, head: Pfn, order: Order, owner: Owner) -> Content {

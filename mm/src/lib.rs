@@ -67,6 +67,7 @@ pub mod altmap;
 pub mod cache;
 pub mod errno;
 pub mod evacuate;
+pub mod foresee;
 mod free_area;
 pub mod group;
 pub mod hotplug;

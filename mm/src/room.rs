@@ -7,6 +7,7 @@ use crate::machine::Machine;
 use crate::memory::{KERNEL_PAGES, Memory, RESERVE_PAGES, zone_number};
 use crate::section::ZoneKind;
 use crate::zone::Origin;
+use core::ops::AddAssign;
 
 /// Frames that need a place, by where they may go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -15,6 +16,13 @@ pub(crate) struct Need {
     movable: u64,
     /// To Normal zones only.
     kernel: u64,
+}
+
+impl AddAssign for Need {
+    fn add_assign(&mut self, other: Self) {
+        self.movable += other.movable;
+        self.kernel += other.kernel;
+    }
 }
 
 impl Need {
@@ -42,14 +50,26 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// So many free frames of a zone are not to be counted on.
-    pub(crate) const fn exclude(&mut self, kind: ZoneKind, origin: Origin, pages: u64) {
-        let place = match (kind, origin) {
+    const fn place(&mut self, kind: ZoneKind, origin: Origin) -> &mut u64 {
+        match (kind, origin) {
             (ZoneKind::Movable, _) => &mut self.movable,
             (ZoneKind::Normal, Origin::Boot) => &mut self.boot,
             (ZoneKind::Normal, Origin::Added) => &mut self.added,
-        };
-        *place = place.saturating_sub(pages);
+        }
+    }
+
+    /// With so many free frames of a zone more.
+    pub(crate) const fn include(&mut self, kind: ZoneKind, origin: Origin, pages: u64) {
+        *self.place(kind, origin) += pages;
+    }
+
+    /// What is left when another part is not to be counted on.
+    pub(crate) const fn without(self, other: Self) -> Self {
+        Self {
+            boot: self.boot.saturating_sub(other.boot),
+            added: self.added.saturating_sub(other.added),
+            movable: self.movable.saturating_sub(other.movable),
+        }
     }
 
     /// How many frames are missing to give `need` a place, and leave the kernel what bulk users leave it.
@@ -67,16 +87,11 @@ impl<M: Machine> Memory<M> {
         let mut room = Room::default();
         for node in NodeId::all().take(self.node_limit()) {
             for kind in ZoneKind::ALL {
-                let cached = self.cached_pages(zone_number(node, kind));
+                let [boot, added] = Origin::ALL.map(|origin| self.cached_pages_of(zone_number(node, kind), origin));
                 let zone = self.zone(node, kind);
-                let (free, boot) = (zone.free_pages(), zone.area(Origin::Boot).pages());
-                match kind {
-                    ZoneKind::Normal => {
-                        room.boot += boot;
-                        room.added += free - boot + cached;
-                    }
-                    ZoneKind::Movable => room.movable += free + cached,
-                }
+                let free_boot = zone.area(Origin::Boot).pages();
+                room.include(kind, Origin::Boot, free_boot + boot);
+                room.include(kind, Origin::Added, zone.free_pages() - free_boot + added);
             }
         }
         room

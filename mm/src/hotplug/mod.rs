@@ -54,7 +54,10 @@ const BATCH: u64 = 64;
 
 impl<M: Machine> Memory<M> {
     /// The blocks of `ranges` that are present, in runs of which the same is known.
-    fn present_runs<'a>(&'a self, ranges: &'a [SectionRange]) -> impl Iterator<Item = (SectionRange, Section)> + 'a {
+    pub(crate) fn present_runs<'a>(
+        &'a self,
+        ranges: &'a [SectionRange],
+    ) -> impl Iterator<Item = (SectionRange, Section)> + 'a {
         let runs = ranges.iter().flat_map(|range| self.sections.runs(*range));
         runs.filter_map(|(run, section)| Some((run, section?)))
     }

@@ -191,7 +191,7 @@ impl<M: Machine> Memory<M> {
         Ok(())
     }
 
-    fn check_online(&self, ranges: &[SectionRange]) -> Result<(), OfflineError> {
+    pub(crate) fn check_online(&self, ranges: &[SectionRange]) -> Result<(), OfflineError> {
         for (run, section) in ranges.iter().flat_map(|range| self.sections.runs(*range)) {
             let block = run.first();
             let section = section.ok_or(OfflineError::Absent(block))?;

@@ -1,12 +1,14 @@
 //! A machine made of tables: memory that nobody has, struct pages that fault when they are not mapped.
 
+pub(crate) mod holders;
 pub(crate) mod watched;
 
+use holders::Holders;
 use mm::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
 use mm::cache::CacheCell;
 use mm::group::{GroupKind, GroupName};
 use mm::hotplug::{BootSection, BootUse};
-use mm::machine::{Clock, MEMMAP_PAGES, Machine, MapError, Mapper, Memmap, Mover};
+use mm::machine::{Clock, MEMMAP_PAGES, Machine, MapError, Mapper, Memmap, Move, Mover, Stay};
 use mm::node::Distances;
 use mm::page::{Owner, PageInfo};
 use mm::report::ZoneReport;
@@ -16,7 +18,7 @@ use mm::{Memory, Storage};
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, OnceLock};
+use std::sync::{Condvar, Mutex, OnceLock, Weak};
 use std::time::Duration;
 use watched::Watched;
 
@@ -50,6 +52,10 @@ pub(crate) struct Fake {
     pub(crate) keeper_calls: AtomicU64,
     /// How many more ranges can be mapped before there are no tables any more.
     pub(crate) mappings_left: AtomicU64,
+    /// Those who hold what can move.
+    pub(crate) holders: Holders,
+    /// The memory that this is the machine of, as far as it must be called back.
+    pub(crate) memory: OnceLock<Weak<Memory<Fake>>>,
 }
 
 impl Fake {
@@ -66,6 +72,8 @@ impl Fake {
             waits_for_readers: AtomicU64::new(0),
             keeper_calls: AtomicU64::new(0),
             mappings_left: AtomicU64::new(u64::MAX),
+            holders: Holders::default(),
+            memory: OnceLock::new(),
         }
     }
 
@@ -150,7 +158,22 @@ impl Mapper for Fake {
     }
 }
 
-impl Mover for Fake {}
+impl Mover for Fake {
+    fn can_move(&self, owner: Owner) -> bool {
+        owner == Owner::Anonymous
+    }
+
+    fn migrate(&self, moves: &mut [Move]) {
+        watched::assert_none_held();
+        self.holders.migrate(self, moves);
+    }
+
+    fn split(&self, head: Pfn) -> Result<(), Stay> {
+        watched::assert_none_held();
+        let memory = self.memory.get().and_then(Weak::upgrade);
+        memory.map_or(Err(Stay::InFlight), |memory| holders::split(&memory, head))
+    }
+}
 
 impl Clock for Fake {
     fn now_ns(&self) -> u64 {
@@ -250,7 +273,7 @@ pub(crate) fn booted_on(nodes: [u32; 2]) -> Memory<Fake> {
 
 /// Everything that a failed operation must leave as it was: all but which free frames lie in caches and which sections are
 /// open.
-#[derive(PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Snapshot {
     sections: Vec<(SectionId, Section)>,
     zones: Vec<ZoneReport>,

@@ -1,0 +1,131 @@
+//! What an offline would meet, told without changing anything.
+
+use crate::addr::{Pfn, SectionId, SectionRange};
+use crate::evacuate::{Blocker, Content};
+use crate::hotplug::OfflineError;
+use crate::machine::{Machine, Pace};
+use crate::memory::Memory;
+use crate::pageblock::Pageblock;
+use crate::room::{Need, Room};
+use crate::section::{BlockState, Section};
+use crate::zone::Origin;
+use heapless::Vec;
+
+/// What can be said of an offline before it is tried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Foresight {
+    /// Frames that would move.
+    pub movable: u64,
+    /// Frames that are missing elsewhere to take them.
+    pub short_by: u64,
+}
+
+/// What is in the way in one block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Foreseen {
+    /// Memory that stays.
+    Blocker(Blocker),
+    /// That was all of the block: so many of its frames would move, the first of which is this one.
+    Done {
+        /// Frames that would move.
+        movable: u64,
+        /// The first of them.
+        first: Option<Pfn>,
+    },
+}
+
+/// Blockers that are told of at once.
+const TOLD_AT_ONCE: usize = 32;
+
+/// What has been seen of one block.
+#[derive(Default)]
+struct Seen {
+    need: Need,
+    /// Frames that nobody has taken.
+    free: u64,
+    first_movable: Option<Pfn>,
+}
+
+impl<M: Machine> Memory<M> {
+    /// Tells what would keep the blocks of `ranges`, lowest first and without overlap, from going offline together at this moment:
+    /// of each block its blockers, lowest first, neighbours of one owner together, and then what would move. Frames in flight are
+    /// not told of, as they are waited for; listeners are not asked.
+    ///
+    /// # Errors
+    /// Those of an offline that is refused at once: there is no such block, it is not online; or `pace` says to stop.
+    pub fn foresee(
+        &self,
+        ranges: &[SectionRange],
+        pace: &mut dyn Pace,
+        mut each: impl FnMut(SectionId, Foreseen),
+    ) -> Result<Foresight, OfflineError> {
+        self.check_online(ranges)?;
+        let mut need = Need::default();
+        let mut excluded = Room::default();
+        for (run, section) in self.present_runs(ranges) {
+            let BlockState::Online(kind) = section.state else { continue };
+            for id in run.iter() {
+                let seen = self.foresee_block(id, section, &mut |blocker| each(id, Foreseen::Blocker(blocker)));
+                need += seen.need;
+                excluded.include(kind, Origin::of(section), seen.free);
+                each(id, Foreseen::Done { movable: seen.need.pages(), first: seen.first_movable });
+                pace.pause().map_err(OfflineError::Stopped)?;
+            }
+        }
+        let room = self.room().without(excluded);
+        Ok(Foresight { movable: need.pages(), short_by: room.lack(need) })
+    }
+
+    fn foresee_block(&self, id: SectionId, section: Section, each: &mut dyn FnMut(Blocker)) -> Seen {
+        let mut seen = Seen { free: u64::from(section.managed), ..Seen::default() };
+        if !section.is_open() {
+            return seen;
+        }
+        let mut last: Option<Blocker> = None;
+        for block in Pageblock::of_section(id) {
+            let mut at = block.first();
+            while at < block.pages().end() {
+                for blocker in self.foresee_some(block, section, &mut at, &mut seen) {
+                    match &mut last {
+                        Some(last) if last.is_followed_by(&blocker) => last.pages += blocker.pages,
+                        _ => last.replace(blocker).into_iter().for_each(&mut *each),
+                    }
+                }
+            }
+        }
+        last.into_iter().for_each(each);
+        seen
+    }
+
+    /// Blockers of a pageblock from `at` on, as many as are told of at once; `at` is behind what was looked at then.
+    fn foresee_some(
+        &self,
+        block: Pageblock,
+        section: Section,
+        at: &mut Pfn,
+        seen: &mut Seen,
+    ) -> Vec<Blocker, TOLD_AT_ONCE> {
+        let mut found = Vec::new();
+        let _reading = self.machine.reading();
+        // It may have been closed or taken away since.
+        let now = self.sections.get(block.first().section());
+        let is_same = now.is_some_and(|now| now.is_open() && now.state == section.state);
+        if !is_same || *at == block.first() && self.is_known_empty(block, section) {
+            *at = block.pages().end();
+            return found;
+        }
+        while !found.is_full() {
+            let Some((content, allocated)) = self.next_content(block, at) else { break };
+            seen.free = seen.free.saturating_sub(allocated);
+            match content {
+                Content::Movable(block) => {
+                    seen.need.add(block);
+                    seen.first_movable.get_or_insert(block.head);
+                }
+                Content::Fixed(blocker) => found.push(blocker).expect("it is not full"),
+                Content::InFlight(_) => {}
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,84 @@
+//! Those who hold movable memory: each block has a holder, who is found by the owner's word and told where his block is.
+
+use super::Fake;
+use mm::Memory;
+use mm::addr::{Order, Pfn};
+use mm::machine::{Memmap, Move, Stay};
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Names a holder; never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(crate) struct Holder(u64);
+
+#[derive(Default)]
+pub(crate) struct Holders {
+    pub(crate) places: Mutex<HashMap<Holder, (Pfn, Order)>>,
+    next: AtomicU64,
+    /// Every so many moves find their block in flight; never if zero.
+    pub(crate) in_flight_every: AtomicU64,
+    asked: AtomicU64,
+    /// How many frames have moved.
+    pub(crate) moved: AtomicU64,
+}
+
+impl Holders {
+    pub(super) fn migrate(&self, memmap: &impl Memmap, moves: &mut [Move]) {
+        for wanted in moves {
+            wanted.outcome = self.migrate_one(memmap, *wanted);
+        }
+    }
+
+    fn migrate_one(&self, memmap: &impl Memmap, wanted: Move) -> Result<(), Stay> {
+        let every = self.in_flight_every.load(Ordering::Relaxed);
+        if every > 0 && (self.asked.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(every) {
+            return Err(Stay::InFlight);
+        }
+        let mut places = self.places.lock().unwrap();
+        let page = memmap.page(wanted.from);
+        let holder = Holder(page.private());
+        if places.get(&holder) != Some(&(wanted.from, wanted.order)) {
+            return Err(Stay::InFlight);
+        }
+        if !page.freeze() {
+            return Err(Stay::Pinned);
+        }
+        memmap.page(wanted.to).set_private(holder.0);
+        places.insert(holder, (wanted.to, wanted.order));
+        self.moved.fetch_add(wanted.order.pages(), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Fake {
+    pub(crate) fn settle_down(&self, head: Pfn, order: Order) -> Holder {
+        let holder = Holder(self.holders.next.fetch_add(1, Ordering::Relaxed) + 1);
+        self.page(head).set_private(holder.0);
+        self.holders.places.lock().unwrap().insert(holder, (head, order));
+        holder
+    }
+}
+
+/// Makes single frames of a large block; the holder is gone, each frame has one of its own.
+pub(crate) fn split(memory: &Memory<Fake>, head: Pfn) -> Result<(), Stay> {
+    let machine = memory.machine();
+    let whole = {
+        let mut places = machine.holders.places.lock().unwrap();
+        let holder = Holder(machine.page(head).private());
+        if places.get(&holder) != Some(&(head, Order::PAGEBLOCK)) {
+            return Err(Stay::InFlight);
+        }
+        if !machine.page(head).freeze() {
+            return Err(Stay::Pinned);
+        }
+        machine.page(head).thaw();
+        places.remove(&holder);
+        head
+    };
+    memory.split_block(whole);
+    for n in 0..Order::PAGEBLOCK.pages() {
+        machine.settle_down(whole.add(n), Order::PAGE);
+    }
+    Ok(())
+}

@@ -1,0 +1,54 @@
+//! Taking and giving back memory that moves, for tests of that.
+
+use crate::machine::holders::Holder;
+use crate::machine::{Fake, booted, node};
+use mm::Memory;
+use mm::addr::{Order, Pfn, SectionRange};
+use mm::alloc::{AllocError, Mobility, Place, Request, Urgency};
+use mm::page::Owner;
+use std::sync::Arc;
+
+/// A request for movable memory that can move.
+pub(crate) fn movable(order: Order) -> Request {
+    let place = Place::Near(node(0));
+    Request { order, mobility: Mobility::Movable, place, owner: Owner::Anonymous, urgency: Urgency::Ordinary }
+}
+
+/// A machine with two boot sections whose holders can split what they hold.
+pub(crate) fn booted_with_holders() -> Arc<Memory<Fake>> {
+    let memory = Arc::new(booted());
+    assert!(memory.machine().memory.set(Arc::downgrade(&memory)).is_ok(), "it is new");
+    memory
+}
+
+/// Takes a block for a new holder.
+pub(crate) fn hold(memory: &Memory<Fake>, request: &Request) -> Result<Holder, AllocError> {
+    let head = memory.allocate(request)?;
+    Ok(memory.machine().settle_down(head, request.order))
+}
+
+/// The same inside a range of sections.
+pub(crate) fn hold_in(memory: &Memory<Fake>, order: Order, range: SectionRange) -> Holder {
+    let head = memory.allocate_within(&movable(order), range).expect("there is room");
+    memory.machine().settle_down(head, order)
+}
+
+/// Gives a holder's block back, wherever it is, unless it was split.
+pub(crate) fn release(memory: &Memory<Fake>, holder: Holder) {
+    // Whoever is not in the table is not moved any more.
+    let place = memory.machine().holders.places.lock().unwrap().remove(&holder);
+    if let Some((head, order)) = place {
+        memory.free(head, order);
+    }
+}
+
+/// Where a holder's block is now; `None` if it was given back or split.
+pub(crate) fn place_of(memory: &Memory<Fake>, holder: Holder) -> Option<(Pfn, Order)> {
+    memory.machine().holders.places.lock().unwrap().get(&holder).copied()
+}
+
+/// Every block that somebody holds.
+pub(crate) fn all_places(memory: &Memory<Fake>) -> Vec<(Holder, Pfn, Order)> {
+    let places = memory.machine().holders.places.lock().unwrap();
+    places.iter().map(|(holder, (pfn, order))| (*holder, *pfn, *order)).collect()
+}

@@ -1,0 +1,466 @@
+//! Blocks that are in use go offline: what can move moves, once, and what cannot is told before anything has.
+
+#[path = "machine/holding.rs"]
+mod holding;
+mod machine;
+
+use holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
+use machine::holders::Holder;
+use machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use mm::Memory;
+use mm::addr::{Order, Pfn, SectionRange};
+use mm::alloc::Request;
+use mm::errno::Errno;
+use mm::evacuate::{Blocker, Hold};
+use mm::foresee::{Foreseen, Foresight};
+use mm::hotplug::{AddRequest, OfflineError, UnplugError};
+use mm::inject::Point;
+use mm::journal::Op;
+use mm::machine::{Memmap, Pace, Stop, Unhurried};
+use mm::memory::{KERNEL_PAGES, RESERVE_PAGES};
+use mm::page::Owner;
+use mm::policy::OnlineAs;
+use mm::section::ZoneKind;
+use proptest::prelude::*;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const MOVABLE: OnlineAs = OnlineAs::Zone(ZoneKind::Movable);
+const NORMAL: OnlineAs = OnlineAs::Zone(ZoneKind::Normal);
+
+fn plug(memory: &Memory<Fake>, number: u16, range: SectionRange, on: u32, how: OnlineAs) {
+    let request = AddRequest { range, node: node(on), name: dimm(number) };
+    memory.add(&request, &mut Unhurried).expect("vacant");
+    memory.online(&[range], how, &mut Unhurried).expect("offline");
+}
+
+fn place(memory: &Memory<Fake>, holder: Holder) -> Pfn {
+    place_of(memory, holder).expect("held").0
+}
+
+fn moved(memory: &Memory<Fake>) -> u64 {
+    memory.machine().holders.moved.load(Ordering::Relaxed)
+}
+
+fn last_moved(memory: &Memory<Fake>) -> u64 {
+    let events = std::iter::successors(memory.event_since(0), |event| memory.event_since(event.number + 1));
+    events.filter(|event| event.op == Op::Offline).last().expect("there was one").moved
+}
+
+/// Frames of every free order-0 request that can be had, as holders.
+fn take_all(memory: &Memory<Fake>) -> Vec<Holder> {
+    std::iter::from_fn(|| hold(memory, &movable(Order::PAGE)).ok()).collect()
+}
+
+#[test]
+fn what_is_in_use_moves_out_once_and_to_the_same_node() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 33), 1, MOVABLE);
+    plug(&memory, 1, blocks(40, 40), 2, MOVABLE);
+    plug(&memory, 2, blocks(48, 48), 1, MOVABLE);
+    let holders: Vec<_> = (0..1500)
+        .map(|n| hold_in(&memory, if n % 100 == 0 { Order::PAGEBLOCK } else { Order::PAGE }, blocks(32, 33)))
+        .collect();
+    let pages = 1485 + 15 * Order::PAGEBLOCK.pages();
+    memory.unplug(&[dimm(0)], &[blocks(32, 33)], &mut Unhurried).expect("all of it can move");
+    assert_eq!((moved(&memory), last_moved(&memory)), (pages, pages));
+    for holder in &holders {
+        assert_eq!(place(&memory, *holder).section(), section(48), "nearest to where it was");
+    }
+    assert_valid(&memory);
+    holders.into_iter().for_each(|holder| release(&memory, holder));
+    assert_valid(&memory);
+}
+
+#[test]
+fn nothing_moves_into_what_goes_too() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 35), 0, MOVABLE);
+    let holders: Vec<_> = (0..600).map(|_| hold_in(&memory, Order::PAGE, blocks(32, 35))).collect();
+    memory.offline(&[blocks(32, 32), blocks(34, 35)], &mut Unhurried).expect("block 33 has room");
+    assert!(holders.iter().all(|holder| place(&memory, *holder).section() == section(33)));
+    assert_eq!(moved(&memory), 600);
+    assert_valid(&memory);
+}
+
+#[test]
+fn what_the_kernel_holds_is_told_before_anything_moves() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 33), 0, NORMAL);
+    let holder = hold_in(&memory, Order::PAGE, blocks(32, 32));
+    let kernel = memory.allocate_within(&Request::kernel(Owner::Kfill), blocks(33, 33)).expect("room");
+    let before = Snapshot::of(&memory);
+    let error = memory.offline(&[blocks(32, 33)], &mut Unhurried).expect_err("the kernel is in the way");
+    assert_eq!(error, OfflineError::Unmovable { pfn: kernel, owner: Owner::Kfill });
+    assert_eq!((error.errno(), moved(&memory)), (Errno::Busy, 0));
+    assert_eq!(Snapshot::of(&memory), before);
+    memory.free(kernel, Order::PAGE);
+    memory.offline(&[blocks(32, 33)], &mut Unhurried).expect("only what can move is left");
+    assert_ne!(place(&memory, holder).section(), section(32));
+    assert_valid(&memory);
+}
+
+#[test]
+fn a_pin_keeps_a_block_until_it_is_given_up() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 33), 0, MOVABLE);
+    plug(&memory, 1, blocks(40, 40), 0, MOVABLE);
+    let holders: Vec<_> = (0..300).map(|_| hold_in(&memory, Order::PAGE, blocks(32, 32))).collect();
+    let pinned = place(&memory, holders[200]);
+    assert!(memory.machine().page(pinned).pin());
+    let before = Snapshot::of(&memory);
+    for _ in 0..2 {
+        let error = memory.offline(&[blocks(32, 33)], &mut Unhurried).expect_err("pinned");
+        assert_eq!(error, OfflineError::Pinned { pfn: pinned, owner: Owner::Anonymous });
+        assert_eq!((Snapshot::of(&memory), moved(&memory)), (before.clone(), 0));
+    }
+    memory.machine().page(pinned).unpin();
+    memory.offline(&[blocks(32, 33)], &mut Unhurried).expect("nobody refers to it any more");
+    assert_eq!(moved(&memory), 300);
+    assert_valid(&memory);
+}
+
+#[test]
+fn too_little_room_is_known_beforehand_to_the_page() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 32), 0, MOVABLE);
+    plug(&memory, 1, blocks(40, 40), 0, MOVABLE);
+    let inside: Vec<_> = (0..100).map(|_| hold_in(&memory, Order::PAGE, blocks(32, 32))).collect();
+    let mut others = Vec::new();
+    // All there is elsewhere, but what the kernel keeps and ninety frames.
+    while let Ok(head) = memory.allocate_within(&movable(Order::PAGE), blocks(40, 40)) {
+        others.push(head);
+    }
+    let kernel = Request::kernel(Owner::Selftest);
+    let free_boot = || {
+        let mut pages = 0;
+        memory.drain_caches();
+        memory.for_each_zone(|zone| pages += zone.free_boot / mm::addr::PAGE_SIZE);
+        pages
+    };
+    while free_boot() > RESERVE_PAGES + KERNEL_PAGES + 90 {
+        others.push(memory.allocate(&kernel).expect("above the reserve"));
+    }
+    let before = Snapshot::of(&memory);
+    let error = memory.offline(&[blocks(32, 32)], &mut Unhurried).expect_err("ten too many");
+    assert_eq!(error, OfflineError::NoDestination { short_by: 10 });
+    assert_eq!((error.errno(), moved(&memory)), (Errno::NoMemory, 0));
+    assert_eq!(Snapshot::of(&memory), before);
+    for _ in 0..10 {
+        memory.free(others.pop().expect("many"), Order::PAGE);
+    }
+    memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("exactly enough");
+    assert_eq!(moved(&memory), 100);
+    assert_eq!(free_boot(), RESERVE_PAGES + KERNEL_PAGES);
+    inside.into_iter().for_each(|holder| release(&memory, holder));
+    others.into_iter().for_each(|head| memory.free(head, Order::PAGE));
+    assert_valid(&memory);
+}
+
+#[test]
+fn a_large_page_moves_whole_or_in_parts() {
+    let memory = &*booted_with_holders();
+    plug(memory, 0, blocks(32, 32), 0, MOVABLE);
+    plug(memory, 1, blocks(40, 40), 0, MOVABLE);
+    let large = hold_in(memory, Order::PAGEBLOCK, blocks(32, 32));
+    memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("there is a whole pageblock elsewhere");
+    assert_eq!(place_of(memory, large).expect("not split").1, Order::PAGEBLOCK);
+    // Now one frame of every pageblock elsewhere is used, so that none is free as a whole.
+    memory.online(&[blocks(32, 32)], MOVABLE, &mut Unhurried).expect("offline");
+    release(memory, large);
+    let large = hold_in(memory, Order::PAGEBLOCK, blocks(32, 32));
+    let mut everything: Vec<_> = std::iter::from_fn(|| {
+        let order = Order::PAGEBLOCK.smaller().expect("it has parts");
+        [blocks(0, 1), blocks(40, 40)].into_iter().find_map(|range| {
+            memory.allocate_within(&Request { order, owner: Owner::Selftest, ..movable(order) }, range).ok()
+        })
+    })
+    .collect();
+    everything.sort_unstable();
+    for half in &everything {
+        if half.align_down(Order::PAGEBLOCK) == *half {
+            memory.free(*half, Order::PAGEBLOCK.smaller().expect("it has parts"));
+        }
+    }
+    memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("there are frames enough");
+    assert_eq!(place_of(memory, large), None, "it was split");
+    let parts = all_places(memory);
+    assert_eq!(parts.len() as u64, Order::PAGEBLOCK.pages());
+    assert!(parts.iter().all(|(_, pfn, order)| *order == Order::PAGE && pfn.section() != section(32)));
+    assert_valid(memory);
+    for (holder, ..) in parts {
+        release(memory, holder);
+    }
+    assert_valid(memory);
+}
+
+#[test]
+fn what_is_in_flight_is_asked_again_but_not_for_ever() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 32), 0, MOVABLE);
+    plug(&memory, 1, blocks(40, 40), 0, MOVABLE);
+    let _holders: Vec<_> = (0..500).map(|_| hold_in(&memory, Order::PAGE, blocks(32, 32))).collect();
+    memory.machine().holders.in_flight_every.store(3, Ordering::Relaxed);
+    memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("sooner or later each can move");
+    assert_eq!(moved(&memory), 500);
+    assert_valid(&memory);
+    memory.machine().holders.in_flight_every.store(1, Ordering::Relaxed);
+    let before = Snapshot::of(&memory);
+    let error = memory.offline(&[blocks(40, 40)], &mut Unhurried).expect_err("none ever moves");
+    assert!(matches!(error, OfflineError::InFlight { pfn } if pfn.section() == section(40)), "{error}");
+    assert_eq!((error.errno(), Snapshot::of(&memory)), (Errno::Busy, before));
+    assert_valid(&memory);
+}
+
+/// Does something at the n-th pause, and goes on or stops.
+struct At<F: FnMut() -> Result<(), Stop>>(u32, F);
+
+impl<F: FnMut() -> Result<(), Stop>> Pace for At<F> {
+    fn pause(&mut self) -> Result<(), Stop> {
+        self.0 = self.0.wrapping_sub(1);
+        if self.0 == 0 { (self.1)() } else { Ok(()) }
+    }
+}
+
+#[test]
+fn whenever_it_is_stopped_every_block_is_online_and_nothing_is_lost() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 33), 0, MOVABLE);
+    plug(&memory, 1, blocks(40, 40), 0, MOVABLE);
+    let free = || memory.memory_report().free;
+    let holders: Vec<_> = (0..700).map(|n| hold_in(&memory, Order::PAGE, blocks(32 + n % 2, 33))).collect();
+    let before = free();
+    let mut stops = 0;
+    for pause in 1.. {
+        let result = memory.offline(&[blocks(32, 33)], &mut At(pause, || Err(Stop::Cancelled)));
+        assert_valid(&memory);
+        assert!(holders.iter().all(|holder| place_of(&memory, *holder).is_some()));
+        match result {
+            Ok(()) => break,
+            Err(error) => {
+                stops += 1;
+                assert_eq!((error.errno(), free()), (Errno::Canceled, before));
+                assert!(memory.section(section(32)).expect("present").state.zone() == Some(ZoneKind::Movable));
+            }
+        }
+    }
+    assert!(stops > 4, "it can be stopped before, between and after batches");
+    assert_eq!(moved(&memory), 700, "what had moved did not move again");
+}
+
+#[test]
+fn a_pin_that_comes_meanwhile_is_told_and_what_has_moved_stays_there() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 32), 0, MOVABLE);
+    plug(&memory, 1, blocks(40, 40), 0, MOVABLE);
+    let holders: Vec<_> = (0..300).map(|_| hold_in(&memory, Order::PAGE, blocks(32, 32))).collect();
+    let last = *holders.iter().max_by_key(|holder| place(&memory, **holder)).expect("many");
+    let pinned = place(&memory, last);
+    let pin = || {
+        assert!(memory.machine().page(pinned).pin());
+        Ok(())
+    };
+    // One pause after the look at everything, one after each batch.
+    let error = memory.offline(&[blocks(32, 32)], &mut At(3, pin)).expect_err("pinned by now");
+    assert_eq!(error, OfflineError::Pinned { pfn: pinned, owner: Owner::Anonymous });
+    assert!(moved(&memory) > 0);
+    assert_valid(&memory);
+    memory.machine().page(pinned).unpin();
+    memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("all can move");
+    assert_eq!(moved(&memory), 300);
+    assert_valid(&memory);
+}
+
+#[test]
+fn a_failure_at_any_step_leaves_every_block_online_and_everything_held() {
+    for point in [
+        Point::OfflineBegin,
+        Point::OfflineIsolate,
+        Point::OfflineEvacuate,
+        Point::MigrateDestination,
+        Point::AllocFrames,
+    ] {
+        let memory = booted();
+        plug(&memory, 0, blocks(32, 33), 0, MOVABLE);
+        plug(&memory, 1, blocks(40, 40), 0, MOVABLE);
+        let holders: Vec<_> = (0..200).map(|_| hold_in(&memory, Order::PAGE, blocks(32, 33))).collect();
+        let free = memory.memory_report().free;
+        memory.arm(point, Errno::Io, 1);
+        let error = memory.offline(&[blocks(32, 33)], &mut Unhurried).expect_err("injected");
+        assert_eq!((error.errno(), memory.memory_report().free), (Errno::Io, free), "{point:?}");
+        assert_valid(&memory);
+        memory.offline(&[blocks(32, 33)], &mut Unhurried).expect("armed once");
+        assert!(holders.iter().all(|holder| place(&memory, *holder).section() == section(40)));
+        assert_valid(&memory);
+    }
+}
+
+#[test]
+fn a_device_with_a_pinned_page_stays_as_a_whole() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 35), 0, MOVABLE);
+    let holder = hold_in(&memory, Order::PAGE, blocks(35, 35));
+    assert!(memory.machine().page(place(&memory, holder)).pin());
+    let before = Snapshot::of(&memory);
+    let error = memory.unplug(&[dimm(0)], &[blocks(32, 35)], &mut Unhurried).expect_err("pinned");
+    assert!(matches!(error, UnplugError::Offline(OfflineError::Pinned { .. })), "{error}");
+    assert_eq!(Snapshot::of(&memory), before);
+}
+
+#[test]
+fn memory_moves_while_its_holders_come_and_go() {
+    let memory = &*booted_with_holders();
+    plug(memory, 0, blocks(32, 33), 0, MOVABLE);
+    plug(memory, 1, blocks(40, 41), 0, MOVABLE);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for seed in 1..=3u64 {
+            let done = &done;
+            scope.spawn(move || {
+                let mut dice = fastrand::Rng::with_seed(seed);
+                let mut held = Vec::new();
+                while !done.load(Ordering::Relaxed) {
+                    let order = if dice.u8(..20) == 0 { Order::PAGEBLOCK } else { Order::PAGE };
+                    if held.len() < 200
+                        && let Ok(holder) = hold(memory, &movable(order))
+                    {
+                        held.push(holder);
+                    } else if !held.is_empty() {
+                        release(memory, held.swap_remove(dice.usize(..held.len())));
+                    }
+                }
+            });
+        }
+        let mut offlined = 0;
+        for round in 0..60 {
+            let range = if round % 2 == 0 { blocks(32, 33) } else { blocks(40, 41) };
+            match memory.offline(&[range], &mut Unhurried) {
+                Ok(()) => {
+                    offlined += 1;
+                    let is_inside = |pfn: &Pfn| range.contains(pfn.section());
+                    assert!(!all_places(memory).iter().any(|(_, pfn, _)| is_inside(pfn)));
+                    memory.online(&[range], MOVABLE, &mut Unhurried).expect("offline");
+                }
+                Err(OfflineError::InFlight { .. } | OfflineError::NoDestination { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(offlined > 50, "{offlined}");
+    });
+    for (holder, ..) in all_places(memory) {
+        release(memory, holder);
+    }
+    assert_valid(memory);
+    drop(take_all(memory));
+    assert_valid(memory);
+}
+
+/// What would be in the way of `range`, and the rest of what is foreseen.
+fn foresee(memory: &Memory<Fake>, range: SectionRange) -> (Vec<Blocker>, Foresight) {
+    let mut blockers = Vec::new();
+    let each = |id, foreseen| {
+        if let Foreseen::Blocker(blocker) = foreseen {
+            assert_eq!(blocker.pfn.section(), id);
+            blockers.push(blocker);
+        }
+    };
+    let foresight = memory.foresee(&[range], &mut Unhurried, each).expect("online");
+    (blockers, foresight)
+}
+
+#[test]
+fn every_blocker_is_foreseen_with_its_neighbours() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 33), 0, NORMAL);
+    let take = |order, owner| {
+        let order = Order::new(order).expect("kept");
+        memory.allocate_within(&Request { order, ..Request::kernel(owner) }, blocks(33, 33)).expect("room")
+    };
+    let large = take(10, Owner::Kfill);
+    let three = [take(0, Owner::Stack), take(0, Owner::Stack), take(0, Owner::Stack)];
+    let table = take(0, Owner::PageTable);
+    let holder = hold_in(&memory, Order::PAGE, blocks(33, 33));
+    assert!(memory.machine().page(place(&memory, holder)).pin());
+    let (blockers, foresight) = foresee(&memory, blocks(32, 33));
+    let expected = [
+        (large, 1024, Hold::Kernel, Owner::Kfill),
+        (three[0], 3, Hold::Kernel, Owner::Stack),
+        (table, 1, Hold::PageTable, Owner::PageTable),
+        (place(&memory, holder), 1, Hold::Pinned, Owner::Anonymous),
+    ];
+    let mut expected = expected.map(|(pfn, pages, hold, owner)| Blocker { pfn, pages, hold, owner });
+    expected.sort_unstable_by_key(|blocker| blocker.pfn);
+    assert_eq!(blockers, expected);
+    assert_eq!(foresight, Foresight { movable: 0, short_by: 0 });
+    assert_eq!(memory.foresee(&[blocks(32, 34)], &mut Unhurried, |_, _| ()), Err(OfflineError::Absent(section(34))));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_offline_ends_as_was_foreseen(
+        zone in prop_oneof![Just(MOVABLE), Just(NORMAL)],
+        inside in prop::collection::vec((0u64..2, prop_oneof![4 => Just(0u8), 1 => Just(9u8)], 0u8..40), 0..300),
+        first in 31u64..=33,
+        last in 32u64..=34,
+        squeeze in prop::option::of(0u64..400),
+        has_other in any::<bool>(),
+    ) {
+        let memory = &*booted_with_holders();
+        plug(memory, 0, blocks(31, 34), 0, zone);
+        if has_other {
+            plug(memory, 1, blocks(40, 40), 1, MOVABLE);
+        }
+        for (block, order, fate) in inside {
+            let (order, range) = (Order::new(order).expect("kept"), blocks(32 + block, 32 + block));
+            let kernel = Request { order, ..Request::kernel(Owner::Kfill) };
+            if fate == 0 && memory.allocate_within(&kernel, range).is_ok() {
+                continue;
+            }
+            let holder = hold_in(memory, order, range);
+            if fate == 1 {
+                assert!(memory.machine().page(place(memory, holder)).pin());
+            }
+        }
+        let range = blocks(first.min(last), last);
+        if let Some(squeeze) = squeeze {
+            // All that is free elsewhere is taken, but for a little.
+            let mut taken = Vec::new();
+            for block in (31..=34).filter(|block| !range.contains(section(*block))).chain([0, 1, 40]) {
+                let request = Request { owner: Owner::Selftest, ..movable(Order::PAGE) };
+                let take = || memory.allocate_within(&request, blocks(block, block)).ok();
+                taken.extend(std::iter::from_fn(take));
+            }
+            (0..squeeze).for_each(|_| memory.free(taken.pop().expect("there was more"), Order::PAGE));
+        }
+        let before = Snapshot::of(memory);
+        let (blockers, foresight) = foresee(memory, range);
+        prop_assert_eq!(&Snapshot::of(memory), &before);
+        let result = memory.offline(&[range], &mut Unhurried);
+        if result.is_err() && moved(memory) == 0 {
+            prop_assert_eq!(&Snapshot::of(memory), &before);
+        }
+        let nothing = &[][..];
+        match result {
+            Ok(()) => {
+                prop_assert_eq!((blockers.as_slice(), foresight.short_by), (nothing, 0));
+                prop_assert_eq!(moved(memory), foresight.movable);
+                let is_inside = |(_, pfn, _): &(Holder, Pfn, Order)| range.contains(pfn.section());
+                prop_assert!(!all_places(memory).iter().any(is_inside));
+            }
+            Err(OfflineError::Unmovable { pfn, .. }) => {
+                prop_assert_eq!(pfn, blockers[0].pfn);
+                prop_assert_ne!(blockers[0].hold, Hold::Pinned);
+            }
+            Err(OfflineError::Pinned { pfn, .. }) => {
+                prop_assert_eq!((pfn, Hold::Pinned), (blockers[0].pfn, blockers[0].hold));
+            }
+            Err(OfflineError::NoDestination { short_by }) => {
+                prop_assert_eq!((blockers.as_slice(), foresight.short_by), (nothing, short_by));
+            }
+            Err(error) => prop_assert!(false, "{}", error),
+        }
+        assert_valid(memory);
+    }
+}
