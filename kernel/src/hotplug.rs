@@ -122,7 +122,8 @@ fn add(range: SectionRange, domain: u32, name: GroupName, blocks: &mut impl Bloc
     }
     if let AutoOnline::As(how) = blocks.auto_online() {
         match blocks.online(range, how) {
-            Ok(()) => log::info!(target: "dimm", "{name}: online"),
+            Ok(None) => log::info!(target: "dimm", "{name}: online"),
+            Ok(Some(remark)) => log::warn!(target: "dimm", "{name}: online; {remark}"),
             Err(error) => log::warn!(target: "dimm", "{name}: stays offline: {error}"),
         }
     }

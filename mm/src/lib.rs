@@ -79,6 +79,7 @@ pub mod memory;
 pub mod node;
 pub mod notifier;
 mod open;
+pub mod outlook;
 pub mod page;
 mod pageblock;
 pub mod policy;

@@ -10,7 +10,7 @@ use crate::machine::Machine;
 use crate::node::Distances;
 use crate::notifier::{Call, Chain, ChainError, Direction, ListenerReport, MemoryListener, Name};
 use crate::open::SPARE_HIGH;
-use crate::policy::{Balance, Outlook, Policy};
+use crate::policy::Policy;
 use crate::range_lock::RangeLocks;
 use crate::reserve::BootFree;
 use crate::section::{Section, SectionTable, ZoneKind};
@@ -154,7 +154,7 @@ impl<M: Machine> Memory<M> {
         self.caches.get(index).map(|cell| &cell.0)
     }
 
-    fn all_zones(&self) -> impl Iterator<Item = (NodeId, ZoneKind)> + use<M> {
+    pub(crate) fn all_zones(&self) -> impl Iterator<Item = (NodeId, ZoneKind)> + use<M> {
         NodeId::all().take(self.node_limit()).flat_map(|node| ZoneKind::ALL.map(|kind| (node, kind)))
     }
 
@@ -196,30 +196,6 @@ impl<M: Machine> Memory<M> {
     /// Changes settings.
     pub fn set_policy(&self, change: impl FnOnce(&mut Policy)) {
         change(&mut self.policy.lock());
-    }
-
-    /// What decides at this moment which zones the blocks of a node get.
-    pub fn outlook(&self, node: NodeId) -> Outlook {
-        let mut outlook = Outlook {
-            policy: self.policy(),
-            node,
-            spans: [None; ZoneKind::ALL.len()],
-            machine: Balance::default(),
-            own: Balance::default(),
-        };
-        for (of, kind) in self.all_zones() {
-            let zone = self.zone(of, kind);
-            let share = match kind {
-                ZoneKind::Normal => Balance { kernel: zone.boot_present_pages(), movable: 0 },
-                ZoneKind::Movable => Balance { kernel: 0, movable: zone.present_pages() + zone.expected_pages() },
-            };
-            outlook.machine += share;
-            if of == node {
-                outlook.own += share;
-                outlook.spans[kind as usize] = zone.span();
-            }
-        }
-        outlook
     }
 
     /// The group `id`.

@@ -19,6 +19,8 @@ pub struct MemoryReport {
     pub free: u64,
     /// Free for ordinary requests: without the reserve of hotplug.
     pub available: u64,
+    /// Of that, what kernel memory can get: what lies in Normal zones.
+    pub kernel_available: u64,
     /// In blocks that are offline.
     pub offline: u64,
     /// Of the free memory, what lies in sections that nobody has used yet.
@@ -145,7 +147,11 @@ pub struct FrameReport {
 impl<M: Machine> Memory<M> {
     /// The memory of the whole machine.
     pub fn memory_report(&self) -> MemoryReport {
-        let mut report = MemoryReport { page_tables: self.machine.table_frames() * PAGE_SIZE, ..Default::default() };
+        let mut report = MemoryReport {
+            page_tables: self.machine.table_frames() * PAGE_SIZE,
+            kernel_available: self.kernel_available() * PAGE_SIZE,
+            ..Default::default()
+        };
         for (run, section) in self.block_runs() {
             let memmap = run.count() * MEMMAP_PAGES * PAGE_SIZE;
             report.memmap_reserved += memmap;

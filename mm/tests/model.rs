@@ -174,6 +174,7 @@ impl World {
             }
             Step::Online { first, count, zone } => memory
                 .online(&[Self::range(first, count)], OnlineAs::Zone(zone), &mut Unhurried)
+                .map(drop)
                 .map_err(|error| error.errno()),
             Step::Offline { first, count } => {
                 memory.offline(&[Self::range(first, count)], &mut Unhurried).map_err(|error| error.errno())

@@ -2,7 +2,7 @@
 
 mod machine;
 
-use machine::{Snapshot, assert_valid, blocks, booted, booted_on, dimm, node, section};
+use machine::{Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn, SectionRange};
 use mm::alloc::{AllocError, Mobility, Place, Request, Urgency};
@@ -182,7 +182,7 @@ fn online_takes_all_blocks_or_none() {
     let memory = booted();
     plug(&memory, 0, blocks(32, 35), 0);
     let before = Snapshot::of(&memory);
-    let online = |ranges: &[SectionRange]| memory.online(ranges, MOVABLE, &mut Unhurried);
+    let online = |ranges: &[SectionRange]| memory.online(ranges, MOVABLE, &mut Unhurried).map(drop);
     assert_eq!(online(&[]), Err(OnlineError::BadList));
     assert_eq!(online(&[blocks(33, 34), blocks(32, 33)]), Err(OnlineError::BadList));
     assert_eq!(online(&[blocks(34, 36)]), Err(OnlineError::Absent(section(36))));
@@ -217,8 +217,7 @@ fn the_zone_shown_before_is_the_zone_obtained() {
     for block in [34, 33, 35, 32, 36] {
         let id = section(block);
         let known = memory.section(id).expect("added");
-        let (_, zones) =
-            memory.outlook(known.node).valid_zones(SectionRange::single(id), known).next().expect("a block");
+        let (_, zones) = memory.outlook(known).valid_zones(SectionRange::single(id), known).next().expect("a block");
         assert_eq!(zones.len(), 2);
         memory.online(&[SectionRange::single(id)], OnlineAs::ByPolicy, &mut Unhurried).expect("offline block");
         assert_eq!(memory.section(id).expect("added").state, BlockState::Online(zones[0]));
@@ -227,35 +226,6 @@ fn the_zone_shown_before_is_the_zone_obtained() {
             memory.online(&[SectionRange::single(id)], MOVABLE, &mut Unhurried).expect("offline block");
         }
     }
-}
-
-#[test]
-fn auto_movable_counts_the_blocks_of_its_own_command() {
-    let memory = booted();
-    memory.set_policy(|policy| {
-        policy.online_policy = mm::policy::OnlinePolicy::AutoMovable;
-        policy.auto_movable_ratio = 150;
-    });
-    plug(&memory, 0, blocks(32, 39), 0);
-    memory.online(&[blocks(32, 39)], OnlineAs::ByPolicy, &mut Unhurried).expect("offline blocks");
-    // Two boot sections with holes have 48512 present frames; 150 % of that licence two blocks.
-    let movable = memory.blocks().filter(|(_, section)| section.state == BlockState::Online(ZoneKind::Movable));
-    assert_eq!(movable.map(|(id, _)| id.number()).collect::<Vec<_>>(), [32, 33]);
-}
-
-#[test]
-fn auto_movable_counts_the_blocks_of_each_node_for_itself() {
-    let memory = booted_on([0, 1]);
-    memory.set_policy(|policy| {
-        policy.online_policy = mm::policy::OnlinePolicy::AutoMovable;
-        policy.auto_movable_ratio = 150;
-    });
-    plug(&memory, 0, blocks(32, 33), 0);
-    plug(&memory, 1, blocks(34, 35), 1);
-    memory.online(&[blocks(32, 35)], OnlineAs::ByPolicy, &mut Unhurried).expect("offline blocks");
-    // Each node has boot memory to license one block.
-    let movable = memory.blocks().filter(|(_, section)| section.state == BlockState::Online(ZoneKind::Movable));
-    assert_eq!(movable.map(|(id, _)| id.number()).collect::<Vec<_>>(), [32, 34]);
 }
 
 #[test]
@@ -341,7 +311,7 @@ fn every_failure_point_leaves_no_trace_and_the_same_call_succeeds_afterwards() {
                     .map(drop)
                     .map_err(AddError::errno),
                 PointOp::Online => {
-                    memory.online(&[blocks(32, 34)], MOVABLE, &mut Unhurried).map_err(OnlineError::errno)
+                    memory.online(&[blocks(32, 34)], MOVABLE, &mut Unhurried).map(drop).map_err(OnlineError::errno)
                 }
                 PointOp::Offline => memory.offline(&[blocks(32, 34)], &mut Unhurried).map_err(OfflineError::errno),
                 PointOp::Remove => memory.remove(&[dimm(0)], &mut Unhurried).map_err(RemoveError::errno),

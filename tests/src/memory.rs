@@ -61,6 +61,7 @@ pub struct Usage {
     pub total: u64,
     pub free: u64,
     pub available: u64,
+    pub kernel_available: u64,
     pub offline: u64,
     pub untouched: u64,
     pub memmap: Memmap,

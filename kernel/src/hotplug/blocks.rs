@@ -8,6 +8,7 @@ use mm::addr::SectionRange;
 use mm::group::{Group, GroupName};
 use mm::hotplug::{AddError, AddRequest, OfflineError, OnlineError, RemoveError, UnplugError};
 use mm::machine::{Pace, Stop};
+use mm::outlook::Remark;
 use mm::policy::{AutoOnline, OnlineAs};
 use mm::section::{BlockState, Section};
 
@@ -22,7 +23,7 @@ pub(super) trait Blocks {
     fn groups(&self) -> Vec<Group>;
     fn auto_online(&self) -> AutoOnline;
     fn add(&mut self, request: &AddRequest) -> Result<(), AddError>;
-    fn online(&mut self, range: SectionRange, how: OnlineAs) -> Result<(), OnlineError>;
+    fn online(&mut self, range: SectionRange, how: OnlineAs) -> Result<Option<Remark>, OnlineError>;
     /// Takes the blocks of these groups offline, all or none, and forgets the groups.
     fn unplug(&mut self, names: &[GroupName]) -> Result<(), UnplugError>;
 }
@@ -85,7 +86,7 @@ impl Blocks for KernelBlocks {
         self.memory.add(request, &mut self.pace).map(drop)
     }
 
-    fn online(&mut self, range: SectionRange, how: OnlineAs) -> Result<(), OnlineError> {
+    fn online(&mut self, range: SectionRange, how: OnlineAs) -> Result<Option<Remark>, OnlineError> {
         self.memory.online(&[range], how, &mut self.pace)
     }
 

@@ -6,6 +6,7 @@ use super::*;
 use mm::addr::SectionId;
 use mm::group::Group;
 use mm::hotplug::{OfflineError, OnlineError, RemoveError};
+use mm::outlook::Remark;
 use mm::page::Owner;
 use mm::policy::OnlineAs;
 use mm::section::MemmapPlace;
@@ -56,12 +57,12 @@ impl Blocks for Fake {
         Ok(())
     }
 
-    fn online(&mut self, range: SectionRange, _: OnlineAs) -> Result<(), OnlineError> {
+    fn online(&mut self, range: SectionRange, _: OnlineAs) -> Result<Option<Remark>, OnlineError> {
         if self.online_fails {
             return Err(OnlineError::Absent(range.first()));
         }
         self.online.push(range);
-        Ok(())
+        Ok(None)
     }
 
     fn unplug(&mut self, names: &[GroupName]) -> Result<(), UnplugError> {

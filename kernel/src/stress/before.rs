@@ -162,7 +162,7 @@ fn change_state(range: SectionRange, now: BlockState, wanted: BlockState) -> Res
         mm().offline(&[range], &mut SteadyPace).map_err(|error| stuck(range, &error))?;
     }
     let Some(zone) = wanted.zone() else { return Ok(()) };
-    mm().online(&[range], OnlineAs::Zone(zone), &mut SteadyPace).map_err(|error| stuck(range, &error))
+    mm().online(&[range], OnlineAs::Zone(zone), &mut SteadyPace).map(drop).map_err(|error| stuck(range, &error))
 }
 
 fn stuck(range: SectionRange, why: &dyn Display) -> Trouble {

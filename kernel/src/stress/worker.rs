@@ -224,7 +224,7 @@ impl Worker {
         let any = self.dice.once_in(8);
         let (range, _) =
             blocks::pick(&mut self.dice, |state| any || state == BlockState::Offline).ok_or(Setback::Idle)?;
-        Ok(mm().online(&[range], how, &mut self.hurry())?)
+        Ok(mm().online(&[range], how, &mut self.hurry()).map(drop)?)
     }
 
     fn offline(&mut self) -> Result<(), Setback> {

@@ -10,6 +10,7 @@ use crate::journal::{Op, Stopwatch};
 use crate::machine::{Machine, Pace, Stop};
 use crate::memory::Memory;
 use crate::notifier::{Direction, Veto};
+use crate::outlook::{Outlook, Remark};
 use crate::policy::OnlineAs;
 use crate::section::{BlockState, Openness, Section, ZoneKind};
 use crate::zone::{Origin, Zone};
@@ -58,16 +59,22 @@ impl OnlineError {
 }
 
 impl<M: Machine> Memory<M> {
-    /// Brings all blocks of `ranges`, lowest first and without overlap, online, or none.
+    /// Brings all blocks of `ranges`, lowest first and without overlap, online, or none; says what somebody should know of
+    /// the zones that they are in now.
     ///
     /// # Errors
     /// See [`OnlineError`]; nothing has changed then.
-    pub fn online(&self, ranges: &[SectionRange], how: OnlineAs, pace: &mut dyn Pace) -> Result<(), OnlineError> {
+    pub fn online(
+        &self,
+        ranges: &[SectionRange],
+        how: OnlineAs,
+        pace: &mut dyn Pace,
+    ) -> Result<Option<Remark>, OnlineError> {
         let hull = hull(ranges).filter(|_| is_sorted(ranges)).ok_or(OnlineError::BadList)?;
         let _alone = self.lock_range(hull, pace).map_err(OnlineError::Stopped)?;
         let mut stopwatch = Stopwatch::start(&self.machine);
         let result = self.online_steps(ranges, how, pace, &mut stopwatch);
-        self.record_ranges(&stopwatch, Op::Online, ranges, hull, result.map_err(OnlineError::errno));
+        self.record_ranges(&stopwatch, Op::Online, ranges, hull, result.map(drop).map_err(OnlineError::errno));
         result
     }
 
@@ -77,7 +84,7 @@ impl<M: Machine> Memory<M> {
         how: OnlineAs,
         pace: &mut dyn Pace,
         stopwatch: &mut Stopwatch<'_, M>,
-    ) -> Result<(), OnlineError> {
+    ) -> Result<Option<Remark>, OnlineError> {
         self.check_offline(ranges)?;
         self.pass(Point::OnlineBegin).map_err(OnlineError::Injected)?;
         pace.pause().map_err(OnlineError::Stopped)?;
@@ -87,7 +94,7 @@ impl<M: Machine> Memory<M> {
                 self.sections.set_all(run, Section { state: BlockState::Offline, ..section });
             }
         });
-        self.choose_zones(ranges, how);
+        let remark = self.choose_zones(ranges, how);
         stopwatch.lap("begin");
 
         self.pass(Point::OnlinePrepare).map_err(OnlineError::Injected)?;
@@ -113,7 +120,7 @@ impl<M: Machine> Memory<M> {
         stopwatch.lap("populate");
         self.committed_all(ranges, Direction::Online);
         stopwatch.lap("committed");
-        Ok(())
+        Ok(remark)
     }
 
     fn check_offline(&self, ranges: &[SectionRange]) -> Result<(), OnlineError> {
@@ -128,33 +135,50 @@ impl<M: Machine> Memory<M> {
     }
 
     /// Every block is told where it goes before any goes, so that blocks of one command see the same world.
-    fn choose_zones(&self, ranges: &[SectionRange], how: OnlineAs) {
+    fn choose_zones(&self, ranges: &[SectionRange], how: OnlineAs) -> Option<Remark> {
         match how {
-            OnlineAs::Zone(zone) => self.present_runs(ranges).for_each(|(run, section)| self.send(run, section, zone)),
+            OnlineAs::Zone(zone) => {
+                self.present_runs(ranges).for_each(|(run, section)| self.send(run, section, zone));
+                let (_, section) = self.present_runs(ranges).next().filter(|_| zone == ZoneKind::Movable)?;
+                self.outlook(section).excess()
+            }
             OnlineAs::ByPolicy => {
                 // What one command takes of the ratio is nothing that another one sees to be free.
                 let _alone = self.choice.lock();
-                self.present_runs(ranges).for_each(|(run, section)| self.send_by_policy(run, section));
+                let mut known = None;
+                let mut remark = None;
+                for (run, section) in self.present_runs(ranges) {
+                    // What follows within a device was sent by the same outlook.
+                    let outlook = known.take().filter(|outlook: &Outlook| outlook.is_about(section));
+                    let mut outlook = outlook.unwrap_or_else(|| self.outlook(section));
+                    let refused = self.send_by_policy(run, section, &mut outlook);
+                    remark = remark.or(refused);
+                    known = Some(outlook);
+                }
+                remark
             }
         }
     }
 
-    fn send_by_policy(&self, run: SectionRange, section: Section) {
-        let mut outlook = self.outlook(section.node);
+    /// Sends blocks, of which the same is known, where the policy says; why some do not go where it would have them.
+    fn send_by_policy(&self, run: SectionRange, section: Section, outlook: &mut Outlook) -> Option<Remark> {
+        let mut remark = None;
         let mut rest = Some(run);
         while let Some(run) = rest {
-            let zone = outlook.choose(run.first(), section);
+            let choice = outlook.choose(run.first(), section);
             let is_next = |id: &SectionId| {
-                let is_same = outlook.choose(*id, section) == zone;
-                if is_same && zone == ZoneKind::Movable {
-                    outlook.expect_movable(u64::from(section.present));
+                let is_same = outlook.choose(*id, section) == choice;
+                if is_same {
+                    outlook.expect(choice.zone, section);
                 }
                 is_same
             };
             let part = run.first_part(run.iter().take_while(is_next).count() as u64);
-            self.send(part, section, zone);
+            self.send(part, section, choice.zone);
+            remark = remark.or(choice.remark);
             rest = run.behind(part);
         }
+        remark
     }
 
     fn send(&self, run: SectionRange, section: Section, zone: ZoneKind) {

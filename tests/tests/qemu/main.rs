@@ -29,6 +29,7 @@ mod soak;
 mod stress;
 mod tables;
 mod untouched;
+mod zones;
 
 use std::process::ExitCode;
 
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         tables::scenarios(),
         discovery::scenarios(),
         online::scenarios(),
+        zones::scenarios(),
         removal::scenarios(),
         memmap::scenarios(),
         many::scenarios(),

@@ -12,7 +12,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use mm::addr::{SECTION_SIZE, SectionRange};
 use mm::group::{GroupKind, GroupName};
-use mm::policy::Outlook;
+use mm::outlook::Outlook;
 use mm::section::{BlockState, Section, ZoneKind};
 use serde::{Serialize, Serializer};
 
@@ -124,9 +124,9 @@ fn lsmem(call: &mut Call<'_>) -> Outcome {
 fn ranges(every_block: bool) -> impl Iterator<Item = Range> {
     let mut outlook = None;
     let by_attributes = mm().block_runs().flat_map(move |(run, section)| {
-        // The blocks of a node mostly lie together.
-        let known = outlook.filter(|outlook: &Outlook| outlook.node() == section.node);
-        let outlook = *outlook.insert(known.unwrap_or_else(|| mm().outlook(section.node)));
+        // The blocks of a device lie together.
+        let known = outlook.filter(|outlook: &Outlook| outlook.is_about(section));
+        let outlook = *outlook.insert(known.unwrap_or_else(|| mm().outlook(section)));
         let group = mm().group(section.group).map(|group| group.name);
         let zones = outlook.valid_zones(run, section);
         zones.map(move |(part, valid_zones)| (part, Attributes::of(section, group, valid_zones)))

@@ -30,8 +30,9 @@ pub(super) const COMMANDS: &[Command] = &[
         details: "\
 BLOCKS is a number (34), a range (32-39), a list (32,34-36) or a group (dimm0).
 All of them come online, or none. `lsmem` shows beforehand, first under
-VALID_ZONES, which zone each will get; `policy` is how that is decided. Any
-order of blocks works.",
+VALID_ZONES, which zone each will get; `policy` is how that is decided, and the
+log says when Movable was not chosen because the kernel would have too little
+memory. Any order of blocks works.",
         example: "online 32-34",
         run: |call| online(call, OnlineAs::ByPolicy),
     },
@@ -51,7 +52,8 @@ can often not be taken offline again.",
         summary: "bring blocks into use for what can move (zone Movable)",
         details: "\
 Only memory whose every user can be found and redirected is put there, so that
-the block can be taken offline later.",
+the block can be taken offline later. The log warns when there is more Movable
+memory than `policy` would make, or more than the kernel can serve.",
         example: "online_movable dimm0",
         run: |call| online(call, OnlineAs::Zone(ZoneKind::Movable)),
     },
@@ -108,7 +110,9 @@ removed, nor memory that was there at boot.",
 
 fn online(call: &Call<'_>, how: OnlineAs) -> Outcome {
     let ranges = resolve::blocks(call.arguments.operand(0).unwrap_or_default())?;
-    mm().online(&ranges, how, &mut TaskPace::untimed())?;
+    if let Some(remark) = mm().online(&ranges, how, &mut TaskPace::untimed())? {
+        log::warn!(target: "online", "{remark}");
+    }
     Ok(())
 }
 

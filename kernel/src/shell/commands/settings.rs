@@ -80,8 +80,14 @@ The setting is for what is added from now on.",
         details: "\
 contig-zones  the zone whose span the block lies in, else Normal: zones stay in
               one piece (the default)
-auto-movable  Movable as long as the ratio allows it, else Normal: what came
-              last can go first, and the kernel keeps enough memory of its own
+auto-movable  Movable if the ratio allows it for the whole device, else Normal:
+              what came last can go first. All blocks of a device go to the
+              same zone; if one is in Normal already, the rest follows. Only
+              boot memory counts as kernel memory here
+
+Both choose Normal when the kernel could not serve more Movable memory: when
+what it can still get (`meminfo`, kernel) is less than 16 MiB and the page
+tables for all Movable memory that nobody uses yet.
 
 Without arguments it shows all settings.",
         example: "policy auto-movable --ratio 200 --numa-aware off",

@@ -25,6 +25,8 @@ total        what the allocator manages: online memory less struct pages, page
              tables and what firmware and kernel image keep
 free         of that, what nobody has
 available    free, less a reserve that only hotplug itself may take
+kernel       of that, what the kernel itself can still get: what lies in zones
+             Normal. When it runs out, memory that is only Movable helps nobody
 offline      in blocks that are known but offline
 untouched    online, but never used, so that its struct pages do not exist yet
 memmap       struct pages (32 bytes a frame): of online blocks, and the room
@@ -74,6 +76,7 @@ struct Usage {
     total: u64,
     free: u64,
     available: u64,
+    kernel_available: u64,
     offline: u64,
     untouched: u64,
     memmap: Memmap,
@@ -137,6 +140,7 @@ fn meminfo(call: &mut Call<'_>) -> Outcome {
         total: memory.total,
         free: memory.free,
         available: memory.available,
+        kernel_available: memory.kernel_available,
         offline: memory.offline,
         untouched: memory.untouched,
         memmap: Memmap { used: memory.memmap_used, reserved: memory.memmap_reserved },
@@ -169,6 +173,7 @@ fn meminfo_text(report: &Usage) -> String {
         ("total", report.total),
         ("free", report.free),
         ("available", report.available),
+        ("kernel", report.kernel_available),
         ("offline", report.offline),
         ("untouched", report.untouched),
         ("memmap, used", report.memmap.used),

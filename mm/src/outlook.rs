@@ -1,0 +1,295 @@
+//! What is to be expected of blocks that come online: which zone the policy chooses, and what that does to kernel memory.
+//!
+//! A device is decided about as a whole. Under [`OnlinePolicy::AutoMovable`] all its blocks are to be in one zone: if one is in
+//! Normal the rest follows, and else the ratio is asked about all that is still offline. So a device is Movable as a whole or
+//! not at all, also when its blocks come online one by one. Boot memory belongs to no device; each of its blocks is for itself.
+//!
+//! Whatever the policy, no block is made Movable that the kernel could not serve: mapping memory takes page tables, and those
+//! come from Normal zones. What kernel memory can still get must hold the tables of all Movable memory that is free or on its
+//! way, mapped page by page, and [`KERNEL_FLOOR_PAGES`] beside them; else Normal is chosen.
+
+use crate::addr::{NodeId, Order, PAGE_SIZE, SectionId, SectionRange};
+use crate::group::GroupId;
+use crate::machine::Machine;
+use crate::memory::{Memory, RESERVE_PAGES, zone_number};
+use crate::policy::{OnlinePolicy, Policy};
+use crate::section::{BlockState, Section, ZoneKind};
+use crate::zone::Origin;
+use core::ops::AddAssign;
+
+/// Frames that kernel memory must still be able to get for the policies to make memory Movable: for the heap, stacks and
+/// tables of the kernel itself. 16 MiB.
+pub const KERNEL_FLOOR_PAGES: u64 = 4096;
+
+/// Something to know of the zones that blocks got, or would get.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Remark {
+    /// The policy would have made them Movable, but kernel memory is too scarce for that.
+    #[error("kept Normal: the kernel can get {} MiB, and as Movable it would need {} MiB", mib(*.available), mib(*.needed))]
+    KeptNormal {
+        /// Frames that kernel memory can still get.
+        available: u64,
+        /// Frames that it would have to be able to get.
+        needed: u64,
+    },
+    /// They were made Movable as somebody wished, and now there is more Movable memory than the ratio allows.
+    #[error("{} MiB are Movable, more than the {} MiB that the ratio allows", mib(*.movable), mib(*.most))]
+    BeyondRatio {
+        /// Movable frames of the machine.
+        movable: u64,
+        /// How many the ratio allows.
+        most: u64,
+    },
+    /// They were made Movable as somebody wished, and kernel memory may run out before Movable memory is used up.
+    #[error("the kernel can get {} MiB, and to use all Movable memory it may need {} MiB", mib(*.available), mib(*.needed))]
+    KernelShort {
+        /// Frames that kernel memory can still get.
+        available: u64,
+        /// Frames that it may need.
+        needed: u64,
+    },
+}
+
+const fn mib(frames: u64) -> u64 {
+    (frames * PAGE_SIZE) >> 20
+}
+
+/// A zone, and what is to be said of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Choice {
+    pub(crate) zone: ZoneKind,
+    pub(crate) remark: Option<Remark>,
+}
+
+/// What decides about the blocks of one device, or about boot memory of one node, as it was at one moment: so that many blocks
+/// need one look at the zones.
+#[derive(Clone, Copy, Debug)]
+pub struct Outlook {
+    pub(crate) policy: Policy,
+    pub(crate) node: NodeId,
+    pub(crate) group: GroupId,
+    /// The lowest and highest block of the node's zones.
+    pub(crate) spans: [Option<(SectionId, SectionId)>; ZoneKind::ALL.len()],
+    pub(crate) machine: Balance,
+    pub(crate) own: Balance,
+    /// `None` for boot memory.
+    pub(crate) device: Option<Device>,
+    pub(crate) kernel: KernelMemory,
+}
+
+/// Present frames by what may use them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Balance {
+    /// Of boot memory in Normal: what the machine itself brought. Hot-added Normal memory licenses no Movable memory of
+    /// another device.
+    pub(crate) kernel: u64,
+    pub(crate) movable: u64,
+}
+
+impl AddAssign for Balance {
+    fn add_assign(&mut self, other: Self) {
+        self.kernel += other.kernel;
+        self.movable += other.movable;
+    }
+}
+
+impl Balance {
+    /// The most Movable frames that `ratio` percent allow.
+    fn most(self, ratio: u32) -> u64 {
+        self.kernel.saturating_mul(u64::from(ratio)) / 100
+    }
+
+    fn allows(self, pages: u64, ratio: u32) -> bool {
+        self.movable + pages <= self.most(ratio)
+    }
+}
+
+/// Present frames of a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Device {
+    pub(crate) normal: u64,
+    pub(crate) offline: u64,
+}
+
+/// What there is for the kernel, and what may be asked of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct KernelMemory {
+    /// Frames that it can still get.
+    pub(crate) available: u64,
+    /// Movable frames that nobody has mapped yet.
+    pub(crate) unmapped: u64,
+}
+
+impl KernelMemory {
+    /// Frames that the kernel must be able to get if so many more become Movable.
+    const fn needed(self, coming: u64) -> u64 {
+        // One entry of a page table for each frame, and one of a directory for each table, and so on.
+        let tables = (self.unmapped + coming).div_ceil(Order::PAGEBLOCK.pages() - 1);
+        KERNEL_FLOOR_PAGES + tables
+    }
+}
+
+impl Outlook {
+    /// Whether it says what is to be expected of such a block.
+    #[must_use]
+    pub fn is_about(&self, section: Section) -> bool {
+        self.node == section.node && self.group == section.group
+    }
+
+    /// The zones that each block of `run`, of which the same is known, may get, the one that `online` would choose first;
+    /// one that is not offline has its own only. Blocks for which they are the same are told together, lowest first.
+    pub fn valid_zones(
+        self,
+        run: SectionRange,
+        section: Section,
+    ) -> impl Iterator<Item = (SectionRange, &'static [ZoneKind])> {
+        let mut rest = Some(run);
+        core::iter::from_fn(move || {
+            let run = rest?;
+            let (part, zones) = self.first_valid_zones(run, section);
+            rest = run.behind(part);
+            Some((part, zones))
+        })
+    }
+
+    fn first_valid_zones(&self, run: SectionRange, section: Section) -> (SectionRange, &'static [ZoneKind]) {
+        if let Some(zone) = section.state.zone() {
+            return (run, if zone == ZoneKind::Normal { &[ZoneKind::Normal] } else { &[ZoneKind::Movable] });
+        }
+        let zone = self.choose(run.first(), section).zone;
+        let count = run.iter().take_while(|id| self.choose(*id, section).zone == zone).count() as u64;
+        let zones: &[ZoneKind] = match zone {
+            ZoneKind::Normal => &[ZoneKind::Normal, ZoneKind::Movable],
+            ZoneKind::Movable => &[ZoneKind::Movable, ZoneKind::Normal],
+        };
+        (run.first_part(count), zones)
+    }
+
+    /// The zone that an offline block gets when nobody names one.
+    pub(crate) fn choose(&self, id: SectionId, section: Section) -> Choice {
+        let coming = self.device.map_or(u64::from(section.present), |device| device.offline);
+        let zone = match self.policy.online_policy {
+            OnlinePolicy::ContigZones => self.contiguous(id),
+            OnlinePolicy::AutoMovable => self.balanced(coming),
+        };
+        let needed = self.kernel.needed(coming);
+        let available = self.kernel.available;
+        if zone == ZoneKind::Movable && available < needed {
+            return Choice { zone: ZoneKind::Normal, remark: Some(Remark::KeptNormal { available, needed }) };
+        }
+        Choice { zone, remark: None }
+    }
+
+    fn contiguous(&self, id: SectionId) -> ZoneKind {
+        let is_in = |zone: ZoneKind| self.spans[zone as usize].is_some_and(|(first, last)| first <= id && id <= last);
+        match (is_in(ZoneKind::Normal), is_in(ZoneKind::Movable)) {
+            (true, false) => ZoneKind::Normal,
+            (false, true) => ZoneKind::Movable,
+            _ if self.policy.movable_node => ZoneKind::Movable,
+            _ => ZoneKind::Normal,
+        }
+    }
+
+    fn balanced(&self, coming: u64) -> ZoneKind {
+        let ratio = self.policy.auto_movable_ratio;
+        let has_normal = self.device.is_some_and(|device| device.normal > 0);
+        let node_allows = !self.policy.numa_aware || self.own.allows(coming, ratio);
+        if !has_normal && node_allows && self.machine.allows(coming, ratio) {
+            ZoneKind::Movable
+        } else {
+            ZoneKind::Normal
+        }
+    }
+
+    /// Such a block goes to `zone`.
+    pub(crate) fn expect(&mut self, zone: ZoneKind, section: Section) {
+        let pages = u64::from(section.present);
+        if let Some(device) = &mut self.device {
+            device.offline -= pages;
+            device.normal += if zone == ZoneKind::Normal { pages } else { 0 };
+        }
+        if zone == ZoneKind::Movable {
+            let share = Balance { kernel: 0, movable: pages };
+            self.machine += share;
+            self.own += share;
+            self.kernel.unmapped += pages;
+        }
+    }
+
+    /// What is to be said when somebody has just made memory Movable.
+    pub(crate) fn excess(&self) -> Option<Remark> {
+        let Balance { movable, .. } = self.machine;
+        let most = self.machine.most(self.policy.auto_movable_ratio);
+        let (available, needed) = (self.kernel.available, self.kernel.needed(0));
+        if available < needed {
+            Some(Remark::KernelShort { available, needed })
+        } else {
+            (movable > most).then_some(Remark::BeyondRatio { movable, most })
+        }
+    }
+}
+
+impl<M: Machine> Memory<M> {
+    /// What decides at this moment which zones such blocks get.
+    pub fn outlook(&self, section: Section) -> Outlook {
+        let mut outlook = Outlook {
+            policy: self.policy(),
+            node: section.node,
+            group: section.group,
+            spans: [None; ZoneKind::ALL.len()],
+            machine: Balance::default(),
+            own: Balance::default(),
+            device: self.device(section),
+            kernel: KernelMemory { available: self.kernel_available(), unmapped: 0 },
+        };
+        for (of, kind) in self.all_zones() {
+            let zone = self.zone(of, kind);
+            let share = match kind {
+                ZoneKind::Normal => Balance { kernel: zone.boot_present_pages(), movable: 0 },
+                ZoneKind::Movable => Balance { kernel: 0, movable: zone.present_pages() + zone.expected_pages() },
+            };
+            outlook.machine += share;
+            if kind == ZoneKind::Movable {
+                outlook.kernel.unmapped += zone.free_pages() + zone.expected_pages();
+            }
+            if of == section.node {
+                outlook.own += share;
+                outlook.spans[kind as usize] = zone.span();
+            }
+        }
+        outlook
+    }
+
+    /// The frames of the device that a block came with.
+    fn device(&self, section: Section) -> Option<Device> {
+        let range = self.group(section.group).filter(|_| !section.is_boot())?.range;
+        let mut device = Device::default();
+        for (run, section) in self.runs(range) {
+            let Some(section) = section else { continue };
+            let pages = run.count() * u64::from(section.present);
+            match section.state {
+                BlockState::Offline => device.offline += pages,
+                state if state.zone() == Some(ZoneKind::Normal) => device.normal += pages,
+                _ => {}
+            }
+        }
+        Some(device)
+    }
+
+    /// Free frames that kernel memory can still get: those of all Normal zones, but the reserve of hotplug.
+    pub(crate) fn kernel_available(&self) -> u64 {
+        let (mut free, mut boot) = (0, 0);
+        for (node, kind) in self.populated_zones().filter(|(_, kind)| *kind == ZoneKind::Normal) {
+            let cached = self.cached_pages(zone_number(node, kind));
+            let zone = self.zone(node, kind);
+            // What went from a cache to the zone in between is there once.
+            free += (zone.free_pages() + cached).min(zone.managed_pages());
+            boot += zone.area(Origin::Boot).pages();
+        }
+        free - boot.min(RESERVE_PAGES)
+    }
+}
+
+#[cfg(test)]
+#[path = "outlook_tests.rs"]
+mod tests;

@@ -1,0 +1,130 @@
+//! What the policies choose for a block, given what is around it.
+
+use super::*;
+use crate::addr::PAGES_PER_SECTION;
+use crate::section::{MemmapPlace, Openness};
+
+const BLOCK: u64 = PAGES_PER_SECTION;
+
+/// Two nodes of two blocks of boot memory each, and on one of them a device of two blocks, all of it offline.
+const OUTLOOK: Outlook = Outlook {
+    policy: Policy::DEFAULT,
+    node: NodeId::ZERO,
+    group: GroupId::new(1),
+    spans: [None, None],
+    machine: Balance { kernel: 4 * BLOCK, movable: 0 },
+    own: Balance { kernel: 2 * BLOCK, movable: 0 },
+    device: Some(Device { normal: 0, offline: 2 * BLOCK }),
+    kernel: KernelMemory { available: 4 * BLOCK, unmapped: 0 },
+};
+
+const AUTO: Outlook =
+    Outlook { policy: Policy { online_policy: OnlinePolicy::AutoMovable, ..Policy::DEFAULT }, ..OUTLOOK };
+
+fn block() -> Section {
+    Section {
+        state: BlockState::Offline,
+        openness: Openness::Untouched,
+        last_zone: ZoneKind::Normal,
+        node: NodeId::ZERO,
+        group: GroupId::new(1),
+        memmap: MemmapPlace::Head,
+        present: BLOCK as u16,
+        managed: BLOCK as u16,
+    }
+}
+
+fn id(n: u64) -> SectionId {
+    SectionId::new(n).expect("in reach")
+}
+
+fn chosen(outlook: &Outlook) -> ZoneKind {
+    outlook.choose(id(34), block()).zone
+}
+
+#[test]
+fn contig_zones_follows_the_only_span_that_holds_the_block() {
+    let around = Some((id(32), id(39)));
+    let elsewhere = Some((id(35), id(39)));
+    let with =
+        |spans, movable_node| chosen(&Outlook { spans, policy: Policy { movable_node, ..Policy::DEFAULT }, ..OUTLOOK });
+    assert_eq!(with([None, None], false), ZoneKind::Normal);
+    assert_eq!(with([elsewhere, around], false), ZoneKind::Movable);
+    assert_eq!(with([around, elsewhere], true), ZoneKind::Normal);
+    assert_eq!(with([around, around], false), ZoneKind::Normal);
+    assert_eq!(with([around, around], true), ZoneKind::Movable);
+    assert_eq!(with([None, None], true), ZoneKind::Movable);
+}
+
+#[test]
+fn auto_movable_asks_the_ratio_of_machine_and_node_about_the_whole_device() {
+    let with = |movable: u64, offline: u64, numa_aware| {
+        let add = Balance { kernel: 0, movable };
+        let mut outlook = Outlook { device: Some(Device { normal: 0, offline }), ..AUTO };
+        outlook.machine += add;
+        outlook.own += add;
+        outlook.policy.numa_aware = numa_aware;
+        chosen(&outlook)
+    };
+    // 301 % of two blocks are six, of four they are twelve.
+    assert_eq!(with(4 * BLOCK, 2 * BLOCK, true), ZoneKind::Movable);
+    assert_eq!(with(4 * BLOCK, 3 * BLOCK, true), ZoneKind::Normal);
+    assert_eq!(with(4 * BLOCK, 8 * BLOCK, false), ZoneKind::Movable);
+    assert_eq!(with(4 * BLOCK, 9 * BLOCK, false), ZoneKind::Normal);
+}
+
+#[test]
+fn the_rest_of_a_device_follows_what_is_in_normal() {
+    let outlook = Outlook { device: Some(Device { normal: BLOCK, offline: BLOCK }), ..AUTO };
+    assert_eq!(chosen(&outlook), ZoneKind::Normal);
+}
+
+#[test]
+fn what_is_chosen_for_a_device_stays_the_same_until_its_last_block_is_online() {
+    for movable in [4 * BLOCK, 5 * BLOCK] {
+        let mut outlook = AUTO;
+        outlook.own.movable = movable;
+        let zone = chosen(&outlook);
+        outlook.expect(zone, block());
+        assert_eq!(chosen(&outlook), zone);
+    }
+}
+
+#[test]
+fn boot_blocks_are_for_themselves() {
+    let mut outlook = Outlook { device: None, ..AUTO };
+    outlook.own.movable = 5 * BLOCK;
+    assert_eq!(chosen(&outlook), ZoneKind::Movable);
+    outlook.expect(ZoneKind::Movable, block());
+    assert_eq!(chosen(&outlook), ZoneKind::Normal);
+}
+
+#[test]
+fn nothing_becomes_movable_that_the_kernel_could_not_serve() {
+    let policy = Policy { movable_node: true, ..Policy::DEFAULT };
+    for policy in [policy, AUTO.policy] {
+        let with = |available, unmapped| {
+            Outlook { policy, kernel: KernelMemory { available, unmapped }, ..OUTLOOK }.choose(id(34), block())
+        };
+        // Two blocks take 129 tables.
+        let enough = KERNEL_FLOOR_PAGES + 129;
+        assert_eq!(with(enough, 0), Choice { zone: ZoneKind::Movable, remark: None });
+        let remark = Some(Remark::KeptNormal { available: enough - 1, needed: enough });
+        assert_eq!(with(enough - 1, 0), Choice { zone: ZoneKind::Normal, remark });
+        assert_eq!(with(enough, BLOCK).zone, ZoneKind::Normal);
+        assert_eq!(with(enough + 65, BLOCK).zone, ZoneKind::Movable);
+    }
+}
+
+#[test]
+fn memory_that_somebody_made_movable_is_remarked_on_when_it_is_too_much() {
+    let with = |movable, unmapped| {
+        let machine = Balance { kernel: 4 * BLOCK, movable };
+        let kernel = KernelMemory { available: KERNEL_FLOOR_PAGES + 64, unmapped };
+        Outlook { machine, kernel, ..OUTLOOK }.excess()
+    };
+    let (most, available) = (4 * BLOCK * 301 / 100, KERNEL_FLOOR_PAGES + 64);
+    assert_eq!(with(most, 0), None);
+    assert_eq!(with(most + 1, 0), Some(Remark::BeyondRatio { movable: most + 1, most }));
+    assert_eq!(with(most + 1, BLOCK), Some(Remark::KernelShort { available, needed: available + 1 }));
+}

@@ -1,0 +1,138 @@
+//! Which zone a block gets when a policy chooses: what is shown beforehand is what comes, and whole devices go together.
+
+use anyhow::{Result, ensure};
+use boot::size::{gib, mib};
+use system_tests::check::{contains, lacks, same};
+use system_tests::dimms::{dimm, dimm_on};
+use system_tests::scenario;
+use system_tests::scenario::{FIRST_HOT, Scenario};
+use system_tests::vm::Vm;
+
+const AUTO_MOVABLE: &str = "memory_hotplug.online_policy=auto-movable";
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![
+        scenario!(auto_movable_takes_three_devices_for_each_node_of_their_size).params(&[AUTO_MOVABLE]),
+        scenario!(auto_movable_takes_six_devices_for_the_machine)
+            .params(&[AUTO_MOVABLE, "memory_hotplug.auto_movable_numa_aware=N"]),
+        scenario!(auto_movable_decides_about_a_device_once).params(&[AUTO_MOVABLE]),
+        scenario!(contig_zones_keeps_to_the_zone_around_a_block),
+        scenario!(movable_node_makes_what_no_zone_claims_movable).params(&["movable_node"]),
+        scenario!(memory_comes_as_the_default_state_says).params(&["memhp_default_state=online", "movable_node"]),
+        scenario!(nothing_becomes_movable_by_policy_while_kernel_memory_is_scarce).params(&["movable_node"]),
+    ]
+}
+
+/// Brings a whole device online by policy, and fails unless it gets the zone that was shown for each of its blocks.
+fn obtains(vm: &mut Vm, first: u64, last: u64, zone: &str) -> Result<()> {
+    let blocks = vm.blocks()?;
+    for (number, block) in blocks.range(first..=last) {
+        same(&format!("shown first for block {number}"), block.valid_zones[0].as_str(), zone)?;
+    }
+    vm.cmd(&format!("online {first}-{last}"))?;
+    vm.expect_blocks(&[(first..=last, zone)])
+}
+
+/// Devices of 1 GiB on a node with as much boot memory, of which so many can be Movable.
+fn come_one_after_the_other(vm: &mut Vm, movable: u64, all: u64) -> Result<()> {
+    for number in 0..all {
+        vm.plug(&dimm_on(&format!("d{number}"), gib(1), 0))?;
+        let first = FIRST_HOT + 8 * number;
+        obtains(vm, first, first + 7, if number < movable { "Movable" } else { "Normal" })?;
+    }
+    // What is Normal licenses nothing, and what goes makes room.
+    vm.cmd("offline dimm0")?;
+    vm.cmd(&format!("offline dimm{}", all - 1))?;
+    let last = FIRST_HOT + 8 * (all - 1);
+    obtains(vm, last, last + 7, "Movable")?;
+    obtains(vm, FIRST_HOT, FIRST_HOT + 7, "Normal")
+}
+
+fn auto_movable_takes_three_devices_for_each_node_of_their_size(vm: &mut Vm) -> Result<()> {
+    come_one_after_the_other(vm, 3, 5)?;
+    // The other node has a ratio of its own.
+    vm.plug(&dimm_on("other", gib(1), 1))?;
+    obtains(vm, 72, 79, "Movable")
+}
+
+fn auto_movable_takes_six_devices_for_the_machine(vm: &mut Vm) -> Result<()> {
+    come_one_after_the_other(vm, 6, 8)
+}
+
+fn auto_movable_decides_about_a_device_once(vm: &mut Vm) -> Result<()> {
+    // Block by block, in any order, by hand and by itself: 2 GiB fit where 4 GiB do not.
+    vm.plug(&dimm_on("small", gib(2), 0))?;
+    vm.plug(&dimm_on("large", gib(2), 0))?;
+    for (first, last) in [(40, 40), (47, 47), (32, 39), (41, 46)] {
+        obtains(vm, first, last, "Movable")?;
+    }
+    obtains(vm, 48, 48, "Normal")?;
+    vm.cmd("offline dimm0")?;
+    obtains(vm, 49, 63, "Normal")?;
+    vm.cmd("offline dimm1")?;
+    vm.cmd("online_kernel 35")?;
+    obtains(vm, 47, 47, "Normal")?;
+    obtains(vm, 48, 63, "Movable")?;
+    vm.cmd("auto_online online")?;
+    vm.plug(&dimm_on("third", gib(2), 0))?;
+    vm.expect_blocks(&[(64..=79, "Normal")])
+}
+
+fn contig_zones_keeps_to_the_zone_around_a_block(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm_on("d0", gib(1), 0))?;
+    vm.cmd("online_movable 32")?;
+    // Beside a Movable block, between two of them, and where both zones reach.
+    obtains(vm, 33, 33, "Normal")?;
+    vm.cmd("offline 33")?;
+    vm.cmd("online_movable 36")?;
+    obtains(vm, 34, 34, "Movable")?;
+    vm.cmd("online_kernel 38")?;
+    obtains(vm, 35, 35, "Normal")?;
+    obtains(vm, 37, 37, "Normal")?;
+    // On a node of its own nothing of that counts.
+    vm.plug(&dimm_on("d1", mib(256), 1))?;
+    obtains(vm, 40, 41, "Normal")
+}
+
+fn movable_node_makes_what_no_zone_claims_movable(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm_on("d0", gib(1), 0))?;
+    obtains(vm, 37, 37, "Movable")?;
+    obtains(vm, 33, 33, "Movable")?;
+    vm.cmd("online_kernel 35")?;
+    obtains(vm, 34, 34, "Movable")?;
+    obtains(vm, 36, 36, "Movable")?;
+    obtains(vm, 32, 32, "Normal")
+}
+
+fn memory_comes_as_the_default_state_says(vm: &mut Vm) -> Result<()> {
+    same("auto_online", vm.cmd("auto_online")?.trim(), "online")?;
+    vm.plug(&dimm("d0", mib(256)))?;
+    vm.expect_blocks(&[(32..=33, "Movable")])?;
+    vm.cmd("auto_online online_kernel")?;
+    vm.plug(&dimm("d1", mib(256)))?;
+    vm.expect_blocks(&[(32..=33, "Movable"), (34..=35, "Normal")])
+}
+
+fn nothing_becomes_movable_by_policy_while_kernel_memory_is_scarce(vm: &mut Vm) -> Result<()> {
+    let usage = vm.usage()?;
+    ensure!(usage.kernel_available <= usage.available, "{usage:?}");
+    vm.plug(&dimm("d0", mib(256)))?;
+    vm.plug(&dimm("d1", mib(256)))?;
+    same("shown first", vm.block(32)?.valid_zones[0].as_str(), "Movable")?;
+    let taken = (usage.kernel_available >> 20) - 8;
+    let id = vm.json(&format!("kfill {taken}M"))?["id"].clone();
+    let left = vm.usage()?.kernel_available;
+    ensure!(left < 16 << 20, "the kernel can still get {left}");
+    obtains(vm, 32, 33, "Normal")?;
+    contains("the log", &vm.kernel_log()?.join("\n"), "kept Normal")?;
+    ensure!(vm.usage()?.kernel_available > left + (200 << 20), "Normal memory did not help");
+    obtains(vm, 34, 35, "Movable")?;
+
+    // Whoever insists is obeyed, and warned.
+    vm.cmd("offline 32-35")?;
+    lacks("the log", &vm.kernel_log()?.join("\n"), "to use all Movable memory")?;
+    vm.cmd("online_movable 32-33")?;
+    vm.expect_blocks(&[(32..=33, "Movable")])?;
+    contains("the log", &vm.kernel_log()?.join("\n"), "to use all Movable memory")?;
+    vm.cmd(&format!("free {id}")).map(drop)
+}
