@@ -12,9 +12,10 @@ use crate::free_area::{Mixing, Search};
 use crate::inject::Point;
 use crate::machine::Machine;
 use crate::memory::{Memory, zone_number};
-use crate::page::{Head, Owner};
+use crate::page::{Head, Owner, PageInfo, Terms};
 use crate::pageblock::Pageblock;
 use crate::section::{BlockState, Openness, Section, Word, ZoneKind};
+use crate::site::Site;
 use crate::zone::{Origin, Zone};
 use core::cell::Cell;
 
@@ -51,7 +52,8 @@ impl<M: Machine> Memory<M> {
     pub fn allocate(&self, request: &Request) -> Result<Pfn, AllocError> {
         match self.take_at_hand(request) {
             Some(head) => Ok(head),
-            None => self.allocate_slowly(request),
+            // By value: whoever is served at once need not write it down.
+            None => self.allocate_slowly(*request),
         }
     }
 
@@ -66,12 +68,13 @@ impl<M: Machine> Memory<M> {
         let (Place::Near(node) | Place::On(node)) = request.place;
         let mut cache = self.own_cache(zone_number(node, kind))?.lock();
         let (head, page) = cache.stack(origin, shelf).pop(&self.machine)?;
-        page.hand_out(request.order, request.owner, request.mobility);
+        self.hand_out(page, request);
         Some(head)
     }
 
     #[inline(never)]
-    fn allocate_slowly(&self, request: &Request) -> Result<Pfn, AllocError> {
+    fn allocate_slowly(&self, request: Request) -> Result<Pfn, AllocError> {
+        let request = &request;
         self.pass_allocation(request)?;
         let found = self.find(request).or_else(|| {
             // What serves may lie in a cache, as a frame or as a part of a larger group.
@@ -138,7 +141,7 @@ impl<M: Machine> Memory<M> {
             self.refill(source, shelf, request.mobility, stack);
             stack.pop(&self.machine)
         })?;
-        page.hand_out(request.order, request.owner, request.mobility);
+        self.hand_out(page, request);
         Some(head)
     }
 
@@ -222,7 +225,23 @@ impl<M: Machine> Memory<M> {
 
     /// A frame that was taken says so before the lock is given up under which it was free.
     pub(crate) fn mark_allocated(&self, head: Pfn, request: &Request) {
-        self.machine.page(head).hand_out(request.order, request.owner, request.mobility);
+        self.hand_out(self.machine.page(head), request);
+    }
+
+    /// The block of that struct page belongs to whoever made the request.
+    #[inline]
+    fn hand_out(&self, page: &PageInfo, request: &Request) {
+        let terms = match request.mobility {
+            Mobility::Movable => Terms::MOVABLE,
+            Mobility::Unmovable => self.unmovable_terms(request.site),
+        };
+        page.hand_out(request.order, request.owner, terms);
+    }
+
+    /// Apart from the others, whose path it would only make longer.
+    #[inline(never)]
+    fn unmovable_terms(&self, site: Site) -> Terms {
+        Terms::unmovable(self.sites.number(site), self.machine.now_ns())
     }
 
     /// Takes a block of frames inside `range`, lowest first.

@@ -12,6 +12,7 @@ use crate::page::{Owner, PageState};
 use crate::pageblock::Pageblock;
 use crate::room::Need;
 use crate::section::Section;
+use crate::site::Site;
 use heapless::Vec;
 
 /// Single frames that are moved together, so that translations are forgotten once for all of them.
@@ -331,6 +332,7 @@ impl<'a, M: Machine> Evacuation<'a, M> {
             place: Place::Near(self.near),
             owner: block.owner,
             urgency: Urgency::Ordinary,
+            site: Site::here(),
         };
         match self.memory.take_destination(&request) {
             Ok(to) => {

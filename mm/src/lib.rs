@@ -90,6 +90,7 @@ mod reserve;
 mod room;
 pub mod run;
 pub mod section;
+pub mod site;
 #[cfg(test)]
 mod testing;
 pub mod validate;

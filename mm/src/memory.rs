@@ -14,6 +14,7 @@ use crate::policy::Policy;
 use crate::range_lock::RangeLocks;
 use crate::reserve::BootFree;
 use crate::section::{Section, SectionTable, ZoneKind};
+use crate::site::SiteTable;
 use crate::zone::{Origin, Zone, ZoneCell};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -68,6 +69,8 @@ pub struct Memory<M: Machine> {
     pub(crate) promised: AtomicU64,
     /// Frames that all zones of a kind manage, by origin, so that nobody looks where there can be nothing.
     managed: [[AtomicU64; Origin::ALL.len()]; ZoneKind::ALL.len()],
+    /// Who takes unmovable memory.
+    pub(crate) sites: SiteTable,
 }
 
 impl<M: Machine> Memory<M> {
@@ -90,6 +93,7 @@ impl<M: Machine> Memory<M> {
             boot_free: BootFree::new(),
             promised: AtomicU64::new(0),
             managed: [const { [const { AtomicU64::new(0) }; Origin::ALL.len()] }; ZoneKind::ALL.len()],
+            sites: SiteTable::new(),
         }
     }
 

@@ -5,8 +5,8 @@
 //!
 //! | word | holds | guarded by |
 //! |---|---|---|
-//! | `head` | state, order, owner, mobility | whoever owns the block; in a cache, the cache's lock |
-//! | `refs` | references to an allocated block: its owner's, and pins; none while it is being moved | atomic |
+//! | `head` | state, order, owner, mobility, call site | whoever owns the block; in a cache, the cache's lock |
+//! | `refs` | references to an allocated block: its owner's, and pins; none while it is being moved; since when | atomic |
 //! | `private` | allocated: the owner's; in a cache: the next frame there | the owner; the cache's lock |
 //! | `used` | one bit for each of 64 frames of the pageblock: it is not free | the lock of the zone |
 //! | `link` | what the zone keeps of the pageblock or section that this frame leads | the lock of the zone |
@@ -16,6 +16,7 @@
 
 use crate::addr::Order;
 use crate::alloc::Mobility;
+use crate::site::SITE_LIMIT;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// What a frame is, as far as its own struct page tells.
@@ -155,6 +156,35 @@ impl Head {
 
 /// Set in the first word of an allocated block that was asked for as movable.
 const MOVABLE: u32 = 1 << 24;
+/// Above it stands the number of the call site that took the block, if it is not movable.
+const SITE_SHIFT: u32 = 25;
+const _: () = assert!(SITE_LIMIT < 1 << (u32::BITS - SITE_SHIFT), "a call site fits its field");
+/// State, order and owner.
+const HEAD: u32 = MOVABLE - 1;
+
+/// References take these bits of their word. Above them stands since when an unmovable block is held, in seconds, which
+/// lasts twelve days.
+const REFS: u32 = (1 << 12) - 1;
+const SINCE_LIMIT: u64 = (u32::MAX / (REFS + 1)) as u64;
+const NS_PER_SECOND: u64 = 1_000_000_000;
+
+/// What the struct page of an allocated block says beside its size and owner.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms {
+    /// Bits of the first word above state, order and owner.
+    mark: u32,
+    refs: u32,
+}
+
+impl Terms {
+    pub(crate) const MOVABLE: Self = Self { mark: MOVABLE, refs: 1 };
+
+    /// Taken by the call site of that number, at that time.
+    pub(crate) fn unmovable(site: u8, now_ns: u64) -> Self {
+        let seconds = (now_ns / NS_PER_SECOND).min(SINCE_LIMIT) as u32;
+        Self { mark: u32::from(site) << SITE_SHIFT, refs: 1 + seconds * (REFS + 1) }
+    }
+}
 
 /// The struct page of one frame. See the module for what guards which field.
 #[derive(Default)]
@@ -190,21 +220,27 @@ impl PageInfo {
 
     /// The block that begins here belongs to somebody now.
     #[inline]
-    pub(crate) fn hand_out(&self, order: Order, owner: Owner, mobility: Mobility) {
+    pub(crate) fn hand_out(&self, order: Order, owner: Owner, terms: Terms) {
         let head = Head { state: PageState::Allocated, order, owner }.encode();
-        let mark = match mobility {
-            Mobility::Unmovable => 0,
-            Mobility::Movable => MOVABLE,
-        };
-        self.head.store(head | mark, Ordering::Relaxed);
-        self.refs.store(1, Ordering::Relaxed);
+        self.head.store(head | terms.mark, Ordering::Relaxed);
+        self.refs.store(terms.refs, Ordering::Relaxed);
+    }
+
+    /// The number of the call site that took the unmovable block that begins here; 0 if that is not known.
+    pub(crate) fn site(&self) -> u8 {
+        (self.head.load(Ordering::Relaxed) >> SITE_SHIFT) as u8
+    }
+
+    /// Since when the unmovable block that begins here is held, in nanoseconds of the clock, to the second.
+    pub(crate) fn since_ns(&self) -> u64 {
+        u64::from(self.refs.load(Ordering::Relaxed) / (REFS + 1)) * NS_PER_SECOND
     }
 
     /// A single frame of what was an allocated block with that head.
     pub(crate) fn become_part_of(&self, whole: &Self) {
-        let mark = whole.head.load(Ordering::Relaxed) & MOVABLE;
+        let mark = whole.head.load(Ordering::Relaxed) & !HEAD;
         self.head.store(Head { order: Order::PAGE, ..whole.head() }.encode() | mark, Ordering::Relaxed);
-        self.refs.store(whole.refs(), Ordering::Relaxed);
+        self.refs.store(whole.refs.load(Ordering::Relaxed), Ordering::Relaxed);
         self.private.store(0, Ordering::Relaxed);
     }
 
@@ -212,13 +248,13 @@ impl PageInfo {
     #[must_use]
     #[inline]
     pub fn refs(&self) -> u32 {
-        self.refs.load(Ordering::Relaxed)
+        self.refs.load(Ordering::Relaxed) & REFS
     }
 
     /// Takes a reference beside the owner's, so that the block stays where it is; not while it is being moved.
     #[must_use = "without a reference the block may move"]
     pub fn pin(&self) -> bool {
-        let more = |refs: u32| if refs == 0 { None } else { refs.checked_add(1) };
+        let more = |refs: u32| (1..REFS).contains(&(refs & REFS)).then(|| refs + 1);
         self.refs.try_update(Ordering::Acquire, Ordering::Relaxed, more).is_ok()
     }
 
@@ -227,19 +263,20 @@ impl PageInfo {
     /// # Panics
     /// There is none but the owner's.
     pub fn unpin(&self) {
-        let before = self.refs.fetch_sub(1, Ordering::Release);
+        let before = self.refs.fetch_sub(1, Ordering::Release) & REFS;
         assert!(before > 1, "a reference was given up that nobody took");
     }
 
     /// Takes the owner's reference away, if there is no other: until it is back nobody can pin the block.
     #[must_use = "a block that others refer to cannot move"]
     pub fn freeze(&self) -> bool {
-        self.refs.compare_exchange(1, 0, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        let none = |refs: u32| (refs & REFS == 1).then(|| refs - 1);
+        self.refs.try_update(Ordering::Acquire, Ordering::Relaxed, none).is_ok()
     }
 
     /// Gives the owner his reference to a block that [`freeze`](Self::freeze) froze.
     pub fn thaw(&self) {
-        self.refs.store(1, Ordering::Release);
+        self.refs.fetch_add(1, Ordering::Release);
     }
 
     /// Back to the zeroed struct page: a tail without owner and references.
@@ -304,7 +341,7 @@ mod tests {
     #[test]
     fn a_pinned_block_does_not_freeze_and_a_frozen_one_is_not_pinned() {
         let page = PageInfo::default();
-        page.hand_out(Order::PAGE, Owner::Anonymous, Mobility::Movable);
+        page.hand_out(Order::PAGE, Owner::Anonymous, Terms::MOVABLE);
         assert!(page.pin());
         assert!(!page.freeze());
         page.unpin();
@@ -312,6 +349,31 @@ mod tests {
         assert!(!page.pin());
         page.thaw();
         assert_eq!(page.refs(), 1);
+    }
+
+    #[test]
+    fn pins_leave_alone_since_when_a_block_is_held() {
+        let page = PageInfo::default();
+        page.hand_out(Order::PAGE, Owner::Heap, Terms::unmovable(127, 5_900_000_000));
+        assert!(page.pin() && page.pin());
+        assert_eq!((page.refs(), page.since_ns(), page.site()), (3, 5_000_000_000, 127));
+        page.unpin();
+        page.unpin();
+        assert!(page.freeze());
+        assert_eq!((page.refs(), page.since_ns()), (0, 5_000_000_000));
+        page.thaw();
+        assert_eq!((page.refs(), page.since_ns()), (1, 5_000_000_000));
+        assert_eq!(page.served(Order::PAGE), Some(Mobility::Unmovable));
+        assert_eq!(page.head(), Head { state: PageState::Allocated, order: Order::PAGE, owner: Owner::Heap });
+    }
+
+    #[test]
+    fn more_pins_than_a_struct_page_can_count_are_refused() {
+        let page = PageInfo::default();
+        page.hand_out(Order::PAGE, Owner::Heap, Terms::unmovable(1, u64::MAX));
+        let since = page.since_ns();
+        while page.pin() {}
+        assert_eq!((page.refs(), page.since_ns()), (REFS, since));
     }
 
     #[test]

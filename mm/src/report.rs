@@ -7,6 +7,7 @@ use crate::memory::{Memory, RESERVE_PAGES, zone_number};
 use crate::page::{Head, Owner, PageState};
 use crate::pageblock::{Pageblock, Place};
 use crate::section::{BlockState, Section, ZoneKind};
+use crate::site::Site;
 use crate::zone::Origin;
 use core::ops::AddAssign;
 
@@ -142,6 +143,10 @@ pub struct FrameReport {
     pub refs: u32,
     /// The first frame of the free or allocated block it belongs to, and its order.
     pub block_head: Option<(Pfn, Order)>,
+    /// Where in the source it was taken, if it is allocated and unmovable.
+    pub site: Option<Site>,
+    /// When that was, in nanoseconds of the clock, to the second.
+    pub since_ns: Option<u64>,
 }
 
 impl<M: Machine> Memory<M> {
@@ -250,6 +255,8 @@ impl<M: Machine> Memory<M> {
             owner: Owner::None,
             refs: 0,
             block_head: None,
+            site: None,
+            since_ns: None,
         };
         let (Some(id), Some(section)) = (id, section) else { return report };
         // The struct pages of a boot block stay when it goes offline, and tell of its reserved frames.
@@ -280,7 +287,12 @@ impl<M: Machine> Memory<M> {
         };
         if found.state == PageState::Allocated {
             report.block_head = Some((head, found.order));
-            report.refs = self.machine.page(head).refs();
+            let page = self.machine.page(head);
+            report.refs = page.refs();
+            if page.served(found.order) == Some(Mobility::Unmovable) {
+                report.site = self.sites.site(page.site());
+                report.since_ns = Some(page.since_ns());
+            }
         }
         report
     }

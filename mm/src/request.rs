@@ -6,6 +6,7 @@ use crate::errno::Errno;
 use crate::inject::Injected;
 use crate::page::Owner;
 use crate::section::ZoneKind;
+use crate::site::Site;
 use crate::zone::Origin;
 
 /// Whether the frames could be moved elsewhere later.
@@ -77,11 +78,14 @@ pub struct Request {
     pub owner: Owner,
     /// Whether the reserve may be used.
     pub urgency: Urgency,
+    /// Where in the source it is made; kept of unmovable memory.
+    pub site: Site,
 }
 
 impl Request {
-    /// One unmovable frame near node 0.
+    /// One unmovable frame near node 0, for the caller's call site.
     #[must_use]
+    #[track_caller]
     pub const fn kernel(owner: Owner) -> Self {
         Self {
             order: Order::PAGE,
@@ -89,6 +93,7 @@ impl Request {
             place: Place::Near(NodeId::ZERO),
             owner,
             urgency: Urgency::Ordinary,
+            site: Site::here(),
         }
     }
 

@@ -14,6 +14,7 @@ use mm::page::Owner;
 use mm::policy::OnlineAs;
 use mm::run::RUN_LIMIT;
 use mm::section::ZoneKind;
+use mm::site::Site;
 use std::collections::BTreeSet;
 
 /// A node that had no memory at boot, so that nothing but the test uses it.
@@ -29,7 +30,7 @@ fn with_private_node(range: SectionRange, zone: ZoneKind, memmap_on_memory: bool
 
 fn private(order: Order, mobility: Mobility) -> Request {
     let place = Place::On(node(PRIVATE));
-    Request { order, mobility, place, owner: Owner::Selftest, urgency: Urgency::Ordinary }
+    Request { order, mobility, place, owner: Owner::Selftest, urgency: Urgency::Ordinary, site: Site::here() }
 }
 
 fn free_on_private(memory: &Memory<Fake>) -> u64 {

@@ -12,10 +12,11 @@ use mm::machine::Unhurried;
 use mm::page::Owner;
 use mm::policy::OnlineAs;
 use mm::section::ZoneKind;
+use mm::site::Site;
 
 fn request(order: Order, mobility: Mobility) -> Request {
     let place = Place::Near(NodeId::ZERO);
-    Request { order, mobility, place, owner: Owner::Selftest, urgency: Urgency::Ordinary }
+    Request { order, mobility, place, owner: Owner::Selftest, urgency: Urgency::Ordinary, site: Site::here() }
 }
 
 fn with_movable() -> Memory<Fake> {

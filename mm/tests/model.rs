@@ -13,6 +13,7 @@ use mm::machine::{MEMMAP_PAGES, Mapper, Unhurried};
 use mm::page::Owner;
 use mm::policy::OnlineAs;
 use mm::section::{BlockState, ZoneKind};
+use mm::site::Site;
 use proptest::prelude::*;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
 use std::collections::{BTreeMap, BTreeSet};
@@ -195,6 +196,7 @@ impl World {
                     place: Place::Near(node(0)),
                     owner: Owner::Selftest,
                     urgency: Urgency::Ordinary,
+                    site: Site::here(),
                 };
                 let head = memory.allocate(&request).map_err(|error| error.errno())?;
                 assert_eq!(head.align_down(order), head);

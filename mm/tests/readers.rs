@@ -11,6 +11,7 @@ use mm::machine::{Machine, Memmap, Unhurried};
 use mm::page::Owner;
 use mm::policy::OnlineAs;
 use mm::section::ZoneKind;
+use mm::site::Site;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ const MOVABLE: Request = Request {
     place: Place::Near(NodeId::ZERO),
     owner: Owner::Selftest,
     urgency: Urgency::Ordinary,
+    site: Site::here(),
 };
 
 /// A machine with blocks in Movable, each of which has been used and is free.

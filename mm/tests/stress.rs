@@ -15,6 +15,7 @@ use mm::machine::{Pace, Stop, Unhurried};
 use mm::page::Owner;
 use mm::policy::{OnlineAs, OnlinePolicy};
 use mm::section::{BlockState, ZoneKind};
+use mm::site::Site;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -72,6 +73,7 @@ fn any_request(dice: &mut Rng) -> Request {
         place: if dice.bool() { Place::Near(at) } else { Place::On(at) },
         owner: Owner::Selftest,
         urgency: if dice.u32(..50) == 0 { Urgency::Hotplug } else { Urgency::Ordinary },
+        site: Site::here(),
     }
 }
 

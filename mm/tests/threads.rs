@@ -11,6 +11,7 @@ use mm::memory::RESERVE_PAGES;
 use mm::page::Owner;
 use mm::policy::OnlineAs;
 use mm::section::ZoneKind;
+use mm::site::Site;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -31,7 +32,8 @@ fn memory_comes_and_goes_while_others_allocate() {
                     let mobility = if state >> 50 & 1 == 0 { Mobility::Movable } else { Mobility::Unmovable };
                     let place = Place::Near(node(1));
                     let owner = Owner::Selftest;
-                    let request = Request { order, mobility, place, owner, urgency: Urgency::Ordinary };
+                    let request =
+                        Request { order, mobility, place, owner, urgency: Urgency::Ordinary, site: Site::here() };
                     if held.len() < 20
                         && let Ok(head) = memory.allocate(&request)
                     {

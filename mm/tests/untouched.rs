@@ -12,6 +12,7 @@ use mm::page::Owner;
 use mm::policy::OnlineAs;
 use mm::report::FrameState;
 use mm::section::ZoneKind;
+use mm::site::Site;
 use std::sync::atomic::Ordering;
 
 const BOOT_MEMMAP_PAGES: usize = 2 * MEMMAP_PAGES as usize;
@@ -25,7 +26,7 @@ fn plugged(range: SectionRange, zone: ZoneKind) -> Memory<Fake> {
 
 fn request(order: Order, mobility: Mobility) -> Request {
     let place = Place::Near(node(1));
-    Request { order, mobility, place, owner: Owner::Selftest, urgency: Urgency::Ordinary }
+    Request { order, mobility, place, owner: Owner::Selftest, urgency: Urgency::Ordinary, site: Site::here() }
 }
 
 fn opened(memory: &Memory<Fake>) -> Vec<u32> {

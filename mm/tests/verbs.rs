@@ -17,6 +17,7 @@ use mm::page::Owner;
 use mm::policy::OnlineAs;
 use mm::report::FrameState;
 use mm::section::{BlockState, ZoneKind};
+use mm::site::Site;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, OnceLock};
 
@@ -32,7 +33,14 @@ fn plug(memory: &TestMemory, number: u16, range: SectionRange, on: u32) {
 }
 
 fn request(mobility: Mobility, place: Place) -> Request {
-    Request { order: Order::PAGE, mobility, place, owner: Owner::Selftest, urgency: Urgency::Ordinary }
+    Request {
+        order: Order::PAGE,
+        mobility,
+        place,
+        owner: Owner::Selftest,
+        urgency: Urgency::Ordinary,
+        site: Site::here(),
+    }
 }
 
 fn unmovable() -> Request {
@@ -41,6 +49,22 @@ fn unmovable() -> Request {
 
 fn movable_in(memory: &TestMemory, range: SectionRange) -> Pfn {
     memory.allocate_within(&request(Mobility::Movable, Place::Near(NodeId::ZERO)), range).expect("free")
+}
+
+#[test]
+fn unmovable_memory_tells_where_and_when_it_was_taken() {
+    let memory = booted();
+    let request = Request::kernel(Owner::Selftest);
+    let line = line!() - 1;
+    let pfn = memory.allocate(&request).expect("free");
+    let report = memory.frame_report(pfn);
+    assert_eq!(report.site.map(|site| site.to_string()), Some(format!("{}:{line}", file!())));
+    assert_eq!(report.since_ns, Some(0));
+    memory.free(pfn, Order::PAGE);
+    assert_eq!((memory.frame_report(pfn).site, memory.frame_report(pfn).since_ns), (None, None));
+
+    let movable = memory.allocate(&self::request(Mobility::Movable, Place::Near(node(0)))).expect("free");
+    assert_eq!((memory.frame_report(movable).site, memory.frame_report(movable).since_ns), (None, None));
 }
 
 #[test]

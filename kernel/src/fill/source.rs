@@ -11,6 +11,7 @@ use mm::machine::{Pace, Stop};
 use mm::memory::{KERNEL_PAGES, RESERVE_PAGES};
 use mm::page::Owner;
 use mm::section::ZoneKind;
+use mm::site::Site;
 use thiserror::Error;
 
 /// Bytes that a fill leaves free in Normal zones: the reserve of hotplug, and what the kernel itself needs to go on.
@@ -89,7 +90,8 @@ impl Source {
     pub(crate) fn take_one(&self, order: Order) -> Result<OwnedFrames, AllocError> {
         let mobility = if self.owner == Owner::Anonymous { Mobility::Movable } else { Mobility::Unmovable };
         let place = self.node.map_or(Place::Near(NodeId::ZERO), Place::On);
-        let request = Request { order, mobility, place, owner: self.owner, urgency: Urgency::Ordinary };
+        let request =
+            Request { order, mobility, place, owner: self.owner, urgency: Urgency::Ordinary, site: Site::here() };
         let Some(blocks) = &self.blocks else {
             return OwnedFrames::allocate(&request);
         };

@@ -2,13 +2,14 @@
 
 use super::{EARLY, layout, mm_if_open};
 use core::ptr::with_exposed_provenance_mut;
-use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn, SectionRange};
-use mm::alloc::{AllocError, Mobility, Place, Request, Urgency};
+use mm::addr::{Order, PAGE_SIZE, Pfn, SectionRange};
+use mm::alloc::{AllocError, Request, Urgency};
 use mm::machine::Memmap;
 use mm::page::Owner;
 
 /// A frame that keeps the kernel itself going: from the allocator, or from boot memory before there is one. Page tables and
-/// the heap, which cannot do without, may use the reserve.
+/// the heap, which cannot do without, may use the reserve. Where it is called is what the frame says of its owner.
+#[track_caller]
 pub(super) fn take_system(owner: Owner) -> Option<Pfn> {
     let Some(mm) = mm_if_open() else {
         return EARLY.lock().take(1, owner).map(mm::addr::PfnRange::start);
@@ -17,9 +18,7 @@ pub(super) fn take_system(owner: Owner) -> Option<Pfn> {
         Owner::PageTable | Owner::Heap => Urgency::Hotplug,
         _ => Urgency::Ordinary,
     };
-    let request =
-        Request { order: Order::PAGE, mobility: Mobility::Unmovable, place: Place::Near(NodeId::ZERO), owner, urgency };
-    mm.allocate(&request).ok()
+    mm.allocate(&Request { urgency, ..Request::kernel(owner) }).ok()
 }
 
 /// Gives back what [`take_system`] gave.

@@ -25,7 +25,8 @@ pub(crate) struct Stack {
     slot: u64,
 }
 
-/// A stack, when there is memory for one.
+/// A stack, when there is memory for one; its frames name the caller.
+#[track_caller]
 pub(crate) fn alloc_stack() -> Option<Stack> {
     // From here on dropping takes back what there is.
     let stack = Stack { slot: take_slot()? };

@@ -164,6 +164,7 @@ impl TableMemory for KernelTables {
         }
     }
 
+    #[track_caller]
     fn take(&mut self) -> Option<Pfn> {
         let table = super::frame::take_system(Owner::PageTable)?;
         self.count += 1;

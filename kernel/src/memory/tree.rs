@@ -15,7 +15,8 @@ pub(super) trait TableMemory {
     /// Writes every entry, also of a table in memory that the direct map does not reach yet.
     fn fill(&mut self, table: Pfn, entries: &mut dyn FnMut(usize) -> Entry);
 
-    /// A system frame for a new table.
+    /// A system frame for a new table; it names the caller, as far as those between pass it on.
+    #[track_caller]
     fn take(&mut self) -> Option<Pfn>;
 
     /// A table that [`take`](Self::take) gave is linked nowhere any more; it is free once no CPU can still walk it.
@@ -61,6 +62,7 @@ impl<M: TableMemory> Tree<M> {
     }
 
     /// The table of `level` that covers `address`; those that are missing on the way are made from system frames.
+    #[track_caller]
     pub(super) fn make(&mut self, address: u64, level: Level) -> Result<Pfn, MapError> {
         let (mut table, mut at) = (self.root, Level::TOP);
         while at > level {
@@ -71,6 +73,7 @@ impl<M: TableMemory> Tree<M> {
     }
 
     /// The table below `parent`, a table of `level`; if it is missing, it is made from a system frame.
+    #[track_caller]
     pub(super) fn make_child(&mut self, parent: Pfn, level: Level, address: u64) -> Result<Pfn, MapError> {
         let index = level.index(address);
         let entry = self.memory.read(parent, index);
@@ -85,6 +88,7 @@ impl<M: TableMemory> Tree<M> {
     }
 
     /// Maps `address` by a leaf of `level`.
+    #[track_caller]
     pub(super) fn map(&mut self, address: u64, level: Level, leaf: Entry) -> Result<(), MapError> {
         let table = self.make(address, level)?;
         self.memory.write(table, level.index(address), leaf);
@@ -102,6 +106,7 @@ impl<M: TableMemory> Tree<M> {
 
     /// Makes sure that the leaf of `address`, if there is one, is no larger than those of level `limit`; the pieces keep
     /// memory and rights.
+    #[track_caller]
     pub(super) fn split(&mut self, address: u64, limit: Level) -> Result<(), MapError> {
         while let Some((leaf, level)) = self.leaf(address).filter(|(_, level)| *level > limit) {
             let below = level.below().ok_or(MapError)?;

@@ -12,6 +12,7 @@ use mm::machine::{MEMMAP_PAGES, Mapper, Memmap, Unhurried};
 use mm::page::Owner;
 use mm::policy::OnlineAs;
 use mm::section::ZoneKind;
+use mm::site::Site;
 
 pub(super) const TESTS: &[Test] = &[
     Test { name: "memory::the_direct_map_shows_all_boot_memory", run: the_direct_map_shows_all_boot_memory },
@@ -33,6 +34,7 @@ const REQUEST: Request = Request {
     place: Place::Near(NodeId::ZERO),
     owner: Owner::Selftest,
     urgency: Urgency::Ordinary,
+    site: Site::here(),
 };
 
 fn free_pages() -> u64 {

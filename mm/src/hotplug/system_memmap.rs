@@ -2,7 +2,7 @@
 
 use super::{AddError, Undo};
 use crate::addr::{NodeId, Order, Pfn, SectionId, SectionRange};
-use crate::alloc::{AllocError, Mobility, Place, Request, Urgency};
+use crate::alloc::{AllocError, Place, Request};
 use crate::inject::Point;
 use crate::machine::{MEMMAP_PAGES, Machine, Pace};
 use crate::memory::{KERNEL_PAGES, Memory, RESERVE_PAGES};
@@ -93,13 +93,7 @@ impl<M: Machine> Memory<M> {
     }
 
     fn memmap_frame(&self, node: NodeId) -> Result<Pfn, AddError> {
-        let request = Request {
-            order: Order::PAGE,
-            mobility: Mobility::Unmovable,
-            place: Place::Near(node),
-            owner: Owner::Memmap,
-            urgency: Urgency::Ordinary,
-        };
+        let request = Request { place: Place::Near(node), ..Request::kernel(Owner::Memmap) };
         self.allocate(&request).map_err(|error| match error {
             AllocError::OutOfMemory => AddError::NoMemory,
             AllocError::Injected(injected) => AddError::Injected(injected),

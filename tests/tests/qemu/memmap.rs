@@ -1,9 +1,9 @@
 //! Where struct pages lie, and what adding memory costs.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use boot::qemu::Machine;
 use boot::size::{gib, mib};
-use system_tests::check::same;
+use system_tests::check::{contains, same};
 use system_tests::dimms::{SUCCESS, dimm, dimm_on};
 use system_tests::memory::{BLOCK_BYTES, BLOCK_FRAMES, FRAME_BYTES};
 use system_tests::scenario;
@@ -19,6 +19,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(the_head_of_every_added_block_holds_its_struct_pages),
         scenario!(boot_memory_keeps_its_struct_pages_in_its_own_blocks),
         scenario!(the_place_of_struct_pages_is_chosen_per_dimm),
+        scenario!(kernel_memory_tells_where_and_when_it_was_taken),
         scenario!(one_gib_costs_the_boot_memory_at_most_64_kib),
         scenario!(struct_pages_that_do_not_fit_refuse_the_dimm).on(small.clone()),
         scenario!(sixteen_gib_fit_into_a_128_mib_guest).on(small),
@@ -68,6 +69,25 @@ fn boot_memory_keeps_its_struct_pages_in_its_own_blocks(vm: &mut Vm) -> Result<(
     vm.cmd(&format!("verify {id}"))?;
     vm.cmd(&format!("free {id}"))?;
     same("usage", vm.usage()?, usage)
+}
+
+fn kernel_memory_tells_where_and_when_it_was_taken(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm("d0", mib(128)))?;
+    vm.cmd("online 32")?;
+    let first = 32 * BLOCK_FRAMES + vm.head_frames(32)?;
+    let page = format!("page pfn:{first}");
+    let free = vm.json(&page)?;
+    ensure!(free["site"].is_null() && free["since_ns"].is_null(), "of a free frame: {free}");
+    let id = vm.json("kfill 1M --in 32")?["id"].clone();
+    let taken = vm.json(&page)?;
+    let site = taken["site"].as_str().with_context(|| format!("no site in {taken}"))?;
+    ensure!(site.starts_with("kernel/src/fill/"), "{site}");
+    let since = taken["since_ns"].as_u64().with_context(|| format!("no time in {taken}"))?;
+    let now = vm.operations()?.last().context("no operations")?.t;
+    ensure!(since <= now + 600_000_000_000 && now < since + 600_000_000_000, "taken at {since}, online at {now}");
+    contains("page", &vm.cmd(&page)?, site)?;
+    vm.cmd(&format!("free {id}"))?;
+    Ok(())
 }
 
 fn the_place_of_struct_pages_is_chosen_per_dimm(vm: &mut Vm) -> Result<()> {

@@ -19,6 +19,7 @@ use mm::alloc::{AllocError, Mobility, Place, Request, Urgency};
 use mm::page::Owner;
 use mm::policy::OnlineAs;
 use mm::section::{BlockState, Section, ZoneKind};
+use mm::site::Site;
 use serde::Serialize;
 
 pub(super) const COMMANDS: &[Command] = &[Command {
@@ -120,7 +121,14 @@ fn people(measured: &Measured) -> String {
 
 fn movable(order: Order) -> Request {
     let place = Place::Near(NodeId::ZERO);
-    Request { order, mobility: Mobility::Movable, place, owner: Owner::Anonymous, urgency: Urgency::Ordinary }
+    Request {
+        order,
+        mobility: Mobility::Movable,
+        place,
+        owner: Owner::Anonymous,
+        urgency: Urgency::Ordinary,
+        site: Site::here(),
+    }
 }
 
 /// What `work` gives, and how long it takes.

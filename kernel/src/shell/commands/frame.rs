@@ -14,6 +14,8 @@ use mm::report::{FrameReport, FrameState};
 use mm::section::MemmapPlace;
 use serde::Serialize;
 
+const NS_PER_SECOND: u64 = 1_000_000_000;
+
 pub(super) const COMMANDS: &[Command] = &[Command {
     name: "page",
     syntax: Syntax {
@@ -29,6 +31,9 @@ free       nobody's                 memmap    holds struct pages or page tables
 allocated  somebody's, see owner              of its own section or group
 reserved   firmware, kernel image   offline   its block is not in use
 absent     there is no memory
+
+Of kernel memory it also says when it was taken, in seconds since boot, and by
+which line of the source.
 
 The first frames of a hot-added block hold the struct pages of that block: the
 altmap. Try `page` on the first address of one.",
@@ -49,6 +54,10 @@ struct Frame {
     /// The first frame of the free or allocated block that holds it.
     head: Option<u64>,
     order: Option<usize>,
+    /// Where in the source it was taken, if it is unmovable.
+    site: Option<String>,
+    /// And when: nanoseconds since boot, to the second.
+    since_ns: Option<u64>,
     /// The frames whose struct pages it holds, if it lies in an altmap.
     describes: Option<[u64; 2]>,
     /// It holds page tables of its own group.
@@ -72,6 +81,8 @@ fn page(call: &mut Call<'_>) -> Outcome {
         refs: found.refs,
         head: found.block_head.map(|(head, _)| head.number()),
         order: found.block_head.map(|(_, order)| order.index()),
+        site: found.site.map(|site| site.to_string()),
+        since_ns: found.since_ns,
         describes: altmap_index(&found).flatten().map(|index| described(&found, index)),
         tables_of: altmap_index(&found).filter(Option::is_none).and_then(|_| group_of(&found)),
     };
@@ -111,6 +122,9 @@ fn text(frame: &Frame) -> String {
     line("refs", frame.refs.to_string());
     if let (Some(head), Some(order)) = (frame.head, frame.order) {
         line("part of", format!("{} frames from pfn {head:#x} (order {order})", 1u64 << order));
+    }
+    if let (Some(site), Some(since_ns)) = (&frame.site, frame.since_ns) {
+        line("taken", format!("at {} s by {site}", since_ns / NS_PER_SECOND));
     }
     if let Some([first, last]) = frame.describes {
         line("holds", format!("the struct pages of pfn {first:#x} to {last:#x}"));

@@ -11,6 +11,7 @@ use mm::node::Distances;
 use mm::page::{Owner, PageInfo};
 use mm::policy::OnlineAs;
 use mm::section::ZoneKind;
+use mm::site::Site;
 use mm::zone::ZoneCell;
 use mm::{Memory, Storage};
 use std::marker::PhantomData;
@@ -184,6 +185,7 @@ impl<C: Cpus> Frames for Altmap<C> {
             place: Place::Near(NodeId::ZERO),
             owner: Owner::Anonymous,
             urgency: Urgency::Ordinary,
+            site: Site::here(),
         };
         self.0.allocate(&request).ok().map(Pfn::number)
     }
