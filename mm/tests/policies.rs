@@ -12,6 +12,7 @@ use mm::outlook::Remark;
 use mm::page::Owner;
 use mm::policy::{OnlineAs, OnlinePolicy};
 use mm::section::{BlockState, ZoneKind};
+use mm::site::Site;
 
 fn plug(memory: &Memory<Fake>, number: u16, range: SectionRange, on: u32) {
     let request = AddRequest { range, node: node(on), name: dimm(number) };
@@ -118,6 +119,7 @@ fn exhaust(memory: &Memory<Fake>) {
         place: Place::Near(node(0)),
         owner: Owner::Kfill,
         urgency: Urgency::Ordinary,
+        site: Site::here(),
     };
     while memory.allocate(&request).is_ok() {}
     let request = Request { order: Order::PAGE, ..request };

@@ -6,12 +6,20 @@ use mm::Memory;
 use mm::addr::{Order, Pfn, SectionRange};
 use mm::alloc::{AllocError, Mobility, Place, Request, Urgency};
 use mm::page::Owner;
+use mm::site::Site;
 use std::sync::Arc;
 
 /// A request for movable memory that can move.
 pub(crate) fn movable(order: Order) -> Request {
     let place = Place::Near(node(0));
-    Request { order, mobility: Mobility::Movable, place, owner: Owner::Anonymous, urgency: Urgency::Ordinary }
+    Request {
+        order,
+        mobility: Mobility::Movable,
+        place,
+        owner: Owner::Anonymous,
+        urgency: Urgency::Ordinary,
+        site: Site::here(),
+    }
 }
 
 /// A machine with two boot sections whose holders can split what they hold.
