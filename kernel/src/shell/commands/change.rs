@@ -16,7 +16,7 @@ use mm::policy::OnlineAs;
 use mm::section::{BlockState, MemmapPlace, ZoneKind};
 
 /// How long `offline` tries when nobody says.
-const OFFLINE_MS: u64 = 10_000;
+const OFFLINE_MS: u64 = 30_000;
 
 const OFFLINE: &[Operand] = &[Operand { name: "BLOCKS", kind: Kind::BlocksOrGroup(Among::Offline), count: Count::One }];
 
@@ -63,15 +63,17 @@ memory than `policy` would make, or more than the kernel can serve.",
             options: &[OptionSpec {
                 name: "--within",
                 value: Some(("MS", Kind::Free)),
-                help: "give up after so many milliseconds (10000)",
+                help: "give up after so many milliseconds (30000)",
             }],
             operands: ONLINE,
         },
         summary: "take blocks out of use; all of them or none",
         details: "\
 Free memory of the blocks is set aside, listeners are asked, and what is in use
-must go elsewhere. Where it cannot, the command fails with EBUSY, says who
-holds what, and everything is as before. Ctrl-C does the same with ECANCELED.",
+moves elsewhere. If something cannot, the command fails before anything has
+moved: EBUSY names the first page and its owner, ENOMEM says how much room is
+missing; `why` lists all of it. Out of time is ETIMEDOUT, Ctrl-C ECANCELED. All
+blocks are online then as before; pages that had moved stay where they are.",
         example: "offline 32-34 --within 500",
         run: offline,
     },

@@ -16,6 +16,7 @@ mod stress;
 mod system;
 mod testing;
 mod usage;
+mod why;
 
 pub(crate) use resolve::candidates;
 pub(crate) use system::VERSION;
@@ -51,6 +52,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { title: "One frame", commands: frame::COMMANDS },
     Family { title: "What has happened", commands: events::COMMANDS },
     Family { title: "Bringing memory in and out", commands: change::COMMANDS },
+    Family { title: "What is in the way", commands: why::COMMANDS },
     Family { title: "How that is decided", commands: settings::COMMANDS },
     Family { title: "Using memory", commands: load::COMMANDS },
     Family { title: "Listeners of changes", commands: notify::COMMANDS },

@@ -1,0 +1,150 @@
+//! `why`: would an offline work now, and if not, what is in its way?
+
+use super::super::arguments::{Among, Count, JSON, Kind, Operand, Syntax};
+use super::super::call::Call;
+use super::super::failure::Outcome;
+use super::super::values::Span;
+use super::{Command, resolve};
+use crate::memory::mm;
+use crate::pace::TaskPace;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use mm::addr::{Pfn, SectionId};
+use mm::evacuate::{Blocker, Hold};
+use mm::foresee::Foreseen;
+use serde::Serialize;
+
+pub(super) const COMMANDS: &[Command] = &[Command {
+    name: "why",
+    syntax: Syntax {
+        options: &[JSON],
+        operands: &[Operand { name: "BLOCKS", kind: Kind::BlocksOrGroup(Among::Online), count: Count::One }],
+    },
+    summary: "say whether blocks could go offline now, or what forbids it",
+    details: "\
+Looks at what lies in the blocks, as `offline` does before it moves anything, and
+changes nothing. Of a block that could go it says how many pages would move. Of
+one that could not it lists everything that is in the way:
+
+kernel          the kernel points at it
+page-table      it is a page table
+memmap          it holds struct pages of another block
+pinned          it could move, if nobody held on to it (`pin`)
+no-destination  it could move, if there were room for it elsewhere
+
+Listeners are not asked: one may still refuse.",
+    example: "why 32-34",
+    run: why,
+}];
+
+/// What `why X -J` prints; the field names are a contract.
+#[derive(Serialize)]
+struct Why {
+    blocks: Vec<Verdict>,
+    /// Pages that would move.
+    movable: u64,
+    /// Pages of those for which there is no room elsewhere.
+    short_by: u64,
+}
+
+#[derive(Serialize)]
+struct Verdict {
+    block: u32,
+    verdict: &'static str,
+    blockers: Vec<InTheWay>,
+    /// Pages that would move.
+    movable: u64,
+}
+
+#[derive(Serialize)]
+struct InTheWay {
+    pfn: u64,
+    pages: u64,
+    kind: &'static str,
+    owner: &'static str,
+}
+
+impl InTheWay {
+    fn of(blocker: &Blocker) -> Self {
+        let Blocker { pfn, pages, hold, owner } = *blocker;
+        let kind = match hold {
+            Hold::Kernel => "kernel",
+            Hold::PageTable => "page-table",
+            Hold::Memmap => "memmap",
+            Hold::Pinned => "pinned",
+        };
+        Self { pfn: pfn.number(), pages, kind, owner: owner.name() }
+    }
+
+    fn homeless(first: Pfn, pages: u64) -> Self {
+        let owner = mm().frame_report(first).owner.name();
+        Self { pfn: first.number(), pages, kind: "no-destination", owner }
+    }
+}
+
+fn why(call: &mut Call<'_>) -> Outcome {
+    let ranges = resolve::blocks(call.arguments.operand(0).unwrap_or_default())?;
+    let mut blocks: Vec<(Verdict, Option<Pfn>)> = Vec::new();
+    let mut blockers = Vec::new();
+    let each = |id: SectionId, foreseen| match foreseen {
+        Foreseen::Blocker(blocker) => blockers.push(InTheWay::of(&blocker)),
+        Foreseen::Done { movable, first } => {
+            let blockers = core::mem::take(&mut blockers);
+            blocks.push((Verdict { block: id.number(), verdict: "", blockers, movable }, first));
+        }
+    };
+    let foresight = mm().foresee(&ranges, &mut TaskPace::untimed(), each)?;
+    for (verdict, first) in &mut blocks {
+        if let Some(first) = first.filter(|_| foresight.short_by > 0) {
+            verdict.blockers.push(InTheWay::homeless(first, verdict.movable));
+        }
+        verdict.verdict = if verdict.blockers.is_empty() { "ok" } else { "blocked" };
+    }
+    let blocks = blocks.into_iter().map(|(verdict, _)| verdict).collect();
+    let report = Why { blocks, movable: foresight.movable, short_by: foresight.short_by };
+    call.show(&report, text);
+    Ok(())
+}
+
+fn text(report: &Why) -> String {
+    let mut text = String::new();
+    let alike = |a: &Verdict, b: &Verdict| a.blockers.is_empty() && b.blockers.is_empty();
+    for run in report.blocks.chunk_by(alike) {
+        let span = Span(run[0].block.into(), run[run.len() - 1].block.into());
+        let movable: u64 = run.iter().map(|verdict| verdict.movable).sum();
+        let blocks = if run.len() == 1 { "block" } else { "blocks" };
+        text += &format!("{blocks} {span}: {}, {movable} pages would move\n", run[0].verdict);
+        for InTheWay { pfn, pages, kind, owner } in &run[0].blockers {
+            text += &format!("  pfn:{pfn:#x}  {pages} pages of {owner}  {kind}\n");
+        }
+    }
+    if report.short_by > 0 {
+        text += &format!("{} pages are missing elsewhere\n", report.short_by);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(block: u32, movable: u64, blockers: Vec<InTheWay>) -> Verdict {
+        let verdict = if blockers.is_empty() { "ok" } else { "blocked" };
+        Verdict { block, verdict, blockers, movable }
+    }
+
+    #[test]
+    fn blocks_that_would_go_are_told_together_and_others_with_what_is_in_the_way() {
+        let kernel = InTheWay { pfn: 0x108200, pages: 4, kind: "kernel", owner: "kfill" };
+        let blocks = [verdict(32, 5, Vec::new()), verdict(33, 7, Vec::new()), verdict(34, 1, [kernel].into())];
+        let report = Why { blocks: blocks.into(), movable: 13, short_by: 2 };
+        let expected = "\
+blocks 32-33: ok, 12 pages would move
+block 34: blocked, 1 pages would move
+  pfn:0x108200  4 pages of kfill  kernel
+2 pages are missing elsewhere
+";
+        assert_eq!(text(&report), expected);
+    }
+}
