@@ -45,12 +45,17 @@ pub struct Blocker {
     pub hold: Hold,
     /// Whose it is.
     pub owner: Owner,
+    /// Where in the source it was taken, if that is recorded.
+    pub site: Option<Site>,
+    /// When it was taken, on the machine's clock, to the second, if that is recorded.
+    pub since_ns: Option<u64>,
 }
 
 impl Blocker {
     /// Whether `next` is more of the same.
     pub(crate) fn is_followed_by(&self, next: &Self) -> bool {
-        self.pfn.add(self.pages) == next.pfn && (self.hold, self.owner) == (next.hold, next.owner)
+        let kind = |blocker: &Self| (blocker.hold, blocker.owner, blocker.site, blocker.since_ns);
+        self.pfn.add(self.pages) == next.pfn && kind(self) == kind(next)
     }
 }
 
@@ -221,7 +226,7 @@ impl<M: Machine> Memory<M> {
                 }
                 PageState::Reserved => {
                     *at = pfn.add(1);
-                    return Some((fixed(pfn, 1, head.owner), 0));
+                    return Some((Content::Fixed(self.blocker(pfn, Order::PAGE, hold_of(head.owner), head.owner)), 0));
                 }
                 PageState::Tail | PageState::Cached | PageState::Memmap | PageState::Absent => *at = pfn.add(1),
             }
@@ -232,14 +237,19 @@ impl<M: Machine> Memory<M> {
     fn content_of(&self, head: Pfn, order: Order, owner: Owner) -> Content {
         let page = self.machine.page(head);
         if !self.machine.can_move(owner) {
-            return fixed(head, order.pages(), owner);
+            return Content::Fixed(self.blocker(head, order, hold_of(owner), owner));
         }
         match (page.served(order), page.refs()) {
             // Somebody is just moving it, or it is another's by now.
             (None, _) | (_, 0) => Content::InFlight(head),
             (Some(mobility), 1) => Content::Movable(Block { head, order, owner, mobility }),
-            _ => Content::Fixed(Blocker { pfn: head, pages: order.pages(), hold: Hold::Pinned, owner }),
+            _ => Content::Fixed(self.blocker(head, order, Hold::Pinned, owner)),
         }
+    }
+
+    fn blocker(&self, pfn: Pfn, order: Order, hold: Hold, owner: Owner) -> Blocker {
+        let (site, since_ns) = self.provenance(self.machine.page(pfn), order);
+        Blocker { pfn, pages: order.pages(), hold, owner, site, since_ns }
     }
 
     /// Moves an allocated block of a movable owner to a place that serves `request`, and gives its old place back. The caller
@@ -270,13 +280,12 @@ impl<M: Machine> Memory<M> {
     }
 }
 
-const fn fixed(pfn: Pfn, pages: u64, owner: Owner) -> Content {
-    let hold = match owner {
+const fn hold_of(owner: Owner) -> Hold {
+    match owner {
         Owner::PageTable | Owner::UserTable => Hold::PageTable,
         Owner::Memmap => Hold::Memmap,
         _ => Hold::Kernel,
-    };
-    Content::Fixed(Blocker { pfn, pages, hold, owner })
+    }
 }
 
 impl<'a, M: Machine> Evacuation<'a, M> {
@@ -326,13 +335,15 @@ impl<'a, M: Machine> Evacuation<'a, M> {
             self.flush()?;
         }
         self.owner = block.owner;
+        // Kernel memory keeps the call site that took it.
+        let (site, _) = self.memory.provenance(self.memory.machine.page(block.head), block.order);
         let request = Request {
             order: block.order,
             mobility: block.mobility,
             place: Place::Near(self.near),
             owner: block.owner,
             urgency: Urgency::Ordinary,
-            site: Site::here(),
+            site: site.unwrap_or_else(Site::here),
         };
         match self.memory.take_destination(&request) {
             Ok(to) => {
@@ -384,10 +395,7 @@ impl<'a, M: Machine> Evacuation<'a, M> {
                 Ok(())
             }
             Stay::Injected(injected) => Err(EvacuateError::Injected(injected)),
-            Stay::Pinned => {
-                let pages = order.pages();
-                Err(EvacuateError::Fixed(Blocker { pfn, pages, hold: Hold::Pinned, owner: self.owner }))
-            }
+            Stay::Pinned => Err(EvacuateError::Fixed(self.memory.blocker(pfn, order, Hold::Pinned, self.owner))),
         }
     }
 }

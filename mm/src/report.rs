@@ -4,7 +4,7 @@ use crate::addr::{NodeId, Order, PAGE_SIZE, Pfn, PfnRange, SectionId};
 use crate::alloc::Mobility;
 use crate::machine::{MEMMAP_PAGES, Machine};
 use crate::memory::{Memory, RESERVE_PAGES, zone_number};
-use crate::page::{Head, Owner, PageState};
+use crate::page::{Head, Owner, PageInfo, PageState};
 use crate::pageblock::{Pageblock, Place};
 use crate::section::{BlockState, Section, ZoneKind};
 use crate::site::Site;
@@ -289,12 +289,17 @@ impl<M: Machine> Memory<M> {
             report.block_head = Some((head, found.order));
             let page = self.machine.page(head);
             report.refs = page.refs();
-            if page.served(found.order) == Some(Mobility::Unmovable) {
-                report.site = self.sites.site(page.site());
-                report.since_ns = Some(page.since_ns());
-            }
+            (report.site, report.since_ns) = self.provenance(page, found.order);
         }
         report
+    }
+
+    /// Where and since when an allocated block of that order was taken, as far as that is recorded: of unmovable memory.
+    pub(crate) fn provenance(&self, page: &PageInfo, order: Order) -> (Option<Site>, Option<u64>) {
+        match page.served(order) {
+            Some(Mobility::Unmovable) => (self.sites.site(page.site()), Some(page.since_ns())),
+            _ => (None, None),
+        }
     }
 
     /// The largest free group that `pfn`, whose struct page is mapped, is part of.

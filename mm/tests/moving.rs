@@ -382,15 +382,19 @@ fn every_blocker_is_foreseen_with_its_neighbours() {
     let holder = hold_in(&memory, Order::PAGE, blocks(33, 33));
     assert!(memory.machine().page(place(&memory, holder)).pin());
     let (blockers, foresight) = foresee(&memory, blocks(32, 33));
-    let expected = [
+    let mut expected = [
         (large, 1024, Hold::Kernel, Owner::Kfill),
         (three[0], 3, Hold::Kernel, Owner::Stack),
         (table, 1, Hold::PageTable, Owner::PageTable),
         (place(&memory, holder), 1, Hold::Pinned, Owner::Anonymous),
     ];
-    let mut expected = expected.map(|(pfn, pages, hold, owner)| Blocker { pfn, pages, hold, owner });
-    expected.sort_unstable_by_key(|blocker| blocker.pfn);
-    assert_eq!(blockers, expected);
+    expected.sort_unstable_by_key(|(pfn, ..)| *pfn);
+    let told = blockers.iter().map(|blocker| (blocker.pfn, blocker.pages, blocker.hold, blocker.owner));
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+    let site = |blocker: &Blocker| blocker.site.map(|site| site.to_string()).unwrap_or_default();
+    for blocker in blockers.iter().filter(|blocker| blocker.hold != Hold::Pinned) {
+        assert!(site(blocker).contains("moving.rs:") && blocker.since_ns.is_some(), "{blocker:?}");
+    }
     assert_eq!(foresight, Foresight { movable: 0, short_by: 0 });
     assert_eq!(memory.foresee(&[blocks(32, 34)], &mut Unhurried, |_, _| ()), Err(OfflineError::Absent(section(34))));
 }

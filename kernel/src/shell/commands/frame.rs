@@ -14,7 +14,7 @@ use mm::report::{FrameReport, FrameState};
 use mm::section::MemmapPlace;
 use serde::Serialize;
 
-const NS_PER_SECOND: u64 = 1_000_000_000;
+pub(super) const NS_PER_SECOND: u64 = 1_000_000_000;
 
 pub(super) const COMMANDS: &[Command] = &[Command {
     name: "page",

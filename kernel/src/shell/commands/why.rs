@@ -4,11 +4,12 @@ use super::super::arguments::{Among, Count, JSON, Kind, Operand, Syntax};
 use super::super::call::Call;
 use super::super::failure::Outcome;
 use super::super::values::Span;
+use super::frame::NS_PER_SECOND;
 use super::{Command, resolve};
 use crate::memory::mm;
 use crate::pace::TaskPace;
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use mm::addr::{Pfn, SectionId};
 use mm::evacuate::{Blocker, Hold};
@@ -23,7 +24,7 @@ pub(super) const COMMANDS: &[Command] = &[Command {
     },
     summary: "say whether blocks could go offline now, or what forbids it",
     details: "\
-Looks at what lies in the blocks, as `offline` does before it moves anything, and
+Looks at what lies in the blocks, as `offline` does before anything moves, and
 changes nothing. Of a block that could go it says how many pages would move. Of
 one that could not it lists everything that is in the way:
 
@@ -33,7 +34,8 @@ memmap          it holds struct pages of another block
 pinned          it could move, if nobody held on to it (`pin`)
 no-destination  it could move, if there were room for it elsewhere
 
-Listeners are not asked: one may still refuse.",
+Of kernel memory it tells where in the source and when it was taken, in seconds
+on the clock of the log. Listeners are not asked: one may still refuse.",
     example: "why 32-34",
     run: why,
 }];
@@ -63,23 +65,28 @@ struct InTheWay {
     pages: u64,
     kind: &'static str,
     owner: &'static str,
+    /// Where in the source it was taken.
+    site: Option<String>,
+    /// When, on the clock of the log.
+    since_ns: Option<u64>,
 }
 
 impl InTheWay {
     fn of(blocker: &Blocker) -> Self {
-        let Blocker { pfn, pages, hold, owner } = *blocker;
+        let Blocker { pfn, pages, hold, owner, site, since_ns } = *blocker;
         let kind = match hold {
             Hold::Kernel => "kernel",
             Hold::PageTable => "page-table",
             Hold::Memmap => "memmap",
             Hold::Pinned => "pinned",
         };
-        Self { pfn: pfn.number(), pages, kind, owner: owner.name() }
+        let site = site.map(|site| site.to_string());
+        Self { pfn: pfn.number(), pages, kind, owner: owner.name(), site, since_ns }
     }
 
     fn homeless(first: Pfn, pages: u64) -> Self {
         let owner = mm().frame_report(first).owner.name();
-        Self { pfn: first.number(), pages, kind: "no-destination", owner }
+        Self { pfn: first.number(), pages, kind: "no-destination", owner, site: None, since_ns: None }
     }
 }
 
@@ -115,8 +122,15 @@ fn text(report: &Why) -> String {
         let movable: u64 = run.iter().map(|verdict| verdict.movable).sum();
         let blocks = if run.len() == 1 { "block" } else { "blocks" };
         text += &format!("{blocks} {span}: {}, {movable} pages would move\n", run[0].verdict);
-        for InTheWay { pfn, pages, kind, owner } in &run[0].blockers {
-            text += &format!("  pfn:{pfn:#x}  {pages} pages of {owner}  {kind}\n");
+        for InTheWay { pfn, pages, kind, owner, site, since_ns } in &run[0].blockers {
+            text += &format!("  pfn:{pfn:#x}  {pages} pages of {owner}  {kind}");
+            if let Some(site) = site {
+                text += &format!("  {site}");
+            }
+            if let Some(since_ns) = since_ns {
+                text += &format!("  since {} s", since_ns / NS_PER_SECOND);
+            }
+            text += "\n";
         }
     }
     if report.short_by > 0 {
@@ -136,13 +150,20 @@ mod tests {
 
     #[test]
     fn blocks_that_would_go_are_told_together_and_others_with_what_is_in_the_way() {
-        let kernel = InTheWay { pfn: 0x108200, pages: 4, kind: "kernel", owner: "kfill" };
+        let kernel = InTheWay {
+            pfn: 0x108200,
+            pages: 4,
+            kind: "kernel",
+            owner: "kfill",
+            site: Some("load.rs:7".into()),
+            since_ns: Some(12 * NS_PER_SECOND),
+        };
         let blocks = [verdict(32, 5, Vec::new()), verdict(33, 7, Vec::new()), verdict(34, 1, [kernel].into())];
         let report = Why { blocks: blocks.into(), movable: 13, short_by: 2 };
         let expected = "\
 blocks 32-33: ok, 12 pages would move
 block 34: blocked, 1 pages would move
-  pfn:0x108200  4 pages of kfill  kernel
+  pfn:0x108200  4 pages of kfill  kernel  load.rs:7  since 12 s
 2 pages are missing elsewhere
 ";
         assert_eq!(text(&report), expected);
