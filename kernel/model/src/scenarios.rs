@@ -1,6 +1,6 @@
 //! What tasks do on the model. Each is run in many orders; it fails by a panic, or when nobody can go on.
 
-use crate::arch;
+use crate::arch::{self, Root};
 use crate::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use crate::memory;
 use crate::sync::{Mutex, SpinLock};
@@ -166,6 +166,26 @@ pub fn one_freezes_at_a_time() {
         crate::hint::spin_loop();
         FREEZERS.fetch_sub(1, SeqCst);
         drop(frozen);
+    }));
+}
+
+/// A task sees its address space wherever it runs, and once it has left it no CPU does.
+pub fn an_address_space_goes_where_its_task_goes() {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    join_all(&start::<4>(|| {
+        let own = Root::numbered(NEXT.fetch_add(1, SeqCst));
+        for _ in 0..3 {
+            assert_eq!(arch::root::loaded(), Root::KERNEL);
+            task::set_root(own);
+            for _ in 0..3 {
+                assert_eq!(arch::root::loaded(), own);
+                task::yield_now();
+                assert_eq!(arch::root::loaded(), own);
+            }
+            task::set_root(Root::KERNEL);
+            assert!(!arch::root::is_loaded_anywhere(own));
+            task::yield_now();
+        }
     }));
 }
 

@@ -36,6 +36,7 @@ on_machines! {
     work_is_done_in_order,
     frozen_tasks_stand_still,
     one_freezes_at_a_time,
+    an_address_space_goes_where_its_task_goes,
     a_flush_reaches_every_cpu,
     a_meeting_waits_for_critical_sections,
 }

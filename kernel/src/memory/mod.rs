@@ -55,6 +55,7 @@ pub(crate) use recount::recount;
 pub(crate) use stack::{STACK_BYTES, Stack, alloc_stack};
 pub(crate) use start::{hidden, start};
 
+use crate::arch;
 use crate::boot_info::BootFacts;
 use crate::sync::SpinLock;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -74,6 +75,7 @@ pub(crate) fn early(facts: &BootFacts) {
     *EARLY.lock() = EarlyFrames::new(ram);
     let tree = boot_map::build(facts);
     tables::install(tree.expect("boot memory has room for its page tables"));
+    arch::adopt_kernel_root();
     assert!(heap::init(), "boot memory has room for the first heap");
 }
 

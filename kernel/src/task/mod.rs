@@ -16,7 +16,7 @@ pub(crate) use idle::{IdleTask, prepare_idle};
 pub(crate) use scheduler::{freeze_others, longest_wait, preempt, tick};
 pub(crate) use wait::{Cancelled, WaitQueue};
 
-use crate::arch::{self, Context};
+use crate::arch::{self, Context, Root};
 use crate::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use crate::memory::{self, Stack};
 use crate::sync::SpinLock;
@@ -205,6 +205,16 @@ pub(crate) fn list() -> Vec<TaskReport> {
     }
     reports.sort_unstable_by_key(|report| report.id);
     reports
+}
+
+/// What the current task sees in the lower half of the address space.
+pub(crate) fn root() -> Root {
+    TASKS[scheduler::current_slot()].context.root()
+}
+
+/// From now on the current task sees another lower half, wherever it runs.
+pub(crate) fn set_root(root: Root) {
+    TASKS[scheduler::current_slot()].context.set_root(root);
 }
 
 /// Asks a task to stop what it does; says whether there is such a task. It ends when it looks at `cancelled`.

@@ -1,9 +1,11 @@
 //! Flows of control: threads, of which those that no CPU was handed to stand still.
 //!
-//! The switch does what the kernel's does, in its order: publish the flow that leaves, then take the other.
+//! The switch does what the kernel's does, in its order: take the other's top-level table, publish the flow that leaves,
+//! then take the other.
 
 use super::cpu::{self, this};
 use super::irq;
+use super::root::{self, Root, RootCell};
 use crate::atomic::{AtomicBool, Ordering::SeqCst};
 use shuttle::thread::{self, Thread};
 use std::sync::{Arc, Mutex};
@@ -11,6 +13,7 @@ use std::sync::{Arc, Mutex};
 pub(crate) struct Context {
     suspended: AtomicBool,
     flow: Mutex<Flow>,
+    root: RootCell,
 }
 
 enum Flow {
@@ -29,7 +32,17 @@ struct Suspended {
 
 impl Context {
     pub(crate) const fn running() -> Self {
-        Self { suspended: AtomicBool::new(false), flow: Mutex::new(Flow::None) }
+        Self { suspended: AtomicBool::new(false), flow: Mutex::new(Flow::None), root: RootCell::new() }
+    }
+
+    pub(crate) fn root(&self) -> Root {
+        self.root.get()
+    }
+
+    pub(crate) fn set_root(&self, root: Root) {
+        let _off = irq::irq_off();
+        self.root.set(root);
+        root::load(root);
     }
 
     pub(crate) fn is_suspended(&self) -> bool {
@@ -40,6 +53,7 @@ impl Context {
         let was_left = self.suspended.swap(false, SeqCst);
         let before = core::mem::replace(&mut *self.flow.lock().expect("nobody panics"), Flow::New(entry));
         assert!(was_left || matches!(before, Flow::None), "the stack of a flow is taken away while a CPU is on it");
+        self.root.set(Root::KERNEL);
         self.suspended.store(true, SeqCst);
     }
 
@@ -75,6 +89,7 @@ impl Suspended {
 pub(crate) fn switch(from: &Context, to: &Context) {
     assert_eq!(this().critical_depth.load(SeqCst), 1, "a task blocked inside a critical section");
     let irqs_were_on = this().irqs_were_on.load(SeqCst);
+    root::load(to.root());
     let cpu = cpu::cpu_id();
     let suspended = Arc::new(Suspended { thread: thread::current(), cpu: Mutex::new(None) });
     *from.flow.lock().expect("nobody panics") = Flow::Suspended(Arc::clone(&suspended));

@@ -5,6 +5,7 @@ mod cpu;
 #[path = "../../../src/arch/x86_64/ipi.rs"]
 mod ipi;
 mod irq;
+pub(crate) mod root;
 pub(crate) mod tlb;
 
 pub(crate) use context::{Context, begin_flow, switch};
@@ -13,6 +14,8 @@ pub(crate) use ipi::{flush_everywhere, kick, meet};
 pub(crate) use irq::{
     enable as enable_interrupts, interrupt, irq_off, pop_off, pop_off_and_halt, push_off, take_interrupts,
 };
+
+pub(crate) use root::Root;
 
 use core::time::Duration;
 

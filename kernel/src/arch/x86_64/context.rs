@@ -5,6 +5,7 @@
 //! CPU that takes a flow which another is just leaving waits for those few instructions. It waits after it has published
 //! its own flow, so two CPUs that change places do not wait for each other; from then on it touches no stack.
 
+use super::root::{self, Root, RootCell};
 use super::{cpu, irq};
 use core::arch::naked_asm;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -13,12 +14,26 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 #[derive(Debug)]
 pub(crate) struct Context {
     stack_pointer: AtomicUsize,
+    /// What it sees in the lower half of the address space.
+    root: RootCell,
 }
 
 impl Context {
     /// The flow that runs now; it gets a stack pointer when it is switched away from.
     pub(crate) const fn running() -> Self {
-        Self { stack_pointer: AtomicUsize::new(0) }
+        Self { stack_pointer: AtomicUsize::new(0), root: RootCell::new() }
+    }
+
+    /// The top-level table that it runs with.
+    pub(crate) fn root(&self) -> Root {
+        self.root.get()
+    }
+
+    /// Makes the flow, which is the one that runs now, run with another top-level table.
+    pub(crate) fn set_root(&self, root: Root) {
+        let _off = irq::irq_off();
+        self.root.set(root);
+        root::load(root);
     }
 
     /// Whether the flow has left its CPU, so that its stack lies still.
@@ -37,6 +52,7 @@ impl Context {
         let start = top - image.len() * WORD;
         let offset = start - stack.as_ptr().addr();
         stack[offset..offset + image.len() * WORD].copy_from_slice(bytes.as_flattened());
+        self.root.set(Root::KERNEL);
         self.stack_pointer.store(start, Ordering::Release);
     }
 }
@@ -46,6 +62,8 @@ impl Context {
 /// That section belongs to the flow: the resumed one is inside its own, with its own memory of what comes after.
 pub(crate) fn switch(from: &Context, to: &Context) {
     let irqs_were_on = cpu::suspend_critical();
+    // Before anybody else can go on with the flow that leaves, and give its tables back.
+    root::load(to.root());
     // SAFETY: `from` belongs to the flow that runs now, which writes its pointer once its registers are saved, and `to` is
     // another one that is suspended or about to be.
     unsafe { switch_stacks(from.stack_pointer.as_ptr(), to.stack_pointer.as_ptr()) };

@@ -15,6 +15,7 @@ mod madt;
 mod nmi;
 mod pic;
 pub(crate) mod ports;
+mod root;
 pub(crate) mod smp;
 pub(crate) mod timer;
 mod tlb;
@@ -36,6 +37,7 @@ pub(crate) use irq::{
 };
 pub(crate) use madt::{CpuInfo, GsiMode, IoApicInfo, IsaOverride, MadtInfo, Polarity, Trigger};
 pub(crate) use nmi::{CpuTrace, ask_where, stop_here, stop_others, trace_of};
+pub(crate) use root::{Root, adopt_kernel_root};
 pub(crate) use tlb::forget_page;
 pub(crate) use tsc::ticks;
 

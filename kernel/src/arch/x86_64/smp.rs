@@ -6,7 +6,8 @@
 
 use super::gdt::{self, Segments};
 use super::madt::CpuChoice;
-use super::trampoline::{RootTable, Trampoline};
+use super::root::{self, Root};
+use super::trampoline::Trampoline;
 use super::{busy_wait, cpu, idt, interrupts, ipi, irq, timer, traps};
 use crate::memory::{self, STACK_BYTES, Stack};
 use crate::sync::SpinLock;
@@ -15,7 +16,6 @@ use crate::time;
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use core::time::Duration;
-use spin::Once;
 
 /// From the INIT to the start-up interrupt.
 const AFTER_INIT: Duration = Duration::from_millis(10);
@@ -47,7 +47,6 @@ pub(crate) enum StartError {
 /// The number of the CPU that is being woken, and its things until it takes them.
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 static NEWCOMER: SpinLock<Option<Newcomer>> = SpinLock::new(None);
-static TABLES: Once<RootTable> = Once::new();
 
 /// Starts all CPUs of `choice` and says how it went. Tasks and interrupts work on this one.
 pub(crate) fn start_others(choice: &CpuChoice) {
@@ -75,7 +74,6 @@ pub(crate) fn start_others(choice: &CpuChoice) {
 /// Starts CPUs, which get numbers from `first` on; `done` hears of each.
 pub(crate) fn start(first: usize, apic_ids: &[u32], mut done: impl FnMut(usize, u32, Result<(), StartError>)) {
     let mut trampoline = Trampoline::new(arrive);
-    TABLES.call_once(RootTable::current);
     for apic_id in apic_ids {
         interrupts::local_apic().send_init(*apic_id);
     }
@@ -125,9 +123,7 @@ fn start_one(number: usize, apic_id: u32, trampoline: &mut Trampoline) -> Result
 
 /// Where the trampoline leads: the CPU has a stack, and nothing else of its own.
 extern "C" fn arrive() -> ! {
-    if let Some(tables) = TABLES.get() {
-        tables.load();
-    }
+    root::load(Root::KERNEL);
     cpu::adopt(NUMBER.load(SeqCst));
     let Some(Newcomer { segments, emergency, idle }) = NEWCOMER.lock().take() else { irq::halt_forever() };
     let (bottom, _) = emergency.bounds();

@@ -7,9 +7,8 @@
 
 use crate::memory::{self, LowPages};
 use core::arch::global_asm;
-use x86_64::registers::control::{Cr0, Cr3, Cr3Flags, Cr4};
+use x86_64::registers::control::{Cr0, Cr4};
 use x86_64::registers::model_specific::{Efer, EferFlags};
-use x86_64::structures::paging::PhysFrame;
 
 unsafe extern "C" {
     static altmap_ap_start: u8;
@@ -152,24 +151,4 @@ fn code() -> &'static [u8] {
     let start = &raw const altmap_ap_start;
     // SAFETY: All of it is one piece of our image, which nobody writes to.
     unsafe { core::slice::from_raw_parts(start, (&raw const altmap_ap_end).addr() - start.addr()) }
-}
-
-/// The top-level page table of the kernel, for a CPU that has arrived.
-pub(super) struct RootTable {
-    frame: PhysFrame,
-    flags: Cr3Flags,
-}
-
-impl RootTable {
-    /// Those of this CPU.
-    pub(super) fn current() -> Self {
-        let (frame, flags) = Cr3::read();
-        Self { frame, flags }
-    }
-
-    /// Lets this CPU use them.
-    pub(super) fn load(&self) {
-        // SAFETY: They map the kernel as the tables do that this CPU has used so far.
-        unsafe { Cr3::write(self.frame, self.flags) };
-    }
 }
