@@ -25,6 +25,7 @@ mod symbols;
 mod sync;
 mod task;
 mod time;
+mod vm;
 mod watchdog;
 
 // Tasks and locks take these from here: `kernel/model` compiles the same files with those of a model checker.

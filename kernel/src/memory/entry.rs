@@ -1,7 +1,8 @@
 //! One entry of a page table, and what the kernel writes into it.
 //!
-//! Of the bits that the CPU leaves to software, [`CLAIMS`] are in use. Of an entry that is not present it looks at no
-//! other bit and changes none; there the frame may be that of a table that is only promised.
+//! Of the bits that the CPU leaves to software, [`CLAIMS`] and [`MOVING`] are in use. Of an entry that is not present it
+//! looks at no other bit and changes none; there the frame may be that of a table that is only promised, or of memory that
+//! is on its way elsewhere.
 
 use mm::addr::Pfn;
 use x86_64::structures::paging::PageTableFlags as Flags;
@@ -17,11 +18,16 @@ pub(super) const TABLE: Flags = NOTED.union(Flags::WRITABLE);
 pub(super) const READ_ONLY: Flags = NOTED.union(Flags::NO_EXECUTE).union(Flags::GLOBAL);
 /// Memory that the kernel reads and writes and never executes.
 pub(super) const DATA: Flags = READ_ONLY.union(Flags::WRITABLE).union(Flags::DIRTY);
+/// Memory of an address space, which only the kernel's own tasks see.
+pub(super) const SPACE_PAGE: Flags = NOTED.union(Flags::NO_EXECUTE).union(Flags::WRITABLE).union(Flags::DIRTY);
 /// Registers of a device: uncached.
 pub(super) const DEVICE: Flags = DATA.union(Flags::NO_CACHE).union(Flags::WRITE_THROUGH);
 
 /// In entries that point to a page table of the vmemmap window: its sections of even and of odd number need the table.
 pub(super) const CLAIMS: [Flags; 2] = [Flags::BIT_9, Flags::BIT_10];
+
+/// In entries of an address space that are not present: the memory that they mapped is on its way elsewhere.
+const MOVING: Flags = Flags::BIT_11;
 
 /// Where a table stands: tables of level 1 hold pages, of level 2 leaves of 2 MiB or tables of level 1, and so on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -62,7 +68,7 @@ impl Level {
 /// The raw word.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 #[repr(transparent)]
-pub(super) struct Entry(u64);
+pub(crate) struct Entry(u64);
 
 impl Entry {
     /// Maps nothing.
@@ -82,6 +88,11 @@ impl Entry {
     /// A table that will lie in `frame`, which nobody has written yet. The CPU sees that nothing is mapped.
     pub(super) const fn promise(frame: Pfn, claims: Flags) -> Self {
         Self::new(frame, claims)
+    }
+
+    /// A leaf whose memory is on its way elsewhere. The CPU sees that nothing is mapped.
+    pub(super) const fn moving(frame: Pfn) -> Self {
+        Self::new(frame, MOVING)
     }
 
     pub(super) const fn from_bits(bits: u64) -> Self {

@@ -48,12 +48,12 @@ impl OwnedFrames {
     }
 
     /// Gives the ownership up without freeing; [`from_head`](Self::from_head) takes it again.
-    pub(super) fn into_head(self) -> Pfn {
+    pub(crate) fn into_head(self) -> Pfn {
         core::mem::ManuallyDrop::new(self).head
     }
 
     /// Owns the block again that [`into_head`](Self::into_head) gave up, and whoever has kept its head forgets it.
-    pub(super) fn from_head(head: Pfn) -> Self {
+    pub(crate) fn from_head(head: Pfn) -> Self {
         Self { head, order: super::mm().machine().page(head).head().order }
     }
 

@@ -1,6 +1,7 @@
-//! The kernel's half of the address space.
+//! The address space: its upper half is the kernel's, its lower half what the current task sees.
 //!
 //! ```text
+//! 0x0000_0080_0000_0000  address space  the region of the current task's, up to the end of the lower half
 //! 0xffff_8000_0000_0000  direct map      64 TiB: physical address P lies at DIRECT_MAP + P
 //! 0xffff_c000_0000_0000  vmemmap        512 GiB: the struct page of frame N lies at VMEMMAP + 32 N
 //! 0xffff_d000_0000_0000  heap           grows upwards from here
@@ -9,12 +10,14 @@
 //! 0xffff_f000_0000_0000  boot loader    boot stack and ramdisk, where the boot loader chose
 //! 0xffff_ffff_8000_0000  kernel image
 //! ```
-//!
-//! The lower half is left to user address spaces.
 
-use mm::addr::{MAX_PHYS_BITS, Pfn};
+use mm::addr::{MAX_PHYS_BITS, PAGE_SIZE, Pfn};
 use mm::page::PAGE_INFO_SIZE;
 
+/// Where the region of every address space begins. What lies below is never mapped: null and its neighbours are faults.
+pub(crate) const SPACE: u64 = SLOT_SIZE;
+/// Pages that the region of an address space can have.
+pub(crate) const SPACE_PAGES: u64 = ((1 << 47) - SPACE) / PAGE_SIZE;
 /// Where physical address 0 lies in the direct map.
 pub(crate) const DIRECT_MAP: u64 = 0xffff_8000_0000_0000;
 /// Bytes that the direct map can hold.

@@ -9,12 +9,12 @@ use super::{keeper, layout, vmemmap};
 use crate::arch;
 use crate::sync::{RawIrqSpin, RawSleep};
 use crate::task::WaitQueue;
-use crate::time;
+use crate::{time, vm};
 use core::ptr::with_exposed_provenance;
 use core::sync::atomic::{AtomicU64, Ordering};
 use mm::addr::{PAGE_SIZE, Pfn, PfnRange, SectionId, SectionRange};
-use mm::machine::{Clock, MEMMAP_PAGES, Machine, MapError, Mapper, Memmap, Mover};
-use mm::page::{PAGE_INFO_SIZE, PageInfo};
+use mm::machine::{Clock, MEMMAP_PAGES, Machine, MapError, Mapper, Memmap, Move, Mover, Stay};
+use mm::page::{Owner, PAGE_INFO_SIZE, PageInfo};
 
 /// Those who wait for their turn to change memory.
 static TURNS: WaitQueue = WaitQueue::new();
@@ -115,8 +115,20 @@ impl Mapper for Kernel {
     }
 }
 
-/// Nothing can move yet.
-impl Mover for Kernel {}
+/// What moves is memory of address spaces.
+impl Mover for Kernel {
+    fn can_move(&self, owner: Owner) -> bool {
+        vm::can_move(owner)
+    }
+
+    fn migrate(&self, moves: &mut [Move]) {
+        vm::migrate(moves);
+    }
+
+    fn split(&self, head: Pfn) -> Result<(), Stay> {
+        vm::split(head)
+    }
+}
 
 impl Clock for Kernel {
     fn now_ns(&self) -> u64 {

@@ -10,6 +10,8 @@
 //! | [`machine`], [`mod@start`] | `mm`'s seams, and boot memory handed to it |
 //! | [`keeper`] | the task that opens and closes sections for `mm` |
 //! | [`table_copy`] | tables of the firmware as the acpi crate wants them |
+//! | [`space_tree`] | the page tables of address spaces |
+//! | [`contents`] | what frames hold, as a whole: zeroed, copied |
 //! | [`low`] | pages in which other CPUs begin |
 //! | [`frame`], [`frame_list`], [`heap`], [`stack`], [`devices`] | what the rest of the kernel gets |
 //! | [`mod@inspect`] | looking at what is mapped |
@@ -19,6 +21,7 @@
 //! [`start`](fn@start). Frames come from boot memory before, from `mm` afterwards.
 
 mod boot_map;
+mod contents;
 mod devices;
 mod early;
 mod entry;
@@ -36,6 +39,7 @@ mod plan;
 mod ram;
 mod ranges;
 mod recount;
+mod space_tree;
 mod stack;
 mod start;
 pub(crate) mod table_copy;
@@ -43,15 +47,18 @@ mod tables;
 mod tree;
 mod vmemmap;
 
+pub(crate) use contents::copy;
 pub(crate) use devices::{Fault, map_firmware, map_mmio, read_probe};
 pub(crate) use frame::OwnedFrames;
 pub(crate) use frame_list::FrameList;
 pub(crate) use heap::{heap_size, heap_used};
 pub(crate) use inspect::{inspect, maps_lower_half};
 pub(crate) use keeper::start_keeper;
+pub(crate) use layout::{SPACE, SPACE_PAGES};
 pub(crate) use low::{LowPages, low_pages};
 pub(crate) use machine::Kernel;
 pub(crate) use recount::recount;
+pub(crate) use space_tree::{Leaf, Place, Slot, SpaceTree, space_table_bytes};
 pub(crate) use stack::{STACK_BYTES, Stack, alloc_stack};
 pub(crate) use start::{hidden, start};
 

@@ -7,7 +7,7 @@ use mm::addr::Pfn;
 use mm::machine::MapError;
 
 /// Where tables are read and written, and where new ones come from.
-pub(super) trait TableMemory {
+pub(crate) trait TableMemory {
     fn read(&mut self, table: Pfn, index: usize) -> Entry;
 
     fn write(&mut self, table: Pfn, index: usize, entry: Entry);
@@ -26,15 +26,23 @@ pub(super) trait TableMemory {
 /// The tables below one top-level table.
 pub(super) struct Tree<M> {
     root: Pfn,
+    /// No entry is added to the top-level table any more.
+    is_root_complete: bool,
     pub(super) memory: M,
 }
 
 impl<M: TableMemory> Tree<M> {
     pub(super) const fn new(root: Pfn, memory: M) -> Self {
-        Self { root, memory }
+        Self { root, is_root_complete: false, memory }
     }
 
     pub(super) const fn root(&self) -> Pfn {
+        self.root
+    }
+
+    /// From now on the top-level table stays as it is, so that others may begin with a copy of it; says where it is.
+    pub(super) const fn complete_root(&mut self) -> Pfn {
+        self.is_root_complete = true;
         self.root
     }
 
@@ -48,17 +56,23 @@ impl<M: TableMemory> Tree<M> {
         Some(table)
     }
 
-    /// The leaf that maps `address`, and the level of the table it stands in.
-    pub(super) fn leaf(&mut self, address: u64) -> Option<(Entry, Level)> {
+    /// The entry for `address` that points to no further table, the table in which it stands, and the level of that.
+    #[inline]
+    pub(super) fn last_entry(&mut self, address: u64) -> (Pfn, Level, Entry) {
         let (mut table, mut at) = (self.root, Level::TOP);
         loop {
             let entry = self.memory.read(table, at.index(address));
-            if entry.is_leaf(at) {
-                return Some((entry, at));
+            match (entry.table(at), at.below()) {
+                (Some(next), Some(below)) => (table, at) = (next, below),
+                _ => return (table, at, entry),
             }
-            table = entry.table(at)?;
-            at = at.below()?;
         }
+    }
+
+    /// The leaf that maps `address`, and the level of the table it stands in.
+    pub(super) fn leaf(&mut self, address: u64) -> Option<(Entry, Level)> {
+        let (_, level, entry) = self.last_entry(address);
+        entry.is_leaf(level).then_some((entry, level))
     }
 
     /// The table of `level` that covers `address`; those that are missing on the way are made from system frames.
@@ -81,6 +95,7 @@ impl<M: TableMemory> Tree<M> {
             return Ok(table);
         }
         assert_eq!(entry, Entry::EMPTY, "no table can be made for {address:#x}");
+        assert!(parent != self.root || !self.is_root_complete, "others have copies that lack {address:#x}");
         let table = self.memory.take().ok_or(MapError)?;
         self.memory.fill(table, &mut |_| Entry::EMPTY);
         self.memory.write(parent, index, Entry::new(table, TABLE));

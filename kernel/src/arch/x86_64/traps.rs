@@ -1,15 +1,17 @@
 //! What happens at an exception or interrupt.
 //!
-//! A breakpoint is logged and returns, and so does an NMI that another CPU sent. Every other exception is a bug or broken hardware: it is shown with all registers
-//! and stops the kernel. Interrupts go to `interrupts`.
+//! A breakpoint is logged and returns, and so does an NMI that another CPU sent. A page that is missing in the address
+//! space of the current task is brought, see [`vm`]. Every other exception is a bug or broken hardware: it is shown with
+//! all registers and stops the kernel. Interrupts go to `interrupts`.
 
 use super::backtrace::Frames;
 use super::gdt::EmergencyStack;
-use super::{cpu, interrupts, nmi};
-use crate::panic;
+use super::{cpu, interrupts, irq, nmi};
+use crate::{panic, vm};
 use core::fmt;
 use core::sync::atomic::Ordering::Relaxed;
 use x86_64::registers::control::{Cr0, Cr2, Cr3, Cr4, Cr4Flags};
+use x86_64::registers::rflags::RFlags;
 
 const NMI: u64 = 2;
 const BREAKPOINT: u64 = 3;
@@ -103,9 +105,24 @@ pub(super) fn dispatch(frame: &TrapFrame) {
     match frame.vector {
         BREAKPOINT => log::info!(target: "trap", "breakpoint at {:#018x}", frame.rip),
         NMI if nmi::on_nmi(frame.rip as usize, frame.rbp as usize) => {}
+        PAGE_FAULT if brings_page(frame) => {}
         EXCEPTIONS.. => interrupts::on_interrupt(frame.vector as u8),
         _ => panic::stop(&Report(frame), Some(frame.rip as usize), Frames::from(frame.rbp as usize)),
     }
+}
+
+/// Has the address space of the current task bring a page that is not there; says whether that was all that was wrong. The
+/// task may sleep meanwhile, on its own stack, so it must not be in a critical section.
+fn brings_page(frame: &TrapFrame) -> bool {
+    let is_absent = PageFault { address: 0, code: frame.error_code }.is_absent();
+    let may_block = RFlags::from_bits_retain(frame.rflags).contains(RFlags::INTERRUPT_FLAG);
+    if !is_absent || !may_block {
+        return false;
+    }
+    let Some(missing) = vm::missing_page(Cr2::read_raw()) else { return false };
+    irq::enable();
+    missing.bring();
+    true
 }
 
 /// An exception, for reading.
@@ -148,6 +165,14 @@ impl fmt::Display for Report<'_> {
 struct PageFault {
     address: u64,
     code: u64,
+}
+
+impl PageFault {
+    /// Whether the page was to be read or written, and there is none.
+    const fn is_absent(&self) -> bool {
+        const PRESENT_RESERVED_OR_FETCH: u64 = 1 | 1 << 3 | 1 << 4;
+        self.code & PRESENT_RESERVED_OR_FETCH == 0
+    }
 }
 
 impl fmt::Display for PageFault {
@@ -195,6 +220,13 @@ mod tests {
         assert_eq!(text(0b11), "write to 0x0000000000001000: the page forbids it");
         assert_eq!(text(0x11), "instruction fetch from 0x0000000000001000: the page forbids it");
         assert_eq!(text(0b1011), "write to 0x0000000000001000: a reserved bit is set in the page tables");
+    }
+
+    #[test]
+    fn only_a_page_that_is_not_there_may_be_brought() {
+        let is_absent = |code| PageFault { address: 0, code }.is_absent();
+        assert!(is_absent(0) && is_absent(0b10));
+        assert!(![0b1, 0b11, 0b1010, 0b1_0000].into_iter().any(is_absent));
     }
 
     #[test]

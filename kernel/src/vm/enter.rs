@@ -1,0 +1,56 @@
+//! Seeing a space: while a task has entered one, its pages are memory like any other.
+
+use super::AddressSpace;
+use crate::arch::Root;
+use crate::memory::SPACE;
+use crate::task;
+use alloc::sync::Arc;
+use core::marker::PhantomData;
+use core::ptr::with_exposed_provenance;
+use core::sync::atomic::AtomicU64;
+use mm::addr::PAGE_SIZE;
+
+/// Words in a page of 4 KiB.
+pub(crate) const WORDS: usize = PAGE_SIZE as usize / size_of::<AtomicU64>();
+
+/// A space that the current task sees. The task may be preempted meanwhile, wait, and go on on another CPU.
+#[must_use = "the task sees the space until this is dropped"]
+pub(crate) struct Entered {
+    space: Arc<AddressSpace>,
+    /// Not `Send`: another task does not see it.
+    task_bound: PhantomData<*mut ()>,
+}
+
+impl AddressSpace {
+    /// Makes the current task see this space in its lower half.
+    ///
+    /// # Panics
+    /// It sees one already.
+    pub(crate) fn enter(self: &Arc<Self>) -> Entered {
+        assert!(task::root() == Root::KERNEL, "a task sees one space at a time");
+        task::set_root(self.root());
+        Entered { space: Arc::clone(self), task_bound: PhantomData }
+    }
+}
+
+impl Entered {
+    /// A page, as the task sees it. Touching it brings it if it is not there, and waits while it is moving, so it must not
+    /// be touched inside a critical section.
+    ///
+    /// # Panics
+    /// The space has no such page.
+    #[expect(unsafe_code, reason = "the words are found by their address, as the task sees them")]
+    pub(crate) fn words(&self, page: u64) -> &[AtomicU64; WORDS] {
+        assert!(page < self.space.page_count(), "page {page} of {}", self.space.page_count());
+        let first: *const [AtomicU64; WORDS] = with_exposed_provenance((SPACE + page * PAGE_SIZE) as usize);
+        // SAFETY: As long as this value lives, whatever task it belongs to runs with the tables of the space, in which every
+        // page of the region is, or becomes when it is touched, memory of its own that is reached by atomics alone.
+        unsafe { &*first }
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        task::set_root(Root::KERNEL);
+    }
+}

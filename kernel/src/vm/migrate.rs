@@ -1,0 +1,163 @@
+//! Moving pages to other frames, unseen by those who use them, and making small pages of a large one.
+//!
+//! A page is taken away from those who use it (its entry says that it is moving, and no CPU remembers what it said before),
+//! copied, and mapped again, there or, if something went wrong, where it was. Whoever touches it meanwhile waits. Many are
+//! taken away at once, so that CPUs forget only once; no lock is held while they do, and none while pages are copied.
+
+use super::AddressSpace;
+use super::rmap::{self, Whose};
+use super::space::Locked;
+use crate::arch;
+use crate::memory::{self, Leaf, Place, Slot, mm};
+use alloc::sync::Arc;
+use heapless::Vec;
+use mm::addr::{Order, Pfn};
+use mm::inject::Point;
+use mm::machine::{Memmap, Move, Stay};
+use mm::page::{Owner, PageInfo};
+
+/// Pages that are moved together: as many as may change under one hold of a lock.
+const TOGETHER: usize = 64;
+
+/// Whether memory of this owner is moved by [`migrate`].
+pub(crate) fn can_move(owner: Owner) -> bool {
+    owner == Owner::Anonymous
+}
+
+/// Moves blocks of spaces, and sets the outcome of each.
+pub(crate) fn migrate(moves: &mut [Move]) {
+    moves.chunks_mut(TOGETHER).for_each(migrate_together);
+}
+
+/// A page that was taken away from those who use it.
+struct Taken {
+    /// Which of the moves it is.
+    number: usize,
+    space: Arc<AddressSpace>,
+    place: Place,
+    /// What the owner's word of its frame says.
+    word: u64,
+}
+
+fn migrate_together(moves: &mut [Move]) {
+    let taken = take_away(moves);
+    if taken.is_empty() {
+        return;
+    }
+    arch::flush_everywhere();
+    for page in &taken {
+        let wanted = &mut moves[page.number];
+        wanted.outcome = mm().pass(Point::MigrateCopy).map_err(Stay::Injected);
+        if wanted.outcome.is_ok() {
+            memory::copy(wanted.from, wanted.to, wanted.order);
+        }
+    }
+    put_back(moves, &taken);
+}
+
+/// Takes away what is what the moves take it for; the others get their outcome.
+fn take_away(moves: &mut [Move]) -> Vec<Taken, TOGETHER> {
+    let mut taken = Vec::new();
+    let mut next = 0;
+    while let Some(first) = moves.get_mut(next) {
+        let Some((space, id)) = space_of(first.from) else {
+            first.outcome = Err(Stay::InFlight);
+            next += 1;
+            continue;
+        };
+        let mut tables = space.lock();
+        for (number, wanted) in moves.iter_mut().enumerate().skip(next) {
+            let Some(whose) = whose(wanted.from).filter(|whose| whose.space == id) else { break };
+            next = number + 1;
+            let leaf = Leaf { frame: wanted.from, order: wanted.order };
+            match take_one(&mut tables, whose.page, leaf) {
+                Ok(place) => {
+                    let page = Taken { number, space: Arc::clone(&space), place, word: whose.word() };
+                    assert!(taken.push(page).is_ok(), "no more than {TOGETHER} are moved together");
+                }
+                Err(stay) => wanted.outcome = Err(stay),
+            }
+        }
+    }
+    taken
+}
+
+/// Marks a page as moving, if it is that leaf and nobody else refers to it.
+fn take_one(tables: &mut Locked<'_>, page: u64, leaf: Leaf) -> Result<Place, Stay> {
+    let (place, slot) = tables.look(page);
+    if slot != Slot::Mapped(leaf) {
+        return Err(Stay::InFlight);
+    }
+    mm().pass(Point::MigrateUnmap).map_err(Stay::Injected)?;
+    if !info(leaf.frame).freeze() {
+        return Err(Stay::Pinned);
+    }
+    tables.set(place, Slot::Moving(leaf));
+    Ok(place)
+}
+
+/// Maps what was taken away: where it is now, or where it was.
+fn put_back(moves: &[Move], mut taken: &[Taken]) {
+    while let Some(Taken { space, .. }) = taken.first() {
+        let run = taken.iter().take_while(|page| Arc::ptr_eq(&page.space, space)).count();
+        let (of_space, rest) = taken.split_at(run);
+        let mut tables = space.lock();
+        for page in of_space {
+            let Move { from, to, order, outcome } = moves[page.number];
+            let frame = if outcome.is_ok() {
+                info(to).set_private(page.word);
+                to
+            } else {
+                info(from).thaw();
+                from
+            };
+            tables.set(page.place, Slot::Mapped(Leaf { frame, order }));
+        }
+        drop(tables);
+        space.settled.wake_all();
+        taken = rest;
+    }
+}
+
+/// Makes single pages of one of 2 MiB, each of which can go elsewhere.
+///
+/// # Errors
+/// It stays what it is; there may be no frame for a page table.
+pub(crate) fn split(head: Pfn) -> Result<(), Stay> {
+    mm().pass(Point::MigrateSplit).map_err(Stay::Injected)?;
+    let Some((space, _)) = space_of(head) else { return Err(Stay::InFlight) };
+    let Some(Whose { page, .. }) = whose(head) else { return Err(Stay::InFlight) };
+    let table = space.placement.take_table().map_err(|_| Stay::InFlight)?;
+    let leaf = Leaf { frame: head, order: Order::PAGEBLOCK };
+    let place = take_one(&mut space.lock(), page, leaf)?;
+    // No CPU may know two sizes for the same address at once.
+    arch::flush_everywhere();
+    mm().split_block(head);
+    for index in 0..leaf.order.pages() {
+        let single = info(head.add(index));
+        single.set_private(space.word_of(page + index));
+        single.thaw();
+    }
+    {
+        let mut tables = space.lock();
+        let table = tables.adopt(table);
+        tables.split(place, leaf, table);
+    }
+    space.settled.wake_all();
+    Ok(())
+}
+
+/// What the owner's word of a frame says, which is right only if the space says the same.
+pub(super) fn whose(frame: Pfn) -> Option<Whose> {
+    Whose::from_word(info(frame).private())
+}
+
+/// The space that the owner's word of a frame names.
+fn space_of(frame: Pfn) -> Option<(Arc<AddressSpace>, rmap::SpaceId)> {
+    let id = whose(frame)?.space;
+    Some((rmap::find(id)?, id))
+}
+
+fn info(frame: Pfn) -> &'static PageInfo {
+    mm().machine().page(frame)
+}

@@ -1,0 +1,227 @@
+//! A space: one region of pages, where they come from, and giving them back.
+
+use super::pin::Pins;
+use super::rmap::{self, SpaceId, Whose};
+use crate::arch::{self, Root};
+use crate::memory::{FrameList, Leaf, OwnedFrames, Place, SPACE_PAGES, Slot, SpaceTree, mm};
+use crate::sync::SpinLock;
+use crate::task::WaitQueue;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
+use core::sync::atomic::AtomicBool;
+use mm::addr::{NodeId, Order, Pfn, SectionRange};
+use mm::alloc::{AllocError, Mobility, Place as From, Request, Urgency};
+use mm::machine::{Memmap, Pace, Stop};
+use mm::page::Owner;
+
+/// Leaves that are discarded under one hold of the lock.
+const DISCARDED_AT_ONCE: usize = 64;
+
+/// How large the pages of a space are, where that can be had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PageSize {
+    /// 4 KiB.
+    Small,
+    /// 2 MiB, in each aligned stretch of that size that has no page yet; where there is no such block free, 4 KiB.
+    Huge,
+}
+
+impl PageSize {
+    /// The frames of a page.
+    pub(super) const fn order(self) -> Order {
+        match self {
+            Self::Small => Order::PAGE,
+            Self::Huge => Order::PAGEBLOCK,
+        }
+    }
+}
+
+/// Where the pages of a space come from.
+#[derive(Clone, Debug)]
+pub(crate) struct Placement {
+    /// Only from there; `None` is wherever the allocator prefers.
+    pub(crate) node: Option<NodeId>,
+    /// Only from these blocks, whatever their node is.
+    pub(crate) blocks: Option<Vec<SectionRange>>,
+    pub(crate) page: PageSize,
+}
+
+impl Placement {
+    fn request(&self, order: Order, owner: Owner, mobility: Mobility, place: From) -> Request {
+        Request { order, mobility, place, owner, urgency: Urgency::Ordinary }
+    }
+
+    /// A block of frames for pages.
+    pub(super) fn take(&self, order: Order) -> Result<OwnedFrames, AllocError> {
+        let place = self.node.map_or(From::Near(NodeId::ZERO), From::On);
+        let request = self.request(order, Owner::Anonymous, Mobility::Movable, place);
+        let Some(blocks) = &self.blocks else { return OwnedFrames::allocate(&request) };
+        let mut found = blocks.iter().map(|range| OwnedFrames::allocate_within(&request, *range));
+        let is_final = |result: &Result<_, _>| !matches!(result, Err(AllocError::OutOfMemory));
+        found.find(is_final).unwrap_or(Err(AllocError::OutOfMemory))
+    }
+
+    /// A frame for a page table.
+    pub(super) fn take_table(&self) -> Result<OwnedFrames, AllocError> {
+        let place = From::Near(self.node.unwrap_or(NodeId::ZERO));
+        OwnedFrames::allocate(&self.request(Order::PAGE, Owner::UserTable, Mobility::Unmovable, place))
+    }
+}
+
+/// Memory that tasks see in the lower half of their address space, from a fixed address on. Shared; whoever drops it last
+/// gives all of it back.
+pub(crate) struct AddressSpace {
+    id: SpaceId,
+    root: Root,
+    pages: u64,
+    pub(super) placement: Placement,
+    tables: SpinLock<SpaceTree>,
+    pub(super) pins: SpinLock<Pins>,
+    /// Woken when pages have stopped moving.
+    pub(super) settled: WaitQueue,
+    /// Somebody had to wait for memory.
+    pub(super) is_starved: AtomicBool,
+}
+
+impl AddressSpace {
+    /// A space of so many pages of 4 KiB, none of them there yet.
+    ///
+    /// # Errors
+    /// There is no frame for the top-level table, or the lower half is smaller than that.
+    pub(crate) fn new(pages: u64, placement: Placement) -> Result<Arc<Self>, AllocError> {
+        if pages > SPACE_PAGES {
+            return Err(AllocError::OutOfMemory);
+        }
+        let tables = SpaceTree::new(placement.take_table()?);
+        let id = rmap::claim();
+        mm().machine().page(tables.root_frame()).set_private(Whose { space: id, page: 0 }.word());
+        #[expect(unsafe_code, reason = "a task walks tables that this owns")]
+        // SAFETY: Tasks get it by `enter` alone, and have this space as long as they have it.
+        let root = unsafe { tables.root() };
+        let space = Arc::new(Self {
+            id,
+            root,
+            pages,
+            placement,
+            tables: SpinLock::new(tables),
+            pins: SpinLock::new(Pins::new()),
+            settled: WaitQueue::new(),
+            is_starved: AtomicBool::new(false),
+        });
+        rmap::publish(id, &space);
+        Ok(space)
+    }
+
+    /// How many pages of 4 KiB it can have.
+    pub(crate) const fn page_count(&self) -> u64 {
+        self.pages
+    }
+
+    pub(super) const fn root(&self) -> Root {
+        self.root
+    }
+
+    /// What the owner's word of the frame says that is this page.
+    pub(super) const fn word_of(&self, page: u64) -> u64 {
+        Whose { space: self.id, page }.word()
+    }
+
+    /// The frame of a page and the order of the block that it belongs to, if it is there. Waits while it is moving; afterwards
+    /// it may move again, unless it is pinned.
+    pub(crate) fn frame_of(&self, page: u64) -> Option<(Pfn, Order)> {
+        let (leaf, ..) = self.settled_leaf(page)?;
+        Some((leaf.frame.add(page % leaf.order.pages()), leaf.order))
+    }
+
+    /// The leaf that maps a page, if it is there, its place, and the tables, locked. Waits while the page is moving.
+    pub(super) fn settled_leaf(&self, page: u64) -> Option<(Leaf, Place, Locked<'_>)> {
+        loop {
+            let mut tables = self.lock();
+            match tables.look(page) {
+                (_, Slot::Empty(_)) => return None,
+                (place, Slot::Mapped(leaf)) => return Some((leaf, place, tables)),
+                (_, Slot::Moving(_)) => drop(tables),
+            }
+            self.wait_while_moving(page);
+        }
+    }
+
+    pub(super) fn wait_while_moving(&self, page: u64) {
+        self.settled.wait_until(|| !matches!(self.lock().look(page).1, Slot::Moving(_)));
+    }
+
+    pub(super) fn lock(&self) -> Locked<'_> {
+        self.tables.lock()
+    }
+
+    /// Gives the pages of a range back, a few at a time, pinned or not; of a 2 MiB page that begins before the range, what
+    /// is in it goes with the rest of it. Whoever looks at one afterwards finds zeros.
+    ///
+    /// # Errors
+    /// `pace` says to stop; the pages at the end of the range are still there.
+    pub(crate) fn discard(&self, pages: Range<u64>, pace: &mut dyn Pace) -> Result<(), Stop> {
+        let mut next = pages.start;
+        while let Some(mut discarded) = self.discard_some(&mut next, pages.end) {
+            if discarded.page_count() > 0 {
+                arch::flush_everywhere();
+            }
+            while let Some(frames) = discarded.pop() {
+                drop(frames);
+            }
+            pace.pause()?;
+        }
+        Ok(())
+    }
+
+    /// Takes some pages out of the tables, from `next` on, which becomes where to go on; `None` if there are no more. They
+    /// are free to be used elsewhere once no CPU remembers them.
+    fn discard_some(&self, next: &mut u64, end: u64) -> Option<FrameList> {
+        let mut discarded = FrameList::new();
+        let mut tables = self.lock();
+        for _ in 0..DISCARDED_AT_ONCE {
+            let Some(page) = tables.next_used(*next, end) else {
+                *next = end;
+                break;
+            };
+            *next = page;
+            let (place, slot) = tables.look(page);
+            match slot {
+                Slot::Empty(_) => {}
+                Slot::Mapped(leaf) => {
+                    tables.set(place, Slot::Empty(leaf.order));
+                    let first = page - page % leaf.order.pages();
+                    self.pins.lock().forget(first..first + leaf.order.pages());
+                    discarded.push(OwnedFrames::from_head(leaf.frame));
+                    *next = first + leaf.order.pages();
+                }
+                Slot::Moving(_) => {
+                    if discarded.page_count() == 0 {
+                        drop(tables);
+                        self.wait_while_moving(page);
+                    }
+                    return Some(discarded);
+                }
+            }
+        }
+        (discarded.page_count() > 0).then_some(discarded)
+    }
+}
+
+/// The tables of a space, locked.
+pub(super) type Locked<'a> = crate::sync::SpinLockGuard<'a, SpaceTree>;
+
+impl fmt::Debug for AddressSpace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AddressSpace").field("id", &self.id).field("pages", &self.pages).finish_non_exhaustive()
+    }
+}
+
+/// Nobody has the space: no task sees it, and nobody moves its pages, who would have it.
+impl Drop for AddressSpace {
+    fn drop(&mut self) {
+        self.tables.get_mut().free();
+        rmap::release(self.id);
+    }
+}
