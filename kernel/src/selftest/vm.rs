@@ -14,6 +14,7 @@ use mm::alloc::{AllocError, Mobility, Place, Request, Urgency};
 use mm::inject::{Injected, Point};
 use mm::machine::{Memmap, Move, Mover, Stay, Unhurried};
 use mm::page::Owner;
+use mm::site::Site;
 
 pub(super) const TESTS: &[Test] = &[
     Test { name: "vm::a_page_comes_zeroed_when_it_is_touched", run: a_page_comes_zeroed_when_it_is_touched },
@@ -39,6 +40,7 @@ const REQUEST: Request = Request {
     place: Place::Near(NodeId::ZERO),
     owner: Owner::Anonymous,
     urgency: Urgency::Ordinary,
+    site: Site::here(),
 };
 
 /// Free frames and page tables of spaces.

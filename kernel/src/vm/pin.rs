@@ -15,6 +15,7 @@ use mm::evacuate::MoveError;
 use mm::machine::{Memmap, Mover, Stay};
 use mm::page::Owner;
 use mm::section::ZoneKind;
+use mm::site::Site;
 use thiserror::Error;
 
 /// How often a page is moved out of Movable that somebody else moves, too.
@@ -170,6 +171,7 @@ fn move_out_of_movable(leaf: Leaf) -> Result<(), MoveError> {
         place: Place::Near(node),
         owner: Owner::Anonymous,
         urgency: Urgency::Ordinary,
+        site: Site::here(),
     };
     match mm().move_block(leaf.frame, &request) {
         Ok(_) => Ok(()),

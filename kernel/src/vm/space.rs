@@ -15,6 +15,7 @@ use mm::addr::{NodeId, Order, Pfn, SectionRange};
 use mm::alloc::{AllocError, Mobility, Place as From, Request, Urgency};
 use mm::machine::{Memmap, Pace, Stop};
 use mm::page::Owner;
+use mm::site::Site;
 
 /// Leaves that are discarded under one hold of the lock.
 const DISCARDED_AT_ONCE: usize = 64;
@@ -50,7 +51,7 @@ pub(crate) struct Placement {
 
 impl Placement {
     fn request(&self, order: Order, owner: Owner, mobility: Mobility, place: From) -> Request {
-        Request { order, mobility, place, owner, urgency: Urgency::Ordinary }
+        Request { order, mobility, place, owner, urgency: Urgency::Ordinary, site: Site::here() }
     }
 
     /// A block of frames for pages.
