@@ -1,7 +1,7 @@
 //! What tasks do on the model. Each is run in many orders; it fails by a panic, or when nobody can go on.
 
 use crate::arch::{self, Root};
-use crate::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use crate::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use crate::memory;
 use crate::sync::{Mutex, SpinLock};
 use crate::task::{self, TaskId, WaitQueue};
@@ -217,4 +217,29 @@ pub fn a_meeting_waits_for_critical_sections() {
     arch::meet();
     GONE.store(true, SeqCst);
     join_all(&ids);
+}
+
+/// What is moved while others stand loses no write, and whoever stood uses the new translation.
+pub fn what_moves_while_others_stand_loses_nothing() {
+    static PLACE: AtomicUsize = AtomicUsize::new(0);
+    static FRAMES: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+    let ids = start::<3>(|| {
+        for round in 0..6 {
+            // An instruction translates and writes in one go.
+            let off = arch::irq_off();
+            FRAMES[PLACE.load(SeqCst)].fetch_add(1, SeqCst);
+            drop(off);
+            if round % 3 == 0 {
+                let number = arch::while_others_stand(|| {
+                    let place = PLACE.load(SeqCst);
+                    FRAMES[1 - place].store(FRAMES[place].load(SeqCst), SeqCst);
+                    PLACE.store(1 - place, SeqCst);
+                    arch::tlb::change()
+                });
+                arch::tlb::assert_forgotten(number);
+            }
+        }
+    });
+    join_all(&ids);
+    assert_eq!(FRAMES[PLACE.load(SeqCst)].load(SeqCst), 18);
 }

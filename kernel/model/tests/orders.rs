@@ -39,4 +39,5 @@ on_machines! {
     an_address_space_goes_where_its_task_goes,
     a_flush_reaches_every_cpu,
     a_meeting_waits_for_critical_sections,
+    what_moves_while_others_stand_loses_nothing,
 }

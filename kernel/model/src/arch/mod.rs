@@ -6,6 +6,8 @@ mod cpu;
 mod ipi;
 mod irq;
 pub(crate) mod root;
+#[path = "../../../src/arch/x86_64/standstill.rs"]
+mod standstill;
 pub(crate) mod tlb;
 
 pub(crate) use context::{Context, begin_flow, switch};
@@ -16,6 +18,7 @@ pub(crate) use irq::{
 };
 
 pub(crate) use root::Root;
+pub(crate) use standstill::while_others_stand;
 
 use core::time::Duration;
 
@@ -27,7 +30,7 @@ mod interrupts {
 /// What a CPU does when it comes, as in the kernel.
 pub(crate) fn arrive() {
     cpu::set_online();
-    ipi::on_rendezvous();
+    ipi::on_arrival();
     tlb::start_using();
 }
 

@@ -6,7 +6,7 @@
 //! at.
 
 use super::interrupts::{RENDEZVOUS_VECTOR, RESCHEDULE_VECTOR, local_apic};
-use super::{cpu, irq, tlb};
+use super::{cpu, irq, standstill, tlb};
 use crate::atomic::{AtomicU64, Ordering::SeqCst};
 use crate::hint;
 
@@ -77,10 +77,23 @@ pub(crate) fn kick(id: usize) {
     local_apic().send(cpu::CPUS[id].apic_id(), RESCHEDULE_VECTOR);
 }
 
-/// The other CPUs ask for something; interrupts are off. A CPU that has just come does the same.
+/// What a CPU does that has just become one of the others, interrupts off, before it does anything else. What it remembers may be
+/// from before it was asked.
+pub(super) fn on_arrival() {
+    on_rendezvous();
+    tlb::forget_all();
+}
+
+/// The other CPUs ask for something; interrupts are off.
 pub(super) fn on_rendezvous() {
     FLUSH.answer();
     MEET.answer();
+    standstill::on_request();
+}
+
+/// Makes every other CPU look whether it is asked for something.
+pub(super) fn have_others_look() {
+    send_to_others(RENDEZVOUS_VECTOR, |_| true);
 }
 
 fn send_to_others(vector: u8, wanted: impl Fn(usize) -> bool) {

@@ -17,6 +17,7 @@ mod pic;
 pub(crate) mod ports;
 mod root;
 pub(crate) mod smp;
+mod standstill;
 pub(crate) mod timer;
 mod tlb;
 mod trampoline;
@@ -38,6 +39,7 @@ pub(crate) use irq::{
 pub(crate) use madt::{CpuInfo, GsiMode, IoApicInfo, IsaOverride, MadtInfo, Polarity, Trigger};
 pub(crate) use nmi::{CpuTrace, ask_where, stop_here, stop_others, trace_of};
 pub(crate) use root::{Root, adopt_kernel_root};
+pub(crate) use standstill::while_others_stand;
 pub(crate) use tlb::forget_page;
 pub(crate) use tsc::ticks;
 

@@ -136,6 +136,6 @@ extern "C" fn arrive() -> ! {
     timer::start_on_this_cpu();
     cpu::set_online();
     // Requests made before it was seen to be there concern it, too.
-    ipi::on_rendezvous();
+    ipi::on_arrival();
     idle.run()
 }

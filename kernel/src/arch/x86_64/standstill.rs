@@ -1,0 +1,55 @@
+//! All other CPUs stand still, for what nobody may see half done: memory that anybody may use at any moment is being moved.
+//!
+//! A CPU stands where its interrupts were on, so outside of critical sections: it holds no spin lock.
+
+use super::{cpu, ipi, irq, tlb};
+use crate::atomic::{AtomicBool, Ordering::SeqCst};
+use crate::hint;
+use crate::sync::Mutex;
+
+/// Held by whoever has the others stand.
+static TURN: Mutex<()> = Mutex::new(());
+static IS_ASKED: AtomicBool = AtomicBool::new(false);
+/// Which CPUs stand.
+static STANDS: [AtomicBool; cpu::CPUS_MAX] = [const { AtomicBool::new(false) }; cpu::CPUS_MAX];
+
+/// Does bounded `work`, interrupts off, while every other CPU stands still. All have forgotten their translations when they
+/// go on.
+pub(crate) fn while_others_stand<R>(work: impl FnOnce() -> R) -> R {
+    let _turn = TURN.lock();
+    assert!(irq::may_block(), "other CPUs are asked to stand inside a critical section");
+    let _off = irq::irq_off();
+    IS_ASKED.store(true, SeqCst);
+    ipi::have_others_look();
+    wait_until_all(true);
+    let result = work();
+    tlb::forget_all();
+    IS_ASKED.store(false, SeqCst);
+    // Nobody who still stands for this is taken for one who stands for the next.
+    wait_until_all(false);
+    result
+}
+
+/// Waits until all other CPUs stand, or none. One that is just coming looks by itself before it does anything.
+fn wait_until_all(stand: bool) {
+    let own = cpu::cpu_id();
+    for (id, _) in cpu::online().filter(|(id, _)| *id != own) {
+        while STANDS[id].load(SeqCst) != stand {
+            hint::spin_loop();
+        }
+    }
+}
+
+/// Another CPU may want this one, interrupts off, to stand.
+pub(super) fn on_request() {
+    if !IS_ASKED.load(SeqCst) {
+        return;
+    }
+    let stands = &STANDS[cpu::cpu_id()];
+    stands.store(true, SeqCst);
+    while IS_ASKED.load(SeqCst) {
+        hint::spin_loop();
+    }
+    tlb::forget_all();
+    stands.store(false, SeqCst);
+}
