@@ -3,7 +3,7 @@
 //! Locks are taken in the order heap, page tables, zone; the allocator of frames never comes back here.
 
 use super::entry::{DATA, Entry, Level};
-use super::{frame, layout, tables};
+use super::{frame, heap_frames, layout, mm_if_open, tables};
 use crate::sync::SpinLock;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{NonNull, null_mut};
@@ -47,9 +47,12 @@ fn map_pages(start: u64, bytes: usize) -> usize {
     let mapped = (0..pages).take_while(|page| {
         let Some(taken) = frame::take_system(Owner::Heap) else { return false };
         let leaf = Entry::new(taken, DATA);
-        let result = tables::edit(|tree| tree.map(start + page * PAGE_SIZE, Level::PAGE_TABLE, leaf));
-        if result.is_err() {
-            frame::free_system(taken);
+        let address = start + page * PAGE_SIZE;
+        let result = tables::edit(|tree| tree.map(address, Level::PAGE_TABLE, leaf));
+        match result {
+            Ok(()) if mm_if_open().is_some() => heap_frames::note_place(taken, address),
+            Ok(()) => {}
+            Err(_) => frame::free_system(taken),
         }
         result.is_ok()
     });

@@ -5,7 +5,7 @@ use super::plan::{HugeLeaves, OwnTables, PER_PART};
 use super::ranges::{self, Tables};
 use super::tables::{self, KernelEditor};
 use super::tree::TableMemory;
-use super::{keeper, layout, vmemmap};
+use super::{heap_frames, keeper, layout, vmemmap};
 use crate::arch;
 use crate::sync::{RawIrqSpin, RawSleep};
 use crate::task::WaitQueue;
@@ -118,11 +118,14 @@ impl Mapper for Kernel {
 /// What moves is memory of address spaces.
 impl Mover for Kernel {
     fn can_move(&self, owner: Owner) -> bool {
-        vm::can_move(owner)
+        owner == Owner::Heap || vm::can_move(owner)
     }
 
     fn migrate(&self, moves: &mut [Move]) {
-        vm::migrate(moves);
+        match moves.first().map(|first| self.page(first.from).head().owner) {
+            Some(Owner::Heap) => heap_frames::migrate(moves),
+            _ => vm::migrate(moves),
+        }
     }
 
     fn split(&self, head: Pfn) -> Result<(), Stay> {

@@ -13,6 +13,7 @@
 //! | [`space_tree`] | the page tables of address spaces |
 //! | [`contents`] | what frames hold, as a whole: zeroed, copied |
 //! | [`low`] | pages in which other CPUs begin |
+//! | [`heap_frames`] | moving what the heap lies in |
 //! | [`frame`], [`frame_list`], [`heap`], [`stack`], [`devices`] | what the rest of the kernel gets |
 //! | [`mod@inspect`] | looking at what is mapped |
 //! | [`mod@recount`] | counting everything anew |
@@ -30,6 +31,7 @@ mod fake_tables;
 mod frame;
 mod frame_list;
 mod heap;
+mod heap_frames;
 mod inspect;
 mod keeper;
 mod layout;

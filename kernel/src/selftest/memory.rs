@@ -3,7 +3,10 @@
 
 use super::Test;
 use crate::memory::{self, Fault, FrameList, OwnedFrames, inspect};
+use crate::task;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn, PfnRange, SectionRange};
 use mm::alloc::{Mobility, Place, Request, Urgency};
 use mm::group::{GroupKind, GroupName};
@@ -11,6 +14,7 @@ use mm::hotplug::AddRequest;
 use mm::machine::{MEMMAP_PAGES, Mapper, Memmap, Unhurried};
 use mm::page::Owner;
 use mm::policy::OnlineAs;
+use mm::report::FrameState;
 use mm::section::ZoneKind;
 use mm::site::Site;
 
@@ -22,6 +26,7 @@ pub(super) const TESTS: &[Test] = &[
     Test { name: "memory::a_memmap_is_mapped_and_unmapped", run: a_memmap_is_mapped_and_unmapped },
     Test { name: "memory::hidden_memory_comes_and_goes_without_a_trace", run: hidden_memory_comes_and_goes },
     Test { name: "memory::the_heap_grows", run: the_heap_grows },
+    Test { name: "memory::the_heap_moves_while_it_is_used", run: the_heap_moves_while_it_is_used },
     Test { name: "memory::a_stack_has_a_guard_and_comes_back", run: a_stack_has_a_guard_and_comes_back },
     Test { name: "memory::frames_hold_what_was_written", run: frames_hold_what_was_written },
     Test { name: "memory::a_frame_list_costs_nothing", run: a_frame_list_costs_nothing },
@@ -179,6 +184,39 @@ fn the_heap_grows() {
     assert!(memory::heap_used() + (3 << 20) <= used);
     let absurd = Vec::<u8>::new().try_reserve(1 << 40);
     assert!(absurd.is_err(), "the heap cannot hold a terabyte");
+}
+
+fn the_heap_moves_while_it_is_used() {
+    static IS_OVER: AtomicBool = AtomicBool::new(false);
+    let users = [1, 2, 3].map(|seed| {
+        task::spawn("user of the heap", move || {
+            while !IS_OVER.load(SeqCst) {
+                let numbers: Vec<_> = (0..200).map(|n| Box::new(n * seed)).collect();
+                assert!(numbers.iter().zip(0..).all(|(number, n)| **number == n * seed));
+            }
+        })
+    });
+    let blocks: Vec<Vec<u64>> = (0..4).map(|block| alloc::vec![block; 96 << 10]).collect();
+    let request = Request { order: Order::PAGE, owner: Owner::Heap, ..REQUEST };
+    let frame = |address: u64| Pfn::containing(inspect(address).expect("the heap is mapped").physical);
+    let mut moved = 0;
+    for block in &blocks {
+        let range = block.as_ptr_range();
+        // Some of them: every time all CPUs have to be had.
+        for address in (range.start.addr() as u64..range.end.addr() as u64).step_by(8 * PAGE_SIZE as usize) {
+            let before = frame(address);
+            if memory::mm().frame_report(before).state == FrameState::Allocated {
+                let to = memory::mm().move_block(before, &request).expect("nobody else moves it");
+                assert_eq!(frame(address), to);
+                moved += 1;
+            }
+        }
+    }
+    IS_OVER.store(true, SeqCst);
+    users.into_iter().for_each(task::wait_for_end);
+    assert!(moved > 60, "{moved} frames have moved");
+    assert!(blocks.iter().zip(0..).all(|(block, value)| block.iter().all(|word| *word == value)));
+    assert!(memory::recount().is_ok());
 }
 
 fn a_stack_has_a_guard_and_comes_back() {
