@@ -2,7 +2,7 @@
 //!
 //! The lower half of the top-level table is the space's own; the upper half is the kernel's, which has all its entries
 //! before there are spaces. A page is nothing, a leaf, or *moving*: then its entry is not present and names the frames that
-//! it had. As in the kernel's own tables, leaves are noted as used and written from the start, so the CPU writes none of
+//! it had; so are all pages of a table that is moving. As in the kernel's own tables, leaves are noted as used and written from the start, so the CPU writes none of
 //! them.
 
 use super::entry::{ENTRIES, Entry, Level, SPACE_PAGE, TABLE};
@@ -11,7 +11,7 @@ use super::{OwnedFrames, layout, tables};
 use crate::arch::Root;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use mm::addr::{Order, PAGE_SIZE, Pfn};
-use mm::machine::MapError;
+use mm::machine::{MapError, Memmap};
 
 /// Frames that hold tables of address spaces.
 static TABLES: AtomicU64 = AtomicU64::new(0);
@@ -66,7 +66,7 @@ fn level_of(order: Order) -> Level {
 impl SpaceTree {
     /// A space without pages, whose top-level table lies in `root`.
     pub(crate) fn new(root: OwnedFrames) -> Self {
-        let mut memory = SpaceTables { spare: Some(root) };
+        let mut memory = SpaceTables { spare: Some(root), word: 0 };
         let root = memory.take().expect("it was just put there");
         let first = Level::TOP.index(layout::DIRECT_MAP);
         tables::edit(|kernel| {
@@ -97,6 +97,11 @@ impl SpaceTree {
         self.0.memory.adopt(frame)
     }
 
+    /// What the owner's word of tables says that are made from here on: it names a page that they are for.
+    pub(crate) fn make_tables_for(&mut self, word: u64) {
+        self.0.memory.word = word;
+    }
+
     /// Gives a frame for the next table that is missing; returns it if one is there already.
     pub(crate) fn provide(&mut self, frame: OwnedFrames) -> Option<OwnedFrames> {
         if self.0.memory.spare.is_some() {
@@ -104,6 +109,11 @@ impl SpaceTree {
         }
         self.0.memory.spare = Some(frame);
         None
+    }
+
+    /// The frame that was given and not needed.
+    pub(crate) fn take_spare(&mut self) -> Option<OwnedFrames> {
+        self.0.memory.spare.take()
     }
 }
 
@@ -134,6 +144,26 @@ impl<M: TableMemory> SpaceTree<M> {
         self.0.memory.write(place.table, place.index, entry);
     }
 
+    /// The place that points to `table`, one of those for a page but not the topmost. Nothing that stands in it is moving.
+    pub(crate) fn find_table(&mut self, page: u64, table: Pfn) -> Option<Place> {
+        let (mut at, mut level) = (self.0.root(), Level::TOP);
+        loop {
+            let index = level.index(address(page));
+            let next = self.0.memory.read(at, index).table(level)?;
+            if next == table {
+                let mut entries = (0..ENTRIES).map(|index| self.0.memory.read(table, index));
+                let is_settled = entries.all(|entry| entry == Entry::EMPTY || entry.is_present());
+                return is_settled.then_some(Place { table: at, level, index });
+            }
+            (at, level) = (next, level.below()?);
+        }
+    }
+
+    /// Makes a place point to a table that was moving.
+    pub(crate) fn link(&mut self, place: Place, table: Pfn) {
+        self.0.memory.write(place.table, place.index, Entry::new(table, TABLE));
+    }
+
     /// Maps a page, or as many as the leaf has, for which nothing stood.
     ///
     /// # Errors
@@ -146,7 +176,7 @@ impl<M: TableMemory> SpaceTree<M> {
     /// Replaces the moving leaf of a pageblock by leaves of the single frames, in a new table.
     pub(crate) fn split(&mut self, place: Place, leaf: Leaf, table: Pfn) {
         self.0.memory.fill(table, &mut |index| Entry::new(leaf.frame.add(index as u64), SPACE_PAGE));
-        self.0.memory.write(place.table, place.index, Entry::new(table, TABLE));
+        self.link(place, table);
     }
 
     /// The first page from `page` on for which something stands that is not nothing, before `end`.
@@ -193,12 +223,16 @@ impl SpaceTree {
 pub(crate) struct SpaceTables {
     /// For the next table: frames are taken with no lock held.
     spare: Option<OwnedFrames>,
+    /// What its owner's word will say.
+    word: u64,
 }
 
 impl SpaceTables {
     fn adopt(&mut self, frame: OwnedFrames) -> Pfn {
         TABLES.fetch_add(1, Relaxed);
-        frame.into_head()
+        let table = frame.into_head();
+        super::mm().machine().page(table).set_private(self.word);
+        table
     }
 }
 
@@ -239,91 +273,5 @@ impl TableMemory for SpaceTables {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::fake_tables::FakeTables;
-    use super::*;
-    use std::vec::Vec;
-
-    const PAGE: Leaf = Leaf { frame: Pfn::new(0x1_2345), order: Order::PAGE };
-    const BLOCK: Leaf = Leaf { frame: Pfn::new(0x1_2200), order: Order::PAGEBLOCK };
-
-    fn space() -> SpaceTree<FakeTables> {
-        SpaceTree(FakeTables::tree())
-    }
-
-    #[test]
-    fn a_page_is_empty_then_mapped_then_moving_and_mapped_elsewhere() {
-        let mut space = space();
-        assert_eq!(space.look(7).1, Slot::Empty(Order::PAGEBLOCK));
-        space.map(7, PAGE).expect("there are frames");
-        assert_eq!(space.look(8).1, Slot::Empty(Order::PAGE));
-        let (place, slot) = space.look(7);
-        assert_eq!(slot, Slot::Mapped(PAGE));
-        space.set(place, Slot::Moving(PAGE));
-        assert_eq!(space.look(7).1, Slot::Moving(PAGE));
-        let there = Leaf { frame: Pfn::new(0x54321), ..PAGE };
-        space.set(place, Slot::Mapped(there));
-        assert_eq!(space.look(7).1, Slot::Mapped(there));
-        space.set(place, Slot::Empty(Order::PAGE));
-        assert_eq!(space.look(7).1, Slot::Empty(Order::PAGE));
-    }
-
-    #[test]
-    fn a_pageblock_stands_for_all_its_pages_until_it_is_split() {
-        let mut space = space();
-        space.map(512, BLOCK).expect("there are frames");
-        for page in [512, 700, 1023] {
-            assert_eq!(space.look(page).1, Slot::Mapped(BLOCK));
-        }
-        assert_eq!(space.look(1024).1, Slot::Empty(Order::PAGEBLOCK));
-        let (place, _) = space.look(512);
-        space.set(place, Slot::Moving(BLOCK));
-        assert_eq!(space.look(700).1, Slot::Moving(BLOCK));
-        let table = space.0.memory.take().expect("there are frames");
-        space.split(place, BLOCK, table);
-        for page in [512, 700, 1023] {
-            let frame = BLOCK.frame.add(page - 512);
-            assert_eq!(space.look(page).1, Slot::Mapped(Leaf { frame, order: Order::PAGE }));
-        }
-    }
-
-    #[test]
-    fn without_a_frame_for_a_table_nothing_is_mapped_and_what_was_made_is_used_later() {
-        let mut space = space();
-        space.0.memory.budget = 1;
-        assert!(space.map(0, PAGE).is_err());
-        assert_eq!(space.look(0).1, Slot::Empty(Order::PAGEBLOCK));
-        space.0.memory.budget = 2;
-        assert!(space.map(0, PAGE).is_ok());
-        assert_eq!(space.look(0).1, Slot::Mapped(PAGE));
-    }
-
-    #[test]
-    fn what_is_used_is_found_across_holes() {
-        let mut space = space();
-        let far = 3 << 27;
-        for page in [5, 600, far + 1] {
-            space.map(page, Leaf { frame: Pfn::new(page), order: Order::PAGE }).expect("there are frames");
-        }
-        let mut found = Vec::new();
-        let mut at = 0;
-        while let Some(page) = space.next_used(at, far + 512) {
-            found.push(page);
-            at = page + 1;
-        }
-        assert_eq!(found, [5, 600, far + 1]);
-        assert_eq!(space.next_used(6, 600), None);
-    }
-
-    #[test]
-    fn taking_a_space_apart_finds_every_leaf_and_gives_every_table_back() {
-        let mut space = space();
-        space.map(3, PAGE).expect("there are frames");
-        space.map(1024, BLOCK).expect("there are frames");
-        space.map(1 << 27, PAGE).expect("there are frames");
-        let mut leaves = Vec::new();
-        space.take_apart(&mut |leaf| leaves.push(leaf));
-        assert_eq!(leaves, [PAGE, BLOCK, PAGE]);
-        assert_eq!(space.0.memory.given_back.len(), space.0.memory.tables.len());
-    }
-}
+#[path = "space_tree_tests.rs"]
+mod tests;

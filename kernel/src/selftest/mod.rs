@@ -20,7 +20,7 @@ pub(crate) struct Test {
 }
 
 /// Every area's tests, in the order in which they run.
-const SUITES: &[&[Test]] = &[machine::TESTS, cpus::TESTS, memory::TESTS, vm::TESTS, firmware::TESTS];
+const SUITES: &[&[Test]] = &[machine::TESTS, cpus::TESTS, memory::TESTS, vm::TESTS, vm::moving::TESTS, firmware::TESTS];
 
 /// Runs the tests whose names contain `filter` and ends the machine with their verdict.
 pub(crate) fn run(filter: &str) -> ! {

@@ -66,22 +66,32 @@ impl AddressSpace {
         let leaf = Leaf { frame: frames.head(), order: frames.order() };
         let first = page - page % leaf.order.pages();
         mm().machine().page(leaf.frame).set_private(self.word_of(first));
-        loop {
-            {
-                let mut tables = self.lock();
-                if !matches!(tables.look(page).1, Slot::Empty(largest) if largest >= leaf.order) {
-                    break;
-                }
-                if tables.map(first, leaf).is_ok() {
-                    frames.into_head();
-                    return Ok(());
-                }
-            }
+        let mut frames = Some(frames);
+        // Frames that were not mapped go back.
+        while !self.try_to_map(first, leaf, &mut frames) {
             let table = self.placement.take_table().map_err(FaultError::NoTable)?;
             // If somebody else gave one meanwhile, this goes back when the lock is free again.
-            let _spare = self.lock().provide(table);
+            let _surplus = self.lock().provide(table);
         }
         Ok(())
+    }
+
+    /// Maps frames where nothing was; they are still the caller's if something is there by now. Says whether that is settled,
+    /// which it is not when a frame for a table is missing.
+    fn try_to_map(&self, page: u64, leaf: Leaf, frames: &mut Option<OwnedFrames>) -> bool {
+        let mut tables = self.lock();
+        if matches!(tables.look(page).1, Slot::Empty(largest) if largest >= leaf.order) {
+            tables.make_tables_for(self.word_of(page));
+            if tables.map(page, leaf).is_err() {
+                return false;
+            }
+            frames.take().map(OwnedFrames::into_head);
+        }
+        // One that nobody needed shall not stay in the way of whoever empties its block.
+        let spare = tables.take_spare();
+        drop(tables);
+        drop(spare);
+        true
     }
 
     /// Frames for a page: as many as its size asks for, if all of them are in the region and nothing stands there yet.

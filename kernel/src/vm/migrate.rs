@@ -1,8 +1,10 @@
-//! Moving pages to other frames, unseen by those who use them, and making small pages of a large one.
+//! Moving pages, and the tables that map them, to other frames, unseen by those who use them, and making small pages of a
+//! large one.
 //!
 //! A page is taken away from those who use it (its entry says that it is moving, and no CPU remembers what it said before),
 //! copied, and mapped again, there or, if something went wrong, where it was. Whoever touches it meanwhile waits. Many are
-//! taken away at once, so that CPUs forget only once; no lock is held while they do, and none while pages are copied.
+//! taken away at once, so that CPUs forget only once; no lock is held while they do, and none while pages are copied. A page
+//! table is taken away with all its pages; the topmost is pinned by the space.
 
 use super::AddressSpace;
 use super::rmap::{self, Whose};
@@ -21,7 +23,7 @@ const TOGETHER: usize = 64;
 
 /// Whether memory of this owner is moved by [`migrate`].
 pub(crate) fn can_move(owner: Owner) -> bool {
-    owner == Owner::Anonymous
+    matches!(owner, Owner::Anonymous | Owner::UserTable)
 }
 
 /// Moves blocks of spaces, and sets the outcome of each.
@@ -37,6 +39,13 @@ struct Taken {
     place: Place,
     /// What the owner's word of its frame says.
     word: u64,
+    what: What,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Page,
+    Table,
 }
 
 fn migrate_together(moves: &mut [Move]) {
@@ -70,24 +79,34 @@ fn take_away(moves: &mut [Move]) -> Vec<Taken, TOGETHER> {
             let Some(whose) = whose(wanted.from).filter(|whose| whose.space == id) else { break };
             next = number + 1;
             let leaf = Leaf { frame: wanted.from, order: wanted.order };
-            match take_one(&mut tables, whose.page, leaf) {
+            let is_table = info(wanted.from).head().owner == Owner::UserTable;
+            let what = if is_table { What::Table } else { What::Page };
+            match take_one(&mut tables, whose.page, leaf, what) {
                 Ok(place) => {
-                    let page = Taken { number, space: Arc::clone(&space), place, word: whose.word() };
+                    let page = Taken { number, space: Arc::clone(&space), place, word: whose.word(), what };
                     assert!(taken.push(page).is_ok(), "no more than {TOGETHER} are moved together");
                 }
                 Err(stay) => wanted.outcome = Err(stay),
+            }
+            // All of a table was looked at.
+            if what == What::Table {
+                break;
             }
         }
     }
     taken
 }
 
-/// Marks a page as moving, if it is that leaf and nobody else refers to it.
-fn take_one(tables: &mut Locked<'_>, page: u64, leaf: Leaf) -> Result<Place, Stay> {
-    let (place, slot) = tables.look(page);
-    if slot != Slot::Mapped(leaf) {
-        return Err(Stay::InFlight);
-    }
+/// Marks a page as moving, if it is that leaf and nobody else refers to it; the same for a table of the page.
+fn take_one(tables: &mut Locked<'_>, page: u64, leaf: Leaf, what: What) -> Result<Place, Stay> {
+    let found = match what {
+        What::Page => {
+            let (place, slot) = tables.look(page);
+            (slot == Slot::Mapped(leaf)).then_some(place)
+        }
+        What::Table => tables.find_table(page, leaf.frame),
+    };
+    let place = found.ok_or(Stay::InFlight)?;
     mm().pass(Point::MigrateUnmap).map_err(Stay::Injected)?;
     if !info(leaf.frame).freeze() {
         return Err(Stay::Pinned);
@@ -111,7 +130,10 @@ fn put_back(moves: &[Move], mut taken: &[Taken]) {
                 info(from).thaw();
                 from
             };
-            tables.set(page.place, Slot::Mapped(Leaf { frame, order }));
+            match page.what {
+                What::Page => tables.set(page.place, Slot::Mapped(Leaf { frame, order })),
+                What::Table => tables.link(page.place, frame),
+            }
         }
         drop(tables);
         space.settled.wake_all();
@@ -129,7 +151,7 @@ pub(crate) fn split(head: Pfn) -> Result<(), Stay> {
     let Some(Whose { page, .. }) = whose(head) else { return Err(Stay::InFlight) };
     let table = space.placement.take_table().map_err(|_| Stay::InFlight)?;
     let leaf = Leaf { frame: head, order: Order::PAGEBLOCK };
-    let place = take_one(&mut space.lock(), page, leaf)?;
+    let place = take_one(&mut space.lock(), page, leaf, What::Page)?;
     // No CPU may know two sizes for the same address at once.
     arch::flush_everywhere();
     mm().split_block(head);
@@ -140,6 +162,7 @@ pub(crate) fn split(head: Pfn) -> Result<(), Stay> {
     }
     {
         let mut tables = space.lock();
+        tables.make_tables_for(space.word_of(page));
         let table = tables.adopt(table);
         tables.split(place, leaf, table);
     }

@@ -6,7 +6,7 @@
 //! | [`fault`] | pages that are missing, brought on demand |
 //! | [`enter`] | seeing a space |
 //! | [`rmap`] | from a frame to the page that it is |
-//! | [`mod@migrate`] | moving pages to other frames, and making small pages of a large one |
+//! | [`mod@migrate`] | moving pages and their tables to other frames, and making small pages of a large one |
 //! | [`pin`] | keeping pages where they are |
 //!
 //! The frames of a space are anonymous memory, each mapped in one place. What is kept of them stands in three places: the

@@ -66,6 +66,7 @@ impl Placement {
 
     /// A frame for a page table.
     pub(super) fn take_table(&self) -> Result<OwnedFrames, AllocError> {
+        // They can move, but Movable is for what can always move.
         let place = From::Near(self.node.unwrap_or(NodeId::ZERO));
         OwnedFrames::allocate(&self.request(Order::PAGE, Owner::UserTable, Mobility::Unmovable, place))
     }
@@ -97,7 +98,10 @@ impl AddressSpace {
         }
         let tables = SpaceTree::new(placement.take_table()?);
         let id = rmap::claim();
-        mm().machine().page(tables.root_frame()).set_private(Whose { space: id, page: 0 }.word());
+        let top = mm().machine().page(tables.root_frame());
+        top.set_private(Whose { space: id, page: 0 }.word());
+        // CPUs and tasks know where it is.
+        assert!(top.pin(), "a new frame has its owner's reference");
         #[expect(unsafe_code, reason = "a task walks tables that this owns")]
         // SAFETY: Tasks get it by `enter` alone, and have this space as long as they have it.
         let root = unsafe { tables.root() };

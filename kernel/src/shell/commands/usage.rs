@@ -6,7 +6,7 @@ use super::super::failure::{Failure, Outcome};
 use super::super::table::{Align, Table};
 use super::super::values::{Human, Span};
 use super::Command;
-use crate::memory::{heap_size, heap_used, mm};
+use crate::memory::{heap_size, heap_used, mm, space_table_bytes};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
@@ -144,7 +144,7 @@ fn meminfo(call: &mut Call<'_>) -> Outcome {
         offline: memory.offline,
         untouched: memory.untouched,
         memmap: Memmap { used: memory.memmap_used, reserved: memory.memmap_reserved },
-        page_tables: memory.page_tables,
+        page_tables: memory.page_tables + space_table_bytes(),
         heap: heap_used() as u64,
         heap_size: heap_size() as u64,
         ballooned: 0,
