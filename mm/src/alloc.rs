@@ -295,11 +295,14 @@ impl<M: Machine> Memory<M> {
     #[inline]
     fn keep_at_hand(&self, head: Pfn, order: Order) -> bool {
         let Some(place) = self.sections.place(head) else { return false };
-        let zone = Word::read(place).zone_number();
+        let word = Word::read(place);
+        let zone = word.zone_number();
         let Some(cache) = self.own_cache(zone) else { return false };
         let mut cache = cache.lock();
-        // Under the lock of the cache: whoever begins an offline empties the caches after saying so.
-        let word = Word::read(place);
+        // Under the lock of the cache: whoever takes a section out of its zone empties the caches after saying so.
+        if Word::read(place) != word {
+            return false;
+        }
         // While the reserve is not full, what is freed of boot memory fills it up.
         let is_kept = word.is_added_online_and_open() || word.is_online_and_open() && !self.is_reserve_short(zone);
         if !is_kept {
@@ -317,14 +320,32 @@ impl<M: Machine> Memory<M> {
 
     #[inline(never)]
     fn free_slowly(&self, head: Pfn, order: Order) {
-        let word = self.sections.place(head).map(Word::read).filter(|word| word.is_open());
-        let word = word.unwrap_or_else(|| panic!("freed {head:?}, which lies in no block that is in use"));
         let page = self.machine.page(head);
         assert!(page.served(order).is_some(), "freed {head:?} of order {order:?}, which is {:?}", page.head());
-        self.change_zone(word.zone_number(), |zone| {
+        self.change_zone_of(head, |zone, origin| {
             page.set_head(Head::TAIL);
-            zone.area_mut(word.origin()).put(&self.machine, head, order);
+            zone.area_mut(origin).put(&self.machine, head, order);
         });
+    }
+
+    /// Works on the zone that an allocated block lies in.
+    fn change_zone_of(&self, head: Pfn, mut work: impl FnMut(&mut Zone, Origin)) {
+        let place = self.sections.place(head);
+        let word = || place.map(Word::read).filter(|word| word.is_open());
+        loop {
+            let before = word().unwrap_or_else(|| panic!("{head:?} lies in no block that is in use"));
+            let is_done = self.change_zone(before.zone_number(), |zone| {
+                // It may have gone to the other zone before the lock was ours.
+                let is_same = word().is_some_and(|now| now.zone_number() == before.zone_number());
+                if is_same {
+                    work(zone, before.origin());
+                }
+                is_same
+            });
+            if is_done {
+                return;
+            }
+        }
     }
 
     /// Makes single frames of a pageblock that was allocated as a whole: each is an allocated block of its own from now on, with the
@@ -333,11 +354,9 @@ impl<M: Machine> Memory<M> {
     /// # Panics
     /// There is no such block.
     pub fn split_block(&self, head: Pfn) {
-        let word = self.sections.place(head).map(Word::read).filter(|word| word.is_open());
-        let word = word.unwrap_or_else(|| panic!("split {head:?}, which lies in no block that is in use"));
         let whole = self.machine.page(head);
         assert!(whole.served(Order::PAGEBLOCK).is_some(), "split {head:?}, which is {:?}", whole.head());
-        self.change_zone(word.zone_number(), |_| {
+        self.change_zone_of(head, |_, _| {
             let block = Pageblock::of(head);
             block.mark_all_used(&self.machine);
             block.pages().iter().for_each(|pfn| self.machine.page(pfn).become_part_of(whole));

@@ -19,7 +19,7 @@ use heapless::Vec;
 const TOGETHER: usize = 64;
 
 /// How often frames in flight are waited for; each time is some milliseconds.
-const PATIENCE: u32 = 100;
+pub(crate) const PATIENCE: u32 = 100;
 
 /// Why memory keeps its block from going offline.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -78,6 +78,8 @@ points! {
     OnlineBegin = Online "online.begin",
     /// Asking the listeners.
     OnlinePrepare = Online "online.prepare",
+    /// Looking whether what a block holds may be in the other zone.
+    OnlineRelabel = Online "online.relabel",
     /// Starting to take a block offline.
     OfflineBegin = Offline "offline.begin",
     /// Taking its free frames off the lists.

@@ -35,8 +35,8 @@
 //!
 //! # Locks
 //! In the order in which they may be taken: a range of sections, the choice of zones or the notifier chain, the groups or
-//! the settings, one cache, one zone, the journal. The first three block the task; the others are held for bounded work,
-//! spinning.
+//! the settings, one cache, one zone (of blocks that change theirs, both of the node, Normal first), the journal. The first
+//! three block the task; the others are held for bounded work, spinning.
 //!
 //! A range is held across a whole operation, by one task for each section, in the order in which they came: operations on
 //! ranges that do not overlap go on at once, and whoever waits for one can be told to stop. A list of ranges is locked as
@@ -49,6 +49,9 @@
 //! zones are chosen by policy for one command at a time, so that two do not use up the same ratio. Who looks for the
 //! new ends of a zone without its lock looks again if sections came or went meanwhile. Adds that take struct pages from the
 //! system say beforehand how many they will take.
+//!
+//! An allocated block stays where it is, but its section may go to the other zone of its node: whoever gives a block back looks
+//! at the word of its section again under the lock that he takes by it.
 //!
 //! Words of sections are read anywhere; they change under the lock of their range and, while a section is in a zone, under
 //! the lock of the zone too. Sections are opened under the latter alone, beside everything else. Whoever does that holds no

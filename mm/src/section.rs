@@ -7,7 +7,8 @@
 //!    (add)     (online begins / commits)   (offline begins / commits)   (remove)
 //! ```
 //!
-//! The `Going` states are left to the goal or back to where they came from. While a section is in a zone it is *untouched*
+//! The `Going` states are left to the goal or back to where they came from; a block that changes its zone is `GoingOffline` in the
+//! old one for a moment, and then `Online` in the new one. While a section is in a zone it is *untouched*
 //! or *open*, which [`Openness`] tells; the struct pages of an untouched one are neither mapped nor written.
 //!
 //! Words are read anywhere. They change under the lock of a range that the section lies in, and from the moment it enters its
@@ -200,9 +201,9 @@ impl Section {
             (BlockState::GoingOffline(_), Openness::Changing) => 8,
         };
         state
-            | (zone as u64) << 4
-            | (self.memmap as u64) << 6
-            | u64::from(self.node.number()) << 8
+            | (self.memmap as u64) << MEMMAP_SHIFT
+            | (zone as u64) << ZONE_SHIFT
+            | u64::from(self.node.number()) << NODE_SHIFT
             | u64::from(self.group.number()) << 16
             | u64::from(self.present) << 32
             | u64::from(self.managed) << 48
@@ -211,7 +212,7 @@ impl Section {
     // Inlined, it costs only what its caller looks at.
     #[inline(always)]
     fn decode(word: u64) -> Option<Self> {
-        let zone = if word >> 4 & 3 == 0 { ZoneKind::Normal } else { ZoneKind::Movable };
+        let zone = if word >> ZONE_SHIFT & 1 == 0 { ZoneKind::Normal } else { ZoneKind::Movable };
         let (state, openness) = match word & 0xf {
             0 => return None,
             1 => (BlockState::Offline, Openness::Untouched),
@@ -227,9 +228,9 @@ impl Section {
             state,
             openness,
             last_zone: zone,
-            node: NodeId::new((word >> 8 & 0xff) as u32).expect("only valid nodes are stored"),
+            node: NodeId::new((word >> NODE_SHIFT & 0xff) as u32).expect("only valid nodes are stored"),
             group: GroupId::new((word >> 16) as u16),
-            memmap: match word >> 6 & 3 {
+            memmap: match word >> MEMMAP_SHIFT & 3 {
                 0 => MemmapPlace::Head,
                 1 => MemmapPlace::System,
                 _ => MemmapPlace::Boot,
@@ -245,8 +246,17 @@ const _: () = assert!(PAGES_PER_SECTION <= u16::MAX as u64, "frame counts of a s
 /// The state bits of a section that is online and open: the one that every allocation and free meets.
 const ONLINE_OPEN: u64 = 3;
 
+const MEMMAP_SHIFT: u32 = 4;
+
+/// Set for boot memory and no other.
+const BOOT: u64 = (MemmapPlace::Boot as u64) << MEMMAP_SHIFT;
+
+/// Zone and node lie side by side: together they are the number of the zone.
+const ZONE_SHIFT: u32 = 7;
+const NODE_SHIFT: u32 = 8;
+
 /// The word of a section, for those who want to know one thing quickly.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Word(u64);
 
 impl Word {
@@ -264,7 +274,7 @@ impl Word {
     /// The same of an added section, in one look.
     #[inline]
     pub(crate) const fn is_added_online_and_open(self) -> bool {
-        self.0 & (0xf | (MemmapPlace::Boot as u64) << 6) == ONLINE_OPEN
+        self.0 & (0xf | BOOT) == ONLINE_OPEN
     }
 
     /// Whether it is in a zone and its struct pages are in use.
@@ -276,12 +286,12 @@ impl Word {
     /// The number of its zone: two to a node.
     #[inline]
     pub(crate) const fn zone_number(self) -> usize {
-        (self.0 >> 8 & 0xff) as usize * ZoneKind::ALL.len() + (self.0 >> 4 & 1) as usize
+        (self.0 >> ZONE_SHIFT & 0x1ff) as usize
     }
 
     #[inline]
     pub(crate) const fn origin(self) -> Origin {
-        if self.0 >> 6 & 3 == MemmapPlace::Boot as u64 { Origin::Boot } else { Origin::Added }
+        if self.0 & BOOT == 0 { Origin::Added } else { Origin::Boot }
     }
 }
 

@@ -8,6 +8,7 @@ mod boot;
 mod listeners;
 mod offline;
 mod online;
+mod relabel;
 mod remove;
 mod system_memmap;
 
@@ -15,6 +16,7 @@ pub use add::{AddError, AddRequest};
 pub use boot::{BootSection, BootUse};
 pub use offline::OfflineError;
 pub use online::OnlineError;
+pub use relabel::RelabelError;
 pub use remove::{RemoveError, UnplugError};
 
 use crate::addr::SectionRange;

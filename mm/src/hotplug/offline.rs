@@ -146,7 +146,7 @@ impl<M: Machine> Memory<M> {
         self.pass(Point::OfflineIsolate).map_err(OfflineError::Injected)?;
         let mut is_any_open = false;
         for range in ranges {
-            is_any_open |= self.isolate(*range, pace)?;
+            is_any_open |= self.isolate(*range, pace).map_err(OfflineError::Stopped)?;
         }
         // Of blocks that nobody has touched, there is nothing to be looked at from here on.
         let open = if is_any_open { ranges } else { &[] };
@@ -203,13 +203,13 @@ impl<M: Machine> Memory<M> {
     }
 
     /// Puts what is free in the blocks out of reach, and what will be freed in them too; whether any is open.
-    fn isolate(&self, range: SectionRange, pace: &mut dyn Pace) -> Result<bool, OfflineError> {
+    pub(super) fn isolate(&self, range: SectionRange, pace: &mut dyn Pace) -> Result<bool, Stop> {
         let mut is_any_open = false;
         let mut rest = Some(range);
         while let Some(range) = rest {
             rest = self.isolate_some(range, &mut is_any_open);
             if rest.is_some() {
-                pace.pause().map_err(OfflineError::Stopped)?;
+                pace.pause()?;
             }
         }
         Ok(is_any_open)
@@ -254,7 +254,7 @@ impl<M: Machine> Memory<M> {
     }
 
     /// Undoes [`isolate_some`](Self::isolate_some) where it was done.
-    fn unisolate(&self, run: SectionRange, section: Section) {
+    pub(super) fn unisolate(&self, run: SectionRange, section: Section) {
         let BlockState::GoingOffline(kind) = section.state else { return };
         let online = Section { state: BlockState::Online(kind), ..section };
         if section.is_open() {

@@ -2,7 +2,7 @@
 //!
 //! Struct pages are initialised (5) when somebody needs the frames: an added block comes online untouched.
 
-use super::{BATCH, Undo, hull, is_sorted};
+use super::{BATCH, RelabelError, Undo, hull, is_sorted};
 use crate::addr::{SectionId, SectionRange};
 use crate::errno::Errno;
 use crate::inject::{Injected, Point};
@@ -33,6 +33,9 @@ pub enum OnlineError {
         /// What it is.
         state: &'static str,
     },
+    /// It is online in the other zone, and stays there.
+    #[error(transparent)]
+    Relabel(RelabelError),
     /// A listener refused.
     #[error("{0}")]
     Vetoed(Veto),
@@ -51,6 +54,7 @@ impl OnlineError {
         match self {
             Self::BadList | Self::NotOffline { .. } => Errno::Invalid,
             Self::Absent(_) => Errno::NoEntry,
+            Self::Relabel(error) => error.errno(),
             Self::Vetoed(_) => Errno::Busy,
             Self::Injected(injected) => injected.errno,
             Self::Stopped(stop) => stop.errno(),
@@ -60,7 +64,7 @@ impl OnlineError {
 
 impl<M: Machine> Memory<M> {
     /// Brings all blocks of `ranges`, lowest first and without overlap, online, or none; says what somebody should know of
-    /// the zones that they are in now.
+    /// the zones that they are in now. Blocks that are online go from the other zone to the one that is named.
     ///
     /// # Errors
     /// See [`OnlineError`]; nothing has changed then.
@@ -73,9 +77,19 @@ impl<M: Machine> Memory<M> {
         let hull = hull(ranges).filter(|_| is_sorted(ranges)).ok_or(OnlineError::BadList)?;
         let _alone = self.lock_range(hull, pace).map_err(OnlineError::Stopped)?;
         let mut stopwatch = Stopwatch::start(&self.machine);
-        let result = self.online_steps(ranges, how, pace, &mut stopwatch);
+        let result = match self.relabel_to(ranges, how) {
+            Some(zone) => self.relabel(ranges, zone, pace, &mut stopwatch).map_err(OnlineError::Relabel),
+            None => self.online_steps(ranges, how, pace, &mut stopwatch),
+        };
         self.record_ranges(&stopwatch, Op::Online, ranges, hull, result.map(drop).map_err(OnlineError::errno));
         result
+    }
+
+    /// The zone that blocks are to go to which are online in the other, by the first of them.
+    fn relabel_to(&self, ranges: &[SectionRange], how: OnlineAs) -> Option<ZoneKind> {
+        let OnlineAs::Zone(zone) = how else { return None };
+        let (_, first) = self.present_runs(ranges).next()?;
+        (first.state == BlockState::Online(zone.other())).then_some(zone)
     }
 
     fn online_steps(

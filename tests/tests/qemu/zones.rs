@@ -19,6 +19,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(contig_zones_keeps_to_the_zone_around_a_block),
         scenario!(movable_node_makes_what_no_zone_claims_movable).params(&["movable_node"]),
         scenario!(memory_comes_as_the_default_state_says).params(&["memhp_default_state=online", "movable_node"]),
+        scenario!(online_blocks_change_their_zone_with_what_they_hold),
+        scenario!(boot_blocks_become_movable_but_not_all_of_them),
         scenario!(nothing_becomes_movable_by_policy_while_kernel_memory_is_scarce).params(&["movable_node"]),
     ]
 }
@@ -111,6 +113,63 @@ fn memory_comes_as_the_default_state_says(vm: &mut Vm) -> Result<()> {
     vm.cmd("auto_online online_kernel")?;
     vm.plug(&dimm("d1", mib(256)))?;
     vm.expect_blocks(&[(32..=33, "Movable"), (34..=35, "Normal")])
+}
+
+fn online_blocks_change_their_zone_with_what_they_hold(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm_on("d0", mib(512), 0))?;
+    vm.cmd("online_movable dimm0")?;
+    let total = vm.usage()?.total;
+    let fill = vm.json("fill 200M --in 32-33")?["id"].clone();
+    for block in [32, 33, 35] {
+        vm.cmd(&format!("online_kernel {block}"))?;
+        vm.memcheck()?;
+    }
+    vm.expect_blocks(&[(32..=33, "Normal"), (34..=34, "Movable"), (35..=35, "Normal")])?;
+    same("total", vm.usage()?.total, total)?;
+    vm.fails("online_kernel 33", "EINVAL")?;
+    vm.fails("online 33", "EINVAL")?;
+    vm.fails("online_kernel 33-34", "EINVAL")?;
+    vm.cmd(&format!("verify {fill}"))?;
+    vm.cmd(&format!("free {fill}"))?;
+
+    // The kernel's own memory keeps every one of them in Normal.
+    let kfill = vm.json("kfill 1M --in 33")?["id"].clone();
+    let before = vm.trace()?;
+    contains("the reason", &vm.fails("online_movable 32-33", "EBUSY")?, "kfill")?;
+    vm.unchanged_since("a refused change", &before)?;
+    vm.cmd(&format!("free {kfill}"))?;
+    vm.cmd("online_movable 32-33,35")?;
+    vm.expect_blocks(&[(32..=35, "Movable")])?;
+    same("total", vm.usage()?.total, total)?;
+    let last = vm.operations()?.pop().map(|operation| (operation.op, operation.start, operation.result));
+    same("the journal", last, Some(("online".to_owned(), 35 << 27, "ok".to_owned())))?;
+    vm.cmd("offline dimm0").map(drop)
+}
+
+fn boot_blocks_become_movable_but_not_all_of_them(vm: &mut Vm) -> Result<()> {
+    let before = vm.usage()?;
+    let boot = vm.trace()?;
+    vm.fails_with_one_of("online_movable 0-15", &["EBUSY", "ENOMEM"])?;
+    vm.unchanged_since("a refused change", &boot)?;
+    // Most of them hold nothing that stays.
+    let mut movable = Vec::new();
+    for block in 0..16 {
+        if vm.cmd(&format!("online_movable {block}")).is_ok() {
+            movable.push(block);
+        }
+        vm.memcheck()?;
+    }
+    ensure!(movable.len() >= 8 && movable.len() < 16, "Movable: {movable:?}");
+    let usage = vm.usage()?;
+    same("total", usage.total, before.total)?;
+    ensure!(usage.kernel_available < before.kernel_available - (8 * 100 << 20), "the kernel has as much as before");
+    let id = vm.json("fill 500M")?["id"].clone();
+    vm.cmd(&format!("verify {id}"))?;
+    vm.cmd(&format!("free {id}"))?;
+    for block in &movable {
+        vm.cmd(&format!("online_kernel {block}"))?;
+    }
+    same("totals", vm.usage()?, before)
 }
 
 fn nothing_becomes_movable_by_policy_while_kernel_memory_is_scarce(vm: &mut Vm) -> Result<()> {

@@ -42,7 +42,8 @@ memory. Any order of blocks works.",
         summary: "bring blocks into use for everything (zone Normal)",
         details: "\
 The kernel may put its own data there, which cannot be moved away: such a block
-can often not be taken offline again.",
+can often not be taken offline again. Blocks that are online as Movable become
+Normal without going offline, with what they hold.",
         example: "online_kernel 32",
         run: |call| online(call, OnlineAs::Zone(ZoneKind::Normal)),
     },
@@ -53,7 +54,10 @@ can often not be taken offline again.",
         details: "\
 Only memory whose every user can be found and redirected is put there, so that
 the block can be taken offline later. The log warns when there is more Movable
-memory than `policy` would make, or more than the kernel can serve.",
+memory than `policy` would make, or more than the kernel can serve.
+
+Blocks that are online as Normal become Movable without going offline, with what
+they hold: all of them, or none and EBUSY if one holds what cannot move.",
         example: "online_movable dimm0",
         run: |call| online(call, OnlineAs::Zone(ZoneKind::Movable)),
     },

@@ -1,0 +1,254 @@
+//! Relabel: blocks that are online go to the other zone of their node, with what they hold.
+//!
+//! The blocks are isolated in the old zone as if they were to go offline, so that nothing new comes into them, and all that is
+//! free in them is seen. Then each goes over under the locks of both zones. What is allocated stays where it is; whoever gives
+//! it back looks up the zone anew. Everything may be in Normal. In Movable nothing may be that cannot move, and what is pinned
+//! when the blocks are looked at; a pin taken later is like one taken in Movable.
+//!
+//! Listeners are not asked: no memory comes or goes.
+
+use super::{BATCH, Undo};
+use crate::addr::{Pfn, SectionId, SectionRange};
+use crate::alloc::Mobility;
+use crate::errno::Errno;
+use crate::evacuate::{Blocker, Content, Hold, PATIENCE};
+use crate::inject::{Injected, Point};
+use crate::journal::Stopwatch;
+use crate::machine::{Machine, Pace, Stop};
+use crate::memory::{KERNEL_PAGES, Memory};
+use crate::outlook::Remark;
+use crate::page::Owner;
+use crate::pageblock::{FRAMES, Pageblock};
+use crate::section::{BlockState, Section, ZoneKind};
+use crate::zone::{Origin, Zone};
+use core::sync::atomic::Ordering;
+
+/// Why blocks stay in their zone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RelabelError {
+    /// There is no such block.
+    #[error("there is no block {0}")]
+    Absent(SectionId),
+    /// The block is not online in the other zone, as those before it are.
+    #[error("block {block} is {state}, and not in zone {zone} as the first one")]
+    NotThere {
+        /// The block.
+        block: SectionId,
+        /// What it is.
+        state: &'static str,
+        /// Where it would have to be.
+        zone: ZoneKind,
+    },
+    /// It holds memory that cannot be in Movable.
+    #[error("{pfn} in block {} is held by {owner}", pfn.section())]
+    Unmovable {
+        /// The first such frame.
+        pfn: Pfn,
+        /// Whose it is.
+        owner: Owner,
+    },
+    /// Somebody refers to memory in it that could be in Movable otherwise.
+    #[error("{pfn} of {owner} in block {} is pinned", pfn.section())]
+    Pinned {
+        /// The first such frame.
+        pfn: Pfn,
+        /// Whose it is.
+        owner: Owner,
+    },
+    /// Something in it went on being taken, given back or moved by others.
+    #[error("{pfn} in block {} is being taken or given back all the time", pfn.section())]
+    InFlight {
+        /// The first frame of its pageblock, or the frame itself.
+        pfn: Pfn,
+    },
+    /// The kernel would have too little left.
+    #[error("the kernel would have {short_by} pages too few")]
+    KernelShort {
+        /// So many frames are missing.
+        short_by: u64,
+    },
+    /// Somebody asked for this failure.
+    #[error("{0}")]
+    Injected(Injected),
+    /// It was told to stop.
+    #[error("{0}")]
+    Stopped(Stop),
+}
+
+impl RelabelError {
+    /// The errno name.
+    #[must_use]
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::Absent(_) => Errno::NoEntry,
+            Self::NotThere { .. } => Errno::Invalid,
+            Self::Unmovable { .. } | Self::Pinned { .. } | Self::InFlight { .. } => Errno::Busy,
+            Self::KernelShort { .. } => Errno::NoMemory,
+            Self::Injected(injected) => injected.errno,
+            Self::Stopped(stop) => stop.errno(),
+        }
+    }
+}
+
+impl<M: Machine> Memory<M> {
+    /// Takes blocks, the first of which is online in the other zone, to `zone`: all or none.
+    pub(super) fn relabel(
+        &self,
+        ranges: &[SectionRange],
+        zone: ZoneKind,
+        pace: &mut dyn Pace,
+        stopwatch: &mut Stopwatch<'_, M>,
+    ) -> Result<Option<Remark>, RelabelError> {
+        self.check_zone(ranges, zone.other())?;
+        stopwatch.lap("begin");
+        let isolated = Undo::new(|| {
+            for (run, section) in self.present_runs(ranges) {
+                self.unisolate(run, section);
+            }
+        });
+        for range in ranges {
+            self.isolate(*range, pace).map_err(RelabelError::Stopped)?;
+        }
+        self.drain_zones_of(ranges);
+        stopwatch.lap("isolate");
+
+        self.pass(Point::OnlineRelabel).map_err(RelabelError::Injected)?;
+        if zone == ZoneKind::Movable {
+            self.check_kernel_memory()?;
+            self.check_movable(ranges, pace)?;
+        }
+        stopwatch.lap("check");
+
+        // Nothing below can fail.
+        isolated.keep();
+        for range in ranges {
+            let mut rest = Some(*range);
+            while let Some(range) = rest {
+                rest = self.cross(range, zone);
+                if rest.is_some() {
+                    // There is no way back any more, so a wish to stop comes too late.
+                    let _ = pace.pause();
+                }
+            }
+        }
+        stopwatch.lap("relabel");
+        let (_, section) = self.present_runs(ranges).next().expect("the blocks are there");
+        Ok(self.outlook(section).excess().filter(|_| zone == ZoneKind::Movable))
+    }
+
+    fn check_zone(&self, ranges: &[SectionRange], zone: ZoneKind) -> Result<(), RelabelError> {
+        for (run, section) in ranges.iter().flat_map(|range| self.sections.runs(*range)) {
+            let block = run.first();
+            let section = section.ok_or(RelabelError::Absent(block))?;
+            if section.state != BlockState::Online(zone) {
+                return Err(RelabelError::NotThere { block, state: section.state.name(), zone });
+            }
+        }
+        Ok(())
+    }
+
+    /// What is isolated is not the kernel's any more: the rest must do, and the reserve be whole.
+    fn check_kernel_memory(&self) -> Result<(), RelabelError> {
+        let short_by = KERNEL_PAGES.saturating_sub(self.kernel_available()).max(self.boot_free.missing());
+        if short_by == 0 { Ok(()) } else { Err(RelabelError::KernelShort { short_by }) }
+    }
+
+    /// Whether nothing lies in the blocks that cannot be in Movable.
+    fn check_movable(&self, ranges: &[SectionRange], pace: &mut dyn Pace) -> Result<(), RelabelError> {
+        for (id, section) in ranges.iter().flat_map(|range| self.sections.iter_range(*range)) {
+            if !section.is_open() {
+                continue;
+            }
+            let mut rounds = 0;
+            while let Some(pfn) = self.check_section_movable(id, section)? {
+                if rounds == PATIENCE {
+                    return Err(RelabelError::InFlight { pfn });
+                }
+                rounds += 1;
+                self.drain_zones_of(ranges);
+                self.machine.wait(&mut || false);
+                pace.pause().map_err(RelabelError::Stopped)?;
+            }
+            pace.pause().map_err(RelabelError::Stopped)?;
+        }
+        Ok(())
+    }
+
+    /// The first frame of a section that is in flight, if there is one.
+    fn check_section_movable(&self, id: SectionId, section: Section) -> Result<Option<Pfn>, RelabelError> {
+        let (mut result, mut in_flight) = (Ok(()), None);
+        for block in Pageblock::of_section(id) {
+            self.look_into(block, section, |content| match content {
+                Content::Movable(block) if block.mobility == Mobility::Movable => {}
+                Content::Movable(block) => {
+                    result = result.and(Err(RelabelError::Unmovable { pfn: block.head, owner: block.owner }));
+                }
+                Content::Fixed(Blocker { pfn, owner, hold: Hold::Pinned, .. }) => {
+                    result = result.and(Err(RelabelError::Pinned { pfn, owner }));
+                }
+                Content::Fixed(Blocker { pfn, owner, .. }) => {
+                    result = result.and(Err(RelabelError::Unmovable { pfn, owner }));
+                }
+                Content::InFlight(pfn) => in_flight = in_flight.or(Some(pfn)),
+            });
+            result?;
+        }
+        Ok(in_flight)
+    }
+
+    /// Takes the first blocks of `range`, which are isolated in the other zone, to zone `to`; the blocks behind those. Cannot
+    /// fail.
+    fn cross(&self, range: SectionRange, to: ZoneKind) -> Option<SectionRange> {
+        let section = self.sections.get(range.first()).expect("an online block is present");
+        let most = if section.is_open() { 1 } else { BATCH };
+        let run = self.sections.first_run(range.first_part(most));
+        while !self.cross_at_once(run, section, to) {}
+        range.behind(run)
+    }
+
+    /// The same for blocks of which the same is known, unless others come to the old zone or leave it meanwhile.
+    fn cross_at_once(&self, run: SectionRange, section: Section, to: ZoneKind) -> bool {
+        let (span, changes) = self.span_without(section.node, to.other(), run);
+        self.with_both_zones(section, |[normal, movable]| {
+            let (old, new) = if to == ZoneKind::Movable { (normal, movable) } else { (movable, normal) };
+            if old.changes() != changes {
+                return false;
+            }
+            let origin = Origin::of(section);
+            let relabelled = Section { state: BlockState::Online(to), ..section };
+            old.shrink(run, section, span);
+            new.grow(run, relabelled);
+            let managed = run.count() * u64::from(section.managed);
+            self.managed_of(to.other(), origin).fetch_sub(managed, Ordering::Relaxed);
+            self.managed_of(to, origin).fetch_add(managed, Ordering::Relaxed);
+            self.sections.set_all(run, relabelled);
+            if section.is_open() {
+                let id = run.first();
+                old.area_mut(origin).retire(&self.machine, id);
+                Pageblock::of_section(id).for_each(|block| self.rededicate(block, to));
+                new.area_mut(origin).admit(&self.machine, id);
+            } else {
+                old.release_claim(run, section);
+                new.put_untouched(run, relabelled);
+            }
+            true
+        })
+    }
+
+    /// Works on both zones of a node, under their locks in the order of the zones.
+    fn with_both_zones<R>(&self, section: Section, work: impl FnOnce([&mut Zone; 2]) -> R) -> R {
+        self.with_zone(section.node, ZoneKind::Normal, |normal| {
+            self.with_zone(section.node, ZoneKind::Movable, |movable| work([normal, movable]))
+        })
+    }
+
+    /// What a pageblock serves from now on, as if its section had been opened in this zone.
+    fn rededicate(&self, block: Pageblock, zone: ZoneKind) {
+        let descriptor = block.descriptor(&self.machine);
+        let mobility = match zone {
+            ZoneKind::Normal if descriptor.managed() < FRAMES && descriptor.is_empty() => Mobility::Unmovable,
+            _ => Mobility::Movable,
+        };
+        block.set(&self.machine, descriptor.with_mobility(mobility));
+    }
+}

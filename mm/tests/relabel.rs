@@ -1,0 +1,233 @@
+//! Blocks that go from one zone to the other while they are online, with what they hold.
+
+#[path = "machine/holding.rs"]
+mod holding;
+mod machine;
+
+use holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
+use machine::{CPU, CPUS, Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use mm::addr::{Order, Pfn, SectionRange};
+use mm::alloc::{Mobility, Request};
+use mm::hotplug::{AddRequest, OnlineError, RelabelError};
+use mm::inject::Point;
+use mm::journal::Op;
+use mm::machine::{Memmap, Unhurried};
+use mm::memory::{KERNEL_PAGES, RESERVE_PAGES};
+use mm::page::Owner;
+use mm::policy::OnlineAs;
+use mm::section::ZoneKind;
+use mm::{Errno, Memory};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+fn plug(memory: &Memory<Fake>, number: u16, range: SectionRange, on: u32, zone: ZoneKind) {
+    let request = AddRequest { range, node: node(on), name: dimm(number) };
+    memory.add(&request, &mut Unhurried).expect("vacant");
+    to(memory, range, zone).expect("offline blocks");
+}
+
+fn to(memory: &Memory<Fake>, range: SectionRange, zone: ZoneKind) -> Result<(), OnlineError> {
+    memory.online(&[range], OnlineAs::Zone(zone), &mut Unhurried).map(drop)
+}
+
+fn zone_of(memory: &Memory<Fake>, block: u64) -> Option<ZoneKind> {
+    memory.section(section(block)).expect("present").state.zone()
+}
+
+fn request(order: Order, mobility: Mobility) -> Request {
+    Request { order, mobility, ..Request::kernel(Owner::Selftest) }
+}
+
+fn take_in(memory: &Memory<Fake>, range: SectionRange, mobility: Mobility) -> Pfn {
+    memory.allocate_within(&request(Order::PAGE, mobility), range).expect("free")
+}
+
+#[test]
+fn untouched_blocks_change_their_zone_and_nobody_looks_at_their_frames() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 40), 1, ZoneKind::Normal);
+    let before = Snapshot::of(&memory);
+    let mapped = memory.machine().mapped_memmap_pages();
+    to(&memory, blocks(33, 38), ZoneKind::Movable).expect("nothing is in the way");
+    assert_valid(&memory);
+    assert_eq!(zone_of(&memory, 32), Some(ZoneKind::Normal));
+    assert!((33..=38).all(|block| zone_of(&memory, block) == Some(ZoneKind::Movable)));
+    assert_eq!(memory.machine().mapped_memmap_pages(), mapped);
+    to(&memory, blocks(33, 38), ZoneKind::Normal).expect("everything may be in Normal");
+    assert_eq!(Snapshot::of(&memory), before);
+    let event = (0..).map_while(|number| memory.event_since(number)).last().expect("something was done");
+    assert_eq!((event.op, event.range, event.result), (Op::Online, blocks(33, 38), Ok(())));
+}
+
+#[test]
+fn what_is_allocated_stays_and_comes_back_to_the_new_zone() {
+    let memory = booted_with_holders();
+    plug(&memory, 0, blocks(32, 33), 0, ZoneKind::Normal);
+    let before = Snapshot::of(&memory);
+    let holders = [Order::PAGE, Order::PAGEBLOCK, Order::MAX].map(|order| hold_in(&memory, order, blocks(32, 32)));
+    let at_hand = hold(&memory, &movable(Order::PAGE)).expect("free");
+    let places = all_places(&memory);
+    for zone in [ZoneKind::Movable, ZoneKind::Normal, ZoneKind::Movable] {
+        to(&memory, blocks(32, 33), zone).expect("all of it can move");
+        assert_eq!([32, 33].map(|block| zone_of(&memory, block)), [Some(zone); 2]);
+        assert_valid(&memory);
+    }
+    assert!(memory.allocate_within(&request(Order::PAGE, Mobility::Unmovable), blocks(32, 33)).is_err());
+    assert_eq!(all_places(&memory), places);
+    holders.into_iter().chain([at_hand]).for_each(|holder| release(&memory, holder));
+    assert_valid(&memory);
+    to(&memory, blocks(32, 33), ZoneKind::Normal).expect("everything may be in Normal");
+    assert_eq!(Snapshot::of(&memory), before);
+    memory.offline(&[blocks(32, 33)], &mut Unhurried).expect("free");
+}
+
+#[test]
+fn what_cannot_move_is_named_and_keeps_all_blocks_in_normal() {
+    let memory = booted_with_holders();
+    plug(&memory, 0, blocks(32, 35), 0, ZoneKind::Normal);
+    hold_in(&memory, Order::PAGE, blocks(33, 33));
+    let fixed = take_in(&memory, blocks(34, 34), Mobility::Unmovable);
+    let before = Snapshot::of(&memory);
+    let error = to(&memory, blocks(32, 35), ZoneKind::Movable).expect_err("in the way");
+    let reason = RelabelError::Unmovable { pfn: fixed, owner: Owner::Selftest };
+    assert_eq!((error, error.errno()), (OnlineError::Relabel(reason), Errno::Busy));
+    assert_eq!(Snapshot::of(&memory), before);
+    assert_valid(&memory);
+    memory.free(fixed, Order::PAGE);
+    to(&memory, blocks(32, 35), ZoneKind::Movable).expect("nothing is in the way any more");
+}
+
+#[test]
+fn kernel_memory_in_movable_frames_is_unmovable_too() {
+    let memory = booted_with_holders();
+    plug(&memory, 0, blocks(32, 32), 0, ZoneKind::Normal);
+    let request = Request { owner: Owner::Anonymous, ..request(Order::PAGE, Mobility::Unmovable) };
+    let pfn = memory.allocate_within(&request, blocks(32, 32)).expect("free");
+    let error = to(&memory, blocks(32, 32), ZoneKind::Movable).expect_err("it serves the kernel");
+    assert_eq!(error, OnlineError::Relabel(RelabelError::Unmovable { pfn, owner: Owner::Anonymous }));
+    memory.free(pfn, Order::PAGE);
+}
+
+#[test]
+fn a_pin_keeps_a_block_out_of_movable_but_not_out_of_normal() {
+    let memory = booted_with_holders();
+    plug(&memory, 0, blocks(32, 32), 0, ZoneKind::Movable);
+    let holder = hold_in(&memory, Order::PAGE, blocks(32, 32));
+    let pfn = place_of(&memory, holder).expect("held").0;
+    assert!(memory.machine().page(pfn).pin());
+    to(&memory, blocks(32, 32), ZoneKind::Normal).expect("everything may be in Normal");
+    let error = to(&memory, blocks(32, 32), ZoneKind::Movable).expect_err("pinned");
+    assert_eq!(error, OnlineError::Relabel(RelabelError::Pinned { pfn, owner: Owner::Anonymous }));
+    memory.machine().page(pfn).unpin();
+    to(&memory, blocks(32, 32), ZoneKind::Movable).expect("not pinned any more");
+    assert_valid(&memory);
+}
+
+#[test]
+fn only_blocks_that_are_all_in_the_other_zone_are_relabelled() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 33), 0, ZoneKind::Normal);
+    plug(&memory, 1, blocks(34, 35), 1, ZoneKind::Movable);
+    let before = Snapshot::of(&memory);
+    let error = |range, how| memory.online(&[range], how, &mut Unhurried).expect_err("refused");
+    let there = |block, state| OnlineError::NotOffline { block: section(block), state };
+    assert_eq!(error(blocks(32, 32), OnlineAs::Zone(ZoneKind::Normal)), there(32, "online"));
+    assert_eq!(error(blocks(34, 34), OnlineAs::Zone(ZoneKind::Movable)), there(34, "online"));
+    assert_eq!(error(blocks(32, 32), OnlineAs::ByPolicy), there(32, "online"));
+    for (range, reason) in [
+        (blocks(33, 34), RelabelError::NotThere { block: section(34), state: "online", zone: ZoneKind::Normal }),
+        (
+            blocks(32, 32),
+            RelabelError::Injected(mm::inject::Injected { point: Point::OnlineRelabel, errno: Errno::Io }),
+        ),
+    ] {
+        memory.arm(Point::OnlineRelabel, Errno::Io, 1);
+        assert_eq!(error(range, OnlineAs::Zone(ZoneKind::Movable)), OnlineError::Relabel(reason));
+        assert_eq!(Snapshot::of(&memory), before);
+        assert_valid(&memory);
+    }
+    memory.online(&[blocks(32, 33)], OnlineAs::Zone(ZoneKind::Movable), &mut Unhurried).expect("not armed any more");
+    memory.offline(&[blocks(32, 35)], &mut Unhurried).expect("all of it is free");
+}
+
+#[test]
+fn boot_memory_becomes_movable_as_long_as_the_kernel_keeps_enough() {
+    let memory = booted();
+    let before = Snapshot::of(&memory);
+    to(&memory, blocks(1, 1), ZoneKind::Movable).expect("nothing is in the way");
+    assert_valid(&memory);
+    // The kernel image stays where it is.
+    let error = to(&memory, blocks(0, 0), ZoneKind::Movable).expect_err("the kernel's own");
+    assert_eq!(error.errno(), Errno::NoMemory);
+    plug(&memory, 0, blocks(32, 32), 0, ZoneKind::Normal);
+    let error = to(&memory, blocks(0, 0), ZoneKind::Movable).expect_err("the reserve is boot memory");
+    assert_eq!(error, OnlineError::Relabel(RelabelError::KernelShort { short_by: RESERVE_PAGES }));
+    to(&memory, blocks(1, 1), ZoneKind::Normal).expect("everything may be in Normal");
+    let error = to(&memory, blocks(0, 0), ZoneKind::Movable).expect_err("the kernel's own");
+    let reason = RelabelError::Unmovable { pfn: Pfn::new(256), owner: Owner::KernelImage };
+    assert_eq!(error, OnlineError::Relabel(reason));
+    memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("free");
+    memory.remove(&[dimm(0)], &mut Unhurried).expect("offline");
+    assert_eq!(Snapshot::of(&memory), before);
+}
+
+#[test]
+fn the_last_normal_memory_stays_the_kernel_s() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 32), 0, ZoneKind::Normal);
+    while memory.allocate(&request(Order::PAGEBLOCK, Mobility::Unmovable)).is_ok() {}
+    while memory.allocate(&request(Order::PAGE, Mobility::Unmovable)).is_ok() {}
+    plug(&memory, 1, blocks(40, 40), 1, ZoneKind::Normal);
+    let error = to(&memory, blocks(40, 40), ZoneKind::Movable).expect_err("nothing else is left");
+    assert_eq!(error, OnlineError::Relabel(RelabelError::KernelShort { short_by: KERNEL_PAGES }));
+    assert_valid(&memory);
+}
+
+#[test]
+fn blocks_change_their_zone_while_cpus_take_and_give() {
+    const ROUNDS: usize = 1500;
+    let memory = booted_with_holders();
+    plug(&memory, 0, blocks(32, 33), 0, ZoneKind::Normal);
+    let before = Snapshot::of(&memory);
+    let done = AtomicBool::new(false);
+    let take_and_give = |cpu: usize, memory: &Arc<Memory<Fake>>| {
+        CPU.set(cpu % CPUS);
+        let mut held = Vec::new();
+        let mut dice = fastrand::Rng::with_seed(cpu as u64);
+        while !done.load(Ordering::Relaxed) {
+            let order = Order::new([0, 0, 0, 1, 3, 9, 10][dice.usize(..7)]).expect("kept");
+            let request = Request { owner: Owner::Anonymous, ..request(order, Mobility::Movable) };
+            if dice.bool()
+                && held.len() < 500
+                && let Ok(head) =
+                    memory.allocate_within(&request, blocks(32, 33)).or_else(|_| memory.allocate(&request))
+            {
+                held.push((head, order));
+            } else if !held.is_empty() {
+                let (head, order) = held.swap_remove(dice.usize(..held.len()));
+                memory.free(head, order);
+            }
+        }
+        held.into_iter().for_each(|(head, order)| memory.free(head, order));
+    };
+    let changes = std::thread::scope(|scope| {
+        for cpu in 0..3 {
+            let (memory, take_and_give) = (&memory, &take_and_give);
+            scope.spawn(move || take_and_give(cpu, memory));
+        }
+        let mut changes = 0;
+        for round in 0..ROUNDS {
+            let zone = ZoneKind::ALL[round % 2].other();
+            changes += usize::from(to(&memory, blocks(32, 33), zone).is_ok());
+            memory.keep();
+        }
+        done.store(true, Ordering::Relaxed);
+        changes
+    });
+    assert_valid(&memory);
+    assert!(changes > ROUNDS / 2, "only {changes} of {ROUNDS} worked");
+    if zone_of(&memory, 32) == Some(ZoneKind::Movable) {
+        to(&memory, blocks(32, 33), ZoneKind::Normal).expect("everything may be in Normal");
+    }
+    assert_eq!(Snapshot::of(&memory), before);
+}
