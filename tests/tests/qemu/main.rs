@@ -5,6 +5,7 @@
 mod agreement;
 mod bench;
 mod console;
+mod contract;
 mod counted;
 mod cpus;
 mod discovery;
@@ -16,6 +17,7 @@ mod listeners;
 mod machines;
 mod many;
 mod memmap;
+mod moving;
 mod online;
 mod parallel;
 mod parameters;
@@ -50,6 +52,8 @@ fn main() -> ExitCode {
         discovery::scenarios(),
         online::scenarios(),
         zones::scenarios(),
+        moving::scenarios(),
+        contract::scenarios(),
         removal::scenarios(),
         memmap::scenarios(),
         many::scenarios(),

@@ -1,0 +1,339 @@
+//! What an offline promises: all blocks or none, in time, with the first thing in its way named, and as `why` foresaw.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use boot::qemu::Machine;
+use boot::size::{gib, mib};
+use serde_json::Value;
+use system_tests::check::{contains, same};
+use system_tests::dimms::{BUSY, dimm};
+use system_tests::memory::FRAME_BYTES;
+use system_tests::scenario;
+use system_tests::scenario::{Scenario, two_nodes};
+use system_tests::vm::{Vm, errno_of};
+
+use crate::moving::moved;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![
+        scenario!(kernel_memory_is_told_at_once_and_nothing_changes),
+        scenario!(a_pinned_page_is_told_in_time_and_goes_when_it_is_let_go),
+        scenario!(a_pin_takes_its_page_out_of_movable),
+        scenario!(a_device_with_a_pinned_page_stays_as_a_whole),
+        scenario!(too_little_room_is_known_before_anything_moves).on(Machine {
+            memory: mib(512),
+            nodes: 1,
+            ..two_nodes()
+        }),
+        scenario!(why_agrees_with_offline_about_every_block),
+        scenario!(an_offline_that_is_cancelled_at_any_moment_loses_nothing),
+        scenario!(an_offline_out_of_time_loses_nothing),
+        scenario!(two_offlines_of_the_same_blocks_come_one_after_the_other),
+        scenario!(a_failure_at_any_step_of_a_migration_loses_nothing),
+        scenario!(blocks_go_while_others_allocate).on(Machine { cpus: 4, ..two_nodes() }),
+        scenario!(nonsense_to_offline_and_why_is_refused),
+    ]
+}
+
+fn fill(vm: &mut Vm, line: &str) -> Result<Value> {
+    Ok(vm.json(line)?["id"].clone())
+}
+
+/// The first blocker of the first block that has one, as `why` tells.
+fn first_blocker(vm: &mut Vm, blocks: &str) -> Result<Option<Value>> {
+    let why = vm.json(&format!("why {blocks}"))?;
+    let blocks = why["blocks"].as_array().context("blocks")?.iter();
+    let mut blockers = blocks.flat_map(|block| block["blockers"].as_array().into_iter().flatten());
+    Ok(blockers.next().cloned())
+}
+
+fn kernel_memory_is_told_at_once_and_nothing_changes(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm("d0", mib(384)))?;
+    vm.cmd("online_kernel 32-34")?;
+    let data = fill(vm, "fill 20M --in 33")?;
+    let kernel = fill(vm, "kfill 64K --in 33")?;
+    let before = vm.trace()?;
+    let foreseen = first_blocker(vm, "32-34")?.context("the kernel's memory is in the way")?;
+    same("kind", foreseen["kind"].as_str(), Some("kernel"))?;
+    same("owner", foreseen["owner"].as_str(), Some("kfill"))?;
+    contains("the call site", foreseen["site"].as_str().unwrap_or_default(), ".rs:")?;
+    for blocks in ["33", "32-34"] {
+        let sentence = vm.fails(&format!("offline {blocks}"), "EBUSY")?;
+        contains("the sentence", &sentence, "kfill")?;
+        let pfn = foreseen["pfn"].as_u64().context("a frame")?;
+        contains("the sentence", &sentence, &format!("{pfn:#x}"))?;
+        vm.unchanged_since("an offline that cannot be", &before)?;
+    }
+    // The block is as useful as before.
+    let more = fill(vm, "fill 1M --in 33")?;
+    vm.cmd(&format!("free {more}"))?;
+    vm.cmd(&format!("free {kernel}"))?;
+    same("in the way", first_blocker(vm, "32-33")?, None)?;
+    vm.cmd("offline 32-33")?;
+    vm.cmd(&format!("verify {data}"))?;
+    vm.cmd(&format!("free {data}")).map(drop)
+}
+
+fn a_pinned_page_is_told_in_time_and_goes_when_it_is_let_go(vm: &mut Vm) -> Result<()> {
+    const WITHIN: Duration = Duration::from_secs(60);
+    vm.plug(&dimm("d0", mib(384)))?;
+    vm.cmd("online_movable 32-34")?;
+    let id = fill(vm, "fill 20M --in 33")?;
+    vm.cmd(&format!("pin {id} 4000 --stay"))?;
+    let before = vm.trace()?;
+    let foreseen = first_blocker(vm, "33")?.context("a pin is in the way")?;
+    same("kind", foreseen["kind"].as_str(), Some("pinned"))?;
+    let begun = Instant::now();
+    let sentence = vm.fails(&format!("offline 33 --within {}", WITHIN.as_millis()), "EBUSY")?;
+    ensure!(begun.elapsed() < WITHIN, "it took its time: {:?}", begun.elapsed());
+    contains("the sentence", &sentence, "pinned")?;
+    vm.unchanged_since("an offline that cannot be", &before)?;
+    vm.cmd(&format!("verify {id}"))?;
+    vm.cmd(&format!("unpin {id} 4000"))?;
+    vm.cmd("offline 33")?;
+    same("moved", moved(vm)?, (20 << 20) / FRAME_BYTES)?;
+    vm.cmd(&format!("verify {id}"))?;
+    vm.cmd(&format!("free {id}")).map(drop)
+}
+
+fn a_pin_takes_its_page_out_of_movable(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm("d0", mib(256)))?;
+    vm.cmd("online_movable 32-33")?;
+    let id = fill(vm, "fill 8M --in 33")?;
+    vm.cmd(&format!("pin {id} 7"))?;
+    same("in the way", first_blocker(vm, "32-33")?, None)?;
+    vm.cmd("offline 32-33")?;
+    vm.cmd(&format!("verify {id}"))?;
+    // Where it is now, it stays.
+    let why = vm.json("why 0-15")?;
+    let pinned = why["blocks"].as_array().context("blocks")?.iter();
+    let pinned = pinned.flat_map(|block| block["blockers"].as_array().into_iter().flatten());
+    let pinned: Vec<_> =
+        pinned.filter(|blocker| blocker["kind"] == "pinned" && blocker["owner"] == "anonymous").collect();
+    same("pinned pages", pinned.len(), 1)?;
+    vm.fails(&format!("free {id}"), "EBUSY")?;
+    vm.cmd(&format!("unpin {id} 7"))?;
+    vm.cmd(&format!("free {id}")).map(drop)
+}
+
+fn a_device_with_a_pinned_page_stays_as_a_whole(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm("d0", mib(512)))?;
+    vm.cmd("online_movable 32-35")?;
+    let id = fill(vm, "fill 20M --in 32-35")?;
+    let last = fill(vm, "fill 1M --in 35")?;
+    vm.cmd(&format!("pin {last} 0 --stay"))?;
+    let before = vm.trace()?;
+    same("answer", vm.unplug_status("d0")?, BUSY)?;
+    vm.unchanged_since("a device that is busy", &before)?;
+    vm.cmd("verify")?;
+    vm.cmd(&format!("unpin {last} 0"))?;
+    vm.unplug("d0")?;
+    vm.cmd("verify")?;
+    vm.cmd(&format!("free {id}; free {last}")).map(drop)
+}
+
+fn too_little_room_is_known_before_anything_moves(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm("d0", mib(256)))?;
+    vm.cmd("online_movable 32-33")?;
+    let inside = fill(vm, "fill 64M --in 33")?;
+    // All that is left elsewhere, as far as one may.
+    let mut others = Vec::new();
+    let mut size: u64 = 256 << 20;
+    while size >= FRAME_BYTES {
+        match fill(vm, &format!("fill {size} --in 0-3,32")) {
+            Ok(id) => others.push((id, size)),
+            Err(error) if errno_of(&error) == Some("ENOMEM") => size /= 2,
+            Err(error) => return Err(error),
+        }
+    }
+    let before = vm.trace()?;
+    let foreseen = first_blocker(vm, "33")?.context("there is no room")?;
+    same("kind", foreseen["kind"].as_str(), Some("no-destination"))?;
+    let missing = vm.json("why 33")?["short_by"].as_u64().context("short_by")?;
+    let sentence = vm.fails("offline 33", "ENOMEM")?;
+    contains("the sentence", &sentence, &missing.to_string())?;
+    vm.unchanged_since("an offline without a place", &before)?;
+    // A little short is too little, and enough is enough.
+    while let Some((id, _)) = others.pop() {
+        let missing = vm.json("why 33")?["short_by"].as_u64().context("short_by")?;
+        if missing == 0 {
+            break;
+        }
+        vm.fails("offline 33", "ENOMEM")?;
+        vm.cmd(&format!("free {id}"))?;
+    }
+    vm.cmd("offline 33")?;
+    vm.cmd("verify")?;
+    vm.cmd(&format!("free {inside}"))?;
+    vm.free_everything()
+}
+
+fn why_agrees_with_offline_about_every_block(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm("d0", mib(512)))?;
+    vm.cmd("online_kernel 32-33")?;
+    vm.cmd("online_movable 34-35")?;
+    fill(vm, "kfill 1M --in 33")?;
+    fill(vm, "fill 30M --in 32,34")?;
+    let pinned = fill(vm, "fill 1M --in 35")?;
+    vm.cmd(&format!("pin {pinned} 3 --stay"))?;
+    for block in (0..16).chain(32..36) {
+        let foreseen = first_blocker(vm, &block.to_string())?;
+        let state = vm.block(block)?.place().to_owned();
+        match (foreseen, vm.cmd(&format!("offline {block}"))) {
+            (None, Ok(_)) => {
+                let how = if state == "Movable" { "online_movable" } else { "online_kernel" };
+                vm.cmd(&format!("{how} {block}"))?;
+            }
+            (Some(blocker), Err(error)) if errno_of(&error) == Some("EBUSY") => {
+                let pfn = blocker["pfn"].as_u64().context("a frame")?;
+                contains("the first blocker", &format!("{error:#}"), &format!("{pfn:#x}"))?;
+            }
+            (foreseen, result) => anyhow::bail!("block {block}: foreseen {foreseen:?}, and then {result:?}"),
+        }
+    }
+    vm.cmd("verify")?;
+    vm.cmd(&format!("unpin {pinned} 3"))?;
+    vm.free_everything()
+}
+
+/// An offline under way, stopped after some time; whether it was stopped in time.
+fn an_offline_that_is_cancelled_at_any_moment_loses_nothing(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm("d0", gib(1)))?;
+    vm.cmd("online_movable 32-39")?;
+    fill(vm, "fill 180M --in 32-33")?;
+    let mut stopped = 0;
+    for wait in 0..12 {
+        let job = vm.job("offline 32-33")?;
+        std::thread::sleep(Duration::from_millis(25 * wait));
+        // By its number, or as somebody at the keyboard would.
+        if wait % 2 == 0 {
+            vm.cmd(&format!("kill {job}")).ok();
+        } else {
+            vm.console.submit(&format!("wait {job}"))?;
+            vm.type_raw(b"\x03")?;
+            vm.console.prompt_after_entry(system_tests::vm::soon());
+            vm.cmd(&format!("kill {job}")).ok();
+        }
+        let end = vm.cmd(&format!("wait {job}"));
+        match end.as_ref().map_err(errno_of) {
+            Ok(_) => {
+                vm.expect_blocks(&[(32..=33, "offline")])?;
+                vm.cmd("online_movable 32-33")?;
+                // What it held comes back.
+                vm.cmd("verify")?;
+                vm.cmd("offline 34-39")?;
+                vm.cmd("online_movable 34-39")?;
+            }
+            Err(Some("ECANCELED")) => {
+                stopped += 1;
+                vm.expect_blocks(&[(32..=39, "Movable")])?;
+            }
+            Err(errno) => anyhow::bail!("{errno:?}: {end:?}"),
+        }
+        vm.memcheck()?;
+    }
+    vm.cmd("verify")?;
+    ensure!(stopped >= 3, "it was over before it could be stopped, but for {stopped} times");
+    vm.free_everything()
+}
+
+fn an_offline_out_of_time_loses_nothing(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm("d0", gib(1)))?;
+    vm.cmd("online_movable 32-39")?;
+    let id = fill(vm, "fill 250M --in 32-34")?;
+    let free = vm.usage()?.free;
+    vm.fails("offline 32-34 --within 20", "ETIMEDOUT")?;
+    vm.expect_blocks(&[(32..=39, "Movable")])?;
+    same("free memory", vm.usage()?.free, free)?;
+    vm.cmd(&format!("verify {id}"))?;
+    vm.cmd("offline 32-34")?;
+    vm.cmd(&format!("verify {id}"))?;
+    vm.cmd(&format!("free {id}")).map(drop)
+}
+
+fn two_offlines_of_the_same_blocks_come_one_after_the_other(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm("d0", mib(640)))?;
+    for _ in 0..4 {
+        vm.cmd("online_movable 32-36")?;
+        let id = fill(vm, "fill 60M --in 33")?;
+        let jobs = [vm.job("offline 32-34")?, vm.job("offline 33")?, vm.job("online 33")?];
+        let ends = jobs.map(|job| vm.cmd(&format!("wait {job}")));
+        ensure!(ends[0].is_ok(), "{ends:?}");
+        same("the second", ends[1].as_ref().map_err(errno_of).err(), Some(Some("EINVAL")))?;
+        ensure!(ends[2].is_ok(), "it waited and found block 33 offline: {ends:?}");
+        vm.cmd(&format!("verify {id}"))?;
+        vm.cmd(&format!("free {id}"))?;
+        vm.cmd("offline 33")?;
+        vm.cmd("offline 35-36")?;
+        vm.memcheck()?;
+    }
+    vm.unplug("d0")
+}
+
+fn a_failure_at_any_step_of_a_migration_loses_nothing(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm("d0", mib(384)))?;
+    vm.cmd("online_movable 32-34")?;
+    vm.cmd("notify add watcher 0")?;
+    let small = fill(vm, "fill 12M --in 33")?;
+    let large = fill(vm, "fill 8M --huge --in 33")?;
+    for point in ["migrate.destination", "migrate.unmap", "migrate.copy", "alloc.frames"] {
+        for errno in ["EIO", "ENOMEM"] {
+            let free = vm.usage()?.free;
+            vm.cmd(&format!("inject {point} {errno}"))?;
+            vm.fails("offline 33", errno).with_context(|| format!("{errno} at {point}"))?;
+            vm.expect_blocks(&[(32..=34, "Movable")])?;
+            same("free memory", vm.usage()?.free, free)?;
+            vm.cmd("verify").with_context(|| format!("{errno} at {point}"))?;
+            vm.memcheck()?;
+        }
+    }
+    vm.cmd("offline 33")?;
+    vm.cmd("verify")?;
+    vm.cmd(&format!("free {small}; free {large}")).map(drop)
+}
+
+fn blocks_go_while_others_allocate(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm("d0", mib(512)))?;
+    vm.cmd("online_movable 32-35")?;
+    for round in 0..6 {
+        let fills = [vm.job("fill 40M")?, vm.job("fill 20M --huge")?, vm.job("fill 30M --in 33")?];
+        let block = 32 + round % 4;
+        let gone = vm.cmd(&format!("offline {block}"));
+        for job in fills {
+            if let Err(error) = vm.cmd(&format!("wait {job}")) {
+                ensure!(matches!(errno_of(&error), Some("ENOMEM" | "EINVAL")), "a fill failed: {error:#}");
+            }
+        }
+        match gone.as_ref().map_err(errno_of) {
+            Ok(_) => {
+                vm.expect_blocks(&[(block..=block, "offline")])?;
+                vm.cmd("verify")?;
+                vm.cmd(&format!("online_movable {block}"))?;
+            }
+            Err(Some("EBUSY")) => vm.expect_blocks(&[(block..=block, "Movable")])?,
+            Err(_) => anyhow::bail!("{gone:?}"),
+        }
+        vm.memcheck()?;
+        vm.free_everything()?;
+    }
+    vm.unplug("d0")
+}
+
+fn nonsense_to_offline_and_why_is_refused(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm("d0", mib(256)))?;
+    vm.cmd("online_movable 32")?;
+    let before = vm.trace()?;
+    for command in ["offline", "why"] {
+        vm.fails(command, "EINVAL")?;
+        vm.fails(&format!("{command} 33"), "EINVAL")?;
+        vm.fails(&format!("{command} 32-33"), "EINVAL")?;
+        vm.fails(&format!("{command} 34"), "ENOENT")?;
+        vm.fails(&format!("{command} dimm7"), "ENOENT")?;
+        vm.fails_with_one_of(&format!("{command} 99999999999"), &["EINVAL", "ENOENT"])?;
+    }
+    vm.fails("offline 32 --within -1", "EINVAL")?;
+    vm.fails("offline 0-15", "EBUSY")?;
+    vm.fails("offline 0-15,32", "EBUSY")?;
+    vm.unchanged_since("nonsense", &before)
+}
