@@ -18,8 +18,8 @@ const _: () = assert!(crate::memory::SPACE_PAGES <= 1 << PAGE_BITS, "every page 
 pub(super) struct SpaceId(u32);
 
 impl SpaceId {
-    /// No more than an owner's word holds.
-    const LAST: u32 = (1 << (u64::BITS - PAGE_BITS)) - 1;
+    /// No more than an owner's word holds; the one after it is in words of all ones, which mean something else elsewhere.
+    const LAST: u32 = (1 << (u64::BITS - PAGE_BITS)) - 2;
 
     /// The id tried after this one.
     const fn next(self) -> Self {

@@ -31,7 +31,7 @@ pub(crate) enum PageSize {
 
 impl PageSize {
     /// The frames of a page.
-    pub(super) const fn order(self) -> Order {
+    pub(crate) const fn order(self) -> Order {
         match self {
             Self::Small => Order::PAGE,
             Self::Huge => Order::PAGEBLOCK,

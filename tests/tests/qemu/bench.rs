@@ -28,9 +28,9 @@ fn samples(vm: &mut Vm, line: &str) -> Result<Vec<u64>> {
 fn measurements_print_their_samples(vm: &mut Vm) -> Result<()> {
     let names = vm.json("bench -l")?;
     let names: Vec<&str> = names["benches"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    same("names", names, vec!["page", "pageblock", "open", "online", "scatter"])?;
+    same("names", names, vec!["page", "pageblock", "open", "online", "scatter", "migrate"])?;
     let before = vm.trace()?;
-    for name in ["page", "pageblock"] {
+    for name in ["page", "pageblock", "migrate"] {
         let samples = samples(vm, &format!("bench {name}"))?;
         ensure!(samples.len() > 1 && samples.iter().all(|ticks| *ticks > 0), "{name}: {samples:?}");
     }

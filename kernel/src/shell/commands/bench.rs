@@ -22,6 +22,8 @@ use mm::section::{BlockState, Section, ZoneKind};
 use mm::site::Site;
 use serde::Serialize;
 
+mod migrate;
+
 pub(super) const COMMANDS: &[Command] = &[Command {
     name: "bench",
     syntax: Syntax {
@@ -43,6 +45,10 @@ online     bring the last block that is offline into use and out of it again:
 scatter    take all memory frame by frame, writing nothing, and give it back in
            random order: the free pageblocks before and after, which must be
            the same (EIO if not)
+migrate    move pages of an address space elsewhere, per page of 4 KiB; beside
+           that, what copying one takes, moving, copying and splitting a page of
+           2 MiB, touching a page for the first time, and how long interrupts
+           were off
 
 Costs are ticks of the time-stamp counter; under QEMU's -icount shift=0 a tick
 is an instruction. The first sample often pays for what the others find done.",
@@ -50,7 +56,7 @@ is an instruction. The first sample often pays for what the others find done.",
     run: bench,
 }];
 
-const NAMES: &[&str] = &["page", "pageblock", "open", "online", "scatter"];
+const NAMES: &[&str] = &["page", "pageblock", "open", "online", "scatter", "migrate"];
 
 /// Samples of the quick ones; the first of them finds nothing at hand.
 const SAMPLES: usize = 32;
@@ -104,6 +110,7 @@ fn bench(call: &mut Call<'_>) -> Outcome {
         "open" => open()?,
         "online" => online()?,
         "scatter" => scatter(seed.unwrap_or(1))?,
+        "migrate" => migrate::measure()?,
         _ => return Err(Failure::invalid(format_args!("there is no measurement {}, see bench -l", Quoted(word)))),
     };
     call.show(&measured, people);
