@@ -1,14 +1,15 @@
-//! Emptying blocks: what lies in them, what of it stands in the way, and moving the rest elsewhere.
+//! Emptying blocks: what lies in them moves elsewhere.
 //!
 //! First everything is looked at: whether something cannot move, and whether there is room for what can. Only then the first
 //! page moves. The blocks are isolated all this time, so nothing new comes into them and nothing is moved into them.
 
 use crate::addr::{NodeId, Order, Pfn, SectionId, SectionRange};
-use crate::alloc::{AllocError, Mobility, Place, Request, Urgency};
+use crate::alloc::{AllocError, Place, Request, Urgency};
+use crate::content::{Block, Blocker, Content, Hold};
 use crate::inject::{Injected, Point};
 use crate::machine::{Machine, Move, Pace, Stay, Stop};
 use crate::memory::Memory;
-use crate::page::{Owner, PageState};
+use crate::page::Owner;
 use crate::pageblock::Pageblock;
 use crate::room::Need;
 use crate::section::Section;
@@ -20,62 +21,6 @@ const TOGETHER: usize = 64;
 
 /// How often frames in flight are waited for; each time is some milliseconds.
 pub(crate) const PATIENCE: u32 = 100;
-
-/// Why memory keeps its block from going offline.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Hold {
-    /// The kernel points at it.
-    Kernel,
-    /// It is a page table.
-    PageTable,
-    /// It holds struct pages of another block.
-    Memmap,
-    /// It could move if somebody did not refer to it.
-    Pinned,
-}
-
-/// Memory that keeps its block from going offline.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Blocker {
-    /// The first frame of it.
-    pub pfn: Pfn,
-    /// How many frames it has.
-    pub pages: u64,
-    /// Why it stays.
-    pub hold: Hold,
-    /// Whose it is.
-    pub owner: Owner,
-    /// Where in the source it was taken, if that is recorded.
-    pub site: Option<Site>,
-    /// When it was taken, on the machine's clock, to the second, if that is recorded.
-    pub since_ns: Option<u64>,
-}
-
-impl Blocker {
-    /// Whether `next` is more of the same.
-    pub(crate) fn is_followed_by(&self, next: &Self) -> bool {
-        let kind = |blocker: &Self| (blocker.hold, blocker.owner, blocker.site, blocker.since_ns);
-        self.pfn.add(self.pages) == next.pfn && kind(self) == kind(next)
-    }
-}
-
-/// What lies in a section that is not free.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Content {
-    Movable(Block),
-    Fixed(Blocker),
-    /// Just being taken or given back, or in a cache: something that is not free, in the pageblock of that frame.
-    InFlight(Pfn),
-}
-
-/// An allocated block.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Block {
-    pub(crate) head: Pfn,
-    pub(crate) order: Order,
-    pub(crate) owner: Owner,
-    pub(crate) mobility: Mobility,
-}
 
 /// Why not everything could be moved out of blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -183,75 +128,6 @@ impl<M: Machine> Memory<M> {
         sections.filter(|(_, section)| section.is_open())
     }
 
-    /// Tells what in a pageblock, whose struct pages are mapped and stay so, is not free. Free frames in caches count as in flight.
-    pub(crate) fn look_into(&self, block: Pageblock, section: Section, mut each: impl FnMut(Content)) {
-        if self.is_known_empty(block, section) {
-            return;
-        }
-        let descriptor = block.descriptor(&self.machine);
-        let mut unknown = descriptor.managed().saturating_sub(descriptor.free());
-        let mut at = block.first();
-        while let Some((content, allocated)) = self.next_content(block, &mut at) {
-            unknown = unknown.saturating_sub(allocated);
-            each(content);
-        }
-        if unknown > 0 {
-            each(Content::InFlight(block.first()));
-        }
-    }
-
-    /// Whether nothing lies in a pageblock, or what does is told of with the one before it.
-    pub(crate) fn is_known_empty(&self, block: Pageblock, section: Section) -> bool {
-        let descriptor = block.descriptor(&self.machine);
-        // Of an added section, all that the allocator does not manage holds its own struct pages and tables.
-        if descriptor.is_empty() && (descriptor.is_whole() || !section.is_boot()) {
-            return true;
-        }
-        let first = block.pair_first();
-        let head = self.machine.page(first.first()).head();
-        block != first && head.state == PageState::Allocated && head.order == Order::MAX
-    }
-
-    /// The next thing in a pageblock, from `at` on, that is neither free nor the section's own, and how many frames of it somebody has
-    /// taken; `at` is behind it then.
-    pub(crate) fn next_content(&self, block: Pageblock, at: &mut Pfn) -> Option<(Content, u64)> {
-        while *at < block.pages().end() {
-            let pfn = *at;
-            let head = self.machine.page(pfn).head();
-            match head.state {
-                PageState::Allocated => {
-                    let pages = head.order.pages();
-                    *at = pfn.add(pages);
-                    return Some((self.content_of(pfn, head.order, head.owner), pages));
-                }
-                PageState::Reserved => {
-                    *at = pfn.add(1);
-                    return Some((Content::Fixed(self.blocker(pfn, Order::PAGE, hold_of(head.owner), head.owner)), 0));
-                }
-                PageState::Tail | PageState::Cached | PageState::Memmap | PageState::Absent => *at = pfn.add(1),
-            }
-        }
-        None
-    }
-
-    fn content_of(&self, head: Pfn, order: Order, owner: Owner) -> Content {
-        let page = self.machine.page(head);
-        if !self.machine.can_move(owner) {
-            return Content::Fixed(self.blocker(head, order, hold_of(owner), owner));
-        }
-        match (page.served(order), page.refs()) {
-            // Somebody is just moving it, or it is another's by now.
-            (None, _) | (_, 0) => Content::InFlight(head),
-            (Some(mobility), 1) => Content::Movable(Block { head, order, owner, mobility }),
-            _ => Content::Fixed(self.blocker(head, order, Hold::Pinned, owner)),
-        }
-    }
-
-    fn blocker(&self, pfn: Pfn, order: Order, hold: Hold, owner: Owner) -> Blocker {
-        let (site, since_ns) = self.provenance(self.machine.page(pfn), order);
-        Blocker { pfn, pages: order.pages(), hold, owner, site, since_ns }
-    }
-
     /// Moves an allocated block of a movable owner to a place that serves `request`, and gives its old place back. The caller
     /// makes sure that the block stays where it is otherwise, or takes into account that it may not be there any more.
     ///
@@ -277,14 +153,6 @@ impl<M: Machine> Memory<M> {
     fn take_destination(&self, request: &Request) -> Result<Pfn, AllocError> {
         self.pass(Point::MigrateDestination).map_err(AllocError::Injected)?;
         self.allocate(request)
-    }
-}
-
-const fn hold_of(owner: Owner) -> Hold {
-    match owner {
-        Owner::PageTable | Owner::UserTable => Hold::PageTable,
-        Owner::Memmap => Hold::Memmap,
-        _ => Hold::Kernel,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What an offline would meet, told without changing anything.
 
 use crate::addr::{Pfn, SectionId, SectionRange};
-use crate::evacuate::{Blocker, Content};
+use crate::content::{Blocker, Content};
 use crate::hotplug::OfflineError;
 use crate::machine::{Machine, Pace};
 use crate::memory::Memory;

@@ -22,6 +22,17 @@
 //! Cost follows the same table: a frame from the cache writes what this CPU alone writes, a group is found by a few words,
 //! and a section comes and goes without a look at its frames.
 //!
+//! # How memory moves
+//! | | here |
+//! |---|---|
+//! | free frames get out of reach, those that will be freed too | [`hotplug`], offline |
+//! | all that lies there is looked at: what cannot move is told, what can is counted | [`content`] |
+//! | there must be room for it elsewhere | `room` |
+//! | it moves in batches, large pages whole or in parts | [`evacuate`], [`machine::Mover`] |
+//!
+//! Nothing moves before all is known that can be known, and nothing moves twice: what is being emptied is out of reach.
+//! [`foresee`] tells the same beforehand and changes nothing. A block that moves has no reference: whoever wants one waits.
+//!
 //! # What always holds
 //! [`Memory::validate`] recounts it:
 //! 1. A frame is in exactly one place: free in one pageblock of its zone or in one cache, allocated, memmap, reserved, or in
@@ -32,6 +43,7 @@
 //! 4. Altmap frames are never handed out, survive offline and online, and go only with remove.
 //! 5. A failed operation leaves nothing behind.
 //! 6. No cache keeps a free frame from a request that finds none elsewhere.
+//! 7. What somebody holds is what it was, wherever it has moved.
 //!
 //! # Locks
 //! In the order in which they may be taken: a range of sections, the choice of zones or the notifier chain, the groups or
@@ -68,6 +80,7 @@ pub mod addr;
 pub mod alloc;
 pub mod altmap;
 pub mod cache;
+pub mod content;
 pub mod errno;
 pub mod evacuate;
 pub mod foresee;

@@ -2,7 +2,7 @@
 
 use crate::addr::NodeId;
 use crate::alloc::Mobility;
-use crate::evacuate::Block;
+use crate::content::Block;
 use crate::machine::Machine;
 use crate::memory::{KERNEL_PAGES, Memory, RESERVE_PAGES, zone_number};
 use crate::section::ZoneKind;

@@ -10,8 +10,8 @@ use machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section}
 use mm::Memory;
 use mm::addr::{Order, Pfn, SectionRange};
 use mm::alloc::Request;
+use mm::content::{Blocker, Hold};
 use mm::errno::Errno;
-use mm::evacuate::{Blocker, Hold};
 use mm::foresee::{Foreseen, Foresight};
 use mm::hotplug::{AddRequest, OfflineError, UnplugError};
 use mm::inject::Point;

@@ -3,8 +3,9 @@
 use super::listeners::Asked;
 use super::{BATCH, Undo, hull, is_sorted};
 use crate::addr::{Pfn, SectionId, SectionRange};
+use crate::content::{Blocker, Hold};
 use crate::errno::Errno;
-use crate::evacuate::{Blocker, EvacuateError, Hold};
+use crate::evacuate::EvacuateError;
 use crate::inject::{Injected, Point};
 use crate::journal::{Op, Stopwatch};
 use crate::machine::{Machine, Pace, Stop};

@@ -10,8 +10,9 @@
 use super::{BATCH, Undo};
 use crate::addr::{Pfn, SectionId, SectionRange};
 use crate::alloc::Mobility;
+use crate::content::{Blocker, Content, Hold};
 use crate::errno::Errno;
-use crate::evacuate::{Blocker, Content, Hold, PATIENCE};
+use crate::evacuate::PATIENCE;
 use crate::inject::{Injected, Point};
 use crate::journal::Stopwatch;
 use crate::machine::{Machine, Pace, Stop};

@@ -12,7 +12,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use mm::addr::{Pfn, SectionId};
-use mm::evacuate::{Blocker, Hold};
+use mm::content::{Blocker, Hold};
 use mm::foresee::Foreseen;
 use serde::Serialize;
 
