@@ -189,6 +189,34 @@ pub fn an_address_space_goes_where_its_task_goes() {
     }));
 }
 
+/// While others stand, tasks get other top-level tables, and when they go on no CPU has the old one.
+pub fn a_top_level_table_moves_under_its_tasks() {
+    static NUMBER: AtomicU64 = AtomicU64::new(1);
+    fn root() -> Root {
+        Root::numbered(NUMBER.load(SeqCst))
+    }
+    let ids = start::<3>(|| {
+        let off = arch::irq_off();
+        task::set_root(root());
+        drop(off);
+        for _ in 0..3 {
+            let off = arch::irq_off();
+            assert_eq!(arch::root::loaded(), root());
+            drop(off);
+            task::yield_now();
+        }
+        let old = arch::while_others_stand(|| {
+            let old = root();
+            NUMBER.fetch_add(1, SeqCst);
+            task::replace_root(old, root());
+            old
+        });
+        assert!(!arch::root::is_loaded_anywhere(old));
+        task::set_root(Root::KERNEL);
+    });
+    join_all(&ids);
+}
+
 /// When a flush is over every CPU has forgotten what was changed before it, even one that came meanwhile.
 pub fn a_flush_reaches_every_cpu() {
     join_all(&start::<3>(|| {

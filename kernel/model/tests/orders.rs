@@ -37,6 +37,7 @@ on_machines! {
     frozen_tasks_stand_still,
     one_freezes_at_a_time,
     an_address_space_goes_where_its_task_goes,
+    a_top_level_table_moves_under_its_tasks,
     a_flush_reaches_every_cpu,
     a_meeting_waits_for_critical_sections,
     what_moves_while_others_stand_loses_nothing,

@@ -83,10 +83,15 @@ impl SpaceTree {
         self.0.root()
     }
 
+    /// The top-level table lies elsewhere now, with the same contents.
+    pub(crate) fn set_root_frame(&mut self, frame: Pfn) {
+        self.0.set_root(frame);
+    }
+
     /// The top-level table, for a task.
     ///
     /// # Safety
-    /// No task has it any more when this is dropped.
+    /// No task has it any more when this is dropped, nor when it lies elsewhere.
     pub(crate) unsafe fn root(&self) -> Root {
         // SAFETY: `new` copied the kernel's upper half, which does not change any more; how long it stays is the caller's care.
         unsafe { Root::at(self.0.root().address()) }
@@ -151,12 +156,16 @@ impl<M: TableMemory> SpaceTree<M> {
             let index = level.index(address(page));
             let next = self.0.memory.read(at, index).table(level)?;
             if next == table {
-                let mut entries = (0..ENTRIES).map(|index| self.0.memory.read(table, index));
-                let is_settled = entries.all(|entry| entry == Entry::EMPTY || entry.is_present());
-                return is_settled.then_some(Place { table: at, level, index });
+                return self.is_settled(table).then_some(Place { table: at, level, index });
             }
             (at, level) = (next, level.below()?);
         }
+    }
+
+    /// Whether nothing that stands in a table is moving.
+    pub(crate) fn is_settled(&mut self, table: Pfn) -> bool {
+        let mut entries = (0..ENTRIES).map(|index| self.0.memory.read(table, index));
+        entries.all(|entry| entry == Entry::EMPTY || entry.is_present())
     }
 
     /// Makes a place point to a table that was moving.

@@ -62,7 +62,7 @@ fn pages_are_moving_while_their_table_is() {
     space.link(place, table);
     assert_eq!(space.look(7).1, Slot::Mapped(PAGE));
     assert!(space.find_table(7, place.table).is_some());
-    assert!(space.find_table(7, space.0.root()).is_none(), "tasks have the topmost");
+    assert!(space.find_table(7, space.0.root()).is_none(), "nothing points to the topmost");
 }
 
 #[test]

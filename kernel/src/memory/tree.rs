@@ -40,6 +40,11 @@ impl<M: TableMemory> Tree<M> {
         self.root
     }
 
+    /// The top-level table lies elsewhere now.
+    pub(super) const fn set_root(&mut self, root: Pfn) {
+        self.root = root;
+    }
+
     /// From now on the top-level table stays as it is, so that others may begin with a copy of it; says where it is.
     pub(super) const fn complete_root(&mut self) -> Pfn {
         self.is_root_complete = true;

@@ -217,6 +217,11 @@ pub(crate) fn set_root(root: Root) {
     TASKS[scheduler::current_slot()].context.set_root(root);
 }
 
+/// Gives the tasks that see one lower half another one. For work that is done while all other CPUs stand still.
+pub(crate) fn replace_root(old: Root, new: Root) {
+    TASKS.iter().for_each(|task| task.context.replace_root(old, new));
+}
+
 /// Asks a task to stop what it does; says whether there is such a task. It ends when it looks at `cancelled`.
 pub(crate) fn cancel(id: TaskId) -> bool {
     scheduler::cancel(id)

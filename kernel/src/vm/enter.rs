@@ -26,9 +26,14 @@ impl AddressSpace {
     ///
     /// # Panics
     /// It sees one already.
+    #[expect(unsafe_code, reason = "the task walks tables that the space owns")]
     pub(crate) fn enter(self: &Arc<Self>) -> Entered {
         assert!(task::root() == Root::KERNEL, "a task sees one space at a time");
-        task::set_root(self.root());
+        let tables = self.lock();
+        // SAFETY: The task has the space as long as it has its tables. Who moves the topmost one has all other CPUs stand
+        // still, which this one does not in here, and gives the tasks that have it the new one.
+        task::set_root(unsafe { tables.root() });
+        drop(tables);
         Entered { space: Arc::clone(self), task_bound: PhantomData }
     }
 }

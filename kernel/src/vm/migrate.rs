@@ -4,13 +4,15 @@
 //! A page is taken away from those who use it (its entry says that it is moving, and no CPU remembers what it said before),
 //! copied, and mapped again, there or, if something went wrong, where it was. Whoever touches it meanwhile waits. Many are
 //! taken away at once, so that CPUs forget only once; no lock is held while they do, and none while pages are copied. A page
-//! table is taken away with all its pages; the topmost is pinned by the space.
+//! table is taken away with all its pages. Nothing points to the topmost but CPUs and tasks, so all CPUs stand still while it
+//! moves.
 
 use super::AddressSpace;
 use super::rmap::{self, Whose};
 use super::space::Locked;
 use crate::arch;
 use crate::memory::{self, Leaf, Place, Slot, mm};
+use crate::task;
 use alloc::sync::Arc;
 use heapless::Vec;
 use mm::addr::{Order, Pfn};
@@ -79,6 +81,11 @@ fn take_away(moves: &mut [Move]) -> Vec<Taken, TOGETHER> {
             let Some(whose) = whose(wanted.from).filter(|whose| whose.space == id) else { break };
             next = number + 1;
             let leaf = Leaf { frame: wanted.from, order: wanted.order };
+            if wanted.from == tables.root_frame() {
+                drop(tables);
+                wanted.outcome = move_topmost(&space, wanted.from, wanted.to);
+                break;
+            }
             let is_table = info(wanted.from).head().owner == Owner::UserTable;
             let what = if is_table { What::Table } else { What::Page };
             match take_one(&mut tables, whose.page, leaf, what) {
@@ -113,6 +120,28 @@ fn take_one(tables: &mut Locked<'_>, page: u64, leaf: Leaf, what: What) -> Resul
     }
     tables.set(place, Slot::Moving(leaf));
     Ok(place)
+}
+
+/// Moves the topmost table of a space.
+#[expect(unsafe_code, reason = "tasks walk tables that the space owns")]
+fn move_topmost(space: &AddressSpace, from: Pfn, to: Pfn) -> Result<(), Stay> {
+    for point in [Point::MigrateUnmap, Point::MigrateCopy] {
+        mm().pass(point).map_err(Stay::Injected)?;
+    }
+    arch::while_others_stand(|| {
+        let mut tables = space.lock();
+        if tables.root_frame() != from || !tables.is_settled(from) {
+            return Err(Stay::InFlight);
+        }
+        memory::copy(from, to, Order::PAGE);
+        info(to).set_private(info(from).private());
+        // SAFETY: Whoever has it gets the new one below.
+        let old = unsafe { tables.root() };
+        tables.set_root_frame(to);
+        // SAFETY: As where tasks enter the space.
+        task::replace_root(old, unsafe { tables.root() });
+        Ok(())
+    })
 }
 
 /// Maps what was taken away: where it is now, or where it was.

@@ -2,7 +2,7 @@
 
 use super::pin::Pins;
 use super::rmap::{self, SpaceId, Whose};
-use crate::arch::{self, Root};
+use crate::arch;
 use crate::memory::{FrameList, Leaf, OwnedFrames, Place, SPACE_PAGES, Slot, SpaceTree, mm};
 use crate::sync::SpinLock;
 use crate::task::WaitQueue;
@@ -76,7 +76,6 @@ impl Placement {
 /// gives all of it back.
 pub(crate) struct AddressSpace {
     id: SpaceId,
-    root: Root,
     pages: u64,
     pub(super) placement: Placement,
     tables: SpinLock<SpaceTree>,
@@ -98,16 +97,9 @@ impl AddressSpace {
         }
         let tables = SpaceTree::new(placement.take_table()?);
         let id = rmap::claim();
-        let top = mm().machine().page(tables.root_frame());
-        top.set_private(Whose { space: id, page: 0 }.word());
-        // CPUs and tasks know where it is.
-        assert!(top.pin(), "a new frame has its owner's reference");
-        #[expect(unsafe_code, reason = "a task walks tables that this owns")]
-        // SAFETY: Tasks get it by `enter` alone, and have this space as long as they have it.
-        let root = unsafe { tables.root() };
+        mm().machine().page(tables.root_frame()).set_private(Whose { space: id, page: 0 }.word());
         let space = Arc::new(Self {
             id,
-            root,
             pages,
             placement,
             tables: SpinLock::new(tables),
@@ -122,10 +114,6 @@ impl AddressSpace {
     /// How many pages of 4 KiB it can have.
     pub(crate) const fn page_count(&self) -> u64 {
         self.pages
-    }
-
-    pub(super) const fn root(&self) -> Root {
-        self.root
     }
 
     /// What the owner's word of the frame says that is this page.

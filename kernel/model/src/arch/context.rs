@@ -45,6 +45,12 @@ impl Context {
         root::load(root);
     }
 
+    pub(crate) fn replace_root(&self, old: Root, new: Root) {
+        if self.root.get() == old {
+            self.root.set(new);
+        }
+    }
+
     pub(crate) fn is_suspended(&self) -> bool {
         self.suspended.load(SeqCst)
     }

@@ -36,6 +36,14 @@ impl Context {
         root::load(root);
     }
 
+    /// Gives a flow that runs with one top-level table another one. All CPUs but this one stand still, and look anew when
+    /// they go on.
+    pub(crate) fn replace_root(&self, old: Root, new: Root) {
+        if self.root.get() == old {
+            self.root.set(new);
+        }
+    }
+
     /// Whether the flow has left its CPU, so that its stack lies still.
     pub(crate) fn is_suspended(&self) -> bool {
         self.stack_pointer.load(Ordering::Acquire) != 0

@@ -22,7 +22,8 @@ impl Root {
     /// The table at a physical address.
     ///
     /// # Safety
-    /// Its upper half is that of the kernel's own, and it stays as long as a task has it.
+    /// Its upper half is that of the kernel's own, and it stays as long as a task has it. While all other CPUs stand still,
+    /// tasks may be given another one with the same contents.
     pub(crate) const unsafe fn at(address: u64) -> Self {
         Self(address)
     }

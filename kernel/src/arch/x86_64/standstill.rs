@@ -2,10 +2,10 @@
 //!
 //! A CPU stands where its interrupts were on, so outside of critical sections: it holds no spin lock.
 
-use super::{cpu, ipi, irq, tlb};
+use super::{cpu, ipi, irq, root, tlb};
 use crate::atomic::{AtomicBool, Ordering::SeqCst};
-use crate::hint;
 use crate::sync::Mutex;
+use crate::{hint, task};
 
 /// Held by whoever has the others stand.
 static TURN: Mutex<()> = Mutex::new(());
@@ -14,7 +14,7 @@ static IS_ASKED: AtomicBool = AtomicBool::new(false);
 static STANDS: [AtomicBool; cpu::CPUS_MAX] = [const { AtomicBool::new(false) }; cpu::CPUS_MAX];
 
 /// Does bounded `work`, interrupts off, while every other CPU stands still. All have forgotten their translations when they
-/// go on.
+/// go on, and walk the tables that their tasks have then.
 pub(crate) fn while_others_stand<R>(work: impl FnOnce() -> R) -> R {
     let _turn = TURN.lock();
     assert!(irq::may_block(), "other CPUs are asked to stand inside a critical section");
@@ -23,7 +23,7 @@ pub(crate) fn while_others_stand<R>(work: impl FnOnce() -> R) -> R {
     ipi::have_others_look();
     wait_until_all(true);
     let result = work();
-    tlb::forget_all();
+    look_anew();
     IS_ASKED.store(false, SeqCst);
     // Nobody who still stands for this is taken for one who stands for the next.
     wait_until_all(false);
@@ -50,6 +50,12 @@ pub(super) fn on_request() {
     while IS_ASKED.load(SeqCst) {
         hint::spin_loop();
     }
-    tlb::forget_all();
+    look_anew();
     stands.store(false, SeqCst);
+}
+
+/// Uses the tables that this CPU's task has now, and nothing that is remembered of others.
+fn look_anew() {
+    root::load(task::root());
+    tlb::forget_all();
 }
