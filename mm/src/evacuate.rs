@@ -164,15 +164,13 @@ impl<'a, M: Machine> Evacuation<'a, M> {
     /// Moves what it can out of a section.
     fn empty(&mut self, id: SectionId, section: Section, pace: &mut dyn Pace) -> Result<(), EvacuateError> {
         for block in Pageblock::of_section(id) {
-            while self.empty_block(block, section)? {
-                pace.pause().map_err(|stop| EvacuateError::Unfinished(stop, block.first()))?;
-            }
+            while self.empty_block(block, section, pace)? {}
         }
         Ok(())
     }
 
-    /// Moves some of what lies in a pageblock; whether that was enough to look again.
-    fn empty_block(&mut self, block: Pageblock, section: Section) -> Result<bool, EvacuateError> {
+    /// Moves some of what lies in a pageblock, unless told to stop; whether that was enough to look again.
+    fn empty_block(&mut self, block: Pageblock, section: Section, pace: &mut dyn Pace) -> Result<bool, EvacuateError> {
         let mut found: Vec<Block, TOGETHER> = Vec::new();
         let mut result = Ok(());
         let mut straggler = None;
@@ -187,6 +185,8 @@ impl<'a, M: Machine> Evacuation<'a, M> {
         });
         result?;
         self.straggler = self.straggler.or(straggler);
+        let Some(first) = found.first() else { return Ok(false) };
+        pace.pause().map_err(|stop| EvacuateError::Unfinished(stop, first.head))?;
         let before = self.moved;
         let mut is_split = false;
         for block in &found {

@@ -248,6 +248,20 @@ fn whenever_it_is_stopped_every_block_is_online_and_nothing_is_lost() {
 }
 
 #[test]
+fn it_can_be_stopped_between_any_two_large_pages() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 32), 0, MOVABLE);
+    plug(&memory, 1, blocks(40, 40), 0, MOVABLE);
+    let holders: Vec<_> = (0..20).map(|_| hold_in(&memory, Order::PAGEBLOCK, blocks(32, 32))).collect();
+    // One pause after the look at everything, one before each page.
+    let error = memory.offline(&[blocks(32, 32)], &mut At(5, || Err(Stop::Deadline))).expect_err("out of time");
+    let OfflineError::Unfinished { stop: Stop::Deadline, pfn } = error else { panic!("{error}") };
+    assert_eq!(moved(&memory), 3 * Order::PAGEBLOCK.pages());
+    assert!(holders.iter().any(|holder| place(&memory, *holder) == pfn), "it has not moved");
+    assert_valid(&memory);
+}
+
+#[test]
 fn a_pin_that_comes_meanwhile_is_told_and_what_has_moved_stays_there() {
     let memory = booted();
     plug(&memory, 0, blocks(32, 32), 0, MOVABLE);
@@ -259,7 +273,7 @@ fn a_pin_that_comes_meanwhile_is_told_and_what_has_moved_stays_there() {
         assert!(memory.machine().page(pinned).pin());
         Ok(())
     };
-    // One pause after the look at everything, one after each batch.
+    // One pause after the look at everything, one before each batch.
     let error = memory.offline(&[blocks(32, 32)], &mut At(3, pin)).expect_err("pinned by now");
     assert_eq!(error, OfflineError::Pinned { pfn: pinned, owner: Owner::Anonymous });
     assert!(moved(&memory) > 0);
