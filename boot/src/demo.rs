@@ -54,6 +54,13 @@ impl Tour {
         say("Use a part of it, every page with its own content, and check every byte.");
         let fill = self.fill(&format!("fill 64M --in {}", first + 1))?;
         self.type_line(&format!("verify {fill}"))?;
+
+        say("Take that block offline while it is in use: its pages move elsewhere, and every byte is still there.");
+        self.type_line(&format!("why {}", first + 1))?;
+        self.type_line(&format!("offline {}", first + 1))?;
+        self.type_line(&format!("verify {fill}"))?;
+        self.type_line("lsmem")?;
+        self.type_line(&format!("online_movable {}", first + 1))?;
         self.type_line(&format!("free {fill}"))?;
         self.told(before)?;
 
@@ -61,6 +68,8 @@ impl Tour {
         self.type_line(&format!("offline {last}"))?;
         self.type_line(&format!("online_kernel {last}"))?;
         let kernel_fill = self.fill(&format!("kfill 4M --in {last}"))?;
+
+        self.type_line(&format!("why {last}"))?;
 
         say("Somebody wants the module back. The kernel tries, says why not, and leaves every block as it was.");
         match plug::unplug(&mut self.qmp, "dimm0", &mut indented)? {

@@ -25,7 +25,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use mm::Errno;
 use mm::addr::{MAX_PHYS_BITS, NodeId, SectionRange};
 use mm::group::{GroupKind, GroupName};
-use mm::hotplug::{AddError, AddRequest, UnplugError};
+use mm::hotplug::{AddError, AddRequest, OfflineError, UnplugError};
 use mm::policy::AutoOnline;
 use thiserror::Error;
 
@@ -297,6 +297,7 @@ impl Stays {
     /// What stands in the way may go away by itself, or not.
     fn answer(self) -> Answer {
         match self {
+            Self::Unplug(UnplugError::Offline(OfflineError::NoDestination { .. })) => Answer::EjectionRefused,
             Self::Unplug(error)
                 if matches!(error.errno(), Errno::Busy | Errno::Again | Errno::TimedOut | Errno::Canceled) =>
             {

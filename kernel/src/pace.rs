@@ -2,7 +2,11 @@
 #![deny(unsafe_code)]
 
 use crate::{task, time};
+use core::time::Duration;
 use mm::machine::{Pace, Stop};
+
+/// How long blocks may take to go offline when nobody says.
+pub(crate) const OFFLINE_WITHIN: Duration = Duration::from_secs(30);
 
 /// For what shall not stop half-way: others run, and that is all.
 pub(crate) struct SteadyPace;

@@ -1,13 +1,13 @@
 //! The verbs of the memory subsystem that hotplug uses, so that its decisions can be tested without a machine.
 
 use crate::memory::{self, Kernel};
-use crate::task;
+use crate::pace::{OFFLINE_WITHIN, SteadyPace, TaskPace};
+use crate::{task, time};
 use alloc::vec::Vec;
 use mm::Memory;
 use mm::addr::SectionRange;
 use mm::group::{Group, GroupName};
 use mm::hotplug::{AddError, AddRequest, OfflineError, OnlineError, RemoveError, UnplugError};
-use mm::machine::{Pace, Stop};
 use mm::outlook::Remark;
 use mm::policy::{AutoOnline, OnlineAs};
 use mm::section::{BlockState, Section};
@@ -31,22 +31,11 @@ pub(super) trait Blocks {
 /// The blocks of this machine.
 pub(super) struct KernelBlocks {
     memory: &'static Memory<Kernel>,
-    pace: KernelPace,
-}
-
-/// Lets others run between two steps, and never gives up.
-struct KernelPace;
-
-impl Pace for KernelPace {
-    fn pause(&mut self) -> Result<(), Stop> {
-        task::yield_now();
-        Ok(())
-    }
 }
 
 impl KernelBlocks {
     pub(super) fn new() -> Self {
-        Self { memory: memory::mm(), pace: KernelPace }
+        Self { memory: memory::mm() }
     }
 
     /// The runs of online blocks of these groups, lowest first.
@@ -83,20 +72,21 @@ impl Blocks for KernelBlocks {
     }
 
     fn add(&mut self, request: &AddRequest) -> Result<(), AddError> {
-        self.memory.add(request, &mut self.pace).map(drop)
+        self.memory.add(request, &mut SteadyPace).map(drop)
     }
 
     fn online(&mut self, range: SectionRange, how: OnlineAs) -> Result<Option<Remark>, OnlineError> {
-        self.memory.online(&[range], how, &mut self.pace)
+        self.memory.online(&[range], how, &mut SteadyPace)
     }
 
     fn unplug(&mut self, names: &[GroupName]) -> Result<(), UnplugError> {
+        let pace = &mut TaskPace::until(time::deadline_after(OFFLINE_WITHIN));
         let mut result = Ok(());
         for _ in 0..ATTEMPTS {
             let there: Vec<GroupName> =
                 names.iter().copied().filter(|name| self.memory.find_group(*name).is_some()).collect();
             let online = self.online_runs(&there);
-            result = self.memory.unplug(&there, &online, &mut self.pace);
+            result = self.memory.unplug(&there, &online, pace);
             match result {
                 Err(
                     UnplugError::Remove(RemoveError::Absent | RemoveError::NotOffline(_))

@@ -281,7 +281,10 @@ fn a_refused_removal_leaves_everything_and_says_whether_it_may_work_later() {
     let block = SectionId::new(32).expect("it exists");
     let held = OfflineError::Unmovable { pfn: block.pages().start(), owner: Owner::Memmap };
     let broken = RemoveError::Boot(GroupName { kind: GroupKind::Dimm, number: 0 });
-    for (error, status) in [(UnplugError::Offline(held), 0x82), (UnplugError::Remove(broken), 1)] {
+    let crowded = OfflineError::NoDestination { short_by: 7 };
+    for (error, status) in
+        [(UnplugError::Offline(held), 0x82), (UnplugError::Offline(crowded), 0x82), (UnplugError::Remove(broken), 1)]
+    {
         let (mut slots, mut blocks) = (Controller::fake(1), Fake { unplug_fails: Some(error), ..Fake::default() });
         slots.plug(0, BASE, BLOCK, 0);
         slots.request_removal(0);

@@ -6,17 +6,15 @@ use super::super::failure::{Failure, Outcome, Quoted};
 use super::super::values::{address, number, size};
 use super::{Command, resolve};
 use crate::memory::mm;
-use crate::pace::TaskPace;
+use crate::pace::{OFFLINE_WITHIN, TaskPace};
 use crate::{hotplug, time};
 use alloc::vec::Vec;
+use core::time::Duration;
 use mm::Errno;
 use mm::addr::{SectionId, SectionRange};
 use mm::group::{Group, GroupId, GroupName};
 use mm::policy::OnlineAs;
 use mm::section::{BlockState, MemmapPlace, ZoneKind};
-
-/// How long `offline` tries when nobody says.
-const OFFLINE_MS: u64 = 30_000;
 
 const OFFLINE: &[Operand] = &[Operand { name: "BLOCKS", kind: Kind::BlocksOrGroup(Among::Offline), count: Count::One }];
 
@@ -123,13 +121,12 @@ fn online(call: &Call<'_>, how: OnlineAs) -> Outcome {
 }
 
 fn offline(call: &mut Call<'_>) -> Outcome {
-    let within_ms = match call.arguments.value("--within") {
-        Some(word) => number(word, "a number of milliseconds")?,
-        None => OFFLINE_MS,
+    let within = match call.arguments.value("--within") {
+        Some(word) => Duration::from_millis(number(word, "a number of milliseconds")?),
+        None => OFFLINE_WITHIN,
     };
     let ranges = resolve::blocks(call.arguments.operand(0).unwrap_or_default())?;
-    let deadline = time::now_ns().saturating_add(within_ms.saturating_mul(1_000_000));
-    mm().offline(&ranges, &mut TaskPace::until(deadline))?;
+    mm().offline(&ranges, &mut TaskPace::until(time::deadline_after(within)))?;
     Ok(())
 }
 
