@@ -86,7 +86,7 @@ impl<M: Machine> Memory<M> {
     /// Whether nothing lies in a pageblock, or what does is told of with the one before it.
     pub(crate) fn is_known_empty(&self, block: Pageblock, section: Section) -> bool {
         let descriptor = block.descriptor(&self.machine);
-        // Of an added section, all that the allocator does not manage holds its own struct pages and tables.
+        // Of an added section, all that the allocator does not manage holds its own struct pages and tables, or is poisoned.
         if descriptor.is_empty() && (descriptor.is_whole() || !section.is_boot()) {
             return true;
         }
@@ -111,13 +111,15 @@ impl<M: Machine> Memory<M> {
                     *at = pfn.add(1);
                     return Some((Content::Fixed(self.blocker(pfn, Order::PAGE, hold_of(head.owner), head.owner)), 0));
                 }
-                PageState::Tail | PageState::Cached | PageState::Memmap | PageState::Absent => *at = pfn.add(1),
+                PageState::Tail | PageState::Cached | PageState::Memmap | PageState::Poisoned | PageState::Absent => {
+                    *at = pfn.add(1)
+                }
             }
         }
         None
     }
 
-    fn content_of(&self, head: Pfn, order: Order, owner: Owner) -> Content {
+    pub(crate) fn content_of(&self, head: Pfn, order: Order, owner: Owner) -> Content {
         let page = self.machine.page(head);
         if !self.machine.can_move(owner) {
             return Content::Fixed(self.blocker(head, order, hold_of(owner), owner));

@@ -150,6 +150,19 @@ impl<M: Machine> Memory<M> {
         })
     }
 
+    /// For a place to move a block to. Kernel memory keeps the call site that took it.
+    pub(crate) fn destination_request(&self, block: Block, near: NodeId) -> Request {
+        let (site, _) = self.provenance(self.machine.page(block.head), block.order);
+        Request {
+            order: block.order,
+            mobility: block.mobility,
+            place: Place::Near(near),
+            owner: block.owner,
+            urgency: Urgency::Ordinary,
+            site: site.unwrap_or_else(Site::here),
+        }
+    }
+
     fn take_destination(&self, request: &Request) -> Result<Pfn, AllocError> {
         self.pass(Point::MigrateDestination).map_err(AllocError::Injected)?;
         self.allocate(request)
@@ -203,17 +216,7 @@ impl<'a, M: Machine> Evacuation<'a, M> {
             self.flush()?;
         }
         self.owner = block.owner;
-        // Kernel memory keeps the call site that took it.
-        let (site, _) = self.memory.provenance(self.memory.machine.page(block.head), block.order);
-        let request = Request {
-            order: block.order,
-            mobility: block.mobility,
-            place: Place::Near(self.near),
-            owner: block.owner,
-            urgency: Urgency::Ordinary,
-            site: site.unwrap_or_else(Site::here),
-        };
-        match self.memory.take_destination(&request) {
+        match self.memory.take_destination(&self.memory.destination_request(block, self.near)) {
             Ok(to) => {
                 let wanted = Move { from: block.head, to, order: block.order, outcome: Ok(()) };
                 assert!(self.batch.push(wanted).is_ok(), "there are no more blocks than places for them");

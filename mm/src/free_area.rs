@@ -259,6 +259,16 @@ impl FreeArea {
         Some(block)
     }
 
+    /// Takes a pageblock that is free as a whole off the lists.
+    fn pull(&mut self, memmap: &impl Memmap, block: Pageblock) {
+        if block.descriptor(memmap).place() == Place::Single {
+            self.singles.remove(memmap, block);
+        } else {
+            self.pairs.remove(memmap, block.pair_first());
+            self.put_single(memmap, block.buddy());
+        }
+    }
+
     fn put_single(&mut self, memmap: &impl Memmap, block: Pageblock) {
         set_place(memmap, block, Place::Single);
         self.singles.push(memmap, block, End::First);
@@ -441,18 +451,9 @@ impl FreeArea {
                 self.use_for(memmap, block, mobility);
                 return Some(head);
             }
-            Place::Single if order > Order::PAGEBLOCK => return None,
-            Place::Single => self.singles.remove(memmap, block),
-            Place::PairFirst | Place::PairSecond => {
-                let first = block.pair_first();
-                if order > Order::PAGEBLOCK && block != first {
-                    return None;
-                }
-                self.pairs.remove(memmap, first);
-                if order <= Order::PAGEBLOCK {
-                    self.put_single(memmap, block.buddy());
-                }
-            }
+            Place::Single | Place::PairSecond if order > Order::PAGEBLOCK => return None,
+            Place::PairFirst if order > Order::PAGEBLOCK => self.pairs.remove(memmap, block),
+            Place::Single | Place::PairFirst | Place::PairSecond => self.pull(memmap, block),
         }
         if order < Order::PAGEBLOCK {
             self.enlist(memmap, block, mobility, LARGEST_PART);
@@ -463,6 +464,20 @@ impl FreeArea {
             self.hand_out(memmap, block.buddy(), mobility);
         }
         Some(block.first())
+    }
+
+    /// A free frame of `block`, which is not isolated, is nobody's from now on; its bit is the caller's.
+    pub(crate) fn lose_frame(&mut self, memmap: &impl Memmap, block: Pageblock) {
+        if block.descriptor(memmap).is_whole() {
+            self.pull(memmap, block);
+            self.enlist(memmap, block, block.descriptor(memmap).mobility(), LARGEST_PART);
+        }
+        self.note_taken(memmap, block, 1);
+        let descriptor = block.descriptor(memmap).less_one_managed();
+        block.set(memmap, descriptor);
+        if descriptor.is_empty() {
+            self.note_empty(memmap, block);
+        }
     }
 
     /// The next pageblock on a list, with the place and mobility that the list stands for, as the links tell; of each list

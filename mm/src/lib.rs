@@ -35,8 +35,8 @@
 //!
 //! # What always holds
 //! [`Memory::validate`] recounts it:
-//! 1. A frame is in exactly one place: free in one pageblock of its zone or in one cache, allocated, memmap, reserved, or in
-//!    a section that is untouched or offline.
+//! 1. A frame is in exactly one place: free in one pageblock of its zone or in one cache, allocated, memmap, reserved, poisoned,
+//!    or in a section that is untouched or offline.
 //! 2. `present = managed + what is set aside`, per block and zone, and the sums agree.
 //! 3. Struct pages of a section that is not open are read by nobody: walkers ask the section table, under a guard that costs
 //!    no write that others see, and whoever closes a section waits for those before he unmaps anything.
@@ -47,8 +47,8 @@
 //!
 //! # Locks
 //! In the order in which they may be taken: a range of sections, the choice of zones or the notifier chain, the groups or
-//! the settings, one cache, one zone (of blocks that change theirs, both of the node, Normal first), the journal. The first
-//! three block the task; the others are held for bounded work, spinning.
+//! the settings, one cache, one zone (of blocks that change theirs, both of the node, Normal first), the poisoned frames or
+//! the journal. The first three block the task; the others are held for bounded work, spinning.
 //!
 //! A range is held across a whole operation, by one task for each section, in the order in which they came: operations on
 //! ranges that do not overlap go on at once, and whoever waits for one can be told to stop. A list of ranges is locked as
@@ -98,6 +98,7 @@ mod open;
 pub mod outlook;
 pub mod page;
 mod pageblock;
+pub mod poison;
 pub mod policy;
 mod range_lock;
 pub mod report;

@@ -10,6 +10,7 @@ use crate::machine::Machine;
 use crate::node::Distances;
 use crate::notifier::{Call, Chain, ChainError, Direction, ListenerReport, MemoryListener, Name};
 use crate::open::SPARE_HIGH;
+use crate::poison::Frames;
 use crate::policy::Policy;
 use crate::range_lock::RangeLocks;
 use crate::reserve::BootFree;
@@ -69,6 +70,7 @@ pub struct Memory<M: Machine> {
     pub(crate) promised: AtomicU64,
     /// Frames that all zones of a kind manage, by origin, so that nobody looks where there can be nothing.
     managed: [[AtomicU64; Origin::ALL.len()]; ZoneKind::ALL.len()],
+    pub(crate) poisoned: Mutex<M::Spin, Frames>,
     /// Who takes unmovable memory.
     pub(crate) sites: SiteTable,
 }
@@ -93,6 +95,7 @@ impl<M: Machine> Memory<M> {
             boot_free: BootFree::new(),
             promised: AtomicU64::new(0),
             managed: [const { [const { AtomicU64::new(0) }; Origin::ALL.len()] }; ZoneKind::ALL.len()],
+            poisoned: Mutex::new(Frames::new()),
             sites: SiteTable::new(),
         }
     }

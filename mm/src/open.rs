@@ -10,6 +10,7 @@ use crate::machine::{MEMMAP_PAGES, Machine};
 use crate::memory::Memory;
 use crate::page::{Head, Owner, PageState};
 use crate::pageblock::{Descriptor, FRAMES, Pageblock};
+use crate::poison::Frames;
 use crate::range_lock::RangeGuard;
 use crate::section::{BlockState, MemmapPlace, Openness, Section, ZoneKind, head_range, table_range};
 use crate::zone::Origin;
@@ -123,8 +124,14 @@ impl<M: Machine> Memory<M> {
             self.machine.page(pfn).set_head(Head::single(PageState::Memmap, owner));
         }
         Pageblock::of_section(id).for_each(|block| block.reserve(&self.machine, head));
+        // None is added while the section is changing.
+        let poisoned = if section.poisoned == 0 { Frames::new() } else { self.poisoned_in(id.pages()) };
+        poisoned.iter().for_each(|pfn| self.mark_poisoned(*pfn));
         let kind = section.state.zone().expect("a section that is opened is in a zone");
-        self.describe_pageblocks(id, kind, |block| FRAMES - block.pages().intersection(head).len());
+        self.describe_pageblocks(id, kind, |block| {
+            let poisoned = poisoned.iter().filter(|pfn| block.pages().contains(**pfn)).count() as u64;
+            FRAMES - block.pages().intersection(head).len() - poisoned
+        });
         self.with_zone(section.node, kind, |zone| {
             self.sections.set(id, Section { openness: Openness::Open, ..section });
             zone.end_changing(section);

@@ -31,6 +31,7 @@ fn block() -> Section {
         memmap: MemmapPlace::Head,
         present: BLOCK as u16,
         managed: BLOCK as u16,
+        poisoned: 0,
     }
 }
 

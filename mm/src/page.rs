@@ -35,10 +35,13 @@ pub enum PageState {
     Reserved = 4,
     /// There is no memory behind this frame number.
     Absent = 5,
+    /// The hardware has found an error in it; never handed out again.
+    Poisoned = 6,
 }
 
 impl PageState {
-    const ALL: [Self; 6] = [Self::Tail, Self::Cached, Self::Allocated, Self::Memmap, Self::Reserved, Self::Absent];
+    const ALL: [Self; 7] =
+        [Self::Tail, Self::Cached, Self::Allocated, Self::Memmap, Self::Reserved, Self::Absent, Self::Poisoned];
 }
 
 /// Who a frame belongs to, for `page`, for `iomem` and for telling why an offline is refused.

@@ -113,6 +113,11 @@ impl Descriptor {
         Self(self.0 - pages)
     }
 
+    /// When one frame less can be handed out.
+    pub(crate) const fn less_one_managed(self) -> Self {
+        Self(self.0 - (1 << 16))
+    }
+
     #[inline]
     pub(crate) const fn with_place(self, place: Place) -> Self {
         Self(self.0 & !(0xff << 32) | (place as u64) << 32)

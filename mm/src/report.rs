@@ -32,6 +32,8 @@ pub struct MemoryReport {
     pub memmap_reserved: u64,
     /// Page tables.
     pub page_tables: u64,
+    /// In frames that have an error, online and offline. Of those above, only what is offline counts them.
+    pub poisoned: u64,
 }
 
 /// One zone of one node, in bytes.
@@ -104,6 +106,8 @@ pub enum FrameState {
     Offline,
     /// The allocator never sees it.
     Reserved,
+    /// It has an error.
+    Poisoned,
     /// There is no memory.
     Absent,
 }
@@ -119,6 +123,7 @@ impl FrameState {
             Self::Untouched => "untouched",
             Self::Offline => "offline",
             Self::Reserved => "reserved",
+            Self::Poisoned => "poisoned",
             Self::Absent => "absent",
         }
     }
@@ -163,6 +168,7 @@ impl<M: Machine> Memory<M> {
             if section.is_open() || section.is_boot() {
                 report.memmap_used += memmap;
             }
+            report.poisoned += run.count() * u64::from(section.poisoned) * PAGE_SIZE;
             if section.state == BlockState::Offline {
                 report.offline += run.count() * u64::from(section.present) * PAGE_SIZE;
             }
@@ -243,6 +249,8 @@ impl<M: Machine> Memory<M> {
 
     /// What one frame is. Takes no lock: of a frame that is just being taken or given back it tells something in between.
     pub fn frame_report(&self, pfn: Pfn) -> FrameReport {
+        // Before it reads: that must not spin.
+        let is_poisoned = self.is_poisoned(pfn);
         let _reading = self.machine.reading();
         let id = SectionId::new(pfn.number() / crate::addr::PAGES_PER_SECTION);
         let section = id.and_then(|id| self.section(id));
@@ -259,6 +267,10 @@ impl<M: Machine> Memory<M> {
             since_ns: None,
         };
         let (Some(id), Some(section)) = (id, section) else { return report };
+        if is_poisoned {
+            report.state = FrameState::Poisoned;
+            return report;
+        }
         // The struct pages of a boot block stay when it goes offline, and tell of its reserved frames.
         if !section.is_open() && !section.is_boot() {
             let at_head = crate::section::head_range(id, section).contains(pfn);
@@ -283,6 +295,7 @@ impl<M: Machine> Memory<M> {
             PageState::Allocated => FrameState::Allocated,
             PageState::Memmap => FrameState::Memmap,
             PageState::Reserved | PageState::Tail => FrameState::Reserved,
+            PageState::Poisoned => FrameState::Poisoned,
             PageState::Absent => FrameState::Absent,
         };
         if found.state == PageState::Allocated {
@@ -320,7 +333,7 @@ impl<M: Machine> Memory<M> {
     }
 
     /// The head of the block that `pfn`, which is not free and whose struct page is mapped, lies in, and what it is.
-    fn containing_block(&self, pfn: Pfn) -> (Pfn, Head) {
+    pub(crate) fn containing_block(&self, pfn: Pfn) -> (Pfn, Head) {
         let own = self.machine.page(pfn).head();
         if own.state != PageState::Tail {
             return (pfn, own);

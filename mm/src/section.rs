@@ -15,8 +15,9 @@
 //! zone to the moment it leaves it, under the lock of the zone too.
 
 use crate::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
-use crate::group::GroupId;
+use crate::group::{GROUP_LIMIT, GroupId};
 use crate::machine::MEMMAP_PAGES;
+use crate::poison::POISON_LIMIT;
 use crate::zone::Origin;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -141,8 +142,10 @@ pub struct Section {
     pub memmap: MemmapPlace,
     /// Frames of memory in it.
     pub present: u16,
-    /// Frames that the allocator gets: all but memmap, page tables and what is reserved.
+    /// Frames that the allocator gets: all but memmap, page tables and what is reserved or poisoned.
     pub managed: u16,
+    /// Frames that have an error.
+    pub poisoned: u8,
 }
 
 impl Section {
@@ -174,9 +177,14 @@ impl Section {
     #[must_use]
     pub const fn head_frames(self) -> u64 {
         match self.memmap {
-            MemmapPlace::Head => (self.present - self.managed) as u64,
+            MemmapPlace::Head => (self.present - self.managed) as u64 - self.poisoned as u64,
             MemmapPlace::System | MemmapPlace::Boot => 0,
         }
+    }
+
+    /// What it is when one of its frames is poisoned.
+    pub(crate) const fn less_one_frame(self) -> Self {
+        Self { managed: self.managed - 1, poisoned: self.poisoned + 1, ..self }
     }
 
     /// How many of those hold page tables; they come first.
@@ -204,7 +212,8 @@ impl Section {
             | (self.memmap as u64) << MEMMAP_SHIFT
             | (zone as u64) << ZONE_SHIFT
             | u64::from(self.node.number()) << NODE_SHIFT
-            | u64::from(self.group.number()) << 16
+            | u64::from(self.group.number()) << GROUP_SHIFT
+            | u64::from(self.poisoned) << POISONED_SHIFT
             | u64::from(self.present) << 32
             | u64::from(self.managed) << 48
     }
@@ -229,7 +238,7 @@ impl Section {
             openness,
             last_zone: zone,
             node: NodeId::new((word >> NODE_SHIFT & 0xff) as u32).expect("only valid nodes are stored"),
-            group: GroupId::new((word >> 16) as u16),
+            group: GroupId::new((word >> GROUP_SHIFT) as u16 & GROUPS),
             memmap: match word >> MEMMAP_SHIFT & 3 {
                 0 => MemmapPlace::Head,
                 1 => MemmapPlace::System,
@@ -237,10 +246,19 @@ impl Section {
             },
             present: (word >> 32) as u16,
             managed: (word >> 48) as u16,
+            poisoned: (word >> POISONED_SHIFT) as u8 & POISONED,
         })
     }
 }
 
+const GROUP_SHIFT: u32 = 16;
+const POISONED_SHIFT: u32 = 25;
+/// The group, below the count of poisoned frames, which is below the present ones.
+const GROUPS: u16 = (1 << (POISONED_SHIFT - GROUP_SHIFT)) - 1;
+const POISONED: u8 = (1 << (32 - POISONED_SHIFT)) - 1;
+
+const _: () = assert!(GROUP_LIMIT <= GROUPS as usize + 1, "a group fits its field");
+const _: () = assert!(POISON_LIMIT <= POISONED as usize, "a count of poisoned frames fits its field");
 const _: () = assert!(PAGES_PER_SECTION <= u16::MAX as u64, "frame counts of a section fit their fields");
 
 /// The state bits of a section that is online and open: the one that every allocation and free meets.
@@ -430,6 +448,7 @@ mod tests {
                         memmap,
                         present: 32768,
                         managed: 32000,
+                        poisoned: 127,
                     };
                     assert_eq!(Section::decode(section.encode()), Some(section));
                     let word = Word(section.encode());

@@ -111,6 +111,7 @@ struct Elsewhere {
 struct Taken {
     allocated: u64,
     set_aside: u64,
+    poisoned: u64,
 }
 
 impl Taken {
@@ -162,6 +163,8 @@ impl<M: Machine> Memory<M> {
         compare("page-table frames", totals.page_tables, elsewhere.tables);
         compare("free boot frames", self.boot_free.pages().cast_unsigned(), boot_free);
         compare("memmap frames of the system", self.system_memmap_frames(), elsewhere.memmap_frames);
+        let poisoned = self.blocks().map(|(_, section)| u64::from(section.poisoned)).sum();
+        compare("poisoned frames", self.poisoned.lock().len() as u64, poisoned);
         self.check_blocks(&mut report);
         totals.problems = problem_count;
         totals
@@ -334,7 +337,8 @@ impl<M: Machine> Memory<M> {
                 report(Problem::Count { of, zone: None, block: Some(id), kept, counted });
             }
         };
-        compare("present", u64::from(section.present), managed + taken.set_aside);
+        compare("present", u64::from(section.present), managed + taken.set_aside + taken.poisoned);
+        compare("poisoned", u64::from(section.poisoned), taken.poisoned);
         compare("managed", u64::from(section.managed), managed);
         let empty = Pageblock::of_section(id).filter(|block| block.descriptor(&self.machine).is_empty()).count() as u64;
         let first = Pageblock::of(id.pages().start());
@@ -403,6 +407,12 @@ impl<M: Machine> Memory<M> {
                     Taken::note_owner(head.owner, 1, elsewhere);
                 }
                 PageState::Memmap => taken.set_aside += 1,
+                PageState::Poisoned => {
+                    taken.poisoned += 1;
+                    if !self.is_poisoned(pfn) {
+                        wrong("is poisoned, but not remembered as that");
+                    }
+                }
                 PageState::Absent => {}
             }
             if !section.is_boot() && head_frames.contains(pfn) != (head.state == PageState::Memmap) {

@@ -7,6 +7,7 @@ mod cpus;
 mod firmware;
 mod machine;
 mod memory;
+mod poison;
 mod vm;
 
 use crate::power::{self, Outcome};
@@ -20,7 +21,8 @@ pub(crate) struct Test {
 }
 
 /// Every area's tests, in the order in which they run.
-const SUITES: &[&[Test]] = &[machine::TESTS, cpus::TESTS, memory::TESTS, vm::TESTS, vm::moving::TESTS, firmware::TESTS];
+const SUITES: &[&[Test]] =
+    &[machine::TESTS, cpus::TESTS, memory::TESTS, vm::TESTS, vm::moving::TESTS, poison::TESTS, firmware::TESTS];
 
 /// Runs the tests whose names contain `filter` and ends the machine with their verdict.
 pub(crate) fn run(filter: &str) -> ! {

@@ -7,6 +7,7 @@ use mm::Errno;
 use mm::alloc::AllocError;
 use mm::hotplug::{AddError, OfflineError, OnlineError, RemoveError};
 use mm::notifier::ChainError;
+use mm::poison::PoisonError;
 
 /// The longest piece of a user's word that an error repeats.
 const QUOTED_CHARS: usize = 200;
@@ -60,7 +61,7 @@ macro_rules! speaks_for_itself {
     };
 }
 
-speaks_for_itself!(AddError, OnlineError, OfflineError, RemoveError, AllocError, ChainError, ProbeError);
+speaks_for_itself!(AddError, OnlineError, OfflineError, RemoveError, AllocError, ChainError, PoisonError, ProbeError);
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

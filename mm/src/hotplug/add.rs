@@ -158,6 +158,7 @@ impl<M: Machine> Memory<M> {
                 memmap,
                 present: PAGES_PER_SECTION as u16,
                 managed: (PAGES_PER_SECTION - head) as u16,
+                poisoned: 0,
             };
             self.sections.set_all(run, section);
         }

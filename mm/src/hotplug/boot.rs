@@ -50,6 +50,7 @@ impl<M: Machine> Memory<M> {
             memmap: MemmapPlace::Boot,
             present: present as u16,
             managed: managed as u16,
+            poisoned: 0,
         };
         self.sections.set(boot.id, section);
         self.with_zone(boot.node, ZoneKind::Normal, |zone| self.enter(zone, only, section));

@@ -164,6 +164,7 @@ impl<M: Machine> Memory<M> {
         for section in group.range.iter() {
             self.sections.clear(section);
         }
+        self.forget_poison(group.range.pages());
         stopwatch.lap("withdraw");
         if group.memmap == MemmapPlace::System {
             for section in group.range.iter() {

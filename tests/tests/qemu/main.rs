@@ -21,6 +21,7 @@ mod moving;
 mod online;
 mod parallel;
 mod parameters;
+mod poison;
 mod power;
 mod pressure;
 mod races;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         console::scenarios(),
         jobs::scenarios(),
         parameters::scenarios(),
+        poison::scenarios(),
         power::scenarios(),
         bench::scenarios(),
         soak::scenarios(),

@@ -1,4 +1,4 @@
-//! `page`: everything that is known of one frame.
+//! `page`: everything that is known of one frame; `poison`: it has an error.
 
 use super::super::arguments::{Count, JSON, Kind, Operand, Syntax};
 use super::super::call::Call;
@@ -6,6 +6,7 @@ use super::super::failure::{Failure, Outcome, Quoted};
 use super::super::values::address;
 use super::Command;
 use crate::memory::mm;
+use crate::pace::TaskPace;
 use alloc::format;
 use alloc::string::{String, ToString};
 use mm::addr::{MAX_PHYS_BITS, PAGE_SIZE, Pfn, SectionId};
@@ -16,30 +17,49 @@ use serde::Serialize;
 
 pub(super) const NS_PER_SECOND: u64 = 1_000_000_000;
 
-pub(super) const COMMANDS: &[Command] = &[Command {
-    name: "page",
-    syntax: Syntax {
-        options: &[JSON],
-        operands: &[Operand { name: "ADDR|pfn:N", kind: Kind::Free, count: Count::One }],
-    },
-    summary: "show what one frame is and whose",
-    details: "\
+const FRAME: &[Operand] = &[Operand { name: "ADDR|pfn:N", kind: Kind::Free, count: Count::One }];
+
+pub(super) const COMMANDS: &[Command] = &[
+    Command {
+        name: "page",
+        syntax: Syntax { options: &[JSON], operands: FRAME },
+        summary: "show what one frame is and whose",
+        details: "\
 A frame is 4 KiB of physical memory; its number (pfn) is its address / 4096.
 The frame is given by any address in it (0x1_0000_0000, 4G) or by its number.
 
 free       nobody's                 memmap    holds struct pages or page tables
 allocated  somebody's, see owner              of its own section or group
 reserved   firmware, kernel image   offline   its block is not in use
-absent     there is no memory
+absent     there is no memory       poisoned  has an error, see `help poison`
 
 Of kernel memory it also says when it was taken, in seconds since boot, and by
 which line of the source.
 
 The first frames of a hot-added block hold the struct pages of that block: the
 altmap. Try `page` on the first address of one.",
-    example: "page 0x1_0000_0000; page pfn:0x100",
-    run: page,
-}];
+        example: "page 0x1_0000_0000; page pfn:0x100",
+        run: page,
+    },
+    Command {
+        name: "poison",
+        syntax: Syntax { options: &[], operands: FRAME },
+        summary: "do what a memory error does to a frame",
+        details: "\
+The frame is taken out of use for good: nobody gets it again, also when its
+block goes offline and comes back. What an anonymous page there holds is moved
+elsewhere first; of a large page only that frame, if it can be split.
+
+Refused, and nothing is changed, if the kernel itself holds the frame, if it is
+pinned, or if there is nowhere to move what it holds. The frame of an offline
+block is taken out when the block comes online.
+
+`meminfo` counts poisoned memory, which is no part of the total any more. It is
+forgotten when the block is removed, as that takes the hardware away.",
+        example: "poison 0x1_0800_0000; poison pfn:0x108000",
+        run: poison,
+    },
+];
 
 /// What `page X -J` prints; the first seven names are a contract.
 #[derive(Serialize)]
@@ -64,13 +84,25 @@ struct Frame {
     tables_of: Option<String>,
 }
 
-fn page(call: &mut Call<'_>) -> Outcome {
+/// The frame that the command is about.
+fn frame_of(call: &Call<'_>) -> Result<Pfn, Failure> {
     let word = call.arguments.operand(0).unwrap_or_default();
     let address = address(word)?;
     if address >> MAX_PHYS_BITS != 0 {
         return Err(Failure::invalid(format_args!("{} is beyond the address width", Quoted(word))));
     }
-    let found = mm().frame_report(Pfn::containing(address));
+    Ok(Pfn::containing(address))
+}
+
+fn poison(call: &mut Call<'_>) -> Outcome {
+    let pfn = frame_of(call)?;
+    mm().poison(pfn, &mut TaskPace::untimed())?;
+    log::info!(target: "memory", "{pfn} is poisoned and out of use");
+    Ok(())
+}
+
+fn page(call: &mut Call<'_>) -> Outcome {
+    let found = mm().frame_report(frame_of(call)?);
     let report = Frame {
         pfn: found.pfn.number(),
         block: found.block.map(SectionId::number),

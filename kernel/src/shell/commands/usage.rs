@@ -32,7 +32,8 @@ untouched    online, but never used, so that its struct pages do not exist yet
 memmap       struct pages (32 bytes a frame): of online blocks, and the room
              set aside for those of every block
 page_tables  frames that hold page tables
-heap         the kernel's own data",
+heap         the kernel's own data
+poisoned     frames with an error, online and offline; no part of the total",
         example: "meminfo",
         run: meminfo,
     },
@@ -43,7 +44,7 @@ heap         the kernel's own data",
         details: "\
 spanned   from the first to the last block of the zone, gaps included
 present   memory in its blocks
-managed   of that, what the allocator got
+managed   of that, what the allocator got and nobody has poisoned
 free      of that, what nobody has: since boot is the part that was there then,
           at hand what CPUs keep in their caches, untouched what lies in
           blocks that nobody has used
@@ -148,7 +149,7 @@ fn meminfo(call: &mut Call<'_>) -> Outcome {
         heap: heap_used() as u64,
         heap_size: heap_size() as u64,
         ballooned: 0,
-        poisoned: 0,
+        poisoned: memory.poisoned,
         nodes,
         zones: zones.iter().map(zone_of).collect(),
     };

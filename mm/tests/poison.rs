@@ -1,0 +1,334 @@
+//! Poisoned frames: nobody gets them any more, whatever becomes of their block.
+
+#[path = "machine/holding.rs"]
+mod holding;
+mod machine;
+
+use holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
+use machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use mm::Memory;
+use mm::addr::{Order, PAGE_SIZE, Pfn, PfnRange, SectionRange};
+use mm::alloc::Request;
+use mm::errno::Errno;
+use mm::hotplug::AddRequest;
+use mm::inject::Point;
+use mm::machine::{MEMMAP_PAGES, Memmap, Unhurried};
+use mm::page::Owner;
+use mm::poison::{POISON_LIMIT, PoisonError};
+use mm::policy::OnlineAs;
+use mm::report::FrameState;
+use mm::section::ZoneKind;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+const MOVABLE: OnlineAs = OnlineAs::Zone(ZoneKind::Movable);
+const NORMAL: OnlineAs = OnlineAs::Zone(ZoneKind::Normal);
+
+fn plug(memory: &Memory<Fake>, number: u16, range: SectionRange) {
+    memory.add(&AddRequest { range, node: node(1), name: dimm(number) }, &mut Unhurried).expect("vacant");
+}
+
+fn online(memory: &Memory<Fake>, range: SectionRange, how: OnlineAs) {
+    memory.online(&[range], how, &mut Unhurried).expect("offline");
+}
+
+fn offline(memory: &Memory<Fake>, range: SectionRange) {
+    memory.offline(&[range], &mut Unhurried).expect("all of it is free or can move");
+}
+
+fn poison(memory: &Memory<Fake>, pfn: Pfn) -> Result<(), PoisonError> {
+    memory.poison(pfn, &mut Unhurried)
+}
+
+fn frame(block: u64, n: u64) -> Pfn {
+    section(block).pages().start().add(n)
+}
+
+/// Takes all that `range` has, of ever smaller orders, and says whether `pfn` was part of it.
+fn is_handed_out(memory: &Memory<Fake>, range: SectionRange, pfn: Pfn) -> bool {
+    let mut taken = Vec::new();
+    for order in Order::all().rev() {
+        let request = Request { owner: Owner::Selftest, ..movable(order) };
+        taken.extend(std::iter::from_fn(|| memory.allocate_within(&request, range).ok()).map(|head| (head, order)));
+    }
+    let is_in = taken.iter().any(|(head, order)| PfnRange::new(*head, order.pages()).contains(pfn));
+    taken.into_iter().for_each(|(head, order)| memory.free(head, order));
+    is_in
+}
+
+#[track_caller]
+fn assert_gone(memory: &Memory<Fake>, pfn: Pfn) {
+    assert_eq!(memory.frame_report(pfn).state, FrameState::Poisoned);
+    assert!(!is_handed_out(memory, SectionRange::single(pfn.section()), pfn));
+    assert_valid(memory);
+}
+
+#[test]
+fn a_poisoned_frame_survives_every_way_its_block_can_go() {
+    let memory = booted();
+    let before = memory.memory_report();
+    plug(&memory, 0, blocks(32, 33));
+    let pfn = frame(32, 700);
+    poison(&memory, pfn).expect("its block is offline");
+    assert_eq!(memory.memory_report().poisoned, PAGE_SIZE);
+    assert_eq!(memory.memory_report().total, before.total);
+    for how in [MOVABLE, NORMAL, MOVABLE] {
+        assert_eq!(memory.frame_report(pfn).state, FrameState::Poisoned);
+        online(&memory, blocks(32, 33), how);
+        let managed = 2 * (section(32).pages().len() - MEMMAP_PAGES) - 1 - 1;
+        assert_eq!(memory.memory_report().total - before.total, managed * PAGE_SIZE, "one table, one poisoned frame");
+        assert_gone(&memory, pfn);
+        offline(&memory, blocks(32, 33));
+        assert_valid(&memory);
+    }
+    assert_eq!(memory.memory_report().poisoned, PAGE_SIZE);
+    memory.remove(&[dimm(0)], &mut Unhurried).expect("offline");
+    assert_eq!(memory.memory_report(), before);
+
+    // What comes to the same place next is other hardware.
+    plug(&memory, 0, blocks(32, 33));
+    online(&memory, blocks(32, 33), MOVABLE);
+    assert_eq!(memory.frame_report(pfn).state, FrameState::Untouched);
+    assert!(is_handed_out(&memory, blocks(32, 32), pfn));
+}
+
+#[test]
+fn free_frames_are_set_aside_wherever_they_lie() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 33));
+    online(&memory, blocks(32, 33), MOVABLE);
+    let untouched = frame(32, 512);
+    poison(&memory, untouched).expect("free");
+    assert!(memory.section(section(32)).expect("present").is_untouched(), "there was no need to open it");
+    assert_gone(&memory, untouched);
+
+    // The block is open now: as a part of a whole pageblock, in a cache, alone in its pageblock.
+    let request = Request { owner: Owner::Selftest, ..movable(Order::PAGE) };
+    let cached = memory.allocate_within(&request, blocks(32, 32)).expect("free");
+    memory.free(cached, Order::PAGE);
+    for pfn in [frame(32, 20_000), frame(32, 20_511), cached, frame(32, 32_767), frame(0, 0), frame(1, 159)] {
+        poison(&memory, pfn).expect("free");
+        assert_gone(&memory, pfn);
+    }
+    assert_eq!(memory.memory_report().poisoned, 7 * PAGE_SIZE);
+    // In a pageblock whose other frames are all taken, and in one of which nothing is left.
+    let all: Vec<_> = std::iter::from_fn(|| memory.allocate_within(&request, blocks(33, 33)).ok()).collect();
+    for pfn in section(33).pages().iter().skip(512).take(100) {
+        memory.free(pfn, Order::PAGE);
+        memory.drain_caches();
+        poison(&memory, pfn).expect("free");
+    }
+    assert_valid(&memory);
+    all.into_iter()
+        .filter(|pfn| !(512..612).contains(&pfn.index_in_section()))
+        .for_each(|pfn| memory.free(pfn, Order::PAGE));
+    assert_valid(&memory);
+    offline(&memory, blocks(32, 33));
+    assert_eq!(memory.memory_report().poisoned, 107 * PAGE_SIZE);
+}
+
+#[test]
+fn a_block_with_poisoned_frames_can_be_closed_and_opened() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 47));
+    online(&memory, blocks(32, 47), MOVABLE);
+    let pfn = frame(40, 30_000);
+    poison(&memory, pfn).expect("free");
+    for id in 32..=47 {
+        let request = Request { owner: Owner::Selftest, ..movable(Order::PAGEBLOCK) };
+        let head = memory.allocate_within(&request, blocks(id, id)).expect("free");
+        memory.free(head, Order::PAGEBLOCK);
+        memory.drain_caches();
+    }
+    memory.keep();
+    let closed = memory.blocks().filter(|(_, section)| section.is_untouched()).count();
+    assert!(closed >= 12, "{closed} are closed");
+    assert_gone(&memory, pfn);
+}
+
+#[test]
+fn boot_blocks_keep_their_poisoned_frames() {
+    let memory = booted();
+    let (early, late) = (frame(1, 20), frame(1, 21));
+    poison(&memory, early).expect("free");
+    offline(&memory, blocks(1, 1));
+    poison(&memory, late).expect("offline");
+    for pfn in [early, late] {
+        assert_eq!(memory.frame_report(pfn).state, FrameState::Poisoned);
+        assert_eq!(poison(&memory, pfn), Err(PoisonError::Already(pfn)));
+    }
+    let refused = [poison(&memory, frame(1, 200)), poison(&memory, frame(1, 4096))];
+    let memmap = PoisonError::Held { pfn: frame(1, 4096), owner: Owner::Memmap };
+    assert_eq!(refused, [Err(PoisonError::Absent(frame(1, 200))), Err(memmap)]);
+    online(&memory, blocks(1, 1), NORMAL);
+    assert_gone(&memory, early);
+    assert_gone(&memory, late);
+}
+
+#[test]
+fn what_a_frame_holds_moves_first() {
+    for with_split in [false, true] {
+        let memory = if with_split { booted_with_holders() } else { std::sync::Arc::new(booted()) };
+        plug(&memory, 0, blocks(32, 33));
+        online(&memory, blocks(32, 33), MOVABLE);
+        for order in [Order::PAGE, Order::new(3).expect("in range"), Order::PAGEBLOCK, Order::MAX] {
+            let holder = hold_in(&memory, order, blocks(32, 32));
+            let (head, _) = place_of(&memory, holder).expect("held");
+            let bad = head.add(order.pages() - 1);
+            poison(&memory, bad).expect("it can move");
+            assert_eq!(memory.frame_report(bad).state, FrameState::Poisoned);
+            assert_valid(&memory);
+            let held: u64 = all_places(&memory).iter().map(|(_, _, order)| order.pages()).sum();
+            assert_eq!(held, order.pages(), "nothing is lost");
+            if with_split && order == Order::PAGEBLOCK {
+                let stayed = all_places(&memory)
+                    .iter()
+                    .filter(|(_, pfn, _)| (head.number()..bad.number()).contains(&pfn.number()))
+                    .count();
+                assert_eq!(stayed as u64, order.pages() - 1, "one frame of the large page moves");
+            }
+            all_places(&memory).into_iter().for_each(|(holder, _, _)| release(&memory, holder));
+            assert_gone(&memory, bad);
+        }
+        offline(&memory, blocks(32, 33));
+        assert_valid(&memory);
+    }
+}
+
+#[test]
+fn a_refusal_changes_nothing() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 32));
+    online(&memory, blocks(32, 32), NORMAL);
+    let kernel = memory.allocate_within(&Request::kernel(Owner::Kfill), blocks(32, 32)).expect("free");
+    let pinned = hold_in(&memory, Order::PAGE, blocks(32, 32));
+    let (pinned, _) = place_of(&memory, pinned).expect("held");
+    assert!(memory.machine().page(pinned).pin());
+    let unlucky = hold_in(&memory, Order::PAGE, blocks(32, 32));
+    let (unlucky, _) = place_of(&memory, unlucky).expect("held");
+    poison(&memory, frame(32, 9000)).expect("free");
+    let before = Snapshot::of(&memory);
+    let held = |pfn, owner| PoisonError::Held { pfn, owner };
+    for (pfn, error, errno) in [
+        (frame(0, 256), held(frame(0, 256), Owner::KernelImage), Errno::Busy),
+        (frame(0, 4096), held(frame(0, 4096), Owner::Memmap), Errno::Busy),
+        (frame(32, 1), held(frame(32, 1), Owner::Memmap), Errno::Busy),
+        (kernel, held(kernel, Owner::Kfill), Errno::Busy),
+        (pinned, PoisonError::Pinned(pinned), Errno::Busy),
+        (frame(0, 200), PoisonError::Absent(frame(0, 200)), Errno::NoDevice),
+        (frame(20, 0), PoisonError::Absent(frame(20, 0)), Errno::NoDevice),
+        (frame(600, 0), PoisonError::Absent(frame(600, 0)), Errno::NoDevice),
+        (frame(32, 9000), PoisonError::Already(frame(32, 9000)), Errno::Exists),
+    ] {
+        assert_eq!(poison(&memory, pfn), Err(error));
+        assert_eq!(error.errno(), errno, "{error}");
+        assert_eq!(Snapshot::of(&memory), before);
+    }
+    memory.arm(Point::MigrateDestination, Errno::NoMemory, 1);
+    assert_eq!(poison(&memory, unlucky).map_err(PoisonError::errno), Err(Errno::NoMemory));
+    memory.machine().holders.in_flight_every.store(1, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(poison(&memory, unlucky), Err(PoisonError::InFlight(unlucky)));
+    assert_eq!(Snapshot::of(&memory), before);
+    memory.machine().holders.in_flight_every.store(2, std::sync::atomic::Ordering::Relaxed);
+    poison(&memory, unlucky).expect("the second time it can move");
+    assert_valid(&memory);
+}
+
+#[test]
+fn there_is_an_end_to_what_can_be_remembered() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 32));
+    for n in 0..POISON_LIMIT as u64 {
+        poison(&memory, frame(32, 1000 + n)).expect("there is room");
+    }
+    assert_eq!(poison(&memory, frame(32, 5000)), Err(PoisonError::Full));
+    online(&memory, blocks(32, 32), MOVABLE);
+    assert_gone(&memory, frame(32, 1000));
+    assert_eq!(memory.memory_report().poisoned, POISON_LIMIT as u64 * PAGE_SIZE);
+}
+
+/// One step of a random history.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Hold(u8),
+    Release(usize),
+    Poison(u64, u64),
+    /// Where somebody is.
+    PoisonHeld(usize, u64),
+    Online(u64, OnlineAs),
+    Offline(u64),
+    Replace,
+    Keep,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let block = prop_oneof![0u64..2, 32u64..34];
+    prop_oneof![
+        6 => prop_oneof![3 => Just(0u8), 1 => 1u8..=10].prop_map(Step::Hold),
+        4 => any::<usize>().prop_map(Step::Release),
+        2 => (block.clone(), 0u64..32_768).prop_map(|(block, n)| Step::Poison(block, n)),
+        3 => (any::<usize>(), 0u64..1024).prop_map(|(who, n)| Step::PoisonHeld(who, n)),
+        2 => (block.clone(), prop_oneof![Just(MOVABLE), Just(NORMAL)]).prop_map(|(block, how)| Step::Online(block, how)),
+        2 => block.prop_map(Step::Offline),
+        1 => Just(Step::Replace),
+        1 => Just(Step::Keep),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nobody_ever_holds_a_poisoned_frame(steps in prop::collection::vec(step(), 1..60)) {
+        let memory = &*booted_with_holders();
+        plug(memory, 0, blocks(32, 33));
+        let mut poisoned = BTreeSet::new();
+        for step in steps {
+            match step {
+                Step::Hold(order) => {
+                    let _ = hold(memory, &movable(Order::new(order).expect("in range")));
+                }
+                Step::Release(n) => {
+                    let places = all_places(memory);
+                    if !places.is_empty() {
+                        release(memory, places[n % places.len()].0);
+                    }
+                }
+                Step::Poison(block, n) => {
+                    if poison(memory, frame(block, n)).is_ok() {
+                        prop_assert!(poisoned.insert(frame(block, n)));
+                    }
+                }
+                Step::PoisonHeld(who, n) => {
+                    let places = all_places(memory);
+                    if !places.is_empty() {
+                        let (_, head, order) = places[who % places.len()];
+                        let pfn = head.add(n % order.pages());
+                        if poison(memory, pfn).is_ok() {
+                            prop_assert!(poisoned.insert(pfn));
+                        }
+                    }
+                }
+                Step::Online(block, how) => {
+                    let _ = memory.online(&[blocks(block, block)], how, &mut Unhurried);
+                }
+                Step::Offline(block) => {
+                    let _ = memory.offline(&[blocks(block, block)], &mut Unhurried);
+                }
+                Step::Replace => {
+                    if memory.remove(&[dimm(0)], &mut Unhurried).is_ok() {
+                        poisoned.retain(|pfn: &Pfn| pfn.section() < section(32));
+                        plug(memory, 0, blocks(32, 33));
+                    }
+                }
+                Step::Keep => memory.keep(),
+            }
+            for (_, head, order) in all_places(memory) {
+                prop_assert_eq!(poisoned.range(head..head.add(order.pages())).next(), None);
+            }
+            prop_assert_eq!(memory.memory_report().poisoned, poisoned.len() as u64 * PAGE_SIZE);
+            prop_assert!(poisoned.iter().all(|pfn| memory.frame_report(*pfn).state == FrameState::Poisoned));
+            assert_valid(memory);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Memory errors: what is poisoned is nobody's from then on, and nothing else is lost.
+
+use anyhow::{Context, Result, ensure};
+use boot::size::mib;
+use system_tests::check::{contains, same};
+use system_tests::dimms::dimm;
+use system_tests::memory::{BLOCK_FRAMES, FRAME_BYTES};
+use system_tests::scenario;
+use system_tests::scenario::Scenario;
+use system_tests::vm::Vm;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![scenario!(what_cannot_be_poisoned_stays_as_it_is), scenario!(the_frames_of_an_offline_block_can_be_poisoned)]
+}
+
+/// Bytes that `meminfo` calls poisoned.
+fn poisoned(vm: &mut Vm) -> Result<u64> {
+    let usage = vm.json("meminfo")?;
+    usage["poisoned"].as_u64().with_context(|| format!("nothing about poison in {usage}"))
+}
+
+fn fill(vm: &mut Vm, command: &str, bytes: u64) -> Result<String> {
+    let filled = vm.json(&format!("{command} {bytes} --in 33"))?;
+    same("size", filled["size"].as_u64(), Some(bytes))?;
+    Ok(filled["id"].to_string())
+}
+
+fn what_cannot_be_poisoned_stays_as_it_is(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm("d0", mib(256)))?;
+    vm.cmd("online_kernel 32-33")?;
+    let filled = fill(vm, "kfill", 1 << 20)?;
+    let head = 33 * BLOCK_FRAMES;
+    let kernel = head + vm.head_frames(33)?;
+    let before = vm.trace()?;
+    for (pfn, errno, owner) in [
+        (head, "EBUSY", "memmap"),
+        (kernel, "EBUSY", "kfill"),
+        // The window of the graphics card.
+        (0xb8, "ENODEV", "no memory"),
+        (99 * BLOCK_FRAMES, "ENODEV", "no memory"),
+    ] {
+        let sentence = vm.fails(&format!("poison pfn:{pfn}"), errno)?;
+        contains("the refusal", &sentence, owner)?;
+    }
+    vm.unchanged_since("refused poison", &before)?;
+    same("poisoned", poisoned(vm)?, 0)?;
+    vm.cmd(&format!("verify {filled}")).map(drop)
+}
+
+fn the_frames_of_an_offline_block_can_be_poisoned(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm("d0", mib(256)))?;
+    let (offline, untouched) = (33 * BLOCK_FRAMES + 5000, 33 * BLOCK_FRAMES + 9000);
+    let managed = vm.managed(33)?;
+    vm.cmd(&format!("poison {:#x}", offline * FRAME_BYTES))?;
+    vm.fails(&format!("poison pfn:{offline}"), "EEXIST")?;
+    vm.cmd("online_movable 33")?;
+    vm.cmd(&format!("poison pfn:{untouched}"))?;
+    let filled = fill(vm, "fill", managed - 2 * FRAME_BYTES)?;
+    for pfn in [offline, untouched] {
+        same("state", vm.frame_state(pfn)?.as_str(), "poisoned")?;
+    }
+    same("free", vm.usage()?.zone(1, "Movable").free, 0)?;
+    let neighbour = vm.frame_state(untouched + 1)?;
+    ensure!(neighbour == "allocated", "the next frame is {neighbour}");
+    vm.memcheck()?;
+    vm.cmd(&format!("free {filled}"))?;
+    vm.cmd("offline 33")?;
+    same("poisoned", poisoned(vm)?, 2 * FRAME_BYTES)
+}
