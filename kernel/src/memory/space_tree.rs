@@ -48,6 +48,14 @@ pub(crate) struct Place {
     index: usize,
 }
 
+impl Place {
+    /// The first page behind `page`, which the entry is for, that it is not for.
+    pub(crate) const fn end(self, page: u64) -> u64 {
+        let pages = self.level.entry_pages();
+        (page / pages + 1) * pages
+    }
+}
+
 /// The tables of one space. Pages are numbered from the first address that spaces use.
 pub(crate) struct SpaceTree<M: TableMemory = SpaceTables>(Tree<M>);
 
@@ -186,18 +194,6 @@ impl<M: TableMemory> SpaceTree<M> {
     pub(crate) fn split(&mut self, place: Place, leaf: Leaf, table: Pfn) {
         self.0.memory.fill(table, &mut |index| Entry::new(leaf.frame.add(index as u64), SPACE_PAGE));
         self.link(place, table);
-    }
-
-    /// The first page from `page` on for which something stands that is not nothing, before `end`.
-    pub(crate) fn next_used(&mut self, mut page: u64, end: u64) -> Option<u64> {
-        while page < end {
-            let (_, level, entry) = self.0.last_entry(address(page));
-            if entry != Entry::EMPTY {
-                return Some(page);
-            }
-            page = (page / level.entry_pages() + 1) * level.entry_pages();
-        }
-        None
     }
 
     /// Takes everything apart: `each` gets every leaf, and every table is given back.

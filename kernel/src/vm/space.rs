@@ -17,7 +17,7 @@ use mm::machine::{Memmap, Pace, Stop};
 use mm::page::Owner;
 use mm::site::Site;
 
-/// Leaves that are discarded under one hold of the lock.
+/// Entries that are looked at under one hold of the lock, to discard what they map.
 const DISCARDED_AT_ONCE: usize = 64;
 
 /// How large the pages of a space are, where that can be had.
@@ -172,33 +172,34 @@ impl AddressSpace {
     /// are free to be used elsewhere once no CPU remembers them.
     fn discard_some(&self, next: &mut u64, end: u64) -> Option<FrameList> {
         let mut discarded = FrameList::new();
+        let first = *next;
         let mut tables = self.lock();
         for _ in 0..DISCARDED_AT_ONCE {
-            let Some(page) = tables.next_used(*next, end) else {
-                *next = end;
+            let page = *next;
+            if page >= end {
                 break;
-            };
-            *next = page;
+            }
             let (place, slot) = tables.look(page);
             match slot {
                 Slot::Empty(_) => {}
                 Slot::Mapped(leaf) => {
                     tables.set(place, Slot::Empty(leaf.order));
-                    let first = page - page % leaf.order.pages();
-                    self.pins.lock().forget(first..first + leaf.order.pages());
+                    let head = page - page % leaf.order.pages();
+                    self.pins.lock().forget(head..head + leaf.order.pages());
                     discarded.push(OwnedFrames::from_head(leaf.frame));
-                    *next = first + leaf.order.pages();
                 }
                 Slot::Moving(_) => {
+                    drop(tables);
+                    // What has been taken need not wait.
                     if discarded.page_count() == 0 {
-                        drop(tables);
                         self.wait_while_moving(page);
                     }
                     return Some(discarded);
                 }
             }
+            *next = place.end(page);
         }
-        (discarded.page_count() > 0).then_some(discarded)
+        (first < end).then_some(discarded)
     }
 }
 
