@@ -99,12 +99,12 @@ impl AddressSpace {
         let wanted = self.placement.page.order().min(largest);
         let end = page - page % wanted.pages() + wanted.pages();
         if wanted > PageSize::Small.order() && end <= self.page_count() {
-            match self.placement.take(wanted) {
+            match self.placement.take(wanted, &self.last_block) {
                 Err(AllocError::OutOfMemory) => {}
                 result => return result,
             }
         }
-        self.placement.take(PageSize::Small.order())
+        self.placement.take(PageSize::Small.order(), &self.last_block)
     }
 }
 

@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
-use core::sync::atomic::AtomicBool;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use mm::addr::{NodeId, Order, Pfn, SectionRange};
 use mm::alloc::{AllocError, Mobility, Place as From, Request, Urgency};
 use mm::machine::{Memmap, Pace, Stop};
@@ -54,14 +54,18 @@ impl Placement {
         Request { order, mobility, place, owner, urgency: Urgency::Ordinary, site: Site::here() }
     }
 
-    /// A block of frames for pages.
-    pub(super) fn take(&self, order: Order) -> Result<OwnedFrames, AllocError> {
+    /// A block of frames for pages. `last` is the memory block in which one was found last: those below were full then, and
+    /// are not looked through for each page.
+    pub(super) fn take(&self, order: Order, last: &AtomicU32) -> Result<OwnedFrames, AllocError> {
         let place = self.node.map_or(From::Near(NodeId::ZERO), From::On);
         let request = self.request(order, Owner::Anonymous, Mobility::Movable, place);
         let Some(blocks) = &self.blocks else { return OwnedFrames::allocate(&request) };
-        let mut found = blocks.iter().map(|range| OwnedFrames::allocate_within(&request, *range));
-        let is_final = |result: &Result<_, _>| !matches!(result, Err(AllocError::OutOfMemory));
-        found.find(is_final).unwrap_or(Err(AllocError::OutOfMemory))
+        let found = match take_within(&request, blocks, last.load(Relaxed)) {
+            Err(AllocError::OutOfMemory) => take_within(&request, blocks, 0),
+            found => found,
+        }?;
+        last.store(found.head().section().number(), Relaxed);
+        Ok(found)
     }
 
     /// A frame for a page table.
@@ -72,12 +76,25 @@ impl Placement {
     }
 }
 
+/// A block of frames from that memory block on, in the order of the ranges.
+fn take_within(request: &Request, ranges: &[SectionRange], from: u32) -> Result<OwnedFrames, AllocError> {
+    let parts = ranges.iter().filter_map(|range| {
+        let first = range.first().number().max(from);
+        SectionRange::new(first.into(), (range.last().number() + 1).saturating_sub(first).into())
+    });
+    let mut found = parts.map(|part| OwnedFrames::allocate_within(request, part));
+    let is_final = |result: &Result<_, _>| !matches!(result, Err(AllocError::OutOfMemory));
+    found.find(is_final).unwrap_or(Err(AllocError::OutOfMemory))
+}
+
 /// Memory that tasks see in the lower half of their address space, from a fixed address on. Shared; whoever drops it last
 /// gives all of it back.
 pub(crate) struct AddressSpace {
     id: SpaceId,
     pages: u64,
     pub(super) placement: Placement,
+    /// The memory block in which a frame was found last, if only some may give them.
+    pub(super) last_block: AtomicU32,
     tables: SpinLock<SpaceTree>,
     pub(super) pins: SpinLock<Pins>,
     /// Woken when pages have stopped moving.
@@ -102,6 +119,7 @@ impl AddressSpace {
             id,
             pages,
             placement,
+            last_block: AtomicU32::new(0),
             tables: SpinLock::new(tables),
             pins: SpinLock::new(Pins::new()),
             settled: WaitQueue::new(),
