@@ -70,7 +70,7 @@ pub enum Owner {
     Kfill = 9,
     /// Buffers that a device reads or writes.
     Dma = 10,
-    /// The kernel's own tests.
+    /// The kernel's own tests and measurements.
     Selftest = 11,
     /// Page tables of an address space.
     UserTable = 12,

@@ -16,6 +16,11 @@ pub const FRAME_BYTES: u64 = 4 << 10;
 /// Frames of a block.
 pub const BLOCK_FRAMES: u64 = BLOCK_BYTES / FRAME_BYTES;
 
+/// Bytes of page tables of an address space with so many bytes in pages of 4 KiB, up to 1 GiB.
+pub const fn space_tables(bytes: u64) -> u64 {
+    (bytes.div_ceil(2 << 20) + 3) * FRAME_BYTES
+}
+
 /// One block of `lsmem -a -J`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Block {

@@ -1,27 +1,50 @@
 //! Memory that is really used: every page has content of its own, which can be checked.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`anonymous`] | a fill in an address space: it moves, and can be pinned |
+//! | [`kernel`], [`source`] | a fill of frames of the kernel's own, and where they come from |
+//! | [`content`] | what is written, so that every wrong byte can be told |
+//! | [`share`], [`writers`] | what a writer has written when, and the tasks that do it |
+//! | [`registry`] | the fills of the shell, by number |
+//! | [`error`] | why something was not done |
 #![deny(unsafe_code)]
 
+mod anonymous;
 mod content;
+mod error;
+mod kernel;
+pub(crate) mod registry;
+mod share;
 mod source;
+mod writers;
 
-pub(crate) use source::{LEFT_FREE, Source, TakeError, kernel_is_short};
+pub(crate) use anonymous::{Pinned, Taken};
+pub(crate) use error::{CheckError, FreeError, PinFailure, TakeError};
+pub(crate) use source::{LEFT_FREE, Source, kernel_is_short};
+pub(crate) use writers::WRITERS_MAX;
 
 use crate::memory::FrameList;
-use crate::task;
+use crate::vm::PinMode;
+use anonymous::{AnonymousFill, View};
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use kernel::KernelFill;
 use mm::addr::PAGE_SIZE;
-use mm::machine::{Pace, Stop};
-use thiserror::Error;
+use mm::machine::Pace;
 
 /// Pages handled between two looks at what else there is to do.
 const BATCH: u64 = 64;
 
-/// Memory with content; freed when dropped.
+/// Memory with content; given back, while others run, when dropped.
 pub(crate) struct Fill {
-    /// What the content follows from.
-    key: u64,
-    frames: FrameList,
-    _counted: Counted,
+    memory: Memory,
+    counted: Counted,
+}
+
+enum Memory {
+    Anonymous(AnonymousFill),
+    Kernel(KernelFill),
 }
 
 /// Pages of all fills.
@@ -48,68 +71,67 @@ impl Drop for Counted {
     }
 }
 
-/// Why a fill could not be said to be as it was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(crate) enum CheckError {
-    #[error("page {page} is not what was written, at address {address:#x}")]
-    Wrong { page: u64, address: u64 },
-    #[error("{0}")]
-    Stopped(Stop),
-}
-
 impl Fill {
-    /// Writes to every page of `frames`.
-    pub(crate) fn write(key: u64, mut frames: FrameList, pace: &mut dyn Pace) -> Result<Self, Stop> {
-        let mut pages = 0;
-        frames.try_for_each(|block| {
-            for page in block.bytes_mut().as_chunks_mut().0 {
-                content::write(key, pages, page);
-                pages += 1;
-                if pages % BATCH == 0 {
-                    pace.pause()?;
-                }
-            }
-            Ok(())
-        })?;
-        let counted = Counted::new(frames.page_count());
-        Ok(Self { key, frames, _counted: counted })
+    /// Writes to every page of an address space; `writers` tasks keep changing them. The content follows from `id`, which
+    /// also names the tasks.
+    pub(crate) fn anonymous(id: u64, taken: Taken, writers: u64, pace: &mut dyn Pace) -> Result<Self, TakeError> {
+        let fill = AnonymousFill::write(id, taken, writers, pace)?;
+        Ok(Self { counted: Counted::new(fill.page_count()), memory: Memory::Anonymous(fill) })
     }
 
-    pub(crate) const fn key(&self) -> u64 {
-        self.key
+    /// Writes to every page of the kernel's own. The content follows from `id`.
+    pub(crate) fn kernel(id: u64, frames: FrameList, pace: &mut dyn Pace) -> Result<Self, TakeError> {
+        let fill = KernelFill::write(id, frames, pace)?;
+        Ok(Self { counted: Counted::new(fill.page_count()), memory: Memory::Kernel(fill) })
     }
 
     pub(crate) const fn size_bytes(&self) -> u64 {
-        self.frames.page_count() * PAGE_SIZE
+        self.counted.0 * PAGE_SIZE
     }
 
     /// Checks every byte.
     pub(crate) fn check(&mut self, pace: &mut dyn Pace) -> Result<(), CheckError> {
-        let mut pages = 0;
-        self.frames.try_for_each(|block| {
-            for (place, page) in block.bytes().as_chunks().0.iter().enumerate() {
-                if let Some(offset) = content::first_difference(self.key, pages, page) {
-                    let address = block.head().address() + place as u64 * PAGE_SIZE + offset as u64;
-                    return Err(CheckError::Wrong { page: pages, address });
-                }
-                pages += 1;
-                if pages % BATCH == 0 {
-                    pace.pause().map_err(CheckError::Stopped)?;
-                }
-            }
-            Ok(())
-        })
+        match &mut self.memory {
+            Memory::Anonymous(fill) => fill.check(pace),
+            Memory::Kernel(fill) => fill.check(pace),
+        }
     }
 
-    /// Gives the memory back while others run.
-    pub(crate) fn free(&mut self) {
-        let mut blocks = 0;
-        while let Some(block) = self.frames.pop() {
-            drop(block);
-            blocks += 1;
-            if blocks % BATCH == 0 {
-                task::yield_now();
-            }
+    /// Pins a page, or all of them, once more.
+    ///
+    /// # Errors
+    /// Not all that was asked for can be pinned, and nothing more is than before. What had to be moved for it may have been.
+    pub(crate) fn pin(&self, page: Option<u64>, how: PinMode, pace: &mut dyn Pace) -> Result<Pinned, PinFailure> {
+        let (fill, pages) = self.pinnable(page)?;
+        fill.pin(pages, how, pace)
+    }
+
+    /// Gives up a pin of a page, or one of each; says of how many.
+    pub(crate) fn unpin(&self, page: Option<u64>) -> Result<u64, PinFailure> {
+        let (fill, pages) = self.pinnable(page)?;
+        let count = pages.end - pages.start;
+        fill.unpin(pages).map(|()| count)
+    }
+
+    fn pinnable(&self, page: Option<u64>) -> Result<(&AnonymousFill, Range<u64>), PinFailure> {
+        let Memory::Anonymous(fill) = &self.memory else { return Err(PinFailure::Kernel) };
+        let count = fill.page_count();
+        match page {
+            None => Ok((fill, 0..count)),
+            Some(page) if page < count => Ok((fill, page..page + 1)),
+            Some(page) => Err(PinFailure::NoPage { page, count }),
+        }
+    }
+
+    /// Whether somebody has pinned a page of it.
+    pub(crate) fn is_pinned(&self) -> bool {
+        matches!(&self.memory, Memory::Anonymous(fill) if fill.is_pinned())
+    }
+
+    fn view(&self) -> Option<View> {
+        match &self.memory {
+            Memory::Anonymous(fill) => Some(fill.view()),
+            Memory::Kernel(_) => None,
         }
     }
 }

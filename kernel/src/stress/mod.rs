@@ -3,7 +3,8 @@
 //! | file | what |
 //! |---|---|
 //! | [`operation`] | the kinds of work, how often each is chosen, which refusals are answers |
-//! | [`worker`] | one worker, with the memory that it holds |
+//! | [`worker`] | one worker, which does one thing after the other |
+//! | [`memory`] | the memory that it holds |
 //! | [`blocks`], [`settings`] | what there is to work on |
 //! | [`before`] | what was there before, put back and compared afterwards |
 //! | [`trouble`] | refusals, and what must not be |
@@ -15,6 +16,7 @@
 mod before;
 mod blocks;
 mod dice;
+mod memory;
 mod operation;
 mod settings;
 mod trouble;

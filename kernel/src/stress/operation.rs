@@ -11,6 +11,8 @@ pub(crate) enum Operation {
     Fill,
     Kfill,
     Verify,
+    Pin,
+    Unpin,
     Free,
     Online,
     OnlineKernel,
@@ -24,11 +26,13 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Allocate,
         Self::Fill,
         Self::Kfill,
         Self::Verify,
+        Self::Pin,
+        Self::Unpin,
         Self::Free,
         Self::Online,
         Self::OnlineKernel,
@@ -48,6 +52,8 @@ impl Operation {
             Self::Fill => "fill",
             Self::Kfill => "kfill",
             Self::Verify => "verify",
+            Self::Pin => "pin",
+            Self::Unpin => "unpin",
             Self::Free => "free",
             Self::Online => "online",
             Self::OnlineKernel => "online_kernel",
@@ -69,7 +75,7 @@ impl Operation {
             Self::Fill | Self::Kfill | Self::Verify => 100,
             Self::Offline => 160,
             Self::Page | Self::OnlineMovable => 80,
-            Self::Online | Self::OnlineKernel => 40,
+            Self::Online | Self::OnlineKernel | Self::Pin | Self::Unpin => 40,
             Self::Drain | Self::Settings | Self::Probe => 20,
             Self::Remove => 10,
         }
@@ -89,15 +95,18 @@ impl Operation {
 
     /// Whether it may be refused so while others do as they like.
     pub(super) fn expects(self, errno: Errno) -> bool {
-        use Errno::{Busy, Exists, Invalid, NoDevice, NoEntry, NoMemory, TimedOut};
+        use Errno::{Again, Busy, Exists, Invalid, NoDevice, NoEntry, NoMemory, TimedOut};
         let expected: &[Errno] = match self {
-            Self::Allocate | Self::Fill | Self::Kfill => &[NoMemory],
-            Self::Online | Self::OnlineKernel | Self::OnlineMovable | Self::Offline => {
-                &[Invalid, NoEntry, Busy, TimedOut]
-            }
+            // All slots for tasks may be taken when a writer shall start.
+            Self::Fill => &[NoMemory, Again],
+            Self::Allocate | Self::Kfill => &[NoMemory],
+            // A page may be on its way elsewhere just then.
+            Self::Pin => &[NoMemory, Busy],
+            Self::Online | Self::OnlineKernel | Self::OnlineMovable => &[Invalid, NoEntry, Busy, TimedOut],
+            Self::Offline => &[Invalid, NoEntry, Busy, NoMemory, TimedOut],
             Self::Remove => &[NoEntry, Busy, TimedOut],
             Self::Probe => &[Exists, NoDevice, NoMemory],
-            Self::Verify | Self::Free | Self::Settings | Self::Page | Self::Drain => &[],
+            Self::Verify | Self::Unpin | Self::Free | Self::Settings | Self::Page | Self::Drain => &[],
         };
         expected.contains(&errno)
     }

@@ -1,7 +1,7 @@
 //! What can go wrong: refusals, which are answers, and trouble, which is a defect of the kernel.
 
 use super::operation::Operation;
-use crate::fill::TakeError;
+use crate::fill::{PinFailure, TakeError};
 use crate::hotplug::ProbeError;
 use crate::task::SpawnError;
 use alloc::string::String;
@@ -16,6 +16,8 @@ use thiserror::Error;
 pub(super) enum Refusal {
     #[error(transparent)]
     Take(#[from] TakeError),
+    #[error(transparent)]
+    Pin(#[from] PinFailure),
     #[error(transparent)]
     Alloc(#[from] AllocError),
     #[error(transparent)]
@@ -32,6 +34,7 @@ impl Refusal {
     pub(super) fn errno(self) -> Errno {
         match self {
             Self::Take(error) => error.errno(),
+            Self::Pin(error) => error.errno(),
             Self::Alloc(error) => error.errno(),
             Self::Online(error) => error.errno(),
             Self::Offline(error) => error.errno(),

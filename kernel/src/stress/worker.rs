@@ -2,31 +2,26 @@
 
 use super::blocks;
 use super::dice::Dice;
+use super::memory::{Holding, check};
 use super::operation::Operation;
 use super::trouble::{Refusal, Trouble};
 use super::{Run, settings};
-use crate::fill::{CheckError, Fill, Source, TakeError, kernel_is_short};
-use crate::memory::{FrameList, mm};
+use crate::memory::mm;
 use crate::pace::SteadyPace;
 use crate::{task, time};
 use alloc::string::ToString;
 use alloc::sync::Arc;
-use alloc::vec;
 use alloc::vec::Vec;
-use mm::addr::{Order, PAGES_PER_SECTION, Pfn};
+use mm::addr::{PAGES_PER_SECTION, Pfn};
 use mm::machine::{Pace, Stop};
-use mm::page::Owner;
 use mm::policy::OnlineAs;
 use mm::section::{BlockState, ZoneKind};
 
 /// Pieces of memory that a worker holds at most.
-const HOLDINGS: usize = 64;
+pub(super) const HOLDINGS: usize = 64;
 
 /// While little is held, a worker has this part of it.
 const LITTLE: usize = 16;
-
-/// A fill has less than 2 to the power of this many pages.
-const FILL_ORDERS: u64 = 11;
 
 /// Frames looked up by one operation.
 const LOOKUPS: usize = 64;
@@ -35,17 +30,18 @@ const LOOKUPS: usize = 64;
 const PATIENCE_NS: u64 = 200_000_000;
 
 pub(super) struct Worker {
-    run: Arc<Run>,
-    dice: Dice,
-    holdings: Vec<(Operation, Fill)>,
+    pub(super) run: Arc<Run>,
+    pub(super) number: u64,
+    pub(super) dice: Dice,
+    pub(super) holdings: Vec<Holding>,
     /// The last sweep of all content that it took part in.
     sweep: u64,
     /// What part of all that it may hold it holds now.
-    divisor: usize,
+    pub(super) divisor: usize,
 }
 
 /// Why an operation was not done.
-enum Setback {
+pub(super) enum Setback {
     /// There was nothing to do it with.
     Idle,
     Refused(Refusal),
@@ -64,6 +60,12 @@ pub(super) struct WorkPace<'a> {
     deadline_ns: Option<u64>,
 }
 
+impl<'a> WorkPace<'a> {
+    pub(super) const fn untimed(run: &'a Run) -> Self {
+        Self { run, deadline_ns: None }
+    }
+}
+
 impl Pace for WorkPace<'_> {
     fn pause(&mut self) -> Result<(), Stop> {
         task::yield_now();
@@ -80,7 +82,7 @@ impl Pace for WorkPace<'_> {
 impl Worker {
     pub(super) fn new(run: Arc<Run>, number: u64) -> Self {
         let dice = Dice::new(run.seed, number);
-        Self { run, dice, holdings: Vec::with_capacity(HOLDINGS), sweep: 0, divisor: 1 }
+        Self { run, number, dice, holdings: Vec::with_capacity(HOLDINGS), sweep: 0, divisor: 1 }
     }
 
     /// Works until the run is over, and gives everything back.
@@ -125,13 +127,19 @@ impl Worker {
     fn perform(&mut self, operation: Operation) -> Result<(), Setback> {
         match operation {
             Operation::Allocate => self.allocate(),
-            Operation::Fill | Operation::Kfill => self.fill(operation),
+            Operation::Fill => self.fill(),
+            Operation::Kfill => self.kfill(),
             Operation::Verify => {
-                let index = self.some_holding()?;
+                let index = self.some_holding(|_| true)?;
                 check(&mut self.holdings[index], &mut SteadyPace).map_err(Setback::Trouble)
             }
+            Operation::Pin => self.pin(),
+            Operation::Unpin => {
+                let index = self.some_holding(|holding| !holding.pins.is_empty())?;
+                Ok(self.unpin(index)?)
+            }
             Operation::Free => {
-                let index = self.some_holding()?;
+                let index = self.some_holding(|_| true)?;
                 self.free(index).map_err(Setback::Trouble)
             }
             Operation::Online => self.online(OnlineAs::ByPolicy),
@@ -153,69 +161,6 @@ impl Worker {
                 Ok(())
             }
         }
-    }
-
-    // Memory.
-
-    fn is_full(&self) -> bool {
-        let held: u64 = self.holdings.iter().map(|(_, fill)| fill.size_bytes()).sum();
-        self.holdings.len() >= HOLDINGS / self.divisor || held >= self.run.share / self.divisor as u64
-    }
-
-    fn some_holding(&mut self) -> Result<usize, Setback> {
-        let count = self.holdings.len() as u64;
-        if count == 0 { Err(Setback::Idle) } else { Ok(self.dice.below(count) as usize) }
-    }
-
-    /// One block of frames of any order.
-    fn allocate(&mut self) -> Result<(), Setback> {
-        if kernel_is_short() {
-            return Err(TakeError::KernelShort.into());
-        }
-        let order = Order::new(self.dice.below(Order::COUNT as u64) as u8).expect("there are so many orders");
-        let owner = if self.dice.once_in(2) { Owner::Anonymous } else { Owner::Kfill };
-        let mut frames = FrameList::new();
-        frames.push(self.source(owner).take_one(order)?);
-        self.hold(Operation::Allocate, frames)
-    }
-
-    /// Pages as they come.
-    fn fill(&mut self, operation: Operation) -> Result<(), Setback> {
-        let owner = if operation == Operation::Fill { Owner::Anonymous } else { Owner::Kfill };
-        // Small ones are as likely as large ones.
-        let limit = 1 << self.dice.below(FILL_ORDERS);
-        let pages = 1 + self.dice.below(limit);
-        let frames = self.source(owner).take(pages, &mut self.pace())?;
-        self.hold(operation, frames)
-    }
-
-    /// Anywhere, or inside a block.
-    fn source(&mut self, owner: Owner) -> Source {
-        let inside = self.dice.once_in(4);
-        let blocks = if inside { blocks::pick(&mut self.dice, blocks::is_online) } else { None };
-        Source { owner, node: None, blocks: blocks.map(|(range, _)| vec![range]) }
-    }
-
-    fn hold(&mut self, operation: Operation, frames: FrameList) -> Result<(), Setback> {
-        let key = self.dice.next();
-        let fill = Fill::write(key, frames, &mut self.pace()).map_err(TakeError::Stopped)?;
-        self.holdings.push((operation, fill));
-        Ok(())
-    }
-
-    fn free(&mut self, index: usize) -> Result<(), Trouble> {
-        let mut holding = self.holdings.swap_remove(index);
-        check(&mut holding, &mut SteadyPace)?;
-        holding.1.free();
-        Ok(())
-    }
-
-    fn check_all(&mut self) -> Result<(), Trouble> {
-        for holding in &mut self.holdings {
-            check(holding, &mut WorkPace { run: &self.run, deadline_ns: None })?;
-            self.run.note_checked(holding.1.size_bytes());
-        }
-        Ok(())
     }
 
     // Blocks.
@@ -279,21 +224,13 @@ impl Worker {
     }
 
     /// Until the run is over.
-    fn pace(&self) -> WorkPace<'_> {
-        WorkPace { run: &self.run, deadline_ns: None }
+    pub(super) fn pace(&self) -> WorkPace<'_> {
+        WorkPace::untimed(&self.run)
     }
 
     /// The same, but in a hurry.
     fn hurry(&mut self) -> WorkPace<'_> {
         let deadline_ns = time::now_ns() + self.dice.below(PATIENCE_NS);
         WorkPace { run: &self.run, deadline_ns: Some(deadline_ns) }
-    }
-}
-
-fn check((operation, fill): &mut (Operation, Fill), pace: &mut dyn Pace) -> Result<(), Trouble> {
-    match fill.check(pace) {
-        Err(CheckError::Wrong { page, address }) => Err(Trouble::Content { operation: *operation, page, address }),
-        // It is checked again when it is freed.
-        Ok(()) | Err(CheckError::Stopped(_)) => Ok(()),
     }
 }

@@ -62,8 +62,10 @@ fn the_lowest_block_is_used_first_and_the_rest_can_go(vm: &mut Vm) -> Result<()>
     let id = vm.json("fill 200M")?["id"].clone();
     same("opened", opened(vm, 32..=39)?, vec![32, 33])?;
     vm.cmd("offline 34-39")?;
+    vm.cmd(&format!("pin {id} 0 --stay"))?;
     vm.fails("offline 32", "EBUSY")?;
     vm.cmd(&format!("verify {id}"))?;
+    vm.cmd(&format!("unpin {id} 0"))?;
     // Below what is open, a block that comes back is used first.
     vm.cmd(&format!("free {id}"))?;
     vm.cmd("offline 32")?;

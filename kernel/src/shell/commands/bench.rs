@@ -132,7 +132,7 @@ fn movable(order: Order) -> Request {
         order,
         mobility: Mobility::Movable,
         place,
-        owner: Owner::Anonymous,
+        owner: Owner::Selftest,
         urgency: Urgency::Ordinary,
         site: Site::here(),
     }

@@ -59,8 +59,8 @@ Try, with a DIMM plugged:
   page 0x1_0000_0000      its first frame: the altmap of block 32
   online_movable dimm0    meminfo grows
   fill 64M --in 32        somebody uses it
-  offline dimm0           refused: by whom, and where
-  free 1; offline dimm0; remove dimm0
+  offline dimm0           what is in use moves elsewhere; see `verify`
+  free 1; remove dimm0
   events                  what happened, and what took how long
 ",
     },

@@ -5,16 +5,16 @@ use super::super::call::Call;
 use super::super::failure::{Failure, Outcome, Quoted};
 use super::super::values::{Human, number, size};
 use super::{Command, resolve};
-use crate::fill::{CheckError, Fill, Source, TakeError};
+use crate::fill::registry::{self, Entry};
+use crate::fill::{CheckError, Fill, FreeError, Source, TakeError, Taken, WRITERS_MAX};
 use crate::memory::mm;
 use crate::pace::TaskPace;
-use crate::sync::Mutex;
+use crate::vm::{PageSize, Placement};
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use mm::Errno;
-use mm::addr::{PAGE_SIZE, SectionRange};
-use mm::page::Owner;
+use mm::addr::{Order, PAGE_SIZE, SectionRange};
 use serde::Serialize;
 
 const IN_BLOCKS: OptionSpec = OptionSpec {
@@ -33,18 +33,27 @@ pub(super) const COMMANDS: &[Command] = &[
         syntax: Syntax {
             options: &[
                 OptionSpec { name: "--node", value: Some(("N", Kind::Node)), help: "only on this node" },
+                OptionSpec { name: "--huge", value: None, help: "in pages of 2 MiB" },
                 IN_BLOCKS,
+                OptionSpec {
+                    name: "--writers",
+                    value: Some(("N", Kind::Free)),
+                    help: "so many tasks (up to 16) keep changing it",
+                },
                 JSON,
             ],
             operands: SIZE,
         },
         summary: "take movable memory and write to every page",
         details: "\
-Prints `fill ID`. Each page gets content of its own, which `verify` checks and
-`free` gives back. Movable zones are used first, then Normal ones. SIZE is
-rounded up to whole pages; if not all of it can be had, nothing is kept: ENOMEM.",
-        example: "fill 64M --in 32-34",
-        run: |call| fill(call, Owner::Anonymous),
+Prints `fill ID`. The memory is that of an address space, and goes elsewhere
+when its block goes offline. Each page gets content of its own, which `verify`
+checks and `free` gives back. Movable zones are used first, then Normal ones.
+SIZE is rounded up to whole pages, with --huge of 2 MiB; if not all of it can be
+had, nothing is kept: ENOMEM. With --writers every word counts up, page by page,
+until the fill is freed; `verify` knows how far each page has come.",
+        example: "fill 64M --in 32-34; fill 16M --huge --writers 2",
+        run: fill,
     },
     Command {
         name: "kfill",
@@ -54,7 +63,7 @@ rounded up to whole pages; if not all of it can be had, nothing is kept: ENOMEM.
 As `fill`, but from Normal zones only, as the kernel's own data: the blocks
 that it lies in cannot go offline before it is freed.",
         example: "kfill 4M --in 0",
-        run: |call| fill(call, Owner::Kfill),
+        run: kfill,
     },
     Command {
         name: "verify",
@@ -70,23 +79,17 @@ written.",
         name: "free",
         syntax: Syntax { options: &[], operands: &[Operand { name: "ID", kind: ID, count: Count::One }] },
         summary: "give a fill back",
-        details: "ID is what `fill` or `kfill` printed.",
+        details: "\
+ID is what `fill` or `kfill` printed. Its writers end first; what is pinned is
+not freed: EBUSY.",
         example: "free 1",
         run: free,
     },
 ];
 
-/// Every fill there is, its number being the key of its content. One that is being checked or freed is locked by itself.
-static FILLS: Mutex<Registry> = Mutex::new(Registry { fills: Vec::new(), next_id: 1 });
-
-struct Registry {
-    fills: Vec<(u64, Arc<Mutex<Fill>>)>,
-    next_id: u64,
-}
-
 /// The numbers of all fills.
 pub(super) fn ids() -> Vec<u64> {
-    FILLS.lock().fills.iter().map(|(id, _)| *id).collect()
+    registry::all().iter().map(|entry| entry.id).collect()
 }
 
 /// What `fill -J` prints; the field names are a contract.
@@ -97,37 +100,68 @@ struct Filled {
 }
 
 impl Filled {
-    fn of(fill: &Fill) -> Self {
-        Self { id: fill.key(), size: fill.size_bytes() }
+    fn of(entry: &Entry) -> Self {
+        Self { id: entry.id, size: entry.size_bytes }
     }
 }
 
-fn fill(call: &mut Call<'_>, owner: Owner) -> Outcome {
-    let word = call.arguments.operand(0).unwrap_or_default();
-    let pages = size(word)?.div_ceil(PAGE_SIZE);
-    if pages == 0 {
-        return Err(Failure::invalid(format_args!("{} is no memory at all", Quoted(word))));
-    }
-    let source = Source {
-        owner,
-        node: call.arguments.value("--node").map(resolve::node).transpose()?,
-        blocks: call.arguments.value("--in").map(online_blocks).transpose()?,
+fn fill(call: &mut Call<'_>) -> Outcome {
+    let arguments = call.arguments;
+    let page = if arguments.has("--huge") { PageSize::Huge } else { PageSize::Small };
+    let pages = pages(call, page)?;
+    let writers = arguments.value("--writers").map_or(Ok(0), writers)?;
+    let placement = Placement {
+        node: arguments.value("--node").map(resolve::node).transpose()?,
+        blocks: arguments.value("--in").map(online_blocks).transpose()?,
+        page,
     };
-    if pages > mm().memory_report().total / PAGE_SIZE {
-        return Err(Failure::new(Errno::NoMemory, format_args!("{} is more than the whole machine has", Quoted(word))));
-    }
+    let pace = &mut TaskPace::untimed();
+    let taken = Taken::new(pages, placement, pace).map_err(|error| not_taken(error, pages))?;
+    let id = registry::next_id();
+    let fill = Fill::anonymous(id, taken, writers, pace).map_err(|error| not_taken(error, pages))?;
+    show(call, id, fill);
+    Ok(())
+}
+
+fn kfill(call: &mut Call<'_>) -> Outcome {
+    let pages = pages(call, PageSize::Small)?;
+    let source = Source { blocks: call.arguments.value("--in").map(online_blocks).transpose()? };
     let pace = &mut TaskPace::untimed();
     let frames = source.take(pages, pace).map_err(|error| not_taken(error, pages))?;
-    let id = {
-        let mut registry = FILLS.lock();
-        registry.next_id += 1;
-        registry.next_id - 1
-    };
-    let fill = Fill::write(id, frames, pace).map_err(|_| Failure::cancelled())?;
-    let filled = Filled::of(&fill);
-    FILLS.lock().fills.push((id, Arc::new(Mutex::new(fill))));
-    call.show(&filled, |filled| format!("fill {}\n", filled.id));
+    let id = registry::next_id();
+    let fill = Fill::kernel(id, frames, pace).map_err(|error| not_taken(error, pages))?;
+    show(call, id, fill);
     Ok(())
+}
+
+fn show(call: &mut Call<'_>, id: u64, fill: Fill) {
+    let filled = Filled::of(&registry::add(id, fill));
+    call.show(&filled, |filled| format!("fill {}\n", filled.id));
+}
+
+/// How many pages of 4 KiB the operand asks for: whole ones of the wanted size, and no more than there are.
+fn pages(call: &Call<'_>, page: PageSize) -> Result<u64, Failure> {
+    let word = call.arguments.operand(0).unwrap_or_default();
+    let unit = match page {
+        PageSize::Small => Order::PAGE,
+        PageSize::Huge => Order::PAGEBLOCK,
+    };
+    let count = size(word)?.div_ceil(unit.pages() * PAGE_SIZE);
+    if count == 0 {
+        return Err(Failure::invalid(format_args!("{} is no memory at all", Quoted(word))));
+    }
+    let total = mm().memory_report().total / PAGE_SIZE;
+    let pages = count.checked_mul(unit.pages()).filter(|pages| *pages <= total);
+    pages.ok_or_else(|| {
+        Failure::new(Errno::NoMemory, format_args!("{} is more than the whole machine has", Quoted(word)))
+    })
+}
+
+fn writers(word: &str) -> Result<u64, Failure> {
+    match number(word, "a number of writers")? {
+        count @ 1..=WRITERS_MAX => Ok(count),
+        _ => Err(Failure::invalid(format_args!("a fill has from 1 to {WRITERS_MAX} writers, not {}", Quoted(word)))),
+    }
 }
 
 fn online_blocks(word: &str) -> Result<Vec<SectionRange>, Failure> {
@@ -154,19 +188,18 @@ fn not_taken(error: TakeError, pages: u64) -> Failure {
         TakeError::KernelShort => {
             Failure::new(error.errno(), format_args!("{wanted} would not leave the kernel enough"))
         }
-        TakeError::Injected(_) | TakeError::Stopped(_) => Failure::new(error.errno(), error),
+        TakeError::NoWriter(_) | TakeError::Injected(_) | TakeError::Stopped(_) => Failure::new(error.errno(), error),
     }
 }
 
 /// The fill that a word names.
-fn find(word: &str) -> Result<(u64, Arc<Mutex<Fill>>), Failure> {
+pub(super) fn find(word: &str) -> Result<Arc<Entry>, Failure> {
     let id = number(word, "the ID of a fill")?;
-    let registry = FILLS.lock();
-    let found = registry.fills.iter().find(|(known, _)| *known == id);
-    found.cloned().ok_or_else(|| unknown(id))
+    registry::find(id).ok_or_else(|| unknown(id))
 }
 
-fn unknown(id: u64) -> Failure {
+/// There is no such fill, or no more.
+pub(super) fn unknown(id: u64) -> Failure {
     Failure::new(Errno::NoEntry, format_args!("there is no fill {id}"))
 }
 
@@ -177,15 +210,16 @@ struct Verified {
 }
 
 fn verify(call: &mut Call<'_>) -> Outcome {
-    let wanted = match call.arguments.operand(0) {
-        Some(word) => [find(word)?].into(),
-        None => FILLS.lock().fills.clone(),
-    };
+    let named = call.arguments.operand(0).map(find).transpose()?;
     let mut fills = Vec::new();
-    for (_, fill) in wanted {
-        let mut fill = fill.lock();
-        check(&mut fill)?;
-        fills.push(Filled::of(&fill));
+    for entry in named.clone().map_or_else(registry::all, |entry| [entry].into()) {
+        match entry.with(|fill| fill.check(&mut TaskPace::untimed())) {
+            Some(Ok(())) => fills.push(Filled::of(&entry)),
+            Some(Err(error)) => return Err(wrong(entry.id, error)),
+            None if named.is_some() => return Err(unknown(entry.id)),
+            // Others free fills meanwhile.
+            None => {}
+        }
     }
     call.show(&Verified { fills }, |report| {
         if report.fills.is_empty() {
@@ -196,26 +230,20 @@ fn verify(call: &mut Call<'_>) -> Outcome {
     Ok(())
 }
 
-fn check(fill: &mut Fill) -> Outcome {
-    let id = fill.key();
-    fill.check(&mut TaskPace::untimed()).map_err(|error| match error {
+fn wrong(id: u64, error: CheckError) -> Failure {
+    match error {
         CheckError::Wrong { page, address } => {
             let sentence = format_args!("page {page} of fill {id} is not what was written, at address {address:#x}");
             Failure::new(Errno::Io, sentence)
         }
         CheckError::Stopped(_) => Failure::cancelled(),
-    })
+    }
 }
 
 fn free(call: &mut Call<'_>) -> Outcome {
-    let id = number(call.arguments.operand(0).unwrap_or_default(), "the ID of a fill")?;
-    // Who takes it out of the registry is the one who frees it.
-    let fill = {
-        let mut registry = FILLS.lock();
-        let index = registry.fills.iter().position(|(known, _)| *known == id).ok_or_else(|| unknown(id))?;
-        registry.fills.remove(index).1
-    };
-    // Whoever checks it now keeps it until the check is over.
-    fill.lock().free();
-    Ok(())
+    let entry = find(call.arguments.operand(0).unwrap_or_default())?;
+    entry.free().map_err(|error| match error {
+        FreeError::Gone => unknown(entry.id),
+        FreeError::Pinned => Failure::new(Errno::Busy, format_args!("fill {} is pinned, see `unpin`", entry.id)),
+    })
 }
