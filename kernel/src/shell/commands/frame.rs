@@ -5,6 +5,7 @@ use super::super::call::Call;
 use super::super::failure::{Failure, Outcome, Quoted};
 use super::super::values::address;
 use super::Command;
+use crate::fill::registry::{self, Pin};
 use crate::memory::mm;
 use crate::pace::TaskPace;
 use alloc::format;
@@ -34,7 +35,7 @@ reserved   firmware, kernel image   offline   its block is not in use
 absent     there is no memory       poisoned  has an error, see `help poison`
 
 Of kernel memory it also says when it was taken, in seconds since boot, and by
-which line of the source.
+which line of the source; of a pinned page, since when and of which fill.
 
 The first frames of a hot-added block hold the struct pages of that block: the
 altmap. Try `page` on the first address of one.",
@@ -82,6 +83,15 @@ struct Frame {
     describes: Option<[u64; 2]>,
     /// It holds page tables of its own group.
     tables_of: Option<String>,
+    /// Since when somebody keeps it there, and what.
+    pinned: Option<Pinned>,
+}
+
+#[derive(Serialize)]
+struct Pinned {
+    fill: u64,
+    page: u64,
+    since_ns: u64,
 }
 
 /// The frame that the command is about.
@@ -117,6 +127,7 @@ fn page(call: &mut Call<'_>) -> Outcome {
         since_ns: found.since_ns,
         describes: altmap_index(&found).flatten().map(|index| described(&found, index)),
         tables_of: altmap_index(&found).filter(Option::is_none).and_then(|_| group_of(&found)),
+        pinned: registry::pin_of(found.pfn).map(|Pin { fill, page, since_ns }| Pinned { fill, page, since_ns }),
     };
     call.show(&report, text);
     Ok(())
@@ -163,6 +174,9 @@ fn text(frame: &Frame) -> String {
     }
     if let Some(group) = &frame.tables_of {
         line("holds", format!("page tables that map {group}"));
+    }
+    if let Some(Pinned { fill, page, since_ns }) = frame.pinned {
+        line("pinned", format!("at {} s, as page {page} of fill {fill}", since_ns / NS_PER_SECOND));
     }
     text
 }

@@ -10,6 +10,7 @@ mod jobs;
 mod load;
 mod map;
 mod notify;
+mod pins;
 mod resolve;
 mod settings;
 mod stress;
@@ -55,6 +56,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { title: "What is in the way", commands: why::COMMANDS },
     Family { title: "How that is decided", commands: settings::COMMANDS },
     Family { title: "Using memory", commands: load::COMMANDS },
+    Family { title: "Keeping memory in place", commands: pins::COMMANDS },
     Family { title: "Listeners of changes", commands: notify::COMMANDS },
     Family { title: "Looking for trouble", commands: testing::COMMANDS },
     Family { title: "Random work", commands: stress::COMMANDS },

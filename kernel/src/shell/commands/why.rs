@@ -6,6 +6,7 @@ use super::super::failure::Outcome;
 use super::super::values::Span;
 use super::frame::NS_PER_SECOND;
 use super::{Command, resolve};
+use crate::fill::registry;
 use crate::memory::mm;
 use crate::pace::TaskPace;
 use alloc::format;
@@ -35,7 +36,8 @@ pinned          it could move, if nobody held on to it (`pin`)
 no-destination  it could move, if there were room for it elsewhere
 
 Of kernel memory it tells where in the source and when it was taken, in seconds
-on the clock of the log. Listeners are not asked: one may still refuse.",
+on the clock of the log; of pinned memory, since when and of which fill.
+Listeners are not asked: one may still refuse.",
     example: "why 32-34",
     run: why,
 }];
@@ -67,8 +69,10 @@ struct InTheWay {
     owner: &'static str,
     /// Where in the source it was taken.
     site: Option<String>,
-    /// When, on the clock of the log.
+    /// When, on the clock of the log; of what is pinned, since when.
     since_ns: Option<u64>,
+    /// What is pinned.
+    pinned: Option<String>,
 }
 
 impl InTheWay {
@@ -81,12 +85,15 @@ impl InTheWay {
             Hold::Pinned => "pinned",
         };
         let site = site.map(|site| site.to_string());
-        Self { pfn: pfn.number(), pages, kind, owner: owner.name(), site, since_ns }
+        let pin = if hold == Hold::Pinned { registry::pin_of(pfn) } else { None };
+        let since_ns = since_ns.or(pin.map(|pin| pin.since_ns));
+        let pinned = pin.map(|pin| format!("page {} of fill {}", pin.page, pin.fill));
+        Self { pfn: pfn.number(), pages, kind, owner: owner.name(), site, since_ns, pinned }
     }
 
     fn homeless(first: Pfn, pages: u64) -> Self {
         let owner = mm().frame_report(first).owner.name();
-        Self { pfn: first.number(), pages, kind: "no-destination", owner, site: None, since_ns: None }
+        Self { pfn: first.number(), pages, kind: "no-destination", owner, site: None, since_ns: None, pinned: None }
     }
 }
 
@@ -122,10 +129,10 @@ fn text(report: &Why) -> String {
         let movable: u64 = run.iter().map(|verdict| verdict.movable).sum();
         let blocks = if run.len() == 1 { "block" } else { "blocks" };
         text += &format!("{blocks} {span}: {}, {movable} pages would move\n", run[0].verdict);
-        for InTheWay { pfn, pages, kind, owner, site, since_ns } in &run[0].blockers {
+        for InTheWay { pfn, pages, kind, owner, site, since_ns, pinned } in &run[0].blockers {
             text += &format!("  pfn:{pfn:#x}  {pages} pages of {owner}  {kind}");
-            if let Some(site) = site {
-                text += &format!("  {site}");
+            for detail in [site, pinned].into_iter().flatten() {
+                text += &format!("  {detail}");
             }
             if let Some(since_ns) = since_ns {
                 text += &format!("  since {} s", since_ns / NS_PER_SECOND);
@@ -157,13 +164,24 @@ mod tests {
             owner: "kfill",
             site: Some("load.rs:7".into()),
             since_ns: Some(12 * NS_PER_SECOND),
+            pinned: None,
         };
-        let blocks = [verdict(32, 5, Vec::new()), verdict(33, 7, Vec::new()), verdict(34, 1, [kernel].into())];
+        let pinned = InTheWay {
+            pfn: 0x108300,
+            pages: 1,
+            kind: "pinned",
+            owner: "anonymous",
+            site: None,
+            since_ns: Some(15 * NS_PER_SECOND),
+            pinned: Some("page 9 of fill 3".into()),
+        };
+        let blocks = [verdict(32, 5, Vec::new()), verdict(33, 7, Vec::new()), verdict(34, 1, [kernel, pinned].into())];
         let report = Why { blocks: blocks.into(), movable: 13, short_by: 2 };
         let expected = "\
 blocks 32-33: ok, 12 pages would move
 block 34: blocked, 1 pages would move
   pfn:0x108200  4 pages of kfill  kernel  load.rs:7  since 12 s
+  pfn:0x108300  1 pages of anonymous  pinned  page 9 of fill 3  since 15 s
 2 pages are missing elsewhere
 ";
         assert_eq!(text(&report), expected);
