@@ -10,6 +10,7 @@ mod counted;
 mod cpus;
 mod discovery;
 mod faults;
+mod fills;
 mod iomem;
 mod jobs;
 mod large;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         pressure::scenarios(),
         agreement::scenarios(),
         faults::scenarios(),
+        fills::scenarios(),
         listeners::scenarios(),
         console::scenarios(),
         jobs::scenarios(),
