@@ -122,7 +122,8 @@ impl Mover for Kernel {
     }
 
     fn migrate(&self, moves: &mut [Move]) {
-        match moves.first().map(|first| self.page(first.from).head().owner) {
+        // The old places may be another's by now, or gone with their struct pages; the new ones are the caller's.
+        match moves.first().map(|first| self.page(first.to).head().owner) {
             Some(Owner::Heap) => heap_frames::migrate(moves),
             _ => vm::migrate(moves),
         }

@@ -17,7 +17,7 @@ use alloc::sync::Arc;
 use heapless::Vec;
 use mm::addr::{Order, Pfn};
 use mm::inject::Point;
-use mm::machine::{Memmap, Move, Stay};
+use mm::machine::{Machine, Memmap, Move, Stay};
 use mm::page::{Owner, PageInfo};
 
 /// Pages that are moved together: as many as may change under one hold of a lock.
@@ -80,14 +80,18 @@ fn take_away(moves: &mut [Move]) -> Vec<Taken, TOGETHER> {
         for (number, wanted) in moves.iter_mut().enumerate().skip(next) {
             let Some(whose) = whose(wanted.from).filter(|whose| whose.space == id) else { break };
             next = number + 1;
+            let owner = info(wanted.from).head().owner;
+            if owner != info(wanted.to).head().owner {
+                wanted.outcome = Err(Stay::InFlight);
+                continue;
+            }
             let leaf = Leaf { frame: wanted.from, order: wanted.order };
             if wanted.from == tables.root_frame() {
                 drop(tables);
                 wanted.outcome = move_topmost(&space, wanted.from, wanted.to);
                 break;
             }
-            let is_table = info(wanted.from).head().owner == Owner::UserTable;
-            let what = if is_table { What::Table } else { What::Page };
+            let what = if owner == Owner::UserTable { What::Table } else { What::Page };
             match take_one(&mut tables, whose.page, leaf, what) {
                 Ok(place) => {
                     let page = Taken { number, space: Arc::clone(&space), place, word: whose.word(), what };
@@ -199,8 +203,12 @@ pub(crate) fn split(head: Pfn) -> Result<(), Stay> {
     Ok(())
 }
 
-/// What the owner's word of a frame says, which is right only if the space says the same.
+/// What the owner's word of a frame says, which is right only if the space says the same. If it says something, the struct page
+/// stays as long as the caller is in the critical section in which it asked.
 pub(super) fn whose(frame: Pfn) -> Option<Whose> {
+    // What lay there may have gone elsewhere, and its block with its struct pages after it.
+    let _reading = mm().machine().reading();
+    mm().section(frame.section()).filter(|section| section.is_open())?;
     Whose::from_word(info(frame).private())
 }
 

@@ -12,7 +12,7 @@ use mm::Errno;
 use mm::addr::{NodeId, Order, Pfn};
 use mm::alloc::{AllocError, Mobility, Place, Request, Urgency};
 use mm::evacuate::MoveError;
-use mm::machine::{Machine, Memmap, Mover, Stay};
+use mm::machine::{Memmap, Mover, Stay};
 use mm::page::Owner;
 use mm::section::ZoneKind;
 use mm::site::Site;
@@ -153,11 +153,7 @@ impl AddressSpace {
 
 /// The oldest pin of the block that begins with a frame, if a space has it.
 pub(crate) fn pin_of(head: Pfn, order: Order) -> Option<PinReport> {
-    let whose = {
-        let _reading = mm().machine().reading();
-        mm().section(head.section()).filter(|section| section.is_open())?;
-        whose(head)?
-    };
+    let whose = whose(head)?;
     rmap::find(whose.space)?.oldest_pin(whose.page..whose.page + order.pages())
 }
 

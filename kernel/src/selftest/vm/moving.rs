@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use mm::Errno;
-use mm::addr::{NodeId, Order, Pfn, SectionRange};
+use mm::addr::{NodeId, Order, Pfn, SectionId, SectionRange};
 use mm::alloc::{AllocError, Mobility, Place, Request, Urgency};
 use mm::evacuate::MoveError;
 use mm::inject::{Injected, Point};
@@ -30,6 +30,7 @@ pub(in crate::selftest) const TESTS: &[Test] = &[
     Test { name: "vm::a_block_in_use_goes_offline", run: a_block_in_use_goes_offline },
     Test { name: "vm::a_move_that_fails_leaves_everything_as_it_was", run: a_move_that_fails_changes_nothing },
     Test { name: "vm::pages_are_discarded_while_they_move", run: pages_are_discarded_while_they_move },
+    Test { name: "vm::what_is_gone_or_another_owners_does_not_move", run: what_is_gone_does_not_move },
 ];
 
 const REQUEST: Request = Request {
@@ -323,5 +324,31 @@ fn pages_are_discarded_while_they_move() {
         drop(space);
         stop.store(true, SeqCst);
         task::wait_for_end(mover);
+    });
+}
+
+fn what_is_gone_does_not_move() {
+    without_a_trace(|| {
+        let space = space(1, ANYWHERE);
+        space.fault_in(0).expect("there is memory");
+        let to = mm().allocate(&REQUEST).expect("there is memory");
+        let outcome = |from| {
+            let mut moves = [Move { from, to, order: Order::PAGE, outcome: Ok(()) }];
+            mm().machine().migrate(&mut moves);
+            moves[0].outcome
+        };
+        // Its page moved elsewhere, and then its block went offline or away: there is no struct page any more.
+        let is_closed = |id: &SectionId| !mm().section(*id).is_some_and(|section| section.is_open());
+        let closed = (0..mm().section_limit()).filter_map(SectionId::new).find(is_closed);
+        if let Some(gone) = closed.map(|id| id.pages().start()) {
+            assert_eq!(outcome(gone), Err(Stay::InFlight));
+            assert_eq!(mm().machine().split(gone), Err(Stay::InFlight));
+            assert_eq!(pin_of(gone, Order::PAGE), None);
+        }
+        // Or somebody else has the frame by now.
+        for table in page_tables() {
+            assert_eq!(outcome(table), Err(Stay::InFlight));
+        }
+        mm().free(to, Order::PAGE);
     });
 }
