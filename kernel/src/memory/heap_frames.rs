@@ -42,6 +42,8 @@ fn migrate_one(wanted: Move) -> Result<(), Stay> {
         let table = tree.table(address, Level::PAGE_TABLE).expect("a page of the heap has a page table");
         tree.memory.write(table, Level::PAGE_TABLE.index(address), Entry::new(wanted.to, DATA));
     });
+    // The others forget it before they go on; whatever this one does until then may use the heap, too.
+    arch::forget_page(address);
     note_place(wanted.to, address);
     Ok(())
 }

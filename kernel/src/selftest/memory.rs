@@ -11,7 +11,7 @@ use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn, PfnRange, SectionRange};
 use mm::alloc::{Mobility, Place, Request, Urgency};
 use mm::group::{GroupKind, GroupName};
 use mm::hotplug::AddRequest;
-use mm::machine::{MEMMAP_PAGES, Mapper, Memmap, Unhurried};
+use mm::machine::{MEMMAP_PAGES, Mapper, Memmap, Move, Mover, Stay, Unhurried};
 use mm::page::Owner;
 use mm::policy::OnlineAs;
 use mm::report::FrameState;
@@ -212,11 +212,31 @@ fn the_heap_moves_while_it_is_used() {
             }
         }
     }
+    moves_itself(&blocks[3], frame, &request);
     IS_OVER.store(true, SeqCst);
     users.into_iter().for_each(task::wait_for_end);
     assert!(moved > 60, "{moved} frames have moved");
     assert!(blocks.iter().zip(0..).all(|(block, value)| block.iter().all(|word| *word == value)));
     assert!(memory::recount().is_ok());
+}
+
+/// What is written to the heap by whoever moves it is in the new place: here, what becomes of each move.
+fn moves_itself(block: &[u64], frame: impl Fn(u64) -> Pfn, request: &Request) {
+    let mut moves: Vec<Move> = Vec::with_capacity(size_of_val(block) / size_of::<Move>());
+    let pages = |start: u64, count: u64| (0..count).map(move |page| start + page * PAGE_SIZE);
+    for address in pages(moves.as_ptr().addr() as u64, 4).chain(pages(block.as_ptr().addr() as u64, 20)) {
+        let from = frame(address);
+        if memory::mm().frame_report(from).state == FrameState::Allocated {
+            let to = memory::mm().allocate(request).expect("there is memory");
+            moves.push(Move { from, to, order: Order::PAGE, outcome: Err(Stay::InFlight) });
+        }
+    }
+    assert!(moves.len() > 20, "most of the heap can move");
+    memory::mm().machine().migrate(&mut moves);
+    for Move { from, outcome, .. } in moves {
+        assert_eq!(outcome, Ok(()));
+        memory::mm().free(from, Order::PAGE);
+    }
 }
 
 fn a_stack_has_a_guard_and_comes_back() {
