@@ -46,7 +46,8 @@ fn kernel_main(boot: &'static mut bootloader_api::BootInfo) -> ! {
     time::init(firmware.clocks());
     power::init(firmware.power_controls());
     let cpus = arch::interrupts::choose_cpus(&firmware.madt, params::get().max_cpus);
-    memory::start(&firmware.srat, firmware.slit.as_ref(), cpus.count(), params::get().mem_limit);
+    let params = params::get();
+    memory::start(&firmware.srat, firmware.slit.as_ref(), cpus.count(), params.mem_limit, params.cores);
     params::get().obey();
     task::init();
     // What follows may wait, which an idle task cannot.

@@ -6,7 +6,7 @@
 
 use crate::drivers::fw_cfg;
 use crate::logging;
-use crate::memory::mm;
+use crate::memory::{Amount, Cores, mm};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -25,6 +25,8 @@ pub(crate) struct Params {
     auto_movable_ratio: Option<u32>,
     numa_aware: Option<bool>,
     movable_node: bool,
+    /// How boot memory is split.
+    pub(crate) cores: Cores,
     /// Memory above this address is left alone.
     pub(crate) mem_limit: Option<u64>,
     /// How many CPUs run at most, the one that booted included.
@@ -44,8 +46,6 @@ pub(crate) enum ParamProblem {
     Unknown(String),
     #[error("parameter '{word}' ignored: {wanted} expected")]
     BadValue { word: String, wanted: &'static str },
-    #[error("parameter '{0}' ignored: boot memory cannot be split yet")]
-    NotYet(String),
     #[error("a double quote is not closed")]
     OpenQuote,
     #[error("not text, ignored as a whole")]
@@ -136,7 +136,8 @@ impl Params {
             "loglevel" => self.loglevel = Some(text.parse().ok().ok_or_else(wanted("a number"))?),
             // The one that boots runs in any case, so zero, too, means one.
             "maxcpus" => self.max_cpus = Some(text.parse().ok().ok_or_else(wanted("a number"))?),
-            "kernelcore" | "movablecore" => return Err(ParamProblem::NotYet(word.to_owned())),
+            "kernelcore" => self.cores.kernel = Some(amount(text).ok_or_else(wanted("a size or a percentage"))?),
+            "movablecore" => self.cores.movable = Some(amount(text).ok_or_else(wanted("a size or a percentage"))?),
             "selftest" => self.selftest = Some(text.to_owned()),
             "run" if value.is_some() => self.run = text.to_owned(),
             _ => return Err(ParamProblem::Unknown(word.to_owned())),
@@ -182,6 +183,17 @@ fn switch(value: Option<&str>) -> Option<bool> {
         None | Some("1" | "y" | "Y" | "on" | "true") => Some(true),
         Some("0" | "n" | "N" | "off" | "false") => Some(false),
         Some(_) => None,
+    }
+}
+
+/// A size, or a percentage of all boot memory.
+fn amount(text: &str) -> Option<Amount> {
+    match text.strip_suffix('%') {
+        Some(digits) => {
+            let percent = digits.parse().ok().filter(|percent| *percent <= 100 && !digits.starts_with('+'))?;
+            Some(Amount::Percent(percent))
+        }
+        None => size(text).map(Amount::Bytes),
     }
 }
 
@@ -286,10 +298,18 @@ mod tests {
                 "parameter 'memory_hotplug.memmap_on_memory=maybe' ignored: on or off expected",
             ]
         );
-        assert_eq!(
-            problems("kernelcore=512M"),
-            ["parameter 'kernelcore=512M' ignored: boot memory cannot be split yet"]
-        );
+        for word in ["kernelcore=mirror", "kernelcore", "movablecore=101%", "movablecore=%", "kernelcore=+5%"] {
+            assert_eq!(problems(word), [format!("parameter '{word}' ignored: a size or a percentage expected")]);
+        }
+    }
+
+    #[test]
+    fn boot_memory_is_split_by_size_or_by_percentage() {
+        let cores = |line| Params::parse(line).cores;
+        assert_eq!(cores(""), Cores::default());
+        assert_eq!(cores("kernelcore=512M").kernel, Some(Amount::Bytes(512 << 20)));
+        let both = Cores { kernel: Some(Amount::Percent(30)), movable: Some(Amount::Bytes(3 << 29)) };
+        assert_eq!(cores("kernelcore=30% movablecore=1.5G"), both);
     }
 
     #[test]

@@ -328,12 +328,21 @@ impl<M: Machine> Memory<M> {
         });
     }
 
+    /// Works on the zone that a block lies in which is part of a section in two zones.
+    #[cold]
+    fn change_mixed_zone_of(&self, head: Pfn, mut work: impl FnMut(&mut Zone, Origin)) {
+        let section = self.sections.open(head).filter(|section| matches!(section.state, BlockState::Mixed(_)));
+        let zone = section.and_then(|section| Some(zone_number(section.node, section.state.zone_of(head)?)));
+        let zone = zone.unwrap_or_else(|| panic!("{head:?} lies in no block that is in use"));
+        self.change_zone(zone, |zone| work(zone, Origin::Boot));
+    }
+
     /// Works on the zone that an allocated block lies in.
     fn change_zone_of(&self, head: Pfn, mut work: impl FnMut(&mut Zone, Origin)) {
         let place = self.sections.place(head);
         let word = || place.map(Word::read).filter(|word| word.is_open());
         loop {
-            let before = word().unwrap_or_else(|| panic!("{head:?} lies in no block that is in use"));
+            let Some(before) = word() else { return self.change_mixed_zone_of(head, work) };
             let is_done = self.change_zone(before.zone_number(), |zone| {
                 // It may have gone to the other zone before the lock was ours.
                 let is_same = word().is_some_and(|now| now.zone_number() == before.zone_number());

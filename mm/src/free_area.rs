@@ -5,7 +5,7 @@
 //! largest group of frames that may still be found in it. That size is a promise from above: it is corrected where a search
 //! fails, which the frees that raised it have paid for.
 
-use crate::addr::{Order, Pfn, SectionId};
+use crate::addr::{Order, Pfn, PfnRange, SectionId};
 use crate::alloc::Mobility;
 use crate::list::{End, Links, List};
 use crate::machine::Memmap;
@@ -362,26 +362,40 @@ impl FreeArea {
 
     fn note_empty(&mut self, memmap: &impl Memmap, block: Pageblock) {
         let section = block.section_first();
-        let count = section.empty_count(memmap) + 1;
-        section.set_empty_count(memmap, count);
-        if count == PER_SECTION {
+        if section.add_empty_count(memmap, 1) == PER_SECTION - 1 {
             self.empty.push(memmap, section, End::First);
         }
     }
 
     fn note_occupied(&mut self, memmap: &impl Memmap, block: Pageblock) {
         let section = block.section_first();
-        let count = section.empty_count(memmap);
-        if count == PER_SECTION {
+        if section.add_empty_count(memmap, 1_u64.wrapping_neg()) == PER_SECTION {
             self.empty.remove(memmap, section);
         }
-        section.set_empty_count(memmap, count - 1);
     }
 
     /// A section's pageblocks, on no list so far, come within reach: the lowest are handed out first, after those of
     /// sections that came before.
     pub(crate) fn admit(&mut self, memmap: &impl Memmap, id: SectionId) {
-        for block in Pageblock::of_section(id) {
+        let empty = self.admit_blocks(memmap, || Pageblock::of_section(id));
+        let first = Pageblock::of(id.pages().start());
+        first.set_empty_count(memmap, empty);
+        if empty == PER_SECTION {
+            self.empty.push(memmap, first, End::First);
+        }
+    }
+
+    /// The same for the part of a section, which is in two zones, that is in this one. Its count has been started.
+    pub(crate) fn admit_part(&mut self, memmap: &impl Memmap, part: PfnRange) {
+        let id = part.start().section();
+        let blocks = || Pageblock::of_section(id).filter(|block| part.contains(block.first()));
+        let empty = self.admit_blocks(memmap, blocks);
+        Pageblock::of(id.pages().start()).add_empty_count(memmap, empty);
+    }
+
+    /// Puts pageblocks on the lists where they belong; how many hold nothing.
+    fn admit_blocks<I: Iterator<Item = Pageblock>>(&mut self, memmap: &impl Memmap, blocks: impl Fn() -> I) -> u64 {
+        for block in blocks() {
             let descriptor = block.descriptor(memmap);
             if descriptor.place() == Place::Isolated {
                 self.isolated -= descriptor.free();
@@ -390,15 +404,11 @@ impl FreeArea {
             self.pages += descriptor.free();
         }
         let mut empty = 0;
-        for block in Pageblock::of_section(id) {
+        for block in blocks() {
             self.enter(memmap, block, block.descriptor(memmap).largest(), End::Last);
             empty += u64::from(block.descriptor(memmap).is_empty());
         }
-        let first = Pageblock::of(id.pages().start());
-        first.set_empty_count(memmap, empty);
-        if empty == PER_SECTION {
-            self.empty.push(memmap, first, End::First);
-        }
+        empty
     }
 
     /// Takes a section's pageblocks out of reach; what is freed in them from now on stays there.

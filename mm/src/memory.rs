@@ -184,7 +184,7 @@ impl<M: Machine> Memory<M> {
         };
         let stays = |id: &SectionId| {
             let section = self.sections.get(*id).filter(|section| section.state.is_in_zone());
-            let is_member = section.is_some_and(|section| section.node == node && section.state.zone() == Some(kind));
+            let is_member = section.is_some_and(|section| section.node == node && section.state.reaches_into(kind));
             is_member && !run.contains(*id)
         };
         let without = span.and_then(|(first, last)| {

@@ -141,15 +141,16 @@ impl<M: Machine> Memory<M> {
 
     /// Writes what there is to know of the pageblocks of a section, each of which has as many `managed` frames.
     pub(crate) fn describe_pageblocks(&self, id: SectionId, kind: ZoneKind, managed: impl Fn(Pageblock) -> u64) {
-        for block in Pageblock::of_section(id) {
-            let managed = managed(block);
-            // One that can never be free as a whole is where the kernel does least harm.
-            let mobility = match kind {
-                ZoneKind::Normal if managed < FRAMES => Mobility::Unmovable,
-                _ => Mobility::Movable,
-            };
-            block.set(&self.machine, Descriptor::unlisted(managed, mobility));
-        }
+        Pageblock::of_section(id).for_each(|block| self.describe_pageblock(block, kind, managed(block)));
+    }
+
+    pub(crate) fn describe_pageblock(&self, block: Pageblock, kind: ZoneKind, managed: u64) {
+        // One that can never be free as a whole is where the kernel does least harm.
+        let mobility = match kind {
+            ZoneKind::Normal if managed < FRAMES => Mobility::Unmovable,
+            _ => Mobility::Movable,
+        };
+        block.set(&self.machine, Descriptor::unlisted(managed, mobility));
     }
 
     /// Does what those who take and give memory leave to be done: closes added sections that hold nothing, the one that has

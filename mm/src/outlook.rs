@@ -153,6 +153,9 @@ impl Outlook {
     }
 
     fn first_valid_zones(&self, run: SectionRange, section: Section) -> (SectionRange, &'static [ZoneKind]) {
+        if let BlockState::Mixed(_) = section.state {
+            return (run, &[]);
+        }
         if let Some(zone) = section.state.zone() {
             return (run, if zone == ZoneKind::Normal { &[ZoneKind::Normal] } else { &[ZoneKind::Movable] });
         }

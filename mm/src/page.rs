@@ -325,6 +325,12 @@ impl PageInfo {
         self.link.load(Ordering::Relaxed)
     }
 
+    /// Adds to the word, in two's complement, which two zones may do at once; what it was.
+    #[inline]
+    pub(crate) fn add_to_link(&self, change: u64) -> u64 {
+        self.link.fetch_add(change, Ordering::Relaxed)
+    }
+
     #[inline]
     pub(crate) fn set_link(&self, value: u64) {
         self.link.store(value, Ordering::Relaxed);

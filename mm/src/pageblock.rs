@@ -24,6 +24,10 @@ pub(crate) const PER_SECTION: u64 = PAGES_PER_SECTION / FRAMES;
 /// The largest group of frames in a pageblock that is not free as a whole.
 pub(crate) const LARGEST_PART: Order = Order::PAGEBLOCK.smaller().expect("a pageblock has parts");
 
+/// What the count of pageblocks that hold nothing starts from in a section that is in two zones: each counts its own there, and
+/// for neither does the section as a whole ever hold nothing.
+pub(crate) const MIXED_COUNT: u64 = 1 << 32;
+
 const BITS: u64 = u64::BITS as u64;
 const WORDS: u64 = FRAMES / BITS;
 /// The order of the frames that one word of bits tells of.
@@ -372,6 +376,11 @@ impl Pageblock {
     /// How many pageblocks of the section, whose first this is, hold nothing.
     pub(crate) fn empty_count(self, memmap: &impl Memmap) -> u64 {
         memmap.page(self.0.add(3)).link()
+    }
+
+    /// Changes that, in two's complement; what it was.
+    pub(crate) fn add_empty_count(self, memmap: &impl Memmap, change: u64) -> u64 {
+        memmap.page(self.0.add(3)).add_to_link(change)
     }
 
     pub(crate) fn set_empty_count(self, memmap: &impl Memmap, count: u64) {

@@ -89,7 +89,7 @@ impl<M: Machine> Memory<M> {
         let _alone = self.lock_range(SectionRange::single(id), pace).map_err(PoisonError::Stopped)?;
         let section = self.sections.get(id).ok_or(absent)?;
         self.check_poison(id, section, pfn)?;
-        let Some(kind) = section.state.zone() else { return self.poison_offline(id, section, pfn) };
+        let Some(kind) = section.state.zone_of(pfn) else { return self.poison_offline(id, section, pfn) };
         for _ in 0..PATIENCE {
             if self.poison_free(kind, pfn, section.node, None)? || self.poison_used(kind, pfn, section.node)? {
                 return Ok(());

@@ -214,13 +214,22 @@ impl<M: Machine> Memory<M> {
 
     /// The free groups of a section, unless it is not open; each pageblock is looked at at a moment of its own.
     pub fn free_groups(&self, id: SectionId) -> Option<FreeGroups> {
+        let parts = ZoneKind::ALL.into_iter().filter_map(|kind| self.free_groups_in(id, kind));
+        parts.reduce(|mut all, part| {
+            all += part;
+            all
+        })
+    }
+
+    /// Those of a section, or of the part of it, that is in one zone.
+    pub fn free_groups_in(&self, id: SectionId, kind: ZoneKind) -> Option<FreeGroups> {
         let is_still = |section: Section| {
             self.sections.get(id).filter(|now| now.is_open() && (now.state, now.node) == (section.state, section.node))
         };
-        let section = self.section(id).filter(|section| section.is_open())?;
-        let kind = section.state.zone()?;
+        let section = self.section(id).filter(|section| section.is_open() && section.state.reaches_into(kind))?;
         let mut groups = FreeGroups::default();
-        for block in Pageblock::of_section(id) {
+        let is_here = |block: &Pageblock| section.state.zone_of(block.first()) == Some(kind);
+        for block in Pageblock::of_section(id).filter(is_here) {
             let _zone = self.zone(section.node, kind);
             // The section may have gone since.
             is_still(section)?;
@@ -258,7 +267,7 @@ impl<M: Machine> Memory<M> {
             pfn,
             block: id,
             node: section.map(|section| section.node),
-            zone: section.and_then(|section| section.state.zone()),
+            zone: section.and_then(|section| section.state.zone_of(pfn)),
             state: FrameState::Absent,
             owner: Owner::None,
             refs: 0,

@@ -14,7 +14,7 @@
 //! Words are read anywhere. They change under the lock of a range that the section lies in, and from the moment it enters its
 //! zone to the moment it leaves it, under the lock of the zone too.
 
-use crate::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
+use crate::addr::{NodeId, Order, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
 use crate::group::{GROUP_LIMIT, GroupId};
 use crate::machine::MEMMAP_PAGES;
 use crate::poison::POISON_LIMIT;
@@ -72,14 +72,46 @@ pub enum BlockState {
     Online(ZoneKind),
     /// On its way out of a zone.
     GoingOffline(ZoneKind),
+    /// Boot memory in use in both zones, for ever: `kernelcore=` and `movablecore=` draw their line through it.
+    Mixed(Line),
+}
+
+/// Where in a block Movable begins: behind so many pairs of pageblocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Line(u8);
+
+impl Line {
+    /// A line through the block of `frame`, before this frame; `None` if it does not lie between two pairs of pageblocks of the
+    /// block.
+    pub(crate) fn before(frame: Pfn) -> Option<Self> {
+        let pairs = frame.index_in_section() / Order::MAX.pages();
+        (pairs > 0 && frame.align_down(Order::MAX) == frame).then_some(Self(pairs as u8))
+    }
+
+    /// The zone of a frame of the block.
+    #[must_use]
+    pub const fn zone_of(self, frame: Pfn) -> ZoneKind {
+        if frame.index_in_section() / Order::MAX.pages() < self.0 as u64 { ZoneKind::Normal } else { ZoneKind::Movable }
+    }
+
+    /// The frames of block `id` that are in `zone`.
+    #[must_use]
+    pub const fn part(self, id: SectionId, zone: ZoneKind) -> PfnRange {
+        let start = id.pages().start();
+        let below = self.0 as u64 * Order::MAX.pages();
+        match zone {
+            ZoneKind::Normal => PfnRange::new(start, below),
+            ZoneKind::Movable => PfnRange::new(start.add(below), PAGES_PER_SECTION - below),
+        }
+    }
 }
 
 impl BlockState {
-    /// The zone, unless offline.
+    /// The zone, unless offline or in both.
     #[must_use]
     pub const fn zone(self) -> Option<ZoneKind> {
         match self {
-            Self::Offline => None,
+            Self::Offline | Self::Mixed(_) => None,
             Self::GoingOnline(zone) | Self::Online(zone) | Self::GoingOffline(zone) => Some(zone),
         }
     }
@@ -87,7 +119,22 @@ impl BlockState {
     /// Whether it is in a zone: online, or not yet gone.
     #[must_use]
     pub const fn is_in_zone(self) -> bool {
-        matches!(self, Self::Online(_) | Self::GoingOffline(_))
+        matches!(self, Self::Online(_) | Self::GoingOffline(_) | Self::Mixed(_))
+    }
+
+    /// The zone that a frame of such a block is in, is on its way into, or out of.
+    #[must_use]
+    pub const fn zone_of(self, frame: Pfn) -> Option<ZoneKind> {
+        match self {
+            Self::Mixed(line) => Some(line.zone_of(frame)),
+            _ => self.zone(),
+        }
+    }
+
+    /// Whether such a block, or a part of it, is in `zone`, or on its way.
+    #[must_use]
+    pub fn reaches_into(self, zone: ZoneKind) -> bool {
+        matches!(self, Self::Mixed(_)) || self.zone() == Some(zone)
     }
 
     /// Its name, as in Linux's `state` file.
@@ -96,7 +143,7 @@ impl BlockState {
         match self {
             Self::Offline => "offline",
             Self::GoingOnline(_) => "going-online",
-            Self::Online(_) => "online",
+            Self::Online(_) | Self::Mixed(_) => "online",
             Self::GoingOffline(_) => "going-offline",
         }
     }
@@ -207,10 +254,14 @@ impl Section {
             (BlockState::GoingOffline(_), Openness::Untouched) => 6,
             (BlockState::Online(_), Openness::Changing) => 7,
             (BlockState::GoingOffline(_), Openness::Changing) => 8,
+            (BlockState::Mixed(Line(pairs)), _) => MIXED + u64::from(pairs & 1),
+        };
+        let place = match self.state {
+            BlockState::Mixed(Line(pairs)) => u64::from(pairs >> 1) << LINE_SHIFT,
+            _ => (self.memmap as u64) << MEMMAP_SHIFT | (zone as u64) << ZONE_SHIFT,
         };
         state
-            | (self.memmap as u64) << MEMMAP_SHIFT
-            | (zone as u64) << ZONE_SHIFT
+            | place
             | u64::from(self.node.number()) << NODE_SHIFT
             | u64::from(self.group.number()) << GROUP_SHIFT
             | u64::from(self.poisoned) << POISONED_SHIFT
@@ -231,6 +282,10 @@ impl Section {
             5 => (BlockState::Online(zone), Openness::Untouched),
             6 => (BlockState::GoingOffline(zone), Openness::Untouched),
             7 => (BlockState::Online(zone), Openness::Changing),
+            MIXED | MIXED_ODD => {
+                let pairs = (word >> LINE_SHIFT & 0xf) << 1 | ((word & 0xf) - MIXED);
+                (BlockState::Mixed(Line(pairs as u8)), Openness::Open)
+            }
             _ => (BlockState::GoingOffline(zone), Openness::Changing),
         };
         Some(Self {
@@ -240,6 +295,7 @@ impl Section {
             node: NodeId::new((word >> NODE_SHIFT & 0xff) as u32).expect("only valid nodes are stored"),
             group: GroupId::new((word >> GROUP_SHIFT) as u16 & GROUPS),
             memmap: match word >> MEMMAP_SHIFT & 3 {
+                _ if matches!(state, BlockState::Mixed(_)) => MemmapPlace::Boot,
                 0 => MemmapPlace::Head,
                 1 => MemmapPlace::System,
                 _ => MemmapPlace::Boot,
@@ -263,6 +319,17 @@ const _: () = assert!(PAGES_PER_SECTION <= u16::MAX as u64, "frame counts of a s
 
 /// The state bits of a section that is online and open: the one that every allocation and free meets.
 const ONLINE_OPEN: u64 = 3;
+
+/// The state bits of a section in both zones, which is always open: its frames are given back on a path of their own.
+const MIXED: u64 = 9;
+
+/// The same with a line behind an odd number of pairs.
+const MIXED_ODD: u64 = MIXED + 1;
+
+/// Half the pairs below the line through a section in both zones: such a one is boot memory, and of no zone, so that what tells
+/// of struct pages and zone in others is free for it.
+const LINE_SHIFT: u32 = 4;
+const _: () = assert!(PAGES_PER_SECTION / Order::MAX.pages() <= 1 << 5, "a line fits its fields");
 
 const MEMMAP_SHIFT: u32 = 4;
 
@@ -295,7 +362,7 @@ impl Word {
         self.0 & (0xf | BOOT) == ONLINE_OPEN
     }
 
-    /// Whether it is in a zone and its struct pages are in use.
+    /// Whether it is in one zone and its struct pages are in use.
     #[inline]
     pub(crate) const fn is_open(self) -> bool {
         matches!(self.0 & 0xf, ONLINE_OPEN | 4)
@@ -461,6 +528,25 @@ mod tests {
             }
         }
         assert_eq!(seen, 48);
+        for pairs in 1..32 {
+            let frame = SectionId::new(5).expect("in reach").pages().start().add(pairs * Order::MAX.pages());
+            let line = Line::before(frame).expect("between two pairs");
+            assert_eq!(line.zone_of(frame), ZoneKind::Movable);
+            assert_eq!(line.zone_of(Pfn::new(frame.number() - 1)), ZoneKind::Normal);
+            let section = Section {
+                state: BlockState::Mixed(line),
+                openness: Openness::Open,
+                last_zone: Section::decode(MIXED | (pairs >> 1) << LINE_SHIFT).expect("present").last_zone,
+                node: NodeId::new(127).expect("in reach"),
+                group: GroupId::new(511),
+                memmap: MemmapPlace::Boot,
+                present: 32768,
+                managed: 32000,
+                poisoned: 127,
+            };
+            assert_eq!(Section::decode(section.encode()), Some(section));
+            assert!(!Word(section.encode()).is_open() && !Word(section.encode()).is_online_and_open());
+        }
         assert_eq!(Section::decode(0), None);
     }
 }

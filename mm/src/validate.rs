@@ -6,7 +6,7 @@ use crate::free_area::{Listed, Walk};
 use crate::machine::{MEMMAP_PAGES, Machine};
 use crate::memory::{Memory, zone_number};
 use crate::page::{Head, Owner, PageState};
-use crate::pageblock::{PER_SECTION, Pageblock, Place};
+use crate::pageblock::{MIXED_COUNT, PER_SECTION, Pageblock, Place};
 use crate::section::{BlockState, MemmapPlace, Openness, Section, ZoneKind};
 use crate::zone::Origin;
 use core::fmt;
@@ -114,6 +114,13 @@ struct Taken {
     poisoned: u64,
 }
 
+/// Frames of a section, or of a part of one.
+struct Found {
+    present: u64,
+    managed: u64,
+    poisoned: u64,
+}
+
 impl Taken {
     fn note_owner(owner: Owner, pages: u64, elsewhere: &mut Elsewhere) {
         match owner {
@@ -184,12 +191,18 @@ impl<M: Machine> Memory<M> {
     ) -> Sums {
         let mut sums = Sums::default();
         for (id, section) in self.blocks() {
-            let here = section.node == node && section.state.zone() == Some(kind);
+            let here = section.node == node && section.state.reaches_into(kind);
             if !here || !section.state.is_in_zone() {
                 continue;
             }
             sums.first.get_or_insert(id);
             sums.last = Some(id);
+            if let BlockState::Mixed(line) = section.state {
+                let part = line.part(id, kind);
+                self.recount_part(part, section, &mut sums, elsewhere, report);
+                totals.frames_checked += part.len();
+                continue;
+            }
             sums.present += u64::from(section.present);
             sums.managed += u64::from(section.managed);
             if section.is_untouched() {
@@ -297,7 +310,8 @@ impl<M: Machine> Memory<M> {
 
     fn is_here(&self, frame: Pfn, node: NodeId, kind: ZoneKind, origin: Origin) -> bool {
         self.sections.open(frame).is_some_and(|section| {
-            section.node == node && section.state.zone() == Some(kind) && Origin::of(section) == origin
+            let is_in_zone = section.node == node && section.state.zone_of(frame) == Some(kind);
+            is_in_zone && Origin::of(section) == origin
         })
     }
 
@@ -326,25 +340,79 @@ impl<M: Machine> Memory<M> {
         elsewhere: &mut Elsewhere,
         report: &mut dyn FnMut(Problem),
     ) {
+        let found = self.recount_range(id.pages(), section, sums, elsewhere, report);
+        let empty = self.compare_block(id, section, found, 0, report);
+        sums.empty[Origin::of(section) as usize] += u64::from(empty == PER_SECTION);
+        self.check_pageblocks(id.pages(), report);
+    }
+
+    /// The part of a section in two zones that is in this one.
+    fn recount_part(
+        &self,
+        part: PfnRange,
+        section: Section,
+        sums: &mut Sums,
+        elsewhere: &mut Elsewhere,
+        report: &mut dyn FnMut(Problem),
+    ) {
+        let found = self.recount_range(part, section, sums, elsewhere, report);
+        sums.present += found.present;
+        sums.managed += found.managed;
+        self.check_pageblocks(part, report);
+        let id = part.start().section();
+        // With the lower part, the block as a whole is looked at; what is wrong with a frame is told with its own part.
+        if part.start() == id.pages().start() {
+            let (mut whole, mut nowhere) = (Sums::default(), Elsewhere::default());
+            let found = self.recount_range(id.pages(), section, &mut whole, &mut nowhere, &mut |_| ());
+            self.compare_block(id, section, found, MIXED_COUNT, report);
+        }
+    }
+
+    /// Looks at every frame of a range in an open section; how many there are of which kind.
+    fn recount_range(
+        &self,
+        range: PfnRange,
+        section: Section,
+        sums: &mut Sums,
+        elsewhere: &mut Elsewhere,
+        report: &mut dyn FnMut(Problem),
+    ) -> Found {
         let before = *sums;
-        let taken = self.recount_frames(id, section, sums, elsewhere, report);
+        let taken = self.recount_frames(range, section, sums, elsewhere, report);
         let origin = Origin::of(section) as usize;
         let free =
             sums.free[origin] + sums.isolated + sums.cached - before.free[origin] - before.isolated - before.cached;
         let managed = free + taken.allocated;
+        Found { present: managed + taken.set_aside + taken.poisoned, managed, poisoned: taken.poisoned }
+    }
+
+    /// Compares what is kept of a block with what was counted; how many of its pageblocks hold nothing, which are counted from
+    /// `from` on.
+    fn compare_block(
+        &self,
+        id: SectionId,
+        section: Section,
+        found: Found,
+        from: u64,
+        report: &mut dyn FnMut(Problem),
+    ) -> u64 {
         let mut compare = |of, kept, counted| {
             if kept != counted {
                 report(Problem::Count { of, zone: None, block: Some(id), kept, counted });
             }
         };
-        compare("present", u64::from(section.present), managed + taken.set_aside + taken.poisoned);
-        compare("poisoned", u64::from(section.poisoned), taken.poisoned);
-        compare("managed", u64::from(section.managed), managed);
+        compare("present", u64::from(section.present), found.present);
+        compare("poisoned", u64::from(section.poisoned), found.poisoned);
+        compare("managed", u64::from(section.managed), found.managed);
         let empty = Pageblock::of_section(id).filter(|block| block.descriptor(&self.machine).is_empty()).count() as u64;
         let first = Pageblock::of(id.pages().start());
-        compare("pageblocks that hold nothing", first.empty_count(&self.machine), empty);
-        sums.empty[origin] += u64::from(empty == PER_SECTION);
-        for block in Pageblock::of_section(id) {
+        compare("pageblocks that hold nothing", first.empty_count(&self.machine), from + empty);
+        empty
+    }
+
+    fn check_pageblocks(&self, range: PfnRange, report: &mut dyn FnMut(Problem)) {
+        let of_section = Pageblock::of_section(range.start().section());
+        for block in of_section.filter(|block| range.contains(block.first())) {
             let descriptor = block.descriptor(&self.machine);
             let counted = if descriptor.free() == 0 { 0 } else { block.count_free(&self.machine) };
             let mut wrong = |what| report(Problem::Page { pfn: block.first(), what });
@@ -361,19 +429,19 @@ impl<M: Machine> Memory<M> {
         }
     }
 
-    /// Looks at every frame of an open section.
+    /// Looks at every frame of a range in an open section.
     fn recount_frames(
         &self,
-        id: SectionId,
+        range: PfnRange,
         section: Section,
         sums: &mut Sums,
         elsewhere: &mut Elsewhere,
         report: &mut dyn FnMut(Problem),
     ) -> Taken {
         let mut taken = Taken::default();
-        let head_frames = crate::section::head_range(id, section);
-        let mut at = id.pages().start();
-        while at < id.pages().end() {
+        let head_frames = crate::section::head_range(range.start().section(), section);
+        let mut at = range.start();
+        while at < range.end() {
             let (pfn, block) = (at, Pageblock::of(at));
             let mut wrong = |what| report(Problem::Page { pfn, what });
             let head = self.machine.page(pfn).head();

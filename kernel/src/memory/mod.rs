@@ -23,6 +23,7 @@
 
 mod boot_map;
 mod contents;
+mod cores;
 mod devices;
 mod early;
 mod entry;
@@ -50,6 +51,7 @@ mod tree;
 mod vmemmap;
 
 pub(crate) use contents::copy;
+pub(crate) use cores::{Amount, Cores};
 pub(crate) use devices::{Fault, map_firmware, map_mmio, read_probe};
 pub(crate) use frame::OwnedFrames;
 pub(crate) use frame_list::FrameList;

@@ -1,9 +1,11 @@
 //! Handing boot memory to `mm`: every section with RAM gets its memmap out of its own frames, then `mm` learns what each
 //! frame is used for.
 
+use super::cores::{BootRam, Cores};
 use super::early::EarlyFrames;
 use super::entry::Level;
 use super::machine::Kernel;
+use super::ram::PIECES_MAX;
 use super::ranges::{self, Editor};
 use super::tables::{self, KernelEditor};
 use super::{EARLY, MM, boot_map, layout, vmemmap};
@@ -34,8 +36,9 @@ pub(crate) fn hidden() -> &'static [SectionRange] {
     HIDDEN.get().map_or(&[], Vec::as_slice)
 }
 
-/// Makes `mm` the owner of all memory, for that many CPUs. `limit` is the address above which RAM is left alone (`mem=`).
-pub(crate) fn start(srat: &Srat, slit: Option<&Slit>, cpus: usize, limit: Option<u64>) {
+/// Makes `mm` the owner of all memory, for that many CPUs. `limit` is the address above which RAM is left alone (`mem=`), and
+/// `cores` says how the rest is split.
+pub(crate) fn start(srat: &Srat, slit: Option<&Slit>, cpus: usize, limit: Option<u64>, cores: Cores) {
     let begun_ns = crate::time::now_ns();
     let limit = limit.map_or(u64::MAX, obeyed_limit);
     hide_ram_above(limit);
@@ -53,12 +56,14 @@ pub(crate) fn start(srat: &Srat, slit: Option<&Slit>, cpus: usize, limit: Option
     };
     make_tables(&sections, section_count * SECTION_SIZE);
 
+    let ram = boot_ram(srat, &sections, limit, cores);
+
     // From here to the end the heap has only the frames that it has already.
     EARLY.lock().close();
     let mut uses = Vec::new();
     let mm = MM.call_once(|| Memory::new(Kernel::new(boot_map::huge_leaves()), storage));
     for id in sections {
-        hand_over(mm, srat, id, limit, &mut uses);
+        hand_over(mm, srat, &ram, id, limit, &mut uses);
     }
     super::open();
     log::info!(
@@ -193,7 +198,30 @@ fn make_tables(sections: &[SectionId], end: u64) {
     }
 }
 
-fn hand_over(mm: &Memory<Kernel>, srat: &Srat, id: SectionId, limit: u64, uses: &mut Vec<(PfnRange, BootUse)>) {
+/// The RAM of every node and where Movable begins on it.
+fn boot_ram(srat: &Srat, sections: &[SectionId], limit: u64, cores: Cores) -> BootRam {
+    let mut ram = BootRam::default();
+    // While the frames are locked, the heap cannot grow.
+    let spans: heapless::Vec<PfnRange, PIECES_MAX> = EARLY.lock().ram().spans().collect();
+    let visible = PfnRange::inside(0, limit);
+    for id in sections {
+        let parts = spans.iter().map(|span| span.intersection(visible).intersection(id.pages()));
+        let mut parts = parts.filter(|part| !part.is_empty()).peekable();
+        let Some(node) = parts.peek().map(|first| node_of(srat, first.start())) else { continue };
+        parts.for_each(|part| ram.add(node, part));
+    }
+    ram.split(cores);
+    ram
+}
+
+fn hand_over(
+    mm: &Memory<Kernel>,
+    srat: &Srat,
+    ram: &BootRam,
+    id: SectionId,
+    limit: u64,
+    uses: &mut Vec<(PfnRange, BootUse)>,
+) {
     collect_uses(&EARLY, id, PfnRange::inside(0, limit), uses);
     let Some(memmap) = place_memmap(uses) else {
         log::info!(target: "memory", "block {id} has no room for its own memmap and is left out");
@@ -206,7 +234,7 @@ fn hand_over(mm: &Memory<Kernel>, srat: &Srat, id: SectionId, limit: u64, uses: 
     if node_of(srat, Pfn::new(last)) != node {
         log::warn!(target: "memory", "block {id} lies on two nodes; node {node} gets all of it");
     }
-    mm.add_boot_section(&BootSection { id, node, uses });
+    mm.add_boot_section(&BootSection { id, node, movable_from: ram.movable_from(node), uses });
 }
 
 /// Sets the lowest frames aside that are free in a row and hold the memmap of a section.

@@ -5,8 +5,10 @@ use crate::group::{Group, GroupKind, GroupName};
 use crate::machine::{Machine, Unhurried};
 use crate::memory::Memory;
 use crate::page::{Head, Owner, PageState};
-use crate::pageblock::Pageblock;
-use crate::section::{BlockState, MemmapPlace, Openness, Section, ZoneKind};
+use crate::pageblock::{MIXED_COUNT, Pageblock};
+use crate::section::{BlockState, Line, MemmapPlace, Openness, Section, ZoneKind};
+use crate::zone::{Origin, Zone};
+use core::sync::atomic::Ordering;
 
 /// What a run of frames of a boot section is used for when the allocator takes over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,23 +28,33 @@ pub struct BootSection<'a> {
     pub id: SectionId,
     /// Its node.
     pub node: NodeId,
+    /// The first frame of its node that is to be in the Movable zone, between two pairs of pageblocks, if any is; all below it are
+    /// in the Normal zone.
+    pub movable_from: Option<Pfn>,
     /// What its frames are used for, lowest first and without overlap; frames not named do not exist.
     pub uses: &'a [(PfnRange, BootUse)],
 }
 
 impl<M: Machine> Memory<M> {
-    /// Takes over a boot section: known, initialised and online in the Normal zone of its node.
+    /// Takes over a boot section: known, initialised and online in the zones of its node.
     ///
     /// # Panics
-    /// The section is present already, beyond the table, or on a node without zones; uses lie outside it or out of order. All of these are
+    /// `movable_from` lies inside a pair of pageblocks of the section; the section is present already, beyond the table, or on a node without zones; uses lie outside it or out of order. All of these are
     /// mistakes of the boot code.
     pub fn add_boot_section(&self, boot: &BootSection<'_>) {
         let only = SectionRange::single(boot.id);
         let _alone = self.lock_range(only, &mut Unhurried).expect("nobody tells to stop");
         assert!(self.sections.get(boot.id).is_none(), "boot section {} is given twice", boot.id);
         let (present, managed) = self.describe_boot_frames(boot);
+        let (start, end) = (boot.id.pages().start(), boot.id.pages().end());
         let section = Section {
-            state: BlockState::GoingOnline(ZoneKind::Normal),
+            state: match boot.movable_from {
+                Some(first) if first <= start => BlockState::GoingOnline(ZoneKind::Movable),
+                Some(first) if first < end => {
+                    BlockState::Mixed(Line::before(first).expect("Movable begins between two pairs"))
+                }
+                _ => BlockState::GoingOnline(ZoneKind::Normal),
+            },
             openness: Openness::Untouched,
             last_zone: ZoneKind::Normal,
             node: boot.node,
@@ -53,7 +65,34 @@ impl<M: Machine> Memory<M> {
             poisoned: 0,
         };
         self.sections.set(boot.id, section);
-        self.with_zone(boot.node, ZoneKind::Normal, |zone| self.enter(zone, only, section));
+        match section.state {
+            BlockState::Mixed(line) => self.enter_both(boot, section, line),
+            state => {
+                let kind = state.zone().expect("it is on its way into one");
+                self.describe_pageblocks(boot.id, kind, |block| block.count_free(&self.machine));
+                self.change_expectation(only, section, Zone::expect);
+                self.with_zone(boot.node, kind, |zone| self.enter(zone, only, section));
+            }
+        }
+    }
+
+    /// Steps 4 to 6 for a section that is to be in both zones.
+    fn enter_both(&self, boot: &BootSection<'_>, section: Section, line: Line) {
+        let only = SectionRange::single(boot.id);
+        Pageblock::of(boot.id.pages().start()).set_empty_count(&self.machine, MIXED_COUNT);
+        for kind in ZoneKind::ALL {
+            let part = line.part(boot.id, kind);
+            let blocks = || Pageblock::of_section(boot.id).filter(|block| part.contains(block.first()));
+            blocks().for_each(|block| self.describe_pageblock(block, kind, block.count_free(&self.machine)));
+            let present: u64 = boot.uses.iter().map(|(range, _)| range.intersection(part).len()).sum();
+            let managed: u64 = blocks().map(|block| block.descriptor(&self.machine).managed()).sum();
+            let share = Section { present: present as u16, managed: managed as u16, ..section };
+            self.managed_of(kind, Origin::Boot).fetch_add(managed, Ordering::Relaxed);
+            self.with_zone(boot.node, kind, |zone| {
+                zone.grow(only, share);
+                zone.area_mut(Origin::Boot).admit_part(&self.machine, part);
+            });
+        }
     }
 
     /// Writes the struct pages of everything but free frames, and counts frames present and managed.
@@ -81,7 +120,6 @@ impl<M: Machine> Memory<M> {
             }
         }
         set_aside(at, pages.end(), absent);
-        self.describe_pageblocks(boot.id, ZoneKind::Normal, |block| block.count_free(&self.machine));
         (present, managed)
     }
 

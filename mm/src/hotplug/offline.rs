@@ -33,6 +33,9 @@ pub enum OfflineError {
         /// What it is.
         state: &'static str,
     },
+    /// The block is in both zones, which no block can leave.
+    #[error("block {0} is in both zones, and stays")]
+    Mixed(SectionId),
     /// Somebody holds memory in it that cannot go elsewhere.
     #[error("{pfn} in block {} is held by {owner}", pfn.section())]
     Unmovable {
@@ -85,7 +88,7 @@ impl OfflineError {
     #[must_use]
     pub const fn errno(self) -> Errno {
         match self {
-            Self::BadList | Self::NotOnline { .. } => Errno::Invalid,
+            Self::BadList | Self::NotOnline { .. } | Self::Mixed(_) => Errno::Invalid,
             Self::Absent(_) => Errno::NoEntry,
             Self::Unmovable { .. } | Self::Pinned { .. } | Self::InFlight { .. } | Self::Vetoed(_) => Errno::Busy,
             Self::NoDestination { .. } => Errno::NoMemory,
@@ -196,6 +199,9 @@ impl<M: Machine> Memory<M> {
         for (run, section) in ranges.iter().flat_map(|range| self.sections.runs(*range)) {
             let block = run.first();
             let section = section.ok_or(OfflineError::Absent(block))?;
+            if matches!(section.state, BlockState::Mixed(_)) {
+                return Err(OfflineError::Mixed(block));
+            }
             if !matches!(section.state, BlockState::Online(_)) {
                 return Err(OfflineError::NotOnline { block, state: section.state.name() });
             }

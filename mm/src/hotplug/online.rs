@@ -202,7 +202,12 @@ impl<M: Machine> Memory<M> {
     }
 
     /// Tells the zone that blocks are on their way into it, or are not any more. Only of Movable zones does anybody ask.
-    fn change_expectation(&self, run: SectionRange, section: Section, change: fn(&mut Zone, SectionRange, Section)) {
+    pub(super) fn change_expectation(
+        &self,
+        run: SectionRange,
+        section: Section,
+        change: fn(&mut Zone, SectionRange, Section),
+    ) {
         if section.state == BlockState::GoingOnline(ZoneKind::Movable) {
             change(&mut self.zone(section.node, ZoneKind::Movable), run, section);
         }

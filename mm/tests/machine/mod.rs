@@ -243,6 +243,11 @@ pub(crate) fn booted() -> Memory<Fake> {
 
 /// A machine with two boot sections, each on its node: in the first, the kernel and firmware take some and a hole is left.
 pub(crate) fn booted_on(nodes: [u32; 2]) -> Memory<Fake> {
+    booted_with(nodes, None)
+}
+
+/// The same with a part that is Movable.
+pub(crate) fn booted_with(nodes: [u32; 2], movable_from: Option<Pfn>) -> Memory<Fake> {
     let words: Vec<AtomicU64> = (0..SECTIONS).map(|_| AtomicU64::new(0)).collect();
     let zones: Vec<_> = (0..NODES * 2).map(|_| ZoneCell::new()).collect();
     let storage = Storage {
@@ -266,7 +271,7 @@ pub(crate) fn booted_on(nodes: [u32; 2]) -> Memory<Fake> {
             (memmap, BootUse::Memmap),
             (at(4096 + MEMMAP_PAGES, 20000), BootUse::Free),
         ];
-        memory.add_boot_section(&BootSection { id, node: node(on), uses: &uses });
+        memory.add_boot_section(&BootSection { id, node: node(on), movable_from, uses: &uses });
     }
     memory
 }

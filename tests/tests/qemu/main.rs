@@ -6,6 +6,7 @@ mod agreement;
 mod bench;
 mod console;
 mod contract;
+mod cores;
 mod counted;
 mod cpus;
 mod discovery;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         jobs::scenarios(),
         parameters::scenarios(),
         poison::scenarios(),
+        cores::scenarios(),
         power::scenarios(),
         bench::scenarios(),
         soak::scenarios(),

@@ -30,7 +30,8 @@ Neighbours that share everything are one line, unless -a is given.
 
 STATE        offline memory is known and mapped, but nobody uses it
 ZONE         Normal serves everything; Movable only what can be moved away,
-             so that its blocks can be taken offline again
+             so that its blocks can be taken offline again; a mixed block is
+             in both (kernelcore=, movablecore=), and stays so
 NODE         the NUMA node the block belongs to
 GROUP        the device it came with; see `groups`
 VALID_ZONES  where `online` may put it, its own choice first",
@@ -147,7 +148,10 @@ impl Attributes {
     fn of(section: Section, group: Option<GroupName>, valid_zones: &'static [ZoneKind]) -> Self {
         Self {
             state: section.state.name(),
-            zone: section.state.zone().map(ZoneKind::name),
+            zone: match section.state {
+                BlockState::Mixed(_) => Some("mixed"),
+                state => state.zone().map(ZoneKind::name),
+            },
             node: section.node.number(),
             group,
             valid_zones,
@@ -201,7 +205,9 @@ fn groups(call: &mut Call<'_>) -> Outcome {
         let (mut online, mut offline) = (0, 0);
         for (run, section) in mm().runs(group.range) {
             match section.map(|section| section.state) {
-                Some(BlockState::Online(_) | BlockState::GoingOffline(_)) => online += run.size_bytes(),
+                Some(BlockState::Online(_) | BlockState::GoingOffline(_) | BlockState::Mixed(_)) => {
+                    online += run.size_bytes()
+                }
                 Some(BlockState::Offline | BlockState::GoingOnline(_)) => offline += run.size_bytes(),
                 None => {}
             }

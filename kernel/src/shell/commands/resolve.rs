@@ -74,12 +74,14 @@ pub(super) fn groups() -> Vec<(GroupId, Group)> {
     groups
 }
 
-/// The node that `--node N` names; it must have memory.
+/// The node that `--node N` names; it must have memory that is online.
 pub(super) fn node(word: &str) -> Result<NodeId, Failure> {
     let value = number(word, "a node number")?;
     let node = u32::try_from(value).ok().and_then(NodeId::new);
-    let present = node.filter(|node| mm().block_runs().any(|(_, section)| section.node == *node));
-    present.ok_or_else(|| Failure::new(Errno::NoEntry, format_args!("there is no memory on node {}", Quoted(word))))
+    let is_of = |section: Section, node| section.node == node && section.state.is_in_zone();
+    let present = node.filter(|node| mm().block_runs().any(|(_, section)| is_of(section, *node)));
+    present
+        .ok_or_else(|| Failure::new(Errno::NoEntry, format_args!("there is no memory online on node {}", Quoted(word))))
 }
 
 /// Offers what may stand where a word of `kind` is expected, for completion.
@@ -90,7 +92,8 @@ pub(crate) fn candidates(kind: Kind, each: &mut dyn FnMut(&str)) {
         Kind::OneOf(words) => words.iter().for_each(|word| shown(word)),
         Kind::BlocksOrGroup(among) => blocks_and_groups(among, each),
         Kind::Node => {
-            let nodes: BTreeSet<u8> = mm().block_runs().map(|(_, section)| section.node.number()).collect();
+            let online = mm().block_runs().filter(|(_, section)| section.state.is_in_zone());
+            let nodes: BTreeSet<u8> = online.map(|(_, section)| section.node.number()).collect();
             nodes.iter().for_each(|node| shown(node));
         }
         Kind::Command => super::all().for_each(|command| shown(&command.name)),

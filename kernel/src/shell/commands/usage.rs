@@ -13,6 +13,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use mm::addr::Order;
 use mm::report::{FreeGroups, ZoneReport};
+use mm::section::ZoneKind;
 use serde::Serialize;
 
 pub(super) const COMMANDS: &[Command] = &[
@@ -312,11 +313,13 @@ fn buddyinfo(call: &mut Call<'_>) -> Outcome {
 fn free_groups(zones: &[ZoneReport]) -> Result<Vec<FreeGroups>, Failure> {
     let mut groups = vec![FreeGroups::default(); zones.len()];
     for (run, section) in mm().block_runs().filter(|(_, section)| section.is_open()) {
-        let of = (section.node, section.last_zone);
-        let Ok(place) = zones.binary_search_by_key(&of, |zone| (zone.node, zone.kind)) else { continue };
-        for id in run.iter() {
-            breathe()?;
-            groups[place] += mm().free_groups(id).unwrap_or_default();
+        for kind in ZoneKind::ALL.into_iter().filter(|kind| section.state.reaches_into(*kind)) {
+            let of = (section.node, kind);
+            let Ok(place) = zones.binary_search_by_key(&of, |zone| (zone.node, zone.kind)) else { continue };
+            for id in run.iter() {
+                breathe()?;
+                groups[place] += mm().free_groups_in(id, kind).unwrap_or_default();
+            }
         }
     }
     Ok(groups)

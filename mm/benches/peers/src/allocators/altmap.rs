@@ -140,7 +140,12 @@ impl<C: Cpus> Altmap<C> {
             (PfnRange::new(frames.start(), MEMMAP_PAGES), BootUse::Memmap),
             (PfnRange::new(frames.start().add(MEMMAP_PAGES), frames.len() - MEMMAP_PAGES), BootUse::Free),
         ];
-        memory.add_boot_section(&BootSection { id: frames.start().section(), node: NodeId::ZERO, uses: &uses });
+        memory.add_boot_section(&BootSection {
+            id: frames.start().section(),
+            node: NodeId::ZERO,
+            movable_from: None,
+            uses: &uses,
+        });
         Self(memory)
     }
 
