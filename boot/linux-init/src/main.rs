@@ -5,12 +5,14 @@
 //! counted outside.
 #![forbid(unsafe_code)]
 
+mod fill;
 mod memory;
 
 use std::io::{BufRead, Write};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use fill::Fills;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, reboot};
 
@@ -40,12 +42,13 @@ fn serve() -> Result<()> {
     memory::check_block_size()?;
     print!("{}{PROMPT}", std::fs::read_to_string("/proc/version")?);
     std::io::stdout().flush()?;
+    let mut fills = Fills::default();
     for line in std::io::stdin().lock().lines() {
         let line = line.context("the console broke")?;
         if line.trim() == "poweroff" {
             break;
         }
-        match answer(line.trim()) {
+        match answer(line.trim(), &mut fills) {
             Ok(text) => print!("{text}{PROMPT}"),
             Err(error) => print!("error: {}: {error:#}\n{PROMPT}", errno(&error)),
         }
@@ -54,13 +57,19 @@ fn serve() -> Result<()> {
     Ok(())
 }
 
-fn answer(line: &str) -> Result<String> {
+fn answer(line: &str, fills: &mut Fills) -> Result<String> {
     let words: Vec<_> = line.split_whitespace().collect();
     match words[..] {
         [] => Ok(String::new()),
         [state @ ("online_movable" | "offline"), blocks] => memory::set(state, blocks.parse()?).map(|()| String::new()),
         ["auto_online", policy] => memory::auto_online(policy).map(|()| String::new()),
         ["meminfo", "-J"] => Ok(format!("{}\n", memory::meminfo()?)),
+        ["vmstat", "-J"] => Ok(format!("{}\n", memory::vmstat()?)),
+        ["fill", size, ref options @ ..] if matches!(options, [] | ["--huge"]) => {
+            Ok(format!("fill {}\n", fills.fill(size, !options.is_empty())?))
+        }
+        ["verify", id] => fills.verify(id).map(|()| format!("fill {id}: as written\n")),
+        ["free", id] => fills.free(id).map(|()| String::new()),
         _ => anyhow::bail!("unknown command {line}"),
     }
 }

@@ -56,6 +56,13 @@ pub(crate) fn meminfo() -> Result<Value> {
     Ok(json!({ "zones": zones(&fs::read_to_string("/proc/zoneinfo")?) }))
 }
 
+/// What Linux counts since it booted; altmap's journal tells of each operation instead.
+pub(crate) fn vmstat() -> Result<Value> {
+    let text = fs::read_to_string("/proc/vmstat")?;
+    let counts = text.lines().filter_map(|line| line.split_once(' '));
+    Ok(counts.filter_map(|(name, count)| Some((name, count.parse::<u64>().ok()?))).collect())
+}
+
 /// From the lines `Node 0, zone   Normal`, and below it `  pages free     123` and `              count: 4` for each CPU: free
 /// pages on lists of a CPU are not in the former.
 fn zones(zoneinfo: &str) -> Vec<Value> {
