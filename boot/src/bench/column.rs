@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use super::counted::{Counted, Unusable};
 use super::hotplug::{self, Kernel, Trial};
 use super::inside;
+use super::moving;
 use super::report::Unit;
 use super::samples::{Row, Samples};
 use crate::qemu::{Machine, Software};
@@ -66,15 +67,17 @@ impl Column {
             }
         }
         for extra in &self.extras {
-            extra.measure(&mut machine, samples).with_context(|| format!("{}: {extra:?}", self.who))?;
+            extra.measure(&mut machine, self.kernel, samples).with_context(|| format!("{}: {extra:?}", self.who))?;
         }
         Ok(None)
     }
 }
 
-/// What only altmap tells of itself.
+/// What does not depend on the size of a module. Only altmap tells all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extra {
+    /// What it costs to take memory out that is in use.
+    Moving,
     /// What taking frames costs.
     Frames,
     /// Whether scattered memory comes back whole.
@@ -84,8 +87,9 @@ pub(super) enum Extra {
 }
 
 impl Extra {
-    fn measure(self, machine: &mut Counted, samples: &mut Samples) -> Result<()> {
+    fn measure(self, machine: &mut Counted, kernel: Kernel, samples: &mut Samples) -> Result<()> {
         match self {
+            Self::Moving => moving::measure(machine, kernel, samples),
             Self::Frames => inside::measure(&mut Trial::new(machine, Kernel::Altmap, gib(1), samples)),
             Self::Scatter => inside::scatter(machine, samples),
             Self::InterruptsOff => {

@@ -5,6 +5,7 @@ use anyhow::{Result, bail};
 use super::Options;
 use super::column::{Column, Extent, Extra, MEMORY, MUCH_ROOM, ROOM, SMALL_MEMORY};
 use super::hotplug::{self, Kernel, Rows};
+use super::moving;
 use super::report::Report;
 use super::samples::{self, Row, Samples};
 use crate::image;
@@ -57,9 +58,9 @@ fn columns(quick: bool) -> [(String, Vec<Column>, Limit); 2] {
     };
     let usual = [mib(128), gib(1), gib(8), gib(64), gib(256)];
     let (sizes, small_sizes) = if quick { (&usual[..2], &usual[1..2]) } else { (&usual[..], &usual[1..4]) };
-    let frames = [Extra::Frames, Extra::InterruptsOff, Extra::Scatter];
-    let frames = if quick { &frames[..2] } else { &frames };
-    let mut large = vec![column(MEMORY, ROOM, Extent::Everything, sizes, frames)];
+    let extras = [Extra::Moving, Extra::Frames, Extra::InterruptsOff, Extra::Scatter];
+    let extras = if quick { &extras[..3] } else { &extras };
+    let mut large = vec![column(MEMORY, ROOM, Extent::Everything, sizes, extras)];
     if !quick {
         let sizes = [gib(1 << 10), gib(4 << 10)];
         large.push(column(MEMORY, MUCH_ROOM, Extent::Everything, &sizes, &[Extra::InterruptsOff]));
@@ -82,7 +83,7 @@ fn limit(row: &Row) -> Option<f64> {
         (_, hotplug::IRQS_OFF) => Some(50_000.0),
         (_, hotplug::MEMMAP) => Some(0.0),
         (hotplug::PLUG, what) if size == 4 << 40 => limit_of_plug(what),
-        _ => None,
+        _ => moving::limit(row),
     }
 }
 
@@ -116,7 +117,7 @@ pub(super) fn explain(report: &mut Report) {
         (hotplug::INSIDE, "By the shell's `bench`; the first time is apart, because nothing is at hand then."),
         (hotplug::ONE, "A late block is the 30000th of a DIMM of 4 TiB, or the one as far along a smaller DIMM."),
     ];
-    for (table, text) in remarks {
+    for (table, text) in remarks.into_iter().chain(moving::REMARKS) {
         report.remark(table, text);
     }
 }

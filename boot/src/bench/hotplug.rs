@@ -5,12 +5,15 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::counted::{BLOCK, Counted, Unusable};
+use super::memory::Memory;
+use super::moving;
 use super::report::Unit;
 use super::samples::{Row, Samples};
 use crate::size::Bytes;
 
 /// The tables, in the order of a module's life.
-pub(super) const TABLES: [&str; 8] = [PLUG, ADD, ONLINE, ONE, USE, INSIDE, OFFLINE, REMOVE];
+pub(super) const TABLES: [&str; 10] =
+    [PLUG, ADD, ONLINE, ONE, USE, INSIDE, OFFLINE, moving::OFFLINE, REMOVE, moving::REMOVE];
 
 pub(super) const ADD: &str = "Adding a DIMM that stays offline";
 pub(super) const ONLINE: &str = "Bringing a whole DIMM online by one command";
@@ -95,17 +98,6 @@ struct Noted {
     row: Option<(&'static str, &'static str)>,
 }
 
-/// What the guest says of its memory, in bytes.
-#[derive(Clone, Copy, Debug)]
-struct Memory {
-    /// Free in the zones in which the kernel lives: hot-added memory goes to another.
-    existing: u64,
-    /// Free in Movable.
-    movable: u64,
-    /// Struct pages in use, where the guest tells.
-    memmap: Option<u64>,
-}
-
 impl<'a> Trial<'a> {
     pub(super) fn new(machine: &'a mut Counted, kernel: Kernel, size: Bytes, samples: &'a mut Samples) -> Self {
         Self { machine, kernel, size, samples, noted: Vec::new() }
@@ -147,9 +139,9 @@ impl<'a> Trial<'a> {
     /// A module that goes online by itself, and leaves.
     pub(super) fn plug_online(&mut self) -> Result<()> {
         self.machine.command("auto_online online_movable")?;
-        let before = self.memory()?;
+        let before = Memory::of(self.machine)?;
         self.plug(PLUG)?;
-        let after = self.memory()?;
+        let after = Memory::of(self.machine)?;
         // Struct pages may take a little of it.
         let usable = after.movable.saturating_sub(before.movable);
         if usable < self.size.0 / 10 * 9 {
@@ -162,12 +154,12 @@ impl<'a> Trial<'a> {
     }
 
     fn plug(&mut self, table: &'static str) -> Result<()> {
-        let before = self.memory()?;
+        let before = Memory::of(self.machine)?;
         let plugged = self.machine.plug(self.size)?;
         if !plugged.success {
             return Err(Unusable::Refused.into());
         }
-        let after = self.memory().context("after the firmware was told success")?;
+        let after = Memory::of(self.machine).context("after the firmware was told success")?;
         self.count(table, EVENT, plugged.instructions);
         self.bytes(table, TAKEN, before.existing.saturating_sub(after.existing));
         if table == PLUG {
@@ -178,9 +170,9 @@ impl<'a> Trial<'a> {
     }
 
     fn online_all(&mut self, first: u64, last: u64) -> Result<()> {
-        let before = self.memory()?;
+        let before = Memory::of(self.machine)?;
         let instructions = self.measure(ONLINE_VERB, (first, last), &ALL)?;
-        let after = self.memory()?;
+        let after = Memory::of(self.machine)?;
         self.add(ONLINE, PER_SECTION, Unit::Instructions, instructions as f64 / (last + 1 - first) as f64);
         self.memmap_written(ONLINE, before, after);
         Ok(())
@@ -196,10 +188,10 @@ impl<'a> Trial<'a> {
 
     /// Uses a little of an untouched block, then of the same block again, and gives it back.
     fn use_block(&mut self, block: u64) -> Result<()> {
-        let before = self.memory()?;
+        let before = Memory::of(self.machine)?;
         let fill = format!("fill 4K --in {block}");
         let (untouched, one) = self.machine.count_command(&fill)?;
-        let after = self.memory()?;
+        let after = Memory::of(self.machine)?;
         let (open, other) = self.machine.count_command(&fill)?;
         for printed in [one, other] {
             let id = printed.trim().strip_prefix("fill ").with_context(|| format!("`{fill}` printed {printed:?}"))?;
@@ -258,16 +250,6 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    fn memory(&mut self) -> Result<Memory> {
-        let memory = self.machine.json("meminfo")?;
-        let zones = memory["zones"].as_array().context("no zones")?;
-        let free = |movable: bool| {
-            let of_kind = zones.iter().filter(|zone| (zone["zone"] == "Movable") == movable);
-            of_kind.filter_map(|zone| zone["free"].as_u64()).sum()
-        };
-        Ok(Memory { existing: free(false), movable: free(true), memmap: memory["memmap"]["used"].as_u64() })
-    }
-
     fn memmap_written(&mut self, table: &'static str, before: Memory, after: Memory) {
         if let (Some(before), Some(after)) = (before.memmap, after.memmap) {
             self.bytes(table, MEMMAP, after.saturating_sub(before));
@@ -287,6 +269,6 @@ impl<'a> Trial<'a> {
     }
 }
 
-fn command(verb: &str, (first, last): (u64, u64)) -> String {
+pub(super) fn command(verb: &str, (first, last): (u64, u64)) -> String {
     if first == last { format!("{verb} {first}") } else { format!("{verb} {first}-{last}") }
 }

@@ -3,10 +3,11 @@
 use anyhow::Result;
 
 use super::Options;
-use super::column::{Column, Extent, MEMORY, ROOM, SMALL_MEMORY};
+use super::column::{Column, Extent, Extra, MEMORY, ROOM, SMALL_MEMORY};
 use super::debian;
 use super::guest::{self, COUNTED, in_small};
 use super::hotplug::{self, Kernel};
+use super::moving;
 use super::report::{Measurement, Part, Report};
 use super::samples::{self, Samples};
 use crate::qemu::Software;
@@ -19,6 +20,9 @@ const FEW_ROUNDS: u32 = 1;
 /// What Linux is told: where its console is, to say nothing there but errors, and to end when it cannot go on.
 const PARAMS: [&str; 3] = ["console=ttyS0", "quiet", "panic=-1"];
 const MEMMAP_ON_MEMORY: &str = "memory_hotplug.memmap_on_memory=1";
+
+/// Debian's Linux clears each page when it is taken, even if it is written at once.
+const NOT_CLEARED: &str = "init_on_alloc=0";
 
 pub(super) fn measure(options: &Options, report: &mut Report) -> Result<()> {
     let debian = debian::get()?;
@@ -41,11 +45,11 @@ pub(super) fn measure(options: &Options, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn columns(name: &str, quick: bool) -> [Column; 3] {
+fn columns(name: &str, quick: bool) -> [Column; 4] {
     let rounds = if quick { 1 } else { ROUNDS };
     let usual = [(mib(128), rounds), (gib(1), rounds), (gib(8), rounds), (gib(64), FEW_ROUNDS)];
     let usual = if quick { &usual[..2] } else { &usual };
-    let column = |who: String, memory, param: Option<&str>, extent, sizes: &[_]| Column {
+    let column = |who: String, memory, param: Option<&str>, extent, sizes: &[_], extras: &[Extra]| Column {
         who,
         kernel: Kernel::Linux,
         memory,
@@ -53,13 +57,14 @@ fn columns(name: &str, quick: bool) -> [Column; 3] {
         params: PARAMS.into_iter().chain(param).map(str::to_owned).collect(),
         extent,
         sizes: sizes.to_vec(),
-        extras: Vec::new(),
+        extras: extras.to_vec(),
     };
     let on_memory = &usual[..usual.len().min(3)];
     [
-        column(name.to_owned(), MEMORY, None, Extent::Everything, usual),
-        column(format!("{name}, memmap_on_memory"), MEMORY, Some(MEMMAP_ON_MEMORY), Extent::Everything, on_memory),
-        column(in_small(name), SMALL_MEMORY, None, Extent::Plug, &usual[1..]),
+        column(name.to_owned(), MEMORY, None, Extent::Everything, usual, &[Extra::Moving]),
+        column(format!("{name}, memmap_on_memory"), MEMORY, Some(MEMMAP_ON_MEMORY), Extent::Everything, on_memory, &[]),
+        column(format!("{name}, {NOT_CLEARED}"), MEMORY, Some(NOT_CLEARED), Extent::Everything, &[], &[Extra::Moving]),
+        column(in_small(name), SMALL_MEMORY, None, Extent::Plug, &usual[1..], &[]),
     ]
 }
 
@@ -91,6 +96,20 @@ fn explain(altmap: Option<&Report>, report: &mut Report) {
         hotplug::ONLINE,
         "The same commands on both: under Linux our own first program takes them and writes to each block's `state` in \
          sysfs. Linux has no count of what is inside: its clock goes on while it waits.",
+    );
+    report.remark(
+        moving::OFFLINE,
+        "Linux has no command to fill a certain block: it is the only one in Movable, which Linux uses first. Data is memory \
+         of our own first program there. What moved is `pgmigrate_success` of `/proc/vmstat`.",
+    );
+    report.remark(
+        moving::OFFLINE,
+        "Debian's Linux clears each page that it takes, also those that a copy overwrites; one column is without that. It \
+         does so by `rep stosb`, of which each of 4096 bytes counts as an instruction here.",
+    );
+    report.remark(
+        moving::REMOVE,
+        "Linux takes one block offline after the other, and moves what is in it to the blocks of the same DIMM, too.",
     );
     report.remark(
         hotplug::ADD,

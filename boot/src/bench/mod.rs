@@ -12,6 +12,8 @@ mod host;
 mod hotplug;
 mod inside;
 mod linux;
+mod memory;
+mod moving;
 mod plot;
 pub mod report;
 mod samples;

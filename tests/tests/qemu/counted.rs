@@ -11,7 +11,8 @@ pub(crate) fn a_quick_bench_measures_every_step() -> Result<()> {
         Options { quick: true, output: output.path().to_owned(), ..Options::new(&["guest".to_owned()], false) };
     bench::run(&options)?;
     let report = Report::load(output.path(), Part::Guest)?.context("no report")?;
-    for table in ["Plugging", "Adding", "a whole DIMM online", "one block online", "First use", "offline", "Removing"] {
+    let tables = ["Plugging", "Adding", "a whole DIMM online", "one block online", "First use", "offline", "Removing"];
+    for table in tables.into_iter().chain(["full of data", "with 200 MiB of data"]) {
         ensure!(report.tables().iter().any(|heading| heading.contains(table)), "no table `{table}`");
     }
     for cell in &report.measurements {
