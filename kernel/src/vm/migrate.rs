@@ -16,6 +16,7 @@ use crate::task;
 use alloc::sync::Arc;
 use heapless::Vec;
 use mm::addr::{Order, Pfn};
+use mm::alloc::AllocError;
 use mm::inject::Point;
 use mm::machine::{Machine, Memmap, Move, Stay};
 use mm::page::{Owner, PageInfo};
@@ -182,7 +183,11 @@ pub(crate) fn split(head: Pfn) -> Result<(), Stay> {
     mm().pass(Point::MigrateSplit).map_err(Stay::Injected)?;
     let Some((space, _)) = space_of(head) else { return Err(Stay::InFlight) };
     let Some(Whose { page, .. }) = whose(head) else { return Err(Stay::InFlight) };
-    let table = space.placement.take_table().map_err(|_| Stay::InFlight)?;
+    let table = space.placement.take_table().map_err(|error| match error {
+        AllocError::Injected(injected) => Stay::Injected(injected),
+        // There may be one later.
+        AllocError::OutOfMemory => Stay::InFlight,
+    })?;
     let leaf = Leaf { frame: head, order: Order::PAGEBLOCK };
     let place = take_one(&mut space.lock(), page, leaf, What::Page)?;
     // No CPU may know two sizes for the same address at once.

@@ -292,9 +292,11 @@ fn a_move_that_fails_changes_nothing() {
         let large = self::space(512, LARGE);
         large.fault_in(0).expect("there is memory");
         let (head, _) = large.frame_of(0).expect("it is there");
-        mm().arm(Point::MigrateSplit, Errno::Io, 1);
-        let injected = Injected { point: Point::MigrateSplit, errno: Errno::Io };
-        assert_eq!(mm().machine().split(head), Err(Stay::Injected(injected)));
+        for point in [Point::MigrateSplit, Point::AllocFrames, Point::MigrateUnmap] {
+            mm().arm(point, Errno::Io, 1);
+            let injected = Injected { point, errno: Errno::Io };
+            assert_eq!(mm().machine().split(head), Err(Stay::Injected(injected)));
+        }
         assert_eq!(large.frame_of(511), Some((head.add(511), Order::PAGEBLOCK)));
         writers.finish(&space);
     });
