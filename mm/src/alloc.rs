@@ -337,6 +337,17 @@ impl<M: Machine> Memory<M> {
         self.change_zone(zone, |zone| work(zone, Origin::Boot));
     }
 
+    /// Gives blocks of one section back, which is on its way out.
+    pub(crate) fn free_together(&self, blocks: impl Iterator<Item = (Pfn, Order)> + Clone) {
+        let Some((first, _)) = blocks.clone().next() else { return };
+        self.change_zone_of(first, |zone, origin| {
+            for (head, order) in blocks.clone() {
+                self.machine.page(head).set_head(Head::TAIL);
+                zone.area_mut(origin).put(&self.machine, head, order);
+            }
+        });
+    }
+
     /// Works on the zone that an allocated block lies in.
     fn change_zone_of(&self, head: Pfn, mut work: impl FnMut(&mut Zone, Origin)) {
         let place = self.sections.place(head);

@@ -174,40 +174,49 @@ impl<'a, M: Machine> Evacuation<'a, M> {
         Self { memory, near, batch: Vec::new(), owner: Owner::None, straggler: None, moved: 0 }
     }
 
-    /// Moves what it can out of a section.
+    /// Moves what it can out of a section, unless told to stop.
     fn empty(&mut self, id: SectionId, section: Section, pace: &mut dyn Pace) -> Result<(), EvacuateError> {
-        for block in Pageblock::of_section(id) {
-            while self.empty_block(block, section, pace)? {}
+        Pageblock::of_section(id).try_for_each(|block| self.empty_block(block, section, pace))
+    }
+
+    fn empty_block(&mut self, block: Pageblock, section: Section, pace: &mut dyn Pace) -> Result<(), EvacuateError> {
+        if self.memory.is_known_empty(block, section) {
+            return Ok(());
+        }
+        let mut at = block.first();
+        loop {
+            let found = self.gather(block, &mut at)?;
+            let Some(first) = found.first() else { break };
+            pace.pause().map_err(|stop| EvacuateError::Unfinished(stop, first.head))?;
+            for block in &found {
+                if self.send(*block)? {
+                    // Its parts are to be moved.
+                    at = block.head;
+                }
+            }
+            self.flush()?;
+        }
+        // Something was in flight, or came while others were moved.
+        if !block.descriptor(&self.memory.machine).is_empty() {
+            self.straggler.get_or_insert(block.first());
         }
         Ok(())
     }
 
-    /// Moves some of what lies in a pageblock, unless told to stop; whether that was enough to look again.
-    fn empty_block(&mut self, block: Pageblock, section: Section, pace: &mut dyn Pace) -> Result<bool, EvacuateError> {
-        let mut found: Vec<Block, TOGETHER> = Vec::new();
-        let mut result = Ok(());
-        let mut straggler = None;
-        self.memory.look_into(block, section, |content| match content {
-            // What does not fit is found again.
-            Content::Movable(block) => {
-                let _ = found.push(block);
+    /// The next blocks of a pageblock, from `at` on, that can move; `at` is behind them then.
+    fn gather(&mut self, block: Pageblock, at: &mut Pfn) -> Result<Vec<Block, TOGETHER>, EvacuateError> {
+        let mut found = Vec::new();
+        while !found.is_full() {
+            let Some((content, _)) = self.memory.next_content(block, at) else { break };
+            match content {
+                Content::Movable(block) => found.push(block).expect("it is not full"),
+                Content::Fixed(blocker) => return Err(EvacuateError::Fixed(blocker)),
+                Content::InFlight(pfn) => {
+                    self.straggler.get_or_insert(pfn);
+                }
             }
-            Content::InFlight(pfn) => straggler = straggler.or(Some(pfn)),
-            Content::Fixed(blocker) if result.is_ok() => result = Err(EvacuateError::Fixed(blocker)),
-            Content::Fixed(_) => {}
-        });
-        result?;
-        self.straggler = self.straggler.or(straggler);
-        let Some(first) = found.first() else { return Ok(false) };
-        pace.pause().map_err(|stop| EvacuateError::Unfinished(stop, first.head))?;
-        let before = self.moved;
-        let mut is_split = false;
-        for block in &found {
-            is_split |= self.send(*block)?;
         }
-        self.flush()?;
-        // Where nothing has moved, it is not asked again at once.
-        Ok(found.is_full() && self.moved > before || is_split)
+        Ok(found)
     }
 
     /// Has a block moved with the next batch, or at once if it is large; whether it was split, so that its parts are to be moved.
@@ -247,13 +256,15 @@ impl<'a, M: Machine> Evacuation<'a, M> {
             return Ok(());
         }
         self.memory.machine.migrate(&mut self.batch);
+        let batch = core::mem::take(&mut self.batch);
+        let moved = batch.iter().filter(|done| done.outcome.is_ok());
+        self.moved += moved.clone().map(|done| done.order.pages()).sum::<u64>();
+        self.memory.free_together(moved.map(|done| (done.from, done.order)));
         let mut result = Ok(());
-        for done in core::mem::take(&mut self.batch) {
-            let left = if done.outcome.is_ok() { done.from } else { done.to };
-            self.memory.free(left, done.order);
-            match done.outcome {
-                Ok(()) => self.moved += done.order.pages(),
-                Err(stay) => result = result.and(self.note_stay(done.from, done.order, stay)),
+        for Move { from, to, order, outcome } in batch {
+            if let Err(stay) = outcome {
+                self.memory.free(to, order);
+                result = result.and(self.note_stay(from, order, stay));
             }
         }
         result

@@ -139,12 +139,14 @@ fn too_little_room_is_known_before_anything_moves(vm: &mut Vm) -> Result<()> {
     let inside = fill(vm, "fill 64M --in 33")?;
     // All that is left elsewhere, as far as one may.
     let mut others = Vec::new();
-    let mut size: u64 = 256 << 20;
-    while size >= FRAME_BYTES {
-        match fill(vm, &format!("fill {size} --in 0-3,32")) {
-            Ok(id) => others.push((id, size)),
-            Err(error) if errno_of(&error) == Some("ENOMEM") => size /= 2,
-            Err(error) => return Err(error),
+    for place in ["32", "0-3"] {
+        let mut size: u64 = 256 << 20;
+        while size >= FRAME_BYTES {
+            match fill(vm, &format!("fill {size} --in {place}")) {
+                Ok(id) => others.push(id),
+                Err(error) if errno_of(&error) == Some("ENOMEM") => size /= 2,
+                Err(error) => return Err(error),
+            }
         }
     }
     let before = vm.trace()?;
@@ -155,7 +157,7 @@ fn too_little_room_is_known_before_anything_moves(vm: &mut Vm) -> Result<()> {
     contains("the sentence", &sentence, &missing.to_string())?;
     vm.unchanged_since("an offline without a place", &before)?;
     // A little short is too little, and enough is enough.
-    while let Some((id, _)) = others.pop() {
+    while let Some(id) = others.pop() {
         let missing = vm.json("why 33")?["short_by"].as_u64().context("short_by")?;
         if missing == 0 {
             break;

@@ -10,7 +10,11 @@ use system_tests::scenario::Scenario;
 use system_tests::vm::Vm;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    vec![scenario!(what_cannot_be_poisoned_stays_as_it_is), scenario!(the_frames_of_an_offline_block_can_be_poisoned)]
+    vec![
+        scenario!(a_poisoned_page_is_never_allocated_again),
+        scenario!(what_cannot_be_poisoned_stays_as_it_is),
+        scenario!(the_frames_of_an_offline_block_can_be_poisoned),
+    ]
 }
 
 /// Bytes that `meminfo` calls poisoned.
@@ -23,6 +27,36 @@ fn fill(vm: &mut Vm, command: &str, bytes: u64) -> Result<String> {
     let filled = vm.json(&format!("{command} {bytes} --in 33"))?;
     same("size", filled["size"].as_u64(), Some(bytes))?;
     Ok(filled["id"].to_string())
+}
+
+fn a_poisoned_page_is_never_allocated_again(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm("d0", mib(384)))?;
+    vm.cmd("online_movable 32-34")?;
+    let before = vm.usage()?;
+    let managed = vm.managed(33)?;
+    let filled = fill(vm, "fill", 64 << 20)?;
+    let bad = 33 * BLOCK_FRAMES + 6000;
+    same("its state", vm.frame_state(bad)?.as_str(), "allocated")?;
+    vm.cmd(&format!("poison pfn:{bad}"))?;
+    vm.cmd(&format!("verify {filled}"))?;
+    same("total", vm.usage()?.total, before.total - FRAME_BYTES)?;
+    for command in ["offline 33", "online_movable 33", "offline 33", "online_movable 33"] {
+        same("its state", vm.frame_state(bad)?.as_str(), "poisoned")?;
+        same("poisoned", poisoned(vm)?, FRAME_BYTES)?;
+        vm.cmd(command).with_context(|| command.to_owned())?;
+        vm.memcheck()?;
+    }
+    let everything = fill(vm, "fill", managed - FRAME_BYTES)?;
+    vm.fails("fill 4K --in 33", "ENOMEM")?;
+    same("its state", vm.frame_state(bad)?.as_str(), "poisoned")?;
+    vm.memcheck()?;
+    for id in [filled, everything] {
+        vm.cmd(&format!("verify {id}"))?;
+        vm.cmd(&format!("free {id}"))?;
+    }
+    vm.cmd("offline 32-34")?;
+    vm.cmd("remove dimm0")?;
+    same("poisoned", poisoned(vm)?, 0)
 }
 
 fn what_cannot_be_poisoned_stays_as_it_is(vm: &mut Vm) -> Result<()> {
