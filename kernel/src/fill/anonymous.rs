@@ -224,5 +224,5 @@ impl View {
 }
 
 fn zone_of(frame: Pfn) -> Option<ZoneKind> {
-    mm().section(frame.section()).and_then(|section| section.state.zone())
+    mm().section(frame.section()).and_then(|section| section.state.zone_of(frame))
 }

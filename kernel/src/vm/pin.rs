@@ -158,7 +158,7 @@ pub(crate) fn pin_of(head: Pfn, order: Order) -> Option<PinReport> {
 }
 
 fn is_in_movable(frame: Pfn) -> bool {
-    mm().section(frame.section()).and_then(|section| section.state.zone()) == Some(ZoneKind::Movable)
+    mm().section(frame.section()).and_then(|section| section.state.zone_of(frame)) == Some(ZoneKind::Movable)
 }
 
 /// Moves a page to where the kernel's own memory is. If there is no place for a large one, it becomes small ones, of which
