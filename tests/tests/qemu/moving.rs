@@ -14,6 +14,9 @@ use system_tests::vm::{Vm, errno_of};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let on = |cpus| Machine { cpus, ..two_nodes() };
+    // Node 2 is nearer to node 1 than node 0 is.
+    let far_node = "-numa node,nodeid=2 -numa dist,src=0,dst=2,val=31 -numa dist,src=1,dst=2,val=15";
+    let far_node = far_node.split(' ').map(str::to_owned).collect();
     vec![
         scenario!(a_block_in_use_goes_and_nothing_is_lost),
         scenario!(a_block_in_use_goes_and_nothing_is_lost)
@@ -33,6 +36,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(pages_move_under_their_writers).on(on(4)).with("on_four_cpus"),
         scenario!(a_device_moves_each_page_once),
         scenario!(pages_go_to_their_own_node_first),
+        scenario!(pages_go_to_the_next_node_by_distance).on(Machine { extra: far_node, ..two_nodes() }),
         scenario!(boot_blocks_go_unless_the_kernel_is_in_them),
         scenario!(a_zone_that_loses_all_its_blocks_is_empty_and_comes_back),
         scenario!(a_page_costs_no_more_than_it_may)
@@ -179,6 +183,24 @@ fn pages_go_to_their_own_node_first(vm: &mut Vm) -> Result<()> {
     vm.cmd("offline 33")?;
     same("node 0", here - free(vm, 0)?, 20 << 20)?;
     vm.cmd(&format!("verify {id}"))?;
+    vm.cmd(&format!("free {id}")).map(drop)
+}
+
+fn pages_go_to_the_next_node_by_distance(vm: &mut Vm) -> Result<()> {
+    for (id, node) in [("d0", 0), ("d1", 1), ("d2", 2)] {
+        vm.plug(&dimm_on(id, mib(128), node))?;
+    }
+    vm.cmd("online_movable 32-34")?;
+    let id = fill(vm, "fill 20M --in 33")?;
+    let free = |vm: &mut Vm, node| Ok::<_, anyhow::Error>(vm.usage()?.zone(node, "Movable").free);
+    for (gone, node) in [(33, 2), (34, 0)] {
+        let before = free(vm, node)?;
+        vm.cmd(&format!("offline {gone}"))?;
+        same("what the next node took", before - free(vm, node)?, 20 << 20)?;
+    }
+    vm.cmd(&format!("verify {id}"))?;
+    // Whoever would rather be on a node without memory is served by its neighbours.
+    vm.fails("fill 1M --node 2", "ENOENT")?;
     vm.cmd(&format!("free {id}")).map(drop)
 }
 
