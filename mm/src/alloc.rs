@@ -342,7 +342,9 @@ impl<M: Machine> Memory<M> {
         let Some((first, _)) = blocks.clone().next() else { return };
         self.change_zone_of(first, |zone, origin| {
             for (head, order) in blocks.clone() {
-                self.machine.page(head).set_head(Head::TAIL);
+                let page = self.machine.page(head);
+                assert!(page.served(order).is_some(), "freed {head:?} of order {order:?}, which is {:?}", page.head());
+                page.set_head(Head::TAIL);
                 zone.area_mut(origin).put(&self.machine, head, order);
             }
         });

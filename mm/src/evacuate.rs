@@ -276,6 +276,7 @@ impl<'a, M: Machine> Evacuation<'a, M> {
                 self.straggler.get_or_insert(pfn);
                 Ok(())
             }
+            Stay::NoTable => Err(EvacuateError::NoDestination { short_by: 1 }),
             Stay::Injected(injected) => Err(EvacuateError::Injected(injected)),
             Stay::Pinned => Err(EvacuateError::Fixed(self.memory.blocker(pfn, order, Hold::Pinned, self.owner))),
         }

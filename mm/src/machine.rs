@@ -85,6 +85,9 @@ pub enum Stay {
     /// It is just being taken, given back or moved: to be asked again.
     #[error("in flight")]
     InFlight,
+    /// There is no frame for the page table that its parts need.
+    #[error("no frame for a page table")]
+    NoTable,
     /// Somebody asked for this failure.
     #[error("{0}")]
     Injected(Injected),

@@ -196,6 +196,7 @@ impl<M: Machine> Memory<M> {
             Err(MoveError::Stay(Stay::InFlight)) => Ok(false),
             Err(MoveError::Stay(Stay::Pinned)) => Err(PoisonError::Pinned(pfn)),
             Err(MoveError::Stay(Stay::Injected(injected))) => Err(PoisonError::Injected(injected)),
+            Err(MoveError::Stay(Stay::NoTable)) => Err(PoisonError::NoDestination(pfn, AllocError::OutOfMemory)),
             Err(MoveError::NoDestination(error)) => Err(PoisonError::NoDestination(pfn, error)),
         }
     }

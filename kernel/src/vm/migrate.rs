@@ -185,8 +185,7 @@ pub(crate) fn split(head: Pfn) -> Result<(), Stay> {
     let Some(Whose { page, .. }) = whose(head) else { return Err(Stay::InFlight) };
     let table = space.placement.take_table().map_err(|error| match error {
         AllocError::Injected(injected) => Stay::Injected(injected),
-        // There may be one later.
-        AllocError::OutOfMemory => Stay::InFlight,
+        AllocError::OutOfMemory => Stay::NoTable,
     })?;
     let leaf = Leaf { frame: head, order: Order::PAGEBLOCK };
     let place = take_one(&mut space.lock(), page, leaf, What::Page)?;

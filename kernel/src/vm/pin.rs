@@ -48,6 +48,7 @@ impl PinError {
             Self::Missing(error) => error.errno(),
             Self::Stuck(MoveError::NoDestination(error)) => error.errno(),
             Self::Stuck(MoveError::Stay(Stay::Injected(injected))) => injected.errno,
+            Self::Stuck(MoveError::Stay(Stay::NoTable)) => Errno::NoMemory,
             Self::Stuck(MoveError::Stay(Stay::Pinned | Stay::InFlight)) | Self::TooMany => Errno::Busy,
         }
     }

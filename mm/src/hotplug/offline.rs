@@ -12,6 +12,7 @@ use crate::machine::{Machine, Pace, Stop};
 use crate::memory::{Memory, zone_number};
 use crate::notifier::{Direction, Veto};
 use crate::page::Owner;
+use crate::pageblock::Pageblock;
 use crate::section::{BlockState, Openness, Section, ZoneKind};
 use crate::zone::Origin;
 use core::sync::atomic::Ordering;
@@ -316,6 +317,8 @@ impl<M: Machine> Memory<M> {
                 return false;
             }
             if section.is_touched() {
+                let is_empty = |block: Pageblock| block.descriptor(&self.machine).is_empty();
+                assert!(Pageblock::of_section(run.first()).all(is_empty), "block {} is not empty", run.first());
                 zone.area_mut(Origin::of(section)).retire(&self.machine, run.first());
             } else {
                 zone.release_claim(run, section);

@@ -48,8 +48,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 /// Pages that the last offline moved.
 pub(crate) fn moved(vm: &mut Vm) -> Result<u64> {
     let events = vm.json("events")?;
-    let offlines = events["events"].as_array().context("no events")?.iter().filter(|event| event["op"] == "offline");
-    offlines.last().and_then(|event| event["moved"].as_u64()).context("no offline in the journal")
+    let mut offlines =
+        events["events"].as_array().context("no events")?.iter().filter(|event| event["op"] == "offline");
+    offlines.next_back().and_then(|event| event["moved"].as_u64()).context("no offline in the journal")
 }
 
 fn fill(vm: &mut Vm, line: &str) -> Result<Value> {

@@ -162,7 +162,7 @@ fn boot_blocks_become_movable_but_not_all_of_them(vm: &mut Vm) -> Result<()> {
     ensure!(movable.len() >= 8 && movable.len() < 16, "Movable: {movable:?}");
     let usage = vm.usage()?;
     same("total", usage.total, before.total)?;
-    ensure!(usage.kernel_available < before.kernel_available - (8 * 100 << 20), "the kernel has as much as before");
+    ensure!(usage.kernel_available < before.kernel_available - ((8 * 100) << 20), "the kernel has as much as before");
     let id = vm.json("fill 500M")?["id"].clone();
     vm.cmd(&format!("verify {id}"))?;
     vm.cmd(&format!("free {id}"))?;
