@@ -12,6 +12,7 @@ use system_tests::vm::Vm;
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         scenario!(a_failing_online_leaves_the_block_offline),
+        scenario!(a_failing_change_of_zone_leaves_the_blocks_where_they_are),
         scenario!(a_failing_offline_leaves_the_block_online_and_its_data_intact),
         scenario!(a_failing_add_is_told_to_the_firmware),
         scenario!(a_failing_remove_keeps_the_group),
@@ -21,6 +22,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(what_inject_does_not_know_is_refused),
     ]
 }
+
+/// The step that only blocks pass which are online already.
+const RELABEL: &str = "online.relabel";
 
 #[derive(Debug, Deserialize)]
 struct Points {
@@ -72,11 +76,21 @@ fn whoever_accepted_heard_of_the_cancellation(vm: &mut Vm) -> Result<()> {
 fn a_failing_online_leaves_the_block_offline(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm("d0", mib(384)))?;
     vm.cmd("notify add watcher 0")?;
-    for point in points(vm, "online")? {
+    for point in points(vm, "online")?.into_iter().filter(|point| point != RELABEL) {
         fails_then_works(vm, &point, "online 33", "offline 33")?;
         fails_then_works(vm, &point, "online_movable 32-34", "offline 32-34")?;
     }
     Ok(())
+}
+
+fn a_failing_change_of_zone_leaves_the_blocks_where_they_are(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm("d0", mib(384)))?;
+    vm.cmd("online_kernel 32-34")?;
+    let id = vm.json("fill 8M --in 33")?["id"].clone();
+    fails_then_works(vm, RELABEL, "online_movable 33", "online_kernel 33")?;
+    fails_then_works(vm, RELABEL, "online_movable 32-34", "online_kernel 32-34")?;
+    vm.cmd(&format!("verify {id}"))?;
+    vm.cmd(&format!("free {id}")).map(drop)
 }
 
 fn a_failing_offline_leaves_the_block_online_and_its_data_intact(vm: &mut Vm) -> Result<()> {
@@ -157,7 +171,8 @@ fn a_failure_during_device_del_restores_every_block(vm: &mut Vm) -> Result<()> {
 
 fn a_failure_of_auto_online_leaves_known_memory_offline(vm: &mut Vm) -> Result<()> {
     vm.cmd("auto_online online_movable")?;
-    let Some(point) = points(vm, "online")?.pop() else { bail!("no point") };
+    let mut points = points(vm, "online")?.into_iter().filter(|point| point != RELABEL);
+    let Some(point) = points.next_back() else { bail!("no point") };
     vm.cmd(&format!("inject {point} ENOMEM --times 8"))?;
     // The memory is known, and that is what the firmware asks.
     vm.plug(&dimm("d0", mib(256)))?;
