@@ -37,6 +37,9 @@ pub enum Foreseen {
 /// Blockers that are told of at once.
 const TOLD_AT_ONCE: usize = 32;
 
+/// Frames that are looked at while nobody may take their struct pages away.
+const LOOKED_AT_ONCE: u64 = 128;
+
 /// What has been seen of one block.
 #[derive(Default)]
 struct Seen {
@@ -97,7 +100,7 @@ impl<M: Machine> Memory<M> {
         seen
     }
 
-    /// Blockers of a pageblock from `at` on, as many as are told of at once; `at` is behind what was looked at then.
+    /// Blockers of a pageblock from `at` on, no more than are told of at once; `at` is behind what was looked at then.
     fn foresee_some(
         &self,
         block: Pageblock,
@@ -114,7 +117,8 @@ impl<M: Machine> Memory<M> {
             *at = block.pages().end();
             return found;
         }
-        while !found.is_full() {
+        let end = at.add(LOOKED_AT_ONCE);
+        while !found.is_full() && *at < end {
             let Some((content, allocated)) = self.next_content(block, at) else { break };
             seen.free = seen.free.saturating_sub(allocated);
             match content {

@@ -197,7 +197,7 @@ fn nobody_keeps_interrupts_off_for_long(vm: &mut Vm) -> Result<()> {
         "fill 100M --in dimm0",
         "fill 32M --huge --in dimm0",
         "pin 3 7",
-        "why 0-47",
+        "why 0-15,dimm0",
         "offline dimm0",
         "verify",
         "online_movable dimm1",

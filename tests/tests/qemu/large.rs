@@ -46,7 +46,8 @@ fn the_shell_answers_while_four_tib_come_and_go(vm: &mut Vm) -> Result<()> {
         vm.cmd("version")?;
     }
     same("the answer", vm.answers(&["large"], ost::Event::Insertion)?["large"], SUCCESS)?;
-    for job in [vm.job("offline dimm0")?, vm.job("online_movable dimm0")?] {
+    for command in ["offline dimm0", "online_movable dimm0"] {
+        let job = vm.job(command)?;
         vm.cmd("version")?;
         vm.cmd(&format!("wait {job}"))?;
     }

@@ -102,11 +102,14 @@ impl Model {
         let (command, zone) =
             if dice.below(2) == 0 { ("online_kernel", "Normal") } else { ("online_movable", "Movable") };
         let line = format!("{command} {block}");
-        if place == "offline" {
+        // What is online already changes its zone, if what it holds can be there.
+        if place == zone {
+            vm.fails(&line, "EINVAL")?;
+        } else if zone == "Movable" && self.fills.values().any(|in_use| *in_use == block) {
+            vm.fails(&line, "EBUSY")?;
+        } else {
             vm.cmd(&line)?;
             self.blocks.insert(block, zone);
-        } else {
-            vm.fails(&line, "EINVAL")?;
         }
         Ok(line)
     }

@@ -8,7 +8,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use mm::Errno;
 use mm::addr::{Order, Pfn};
+use mm::alloc::Request;
 use mm::machine::{Move, Mover, Stay};
+use mm::page::Owner;
 
 /// Pages of 4 KiB that are moved in each round: as many as an offline moves at once.
 const PAGES: u64 = 64;
@@ -17,7 +19,7 @@ const PAGES: u64 = 64;
 fn move_blocks(space: &AddressSpace, pages: impl Iterator<Item = u64>) -> Result<u64, Failure> {
     let mut moves = Vec::with_capacity(PAGES as usize);
     for (frame, order) in pages.filter_map(|page| space.frame_of(page)) {
-        let to = mm().allocate(&movable(order))?;
+        let to = mm().allocate(&Request { owner: Owner::Anonymous, ..movable(order) })?;
         moves.push(Move { from: frame.align_down(order), to, order, outcome: Err(Stay::InFlight) });
     }
     let ((), ticks) = timed(|| mm().machine().migrate(&mut moves));
