@@ -18,6 +18,9 @@ use mm::section::ZoneKind;
 use mm::site::Site;
 use thiserror::Error;
 
+/// Pins that are ended under one hold of the lock.
+const FORGOTTEN_AT_ONCE: usize = 32;
+
 /// How often a page is moved out of Movable that somebody else moves, too.
 const ATTEMPTS: u32 = 100;
 
@@ -93,7 +96,12 @@ impl Pins {
         Ok(())
     }
 
-    /// The pages are gone, and with them their pins.
+    /// Ends some pins of pages that go; whether there were any.
+    pub(super) fn forget_some(&mut self, pages: Range<u64>) -> bool {
+        self.0.extract_if(pages, |_, _| true).take(FORGOTTEN_AT_ONCE).count() > 0
+    }
+
+    /// The pages are gone, and with them the few pins that were taken meanwhile.
     pub(super) fn forget(&mut self, pages: Range<u64>) {
         self.0.extract_if(pages, |_, _| true).for_each(drop);
     }

@@ -173,6 +173,9 @@ impl AddressSpace {
     /// # Errors
     /// `pace` says to stop; the pages at the end of the range are still there.
     pub(crate) fn discard(&self, pages: Range<u64>, pace: &mut dyn Pace) -> Result<(), Stop> {
+        while self.pins.lock().forget_some(pages.clone()) {
+            pace.pause()?;
+        }
         let mut next = pages.start;
         while let Some(mut discarded) = self.discard_some(&mut next, pages.end) {
             if discarded.page_count() > 0 {
