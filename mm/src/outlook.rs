@@ -235,6 +235,16 @@ impl Outlook {
 impl<M: Machine> Memory<M> {
     /// What decides at this moment which zones such blocks get.
     pub fn outlook(&self, section: Section) -> Outlook {
+        Outlook { device: self.device(section), ..self.outlook_of_zones(section) }
+    }
+
+    /// What is to be said when blocks go to Movable because somebody says so. Costs the same for devices of any size.
+    pub(crate) fn excess(&self, section: Section) -> Option<Remark> {
+        self.outlook_of_zones(section).excess()
+    }
+
+    /// The outlook without a look at the device.
+    fn outlook_of_zones(&self, section: Section) -> Outlook {
         let mut outlook = Outlook {
             policy: self.policy(),
             node: section.node,
@@ -242,7 +252,7 @@ impl<M: Machine> Memory<M> {
             spans: [None; ZoneKind::ALL.len()],
             machine: Balance::default(),
             own: Balance::default(),
-            device: self.device(section),
+            device: None,
             kernel: KernelMemory { available: self.kernel_available(), unmapped: 0 },
         };
         for (of, kind) in self.all_zones() {

@@ -154,7 +154,7 @@ impl<M: Machine> Memory<M> {
             OnlineAs::Zone(zone) => {
                 self.present_runs(ranges).for_each(|(run, section)| self.send(run, section, zone));
                 let (_, section) = self.present_runs(ranges).next().filter(|_| zone == ZoneKind::Movable)?;
-                self.outlook(section).excess()
+                self.excess(section)
             }
             OnlineAs::ByPolicy => {
                 // What one command takes of the ratio is nothing that another one sees to be free.

@@ -134,7 +134,7 @@ impl<M: Machine> Memory<M> {
         }
         stopwatch.lap("relabel");
         let (_, section) = self.present_runs(ranges).next().expect("the blocks are there");
-        Ok(self.outlook(section).excess().filter(|_| zone == ZoneKind::Movable))
+        Ok(self.excess(section).filter(|_| zone == ZoneKind::Movable))
     }
 
     fn check_zone(&self, ranges: &[SectionRange], zone: ZoneKind) -> Result<(), RelabelError> {
