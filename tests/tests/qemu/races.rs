@@ -63,6 +63,11 @@ fn device_del_meets_a_fill(vm: &mut Vm) -> Result<()> {
                 let errno = errno_of(&error);
                 ensure!(matches!(errno, Some("ENOMEM" | "ENOENT")), "the fill failed with {error:#}");
             }
+            // Each took what the other needed: the fill memory, and the offline the rest while it looked. Both gave it back.
+            (BUSY, Err(error)) => {
+                same("the fill failed with", errno_of(&error), Some("ENOMEM"))?;
+                vm.unplug("d0")?;
+            }
             (status, filled) => anyhow::bail!("device_del: {status:#x}, and the fill: {filled:?}"),
         }
         vm.expect_blocks(&[(32..=33, "absent")])?;
