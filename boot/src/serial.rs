@@ -129,7 +129,7 @@ impl Console {
         self.settled(deadline, |line| line == PROMPT).context("waiting for the prompt").map(drop)
     }
 
-    /// Runs a command and returns what it printed, log lines left out. A refusal is a [`GuestError`] inside the error.
+    /// Runs a command and returns what it printed, lines of the log and of jobs left out. A refusal is a [`GuestError`] inside the error.
     pub fn command(&mut self, line: &str) -> Result<String> {
         self.command_within(line, self.command_deadline)
     }
@@ -189,7 +189,8 @@ impl Console {
         drop(self.heard.more.wait_timeout_while(self.heard.lock(), limit, waiting));
     }
 
-    /// Sends a line at the prompt and collects the lines up to the next prompt, refusals included, log lines left out.
+    /// Sends a line at the prompt and collects the lines up to the next prompt, refusals included, those of the log and of
+    /// jobs left out.
     pub fn output(&mut self, line: &str, limit: Duration) -> Result<String> {
         let deadline = Instant::now() + limit;
         self.submit(line)?;
@@ -198,7 +199,7 @@ impl Console {
             match self.next_line() {
                 Line::Whole(line) if line.contains(PANIC_END) => bail!("the kernel panicked"),
                 Line::Whole(line) if !self.entered => self.entered = is_echo(&line, &self.typed),
-                Line::Whole(text) if is_log(&text) && !prints_log(line) => {}
+                Line::Whole(text) if !is_output_of(line, &text) => {}
                 Line::Whole(line) => output.push_str(&(line + "\n")),
                 Line::Open(line) if self.entered && line == PROMPT => return Ok(output),
                 Line::Open(_) => self.wait_for_more(deadline)?,
@@ -309,9 +310,16 @@ fn is_echo(line: &str, typed: &str) -> bool {
     }
 }
 
-/// The command whose output is the log.
-fn prints_log(command: &str) -> bool {
-    command.split_whitespace().next() == Some("dmesg")
+/// Whether a command prints such a line, and not somebody else in its time.
+fn is_output_of(command: &str, line: &str) -> bool {
+    let prints_log = command.split_whitespace().next() == Some("dmesg");
+    of_job(line).is_none() && (prints_log || !is_log(line))
+}
+
+/// What a job printed: `job 1: text`.
+pub fn of_job(line: &str) -> Option<&str> {
+    let (number, text) = line.strip_prefix("job ")?.split_once(": ")?;
+    number.parse::<u64>().is_ok().then_some(text)
 }
 
 /// A kernel log line: `[seconds.microseconds] area: message`.
@@ -511,6 +519,18 @@ mod tests {
         ] {
             assert_eq!(shown(raw), text, "{raw:?}");
         }
+    }
+
+    #[test]
+    fn lines_of_jobs_are_told_from_those_of_the_command() {
+        assert_eq!(of_job("job 12: fill 1"), Some("fill 1"));
+        for line in ["job 12", "job x: y", "job : y", "jobs 1: y", "a job 1: y"] {
+            assert_eq!(of_job(line), None, "{line}");
+        }
+        let (mut console, socket) = console();
+        guest(socket, "altmap> ", "meminfo -J\r\njob 1: seed 7\r\n{\"total\": 4096}\r\njob 1: {}\r\naltmap> ");
+        console.expect_prompt(soon()).expect("a prompt");
+        assert_eq!(console.json("meminfo").expect("answered")["total"], 4096);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::serial;
+
 /// Log lines of a kernel that is in trouble begin so, behind the time.
 const TROUBLE: [&str; 2] = ["panic", "watchdog"];
 
@@ -52,7 +54,8 @@ pub(super) fn check_log(log: &str) -> Result<()> {
 
 /// What the guest's own stress printed.
 pub(super) fn guest_report(log: &str) -> Result<Value> {
-    let line = log.lines().rev().find(|line| line.starts_with("{\"seed\":")).context("the guest printed no report")?;
+    let mut told = log.lines().rev().filter_map(serial::of_job);
+    let line = told.find(|text| text.starts_with("{\"seed\":")).context("the guest printed no report")?;
     serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))
 }
 
@@ -111,8 +114,7 @@ mod tests {
 
     #[test]
     fn a_run_is_told_in_one_line_with_its_seed_first() {
-        let log =
-            "altmap> jobs\n{\"seed\":7,\"cpus\":2,\"operations\":{\"fill\":2,\"free\":3},\"refused\":{\"fill\":1}}\n";
+        let log = "altmap> jobs\njob 1: {\"seed\":7,\"cpus\":2,\"operations\":{\"fill\":2,\"free\":3},\"refused\":{\"fill\":1}}\n";
         let guest = guest_report(log).expect("it is there");
         let line = summary(&json!({"seed": 7, "seconds": 5, "modules": {"plugged": 4}, "guest": guest}));
         assert!(line.starts_with("seed 7: 5 s on 2 CPUs, 5 operations and 1 refusals"), "{line}");

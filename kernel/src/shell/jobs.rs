@@ -73,7 +73,7 @@ fn errno_of(error: SpawnError) -> Errno {
 
 /// What the task of a job does.
 fn run(number: u64, command: &Command, arguments: &Arguments, end: &Once<Outcome>) {
-    let outcome = (command.run)(&mut Call::new(arguments, &mut JobOutput));
+    let outcome = (command.run)(&mut Call::new(arguments, &mut JobOutput { number, line_open: false }));
     end.call_once(|| outcome.clone());
     let area = alloc::format!("job {number}");
     match outcome {
@@ -102,12 +102,25 @@ fn make_room(table: &mut Table) -> Outcome {
     Ok(())
 }
 
-/// Output of a job goes above the line being edited, and never into a line that a command is printing.
-struct JobOutput;
+/// Output of a job goes above the line being edited, and never into a line that a command is printing. Each of its lines
+/// begins with whose it is: nobody takes it for what the command at the prompt prints.
+struct JobOutput {
+    number: u64,
+    /// Of the last line, more is to come.
+    line_open: bool,
+}
 
 impl Sink for JobOutput {
     fn write(&mut self, text: &str) {
-        console::write_above(text);
+        let mut marked = String::new();
+        for piece in text.split_inclusive('\n') {
+            if !self.line_open {
+                marked += &alloc::format!("job {}: ", self.number);
+            }
+            marked += piece;
+            self.line_open = !piece.ends_with('\n');
+        }
+        console::write_above(&marked);
     }
 }
 

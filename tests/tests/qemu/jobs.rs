@@ -34,6 +34,8 @@ fn a_job_runs_beside_the_prompt_and_can_be_waited_for(vm: &mut Vm) -> Result<()>
     let good = vm.job("fill 16M")?;
     vm.cmd(&format!("wait {good}"))?;
     log_says(vm, &format!("job {good}: ok"))?;
+    let console = vm.console.log();
+    ensure!(console.lines().any(|line| line == format!("job {good}: fill 1")), "whose line is it? {console}");
     let bad = vm.job("online 99")?;
     ensure!(bad != good, "both are job {bad}");
     vm.fails(&format!("wait {bad}"), "ENOENT")?;

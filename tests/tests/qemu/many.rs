@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use boot::qemu::Machine;
+use boot::serial::of_job;
 use boot::size::gib;
 use serde_json::Value;
 use system_tests::check::same;
@@ -89,7 +90,7 @@ fn a_job_tells_a_long_line_above_the_prompt(vm: &mut Vm) -> Result<()> {
     }
     vm.cmd(&format!("wait {job}"))?;
     let log = vm.console.log();
-    let lines: Vec<_> = log.lines().filter(|line| line.contains("\"block_size\"")).collect();
+    let lines: Vec<_> = log.lines().filter_map(of_job).filter(|line| line.contains("\"block_size\"")).collect();
     same("lines", lines.len(), 1)?;
     let list: Value = serde_json::from_str(lines[0]).context("the job's line is broken into")?;
     ensure!(list["ranges"].as_array().is_some_and(|ranges| ranges.len() as u64 > BLOCKS), "{list}");
