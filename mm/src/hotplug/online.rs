@@ -75,14 +75,18 @@ impl<M: Machine> Memory<M> {
         pace: &mut dyn Pace,
     ) -> Result<Option<Remark>, OnlineError> {
         let hull = hull(ranges).filter(|_| is_sorted(ranges)).ok_or(OnlineError::BadList)?;
-        let _alone = self.lock_range(hull, pace).map_err(OnlineError::Stopped)?;
+        let alone = self.lock_range(hull, pace).map_err(OnlineError::Stopped)?;
         let mut stopwatch = Stopwatch::start(&self.machine);
         let result = match self.relabel_to(ranges, how) {
-            Some(zone) => self.relabel(ranges, zone, pace, &mut stopwatch).map_err(OnlineError::Relabel),
+            Some(zone) => self.relabel(ranges, zone, pace, &mut stopwatch).map(|()| None).map_err(OnlineError::Relabel),
             None => self.online_steps(ranges, how, pace, &mut stopwatch),
         };
         self.record_ranges(&stopwatch, Op::Online, ranges, hull, result.map(drop).map_err(OnlineError::errno));
-        result
+        drop(alone);
+        let remark = result?;
+        // A warning holds nobody up: the blocks are in use by now, and others may have them.
+        let is_wish = how == OnlineAs::Zone(ZoneKind::Movable);
+        Ok(if is_wish { self.section(hull.first()).and_then(|section| self.excess(section)) } else { remark })
     }
 
     /// The zone that blocks are to go to which are online in the other, by the first of them.
@@ -148,13 +152,13 @@ impl<M: Machine> Memory<M> {
         Ok(())
     }
 
-    /// Every block is told where it goes before any goes, so that blocks of one command see the same world.
+    /// Every block is told where it goes before any goes, so that blocks of one command see the same world. Says why some do not
+    /// go where the policy would have them.
     fn choose_zones(&self, ranges: &[SectionRange], how: OnlineAs) -> Option<Remark> {
         match how {
             OnlineAs::Zone(zone) => {
                 self.present_runs(ranges).for_each(|(run, section)| self.send(run, section, zone));
-                let (_, section) = self.present_runs(ranges).next().filter(|_| zone == ZoneKind::Movable)?;
-                self.excess(section)
+                None
             }
             OnlineAs::ByPolicy => {
                 // What one command takes of the ratio is nothing that another one sees to be free.

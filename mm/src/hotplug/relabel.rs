@@ -17,7 +17,6 @@ use crate::inject::{Injected, Point};
 use crate::journal::Stopwatch;
 use crate::machine::{Machine, Pace, Stop};
 use crate::memory::{KERNEL_PAGES, Memory};
-use crate::outlook::Remark;
 use crate::page::Owner;
 use crate::pageblock::{FRAMES, Pageblock};
 use crate::section::{BlockState, Section, ZoneKind};
@@ -99,7 +98,7 @@ impl<M: Machine> Memory<M> {
         zone: ZoneKind,
         pace: &mut dyn Pace,
         stopwatch: &mut Stopwatch<'_, M>,
-    ) -> Result<Option<Remark>, RelabelError> {
+    ) -> Result<(), RelabelError> {
         self.check_zone(ranges, zone.other())?;
         stopwatch.lap("begin");
         let isolated = Undo::new(|| {
@@ -133,8 +132,7 @@ impl<M: Machine> Memory<M> {
             }
         }
         stopwatch.lap("relabel");
-        let (_, section) = self.present_runs(ranges).next().expect("the blocks are there");
-        Ok(self.excess(section).filter(|_| zone == ZoneKind::Movable))
+        Ok(())
     }
 
     fn check_zone(&self, ranges: &[SectionRange], zone: ZoneKind) -> Result<(), RelabelError> {
