@@ -118,6 +118,12 @@ impl Vm {
         number.with_context(|| format!("`{command} &` printed {output:?}"))
     }
 
+    /// Runs a command that fills memory, and returns the number of the fill.
+    #[track_caller]
+    pub fn fill(&mut self, command: &str) -> Result<u64> {
+        self.json(command)?["id"].as_u64().with_context(|| format!("`{command} -J` printed no id"))
+    }
+
     /// Gives back every fill there is.
     #[track_caller]
     pub fn free_everything(&mut self) -> Result<()> {

@@ -28,7 +28,7 @@ fn shell_and_vmm_agree_on_every_module(vm: &mut Vm) -> Result<()> {
     vm.cmd("online_movable dimm1")?;
     vm.cmd("online_kernel dimm2")?;
     agree(vm)?;
-    let id = vm.json("kfill 1M --in dimm2")?["id"].clone();
+    let id = vm.fill("kfill 1M --in dimm2")?;
     same("busy", vm.unplug_status("c")?, BUSY)?;
     same("last word of slot 2", vm.last_word(2)?, (3, BUSY))?;
     vm.unplug("a")?;

@@ -36,10 +36,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-fn fill(vm: &mut Vm, line: &str) -> Result<Value> {
-    Ok(vm.json(line)?["id"].clone())
-}
-
 /// The first blocker of the first block that has one, as `why` tells.
 fn first_blocker(vm: &mut Vm, blocks: &str) -> Result<Option<Value>> {
     let why = vm.json(&format!("why {blocks}"))?;
@@ -51,8 +47,8 @@ fn first_blocker(vm: &mut Vm, blocks: &str) -> Result<Option<Value>> {
 fn kernel_memory_is_told_at_once_and_nothing_changes(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm("d0", mib(384)))?;
     vm.cmd("online_kernel 32-34")?;
-    let data = fill(vm, "fill 20M --in 33")?;
-    let kernel = fill(vm, "kfill 64K --in 33")?;
+    let data = vm.fill("fill 20M --in 33")?;
+    let kernel = vm.fill("kfill 64K --in 33")?;
     let before = vm.trace()?;
     let foreseen = first_blocker(vm, "32-34")?.context("the kernel's memory is in the way")?;
     same("kind", foreseen["kind"].as_str(), Some("kernel"))?;
@@ -66,7 +62,7 @@ fn kernel_memory_is_told_at_once_and_nothing_changes(vm: &mut Vm) -> Result<()> 
         vm.unchanged_since("an offline that cannot be", &before)?;
     }
     // The block is as useful as before.
-    let more = fill(vm, "fill 1M --in 33")?;
+    let more = vm.fill("fill 1M --in 33")?;
     vm.cmd(&format!("free {more}"))?;
     vm.cmd(&format!("free {kernel}"))?;
     same("in the way", first_blocker(vm, "32-33")?, None)?;
@@ -79,7 +75,7 @@ fn a_pinned_page_is_told_in_time_and_goes_when_it_is_let_go(vm: &mut Vm) -> Resu
     const WITHIN: Duration = Duration::from_secs(60);
     vm.plug(&dimm("d0", mib(384)))?;
     vm.cmd("online_movable 32-34")?;
-    let id = fill(vm, "fill 20M --in 33")?;
+    let id = vm.fill("fill 20M --in 33")?;
     vm.cmd(&format!("pin {id} 4000 --stay"))?;
     let before = vm.trace()?;
     let foreseen = first_blocker(vm, "33")?.context("a pin is in the way")?;
@@ -100,7 +96,7 @@ fn a_pinned_page_is_told_in_time_and_goes_when_it_is_let_go(vm: &mut Vm) -> Resu
 fn a_pin_takes_its_page_out_of_movable(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm("d0", mib(256)))?;
     vm.cmd("online_movable 32-33")?;
-    let id = fill(vm, "fill 8M --in 33")?;
+    let id = vm.fill("fill 8M --in 33")?;
     vm.cmd(&format!("pin {id} 7"))?;
     same("in the way", first_blocker(vm, "32-33")?, None)?;
     vm.cmd("offline 32-33")?;
@@ -120,8 +116,8 @@ fn a_pin_takes_its_page_out_of_movable(vm: &mut Vm) -> Result<()> {
 fn a_device_with_a_pinned_page_stays_as_a_whole(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm("d0", mib(512)))?;
     vm.cmd("online_movable 32-35")?;
-    let id = fill(vm, "fill 20M --in 32-35")?;
-    let last = fill(vm, "fill 1M --in 35")?;
+    let id = vm.fill("fill 20M --in 32-35")?;
+    let last = vm.fill("fill 1M --in 35")?;
     vm.cmd(&format!("pin {last} 0 --stay"))?;
     let before = vm.trace()?;
     same("answer", vm.unplug_status("d0")?, BUSY)?;
@@ -136,13 +132,13 @@ fn a_device_with_a_pinned_page_stays_as_a_whole(vm: &mut Vm) -> Result<()> {
 fn too_little_room_is_known_before_anything_moves(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm("d0", mib(256)))?;
     vm.cmd("online_movable 32-33")?;
-    let inside = fill(vm, "fill 64M --in 33")?;
+    let inside = vm.fill("fill 64M --in 33")?;
     // All that is left elsewhere, as far as one may.
     let mut others = Vec::new();
     for place in ["32", "0-3"] {
         let mut size: u64 = 256 << 20;
         while size >= FRAME_BYTES {
-            match fill(vm, &format!("fill {size} --in {place}")) {
+            match vm.fill(&format!("fill {size} --in {place}")) {
                 Ok(id) => others.push(id),
                 Err(error) if errno_of(&error) == Some("ENOMEM") => size /= 2,
                 Err(error) => return Err(error),
@@ -175,9 +171,9 @@ fn why_agrees_with_offline_about_every_block(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm("d0", mib(512)))?;
     vm.cmd("online_kernel 32-33")?;
     vm.cmd("online_movable 34-35")?;
-    fill(vm, "kfill 1M --in 33")?;
-    fill(vm, "fill 30M --in 32,34")?;
-    let pinned = fill(vm, "fill 1M --in 35")?;
+    vm.fill("kfill 1M --in 33")?;
+    vm.fill("fill 30M --in 32,34")?;
+    let pinned = vm.fill("fill 1M --in 35")?;
     vm.cmd(&format!("pin {pinned} 3 --stay"))?;
     for block in (0..16).chain(32..36) {
         let foreseen = first_blocker(vm, &block.to_string())?;
@@ -203,7 +199,7 @@ fn why_agrees_with_offline_about_every_block(vm: &mut Vm) -> Result<()> {
 fn an_offline_that_is_cancelled_at_any_moment_loses_nothing(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm("d0", gib(1)))?;
     vm.cmd("online_movable 32-39")?;
-    fill(vm, "fill 180M --in 32-33")?;
+    vm.fill("fill 180M --in 32-33")?;
     let mut stopped = 0;
     for wait in 0..12 {
         let job = vm.job("offline 32-33")?;
@@ -243,7 +239,7 @@ fn an_offline_that_is_cancelled_at_any_moment_loses_nothing(vm: &mut Vm) -> Resu
 fn an_offline_out_of_time_loses_nothing(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm("d0", gib(1)))?;
     vm.cmd("online_movable 32-39")?;
-    let id = fill(vm, "fill 250M --in 32-34")?;
+    let id = vm.fill("fill 250M --in 32-34")?;
     let free = vm.usage()?.free;
     vm.fails("offline 32-34 --within 20", "ETIMEDOUT")?;
     vm.expect_blocks(&[(32..=39, "Movable")])?;
@@ -258,7 +254,7 @@ fn two_offlines_of_the_same_blocks_come_one_after_the_other(vm: &mut Vm) -> Resu
     vm.plug(&dimm("d0", mib(640)))?;
     for _ in 0..4 {
         vm.cmd("online_movable 32-36")?;
-        let id = fill(vm, "fill 60M --in 33")?;
+        let id = vm.fill("fill 60M --in 33")?;
         let jobs = [vm.job("offline 32-34")?, vm.job("offline 33")?, vm.job("online 33")?];
         let ends = jobs.map(|job| vm.cmd(&format!("wait {job}")));
         ensure!(ends[0].is_ok(), "{ends:?}");
@@ -277,8 +273,8 @@ fn a_failure_at_any_step_of_a_migration_loses_nothing(vm: &mut Vm) -> Result<()>
     vm.plug(&dimm("d0", mib(384)))?;
     vm.cmd("online_movable 32-34")?;
     vm.cmd("notify add watcher 0")?;
-    let small = fill(vm, "fill 12M --in 33")?;
-    let large = fill(vm, "fill 8M --huge --in 33")?;
+    let small = vm.fill("fill 12M --in 33")?;
+    let large = vm.fill("fill 8M --huge --in 33")?;
     for point in ["migrate.destination", "migrate.unmap", "migrate.copy", "alloc.frames"] {
         for errno in ["EIO", "ENOMEM"] {
             let free = vm.usage()?.free;

@@ -81,11 +81,11 @@ fn both_parts_of_a_mixed_block_are_used(vm: &mut Vm) -> Result<()> {
     // Kernel memory ends where Movable begins, though that is empty.
     vm.fails("kfill 1100M", "ENOMEM")?;
     let kernel = (before.kernel_available >> 20) - 24;
-    let kfill = vm.json(&format!("kfill {kernel}M"))?["id"].clone();
+    let kfill = vm.fill(&format!("kfill {kernel}M"))?;
     same("Movable", vm.usage()?.free_in("Movable"), before.free_in("Movable"))?;
     vm.memcheck()?;
     let movable = (before.free_in("Movable") >> 20) - 24;
-    let fill = vm.json(&format!("fill {movable}M"))?["id"].clone();
+    let fill = vm.fill(&format!("fill {movable}M"))?;
     ensure!(vm.usage()?.free_in("Movable") < 64 << 20, "{:?}", vm.usage()?);
     vm.memcheck()?;
     for id in [kfill, fill] {

@@ -132,7 +132,7 @@ fn a_dimm_at_a_chosen_address_leaves_room_below(vm: &mut Vm) -> Result<()> {
         vm.memcheck()?;
     }
     for block in [32, 33, 48, 49] {
-        let id = vm.json(&format!("fill 8M --in {block}"))?["id"].clone();
+        let id = vm.fill(&format!("fill 8M --in {block}"))?;
         vm.cmd(&format!("verify {id}"))?;
         vm.cmd(&format!("free {id}"))?;
     }

@@ -86,7 +86,7 @@ fn a_failing_online_leaves_the_block_offline(vm: &mut Vm) -> Result<()> {
 fn a_failing_change_of_zone_leaves_the_blocks_where_they_are(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm("d0", mib(384)))?;
     vm.cmd("online_kernel 32-34")?;
-    let id = vm.json("fill 8M --in 33")?["id"].clone();
+    let id = vm.fill("fill 8M --in 33")?;
     fails_then_works(vm, RELABEL, "online_movable 33", "online_kernel 33")?;
     fails_then_works(vm, RELABEL, "online_movable 32-34", "online_kernel 32-34")?;
     vm.cmd(&format!("verify {id}"))?;
@@ -97,7 +97,7 @@ fn a_failing_offline_leaves_the_block_online_and_its_data_intact(vm: &mut Vm) ->
     vm.plug(&dimm("d0", mib(384)))?;
     vm.cmd("online_movable 32-34")?;
     vm.cmd("notify add watcher 0")?;
-    let id = vm.json("fill 32M --in 32")?["id"].clone();
+    let id = vm.fill("fill 32M --in 32")?;
     for point in points(vm, "offline")? {
         fails_then_works(vm, &point, "offline 33-34", "online_movable 33-34")?;
         vm.cmd(&format!("verify {id}"))?;
@@ -145,7 +145,7 @@ fn an_allocation_that_fails_takes_nothing(vm: &mut Vm) -> Result<()> {
         vm.cmd(&format!("inject {point} ENOMEM"))?;
         vm.fails("kfill 4M", "ENOMEM")?;
         vm.unchanged_since(&point, &before)?;
-        let id = vm.json("kfill 4M")?["id"].clone();
+        let id = vm.fill("kfill 4M")?;
         vm.cmd(&format!("free {id}"))?;
         vm.unchanged_since(&point, &before)?;
     }

@@ -27,10 +27,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-fn fill(vm: &mut Vm, command: &str) -> Result<u64> {
-    vm.json(command)?["id"].as_u64().with_context(|| format!("`{command} -J` without an id"))
-}
-
 /// What `page` says of the frame in which a page of a fill lies: it is pinned for a moment.
 fn page_of(vm: &mut Vm, id: u64, page: u64) -> Result<Value> {
     let pinned = vm.json(&format!("pin {id} {page} --stay"))?;
@@ -70,11 +66,11 @@ fn huge_fills_are_made_of_whole_2_mib_pages(vm: &mut Vm) -> Result<()> {
     same("free", vm.usage()?.free, before.free)?;
 
     // Of the block, 3 MiB are free in two pieces that are no whole page.
-    let singles = ["fill 1M --in 33", "fill 124M --in 33", "fill 4K --in 33"].map(|command| fill(vm, command));
+    let singles = ["fill 1M --in 33", "fill 124M --in 33", "fill 4K --in 33"].map(|command| vm.fill(command));
     let [low, middle, high] = singles;
     vm.cmd(&format!("free {}", low?))?;
     vm.fails("fill 2M --huge --in 33", "ENOMEM")?;
-    let low = fill(vm, "fill 2M --in 33")?;
+    let low = vm.fill("fill 2M --in 33")?;
     for id in [low, middle?, high?] {
         vm.cmd(&format!("free {id}"))?;
     }
@@ -83,10 +79,10 @@ fn huge_fills_are_made_of_whole_2_mib_pages(vm: &mut Vm) -> Result<()> {
 
 fn what_writers_change_is_verified_while_they_run(vm: &mut Vm) -> Result<()> {
     let before = vm.usage()?;
-    let id = fill(vm, "fill 2M --writers 3")?;
+    let id = vm.fill("fill 2M --writers 3")?;
     let names: Vec<_> = (0..3).map(|number| format!("fill {id} writer {number}")).collect();
     same("writers", writers(vm, id)?, names)?;
-    let huge = fill(vm, "fill 4M --huge --writers 2")?;
+    let huge = vm.fill("fill 4M --huge --writers 2")?;
     let mut seen = Vec::new();
     let frame = page_of(vm, id, 5)?["pfn"].as_u64().context("pfn")?;
     let word = format!("xp /1gx {:#x}", frame * FRAME_BYTES);
@@ -103,7 +99,7 @@ fn what_writers_change_is_verified_while_they_run(vm: &mut Vm) -> Result<()> {
     same("writers", writers(vm, id)?, Vec::<String>::new())?;
     same("totals", vm.usage()?, before)?;
     // A page for each of them, at least.
-    let id = fill(vm, "fill 8K --writers 16")?;
+    let id = vm.fill("fill 8K --writers 16")?;
     same("writers", writers(vm, id)?.len(), 2)?;
     vm.cmd(&format!("verify {id}"))?;
     for count in ["0", "17", "-1", "many"] {
@@ -115,7 +111,7 @@ fn what_writers_change_is_verified_while_they_run(vm: &mut Vm) -> Result<()> {
 fn a_fill_is_freed_while_its_writers_run(vm: &mut Vm) -> Result<()> {
     let before = vm.usage()?;
     for _ in 0..5 {
-        let id = fill(vm, "fill 16M --writers 16")?;
+        let id = vm.fill("fill 16M --writers 16")?;
         let check = vm.job(&format!("verify {id}"))?;
         vm.cmd(&format!("free {id}"))?;
         // It came before or after, and both are right.
@@ -155,7 +151,7 @@ fn a_fill_cut_short_gives_everything_back(vm: &mut Vm) -> Result<()> {
 
 fn a_pin_is_counted_shown_and_given_up(vm: &mut Vm) -> Result<()> {
     let before = vm.usage()?;
-    let id = fill(vm, "fill 1M --writers 1")?;
+    let id = vm.fill("fill 1M --writers 1")?;
     let pinned = vm.json(&format!("pin {id} 7"))?;
     let pfn = pinned["pfn"].clone();
     same("the pin", pinned, json!({"id": id, "pages": 1, "moved": 0, "pfn": pfn}))?;
@@ -184,7 +180,7 @@ fn a_pin_is_counted_shown_and_given_up(vm: &mut Vm) -> Result<()> {
 }
 
 fn a_pin_that_cannot_be_is_refused_and_changes_nothing(vm: &mut Vm) -> Result<()> {
-    let (id, kernel) = (fill(vm, "fill 1M --huge")?, fill(vm, "kfill 1M")?);
+    let (id, kernel) = (vm.fill("fill 1M --huge")?, vm.fill("kfill 1M")?);
     for (line, errno) in [
         ("pin 4711".to_owned(), "ENOENT"),
         ("unpin 4711".to_owned(), "ENOENT"),
@@ -218,7 +214,7 @@ fn a_pin_that_cannot_be_is_refused_and_changes_nothing(vm: &mut Vm) -> Result<()
 fn a_pin_that_stays_keeps_its_block_and_is_logged(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm("d0", gib(1)))?;
     vm.cmd("online_movable dimm0")?;
-    let id = fill(vm, "fill 4M --in 34")?;
+    let id = vm.fill("fill 4M --in 34")?;
     let pinned = vm.json(&format!("pin {id} 9 --stay"))?;
     same("moved", &pinned["moved"], 0)?;
     same("block", &vm.json(&format!("page pfn:{}", pinned["pfn"]))?["block"], 34)?;

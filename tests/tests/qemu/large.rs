@@ -84,7 +84,7 @@ fn comes_online_and_goes(vm: &mut Vm, size: Bytes) -> Result<()> {
 
     // It is used from both ends, and boot memory is not.
     for command in ["fill 512M".to_owned(), format!("fill 64M --in {}", group.last)] {
-        let id = vm.json(&command)?["id"].clone();
+        let id = vm.fill(&command)?;
         vm.cmd(&format!("verify {id}"))?;
     }
     let used = vm.usage()?;

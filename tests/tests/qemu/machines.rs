@@ -55,7 +55,7 @@ fn memory_comes_and_goes(vm: &mut Vm) -> Result<()> {
     let gained = vm.managed(first)? + vm.managed(first + 1)?;
     same("total", usage.total, before.usage().total + gained)?;
 
-    let id = vm.json(&format!("fill 32M --in {first}"))?["id"].clone();
+    let id = vm.fill(&format!("fill 32M --in {first}"))?;
     vm.cmd(&format!("verify {id}"))?;
     vm.cmd(&format!("free {id}"))?;
     vm.cmd("offline dimm0")?;
@@ -68,7 +68,7 @@ fn a_machine_without_slots_boots(vm: &mut Vm) -> Result<()> {
     same("online", &list["online"], &json!(gib(1).0))?;
     let before = vm.trace()?;
     vm.fails("probe 0x1_0000_0000", "ENODEV")?;
-    let id = vm.json("fill 16M")?["id"].clone();
+    let id = vm.fill("fill 16M")?;
     vm.cmd(&format!("verify {id}"))?;
     vm.cmd(&format!("free {id}"))?;
     vm.unchanged_since("fill and free", &before)?;

@@ -47,7 +47,7 @@ fn the_head_of_every_added_block_holds_its_struct_pages(vm: &mut Vm) -> Result<(
         vm.cmd(command)?;
         same("heads", [vm.head_frames(32)?, vm.head_frames(33)?], head)?;
     }
-    let id = vm.json("kfill 127M --in 33")?["id"].clone();
+    let id = vm.fill("kfill 127M --in 33")?;
     same("heads", [vm.head_frames(32)?, vm.head_frames(33)?], head)?;
     same("a frame behind the head", vm.frame_state(33 * BLOCK_FRAMES + memmap_frames)?, "allocated")?;
     vm.cmd(&format!("verify {id}"))?;
@@ -64,7 +64,7 @@ fn boot_memory_keeps_its_struct_pages_in_its_own_blocks(vm: &mut Vm) -> Result<(
     for block in [3, 9, 12] {
         same(&format!("head of block {block}"), vm.head_frames(block)?, MEMMAP_BYTES / FRAME_BYTES)?;
     }
-    let id = vm.json("kfill 1G")?["id"].clone();
+    let id = vm.fill("kfill 1G")?;
     same("head of block 3", vm.head_frames(3)?, MEMMAP_BYTES / FRAME_BYTES)?;
     vm.cmd(&format!("verify {id}"))?;
     vm.cmd(&format!("free {id}"))?;
@@ -78,7 +78,7 @@ fn kernel_memory_tells_where_and_when_it_was_taken(vm: &mut Vm) -> Result<()> {
     let page = format!("page pfn:{first}");
     let free = vm.json(&page)?;
     ensure!(free["site"].is_null() && free["since_ns"].is_null(), "of a free frame: {free}");
-    let id = vm.json("kfill 1M --in 32")?["id"].clone();
+    let id = vm.fill("kfill 1M --in 32")?;
     let taken = vm.json(&page)?;
     let site = taken["site"].as_str().with_context(|| format!("no site in {taken}"))?;
     ensure!(site.starts_with("kernel/src/fill/"), "{site}");
@@ -180,7 +180,7 @@ fn a_tebibyte_becomes_known_for_64_kib(vm: &mut Vm) -> Result<()> {
     let group = vm.groups()?["dimm0"].clone();
     for block in [group.first, (group.first + group.last) / 2, group.last] {
         vm.cmd(&format!("online_movable {block}"))?;
-        let id = vm.json(&format!("fill 16M --in {block}"))?["id"].clone();
+        let id = vm.fill(&format!("fill 16M --in {block}"))?;
         vm.cmd(&format!("verify {id}"))?;
         vm.cmd(&format!("free {id}"))?;
     }

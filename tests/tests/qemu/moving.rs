@@ -4,7 +4,6 @@ use anyhow::{Context, Result, ensure};
 use boot::accelerator::Accelerator;
 use boot::qemu::{Board, Firmware, Machine};
 use boot::size::{gib, mib};
-use serde_json::Value;
 use system_tests::check::same;
 use system_tests::dimms::{dimm, dimm_on};
 use system_tests::memory::{BLOCK_FRAMES, FRAME_BYTES};
@@ -53,10 +52,6 @@ pub(crate) fn moved(vm: &mut Vm) -> Result<u64> {
     offlines.next_back().and_then(|event| event["moved"].as_u64()).context("no offline in the journal")
 }
 
-fn fill(vm: &mut Vm, line: &str) -> Result<Value> {
-    Ok(vm.json(line)?["id"].clone())
-}
-
 /// What `why` says of pages that would move, and that nothing is in the way.
 fn would_move(vm: &mut Vm, blocks: &str) -> Result<u64> {
     let why = vm.json(&format!("why {blocks}"))?;
@@ -71,7 +66,7 @@ fn would_move(vm: &mut Vm, blocks: &str) -> Result<u64> {
 fn a_block_in_use_goes_and_nothing_is_lost(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm("d0", mib(384)))?;
     vm.cmd("online_movable 32-34")?;
-    let id = fill(vm, "fill 76M --in 33")?;
+    let id = vm.fill("fill 76M --in 33")?;
     let before = vm.usage()?;
     let managed = vm.managed(33)?;
     let pages = (76 << 20) / FRAME_BYTES;
@@ -96,7 +91,7 @@ fn a_block_in_use_goes_and_nothing_is_lost(vm: &mut Vm) -> Result<()> {
 fn large_pages_move_whole(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm("d0", mib(384)))?;
     vm.cmd("online_movable 32-34")?;
-    let id = fill(vm, "fill 64M --huge --in 33")?;
+    let id = vm.fill("fill 64M --huge --in 33")?;
     vm.cmd("offline 33")?;
     same("moved", moved(vm)?, (64 << 20) / FRAME_BYTES)?;
     vm.cmd(&format!("verify {id}"))?;
@@ -112,12 +107,12 @@ fn large_pages_move_whole(vm: &mut Vm) -> Result<()> {
 fn large_pages_are_split_where_there_is_no_large_place(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm("d0", mib(256)))?;
     vm.cmd("online_movable 32-33")?;
-    let id = fill(vm, "fill 24M --huge --in 32")?;
+    let id = vm.fill("fill 24M --huge --in 32")?;
     // Everything elsewhere is used, half a pageblock at a time, and then every second half is given back.
     let mut halves = Vec::new();
     for place in ["--in 33", "--in 0-1"] {
         loop {
-            match fill(vm, &format!("fill 1M {place}")) {
+            match vm.fill(&format!("fill 1M {place}")) {
                 Ok(half) => halves.push(half),
                 Err(error) if errno_of(&error) == Some("ENOMEM") => break,
                 Err(error) => return Err(error),
@@ -140,8 +135,8 @@ fn large_pages_are_split_where_there_is_no_large_place(vm: &mut Vm) -> Result<()
 fn pages_move_under_their_writers(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm("d0", mib(512)))?;
     vm.cmd("online_movable 32-35")?;
-    fill(vm, "fill 24M --writers 2 --in 32")?;
-    fill(vm, "fill 16M --huge --writers 2 --in 32")?;
+    vm.fill("fill 24M --writers 2 --in 32")?;
+    vm.fill("fill 16M --huge --writers 2 --in 32")?;
     for round in 0..3 {
         for block in 32..=35 {
             vm.cmd(&format!("offline {block}")).with_context(|| format!("round {round}"))?;
@@ -157,7 +152,7 @@ fn pages_move_under_their_writers(vm: &mut Vm) -> Result<()> {
 fn a_device_moves_each_page_once(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm("d0", gib(1)))?;
     vm.cmd("online_movable dimm0")?;
-    let id = fill(vm, "fill 200M --in dimm0")?;
+    let id = vm.fill("fill 200M --in dimm0")?;
     let before = vm.usage()?;
     vm.unplug("d0")?;
     same("moved", moved(vm)?, (200 << 20) / FRAME_BYTES)?;
@@ -173,7 +168,7 @@ fn pages_go_to_their_own_node_first(vm: &mut Vm) -> Result<()> {
         vm.plug(&dimm_on(id, mib(128), node))?;
     }
     vm.cmd("online_movable 32-35")?;
-    let id = fill(vm, "fill 20M --in 34")?;
+    let id = vm.fill("fill 20M --in 34")?;
     let free = |vm: &mut Vm, node| Ok::<_, anyhow::Error>(vm.usage()?.zone(node, "Movable").free);
     let (here, there) = (free(vm, 0)?, free(vm, 1)?);
     let managed = vm.managed(34)?;
@@ -192,7 +187,7 @@ fn pages_go_to_the_next_node_by_distance(vm: &mut Vm) -> Result<()> {
         vm.plug(&dimm_on(id, mib(128), node))?;
     }
     vm.cmd("online_movable 32-34")?;
-    let id = fill(vm, "fill 20M --in 33")?;
+    let id = vm.fill("fill 20M --in 33")?;
     let free = |vm: &mut Vm, node| Ok::<_, anyhow::Error>(vm.usage()?.zone(node, "Movable").free);
     for (gone, node) in [(33, 2), (34, 0)] {
         let before = free(vm, node)?;
@@ -216,8 +211,8 @@ fn boot_blocks_go_unless_the_kernel_is_in_them(vm: &mut Vm) -> Result<()> {
         if block["verdict"] == "ok" {
             if gone < 3 {
                 gone += 1;
-                let id = fill(vm, &format!("fill 50M --in {number}"))?;
-                let id_huge = fill(vm, &format!("fill 10M --huge --in {number}"))?;
+                let id = vm.fill(&format!("fill 50M --in {number}"))?;
+                let id_huge = vm.fill(&format!("fill 10M --huge --in {number}"))?;
                 vm.cmd(&format!("offline {number}")).with_context(|| format!("block {number}, said to go: {why}"))?;
                 vm.cmd("verify")?;
                 vm.cmd(&format!("online {number}"))?;
@@ -240,7 +235,7 @@ fn a_zone_that_loses_all_its_blocks_is_empty_and_comes_back(vm: &mut Vm) -> Resu
     vm.plug(&dimm_on("d0", mib(384), 0))?;
     vm.cmd("online_movable 32-34")?;
     let before = vm.usage()?;
-    let id = fill(vm, "fill 40M --in 33")?;
+    let id = vm.fill("fill 40M --in 33")?;
     vm.cmd("offline 32-34")?;
     let zone = vm.usage()?.zone(0, "Movable");
     same("span and memory", (zone.spanned, zone.present, zone.managed), (0, 0, 0))?;
@@ -269,7 +264,7 @@ fn a_page_costs_no_more_than_it_may(vm: &mut Vm) -> Result<()> {
     vm.cmd("online_movable 32-33")?;
     let size = vm.managed(32)? & !((2 << 20) - 1);
     let pages = size / FRAME_BYTES;
-    let id = fill(vm, &format!("fill {size} --in 32"))?;
+    let id = vm.fill(&format!("fill {size} --in 32"))?;
     vm.cmd("offline 32")?;
     same("moved", moved(vm)?, pages)?;
     let small = evacuation(vm)? / pages;
@@ -277,7 +272,7 @@ fn a_page_costs_no_more_than_it_may(vm: &mut Vm) -> Result<()> {
     vm.cmd(&format!("free {id}"))?;
     vm.cmd("online_movable 32")?;
     let size = 50 << 21;
-    let id = fill(vm, &format!("fill {size} --huge --in 32"))?;
+    let id = vm.fill(&format!("fill {size} --huge --in 32"))?;
     vm.cmd("offline 32")?;
     same("moved", moved(vm)?, size / FRAME_BYTES)?;
     let large = evacuation(vm)? * 100 / (size / FRAME_BYTES * COPY);

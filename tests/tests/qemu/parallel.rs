@@ -106,7 +106,7 @@ fn an_online_that_meets_an_offline_comes_before_or_after_it(vm: &mut Vm) -> Resu
     for round in 0..ROUNDS {
         vm.cmd("online_kernel dimm0")?;
         // Blocks that were used take longer to go.
-        let id = vm.json("kfill 400M --in dimm0")?["id"].clone();
+        let id = vm.fill("kfill 400M --in dimm0")?;
         vm.cmd(&format!("free {id}"))?;
         let commands = ["offline dimm0", "online_movable dimm0"];
         let ends = if round % 2 == 0 {

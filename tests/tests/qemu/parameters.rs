@@ -87,7 +87,7 @@ fn memory_hidden_at_boot_can_be_probed(vm: &mut Vm) -> Result<()> {
     vm.cmd("probe 0x4000_0000 256M")?;
     vm.expect_blocks(&[(8..=9, "offline"), (10..=10, "absent")])?;
     vm.cmd("online_movable 8-9")?;
-    let id = vm.json("fill 64M --in 8")?["id"].clone();
+    let id = vm.fill("fill 64M --in 8")?;
     vm.cmd(&format!("verify {id}"))?;
     vm.cmd(&format!("free {id}"))?;
     ensure!(vm.block(8)?.group.is_some_and(|group| group.starts_with("probe")), "{:?}", vm.block(8)?);

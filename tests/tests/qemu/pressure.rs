@@ -69,14 +69,14 @@ fn kernel_memory_comes_from_boot_memory_first(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm_on("d0", mib(512), 0))?;
     vm.cmd("online_kernel dimm0")?;
     // Half of what there is, and all of it fits beside the new blocks.
-    let id = vm.json("kfill 1200M")?["id"].clone();
+    let id = vm.fill("kfill 1200M")?;
     vm.cmd("offline dimm0")?;
     vm.cmd("online_kernel dimm0")?;
     vm.cmd(&format!("free {id}"))?;
 
     // Beyond the boot memory the lowest hot block is taken first, so that the last one can still go.
     exhaust_boot_memory(vm)?;
-    let id = vm.json("kfill 64M")?["id"].clone();
+    let id = vm.fill("kfill 64M")?;
     vm.fails("offline 32-35", "EBUSY")?;
     vm.cmd("offline 35")?;
     vm.cmd(&format!("verify {id}")).map(drop)
@@ -99,7 +99,7 @@ fn exhaust_boot_memory(vm: &mut Vm) -> Result<()> {
 fn a_fill_takes_from_the_node_it_names(vm: &mut Vm) -> Result<()> {
     for node in [1, 0] {
         let before = vm.usage()?;
-        let id = vm.json(&format!("fill 100M --node {node}"))?["id"].clone();
+        let id = vm.fill(&format!("fill 100M --node {node}"))?;
         let after = vm.usage()?;
         let free = |usage: &system_tests::memory::Usage, node| usage.zone(node, "Normal").free;
         same("its own", free(&before, node) - free(&after, node), (100 << 20) + space_tables(100 << 20))?;
@@ -130,7 +130,7 @@ fn a_dimm_can_live_on_a_node_without_boot_memory(vm: &mut Vm) -> Result<()> {
     for zone in ["Movable", "Normal"] {
         same(&format!("present in {zone}"), usage.zone(2, zone).present, BLOCK_BYTES)?;
     }
-    let id = vm.json("fill 200M --node 2")?["id"].clone();
+    let id = vm.fill("fill 200M --node 2")?;
     vm.cmd(&format!("verify {id}"))?;
     vm.cmd(&format!("free {id}"))?;
     vm.cmd("offline 32-33")?;
@@ -167,7 +167,7 @@ fn the_last_of_256_slots_works(vm: &mut Vm) -> Result<()> {
 fn a_storm_of_requests_for_a_busy_dimm_changes_nothing(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm("d0", mib(256)))?;
     vm.cmd("online_kernel 32-33")?;
-    let id = vm.json("kfill 1M --in 33")?["id"].clone();
+    let id = vm.fill("kfill 1M --in 33")?;
     let before = vm.trace()?;
     vm.qmp.forget_events();
     let mut asked = 0;

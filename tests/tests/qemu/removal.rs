@@ -44,7 +44,7 @@ fn a_removed_dimm_leaves_neither_blocks_nor_mappings(vm: &mut Vm) -> Result<()> 
         let answer = vm.monitor(&format!("gva2gpa {address:#x}"))?;
         ensure!(!answer.contains("gpa:"), "struct pages at {address:#x} of an untouched block: {answer}");
     }
-    let id = vm.json("fill 8K --in 33")?["id"].clone();
+    let id = vm.fill("fill 8K --in 33")?;
     translated(vm, struct_pages[0], "while in use")?;
     vm.cmd(&format!("free {id}"))?;
     same("first frame while online", vm.frame_state(32 * BLOCK_FRAMES)?, "memmap")?;
@@ -77,7 +77,7 @@ fn a_busy_dimm_is_refused_and_every_block_stays_as_it_was(vm: &mut Vm) -> Result
     vm.plug(&dimm("d0", mib(512)))?;
     vm.cmd("online_movable 32")?;
     vm.cmd("online_kernel 33,34")?;
-    let id = vm.json("kfill 1M --in 33")?["id"].clone();
+    let id = vm.fill("kfill 1M --in 33")?;
     let before = vm.trace()?;
     for _ in 0..2 {
         same("answer to device_del", vm.unplug_status("d0")?, BUSY)?;
@@ -113,13 +113,13 @@ fn a_dimm_in_pieces_goes_as_a_whole(vm: &mut Vm) -> Result<()> {
 fn a_block_with_kernel_memory_stays_online_and_usable(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm("d0", mib(256)))?;
     vm.cmd("online_kernel 32-33")?;
-    let id = vm.json("kfill 64K --in 32")?["id"].clone();
+    let id = vm.fill("kfill 64K --in 32")?;
     let before = vm.trace()?;
     vm.fails("offline 32", "EBUSY")?;
     // All or none: the free block stays as well.
     vm.fails("offline 32-33", "EBUSY")?;
     vm.unchanged_since("a refused offline", &before)?;
-    let second = vm.json("kfill 64M --in 32")?["id"].clone();
+    let second = vm.fill("kfill 64M --in 32")?;
     for id in [second, id] {
         vm.cmd(&format!("verify {id}"))?;
         vm.cmd(&format!("free {id}"))?;
@@ -196,7 +196,7 @@ fn a_free_boot_block_goes_offline_and_comes_back(vm: &mut Vm) -> Result<()> {
     same("total", usage.total, before.usage().total - managed)?;
     same("offline", usage.offline, BLOCK_BYTES)?;
     vm.memcheck()?;
-    let id = vm.json("fill 256M --node 1")?["id"].clone();
+    let id = vm.fill("fill 256M --node 1")?;
     same("a frame of it", vm.frame_state(12 * BLOCK_FRAMES + BLOCK_FRAMES / 2)?, "offline")?;
     vm.cmd(&format!("free {id}"))?;
     vm.cmd("online_movable 12")?;

@@ -134,7 +134,7 @@ impl Model {
             self.blocks.iter().filter(|(_, place)| **place == "Normal").map(|(block, _)| (*block, ())).collect();
         let Some((block, ())) = pick(dice, &normal) else { return Ok("nothing".to_owned()) };
         let line = format!("kfill {}K --in {block}", 4 << dice.below(10));
-        let id = vm.json(&line)?["id"].as_u64().context("no id")?;
+        let id = vm.fill(&line)?;
         self.fills.insert(id, block);
         Ok(line)
     }

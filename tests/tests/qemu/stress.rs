@@ -123,7 +123,7 @@ fn the_shell_stays_usable_beside_it(vm: &mut Vm) -> Result<()> {
     let job = vm.job("stress 12 --seed 11")?;
     for _ in 0..5 {
         contains("version", &vm.cmd("version")?, "altmap")?;
-        let id = vm.json("fill 8M")?["id"].clone();
+        let id = vm.fill("fill 8M")?;
         vm.cmd("lsmem -a")?;
         vm.memcheck()?;
         vm.cmd(&format!("verify {id}"))?;

@@ -46,7 +46,7 @@ fn a_block_costs_nothing_before_it_is_used(vm: &mut Vm) -> Result<()> {
     same("free", online.free - before.free, online.total - before.total)?;
     same("opened", opened(vm, 32..=39)?, Vec::<u64>::new())?;
 
-    let id = vm.json("fill 4K --in 35")?["id"].clone();
+    let id = vm.fill("fill 4K --in 35")?;
     same("opened", opened(vm, 32..=39)?, vec![35])?;
     same("struct pages in use", vm.usage()?.memmap.used, before.memmap.used + MEMMAP_BYTES)?;
     vm.cmd(&format!("verify {id}"))?;
@@ -59,7 +59,7 @@ fn a_block_costs_nothing_before_it_is_used(vm: &mut Vm) -> Result<()> {
 fn the_lowest_block_is_used_first_and_the_rest_can_go(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm("d0", gib(1)))?;
     vm.cmd("online_movable dimm0")?;
-    let id = vm.json("fill 200M")?["id"].clone();
+    let id = vm.fill("fill 200M")?;
     same("opened", opened(vm, 32..=39)?, vec![32, 33])?;
     vm.cmd("offline 34-39")?;
     vm.cmd(&format!("pin {id} 0 --stay"))?;
@@ -70,7 +70,7 @@ fn the_lowest_block_is_used_first_and_the_rest_can_go(vm: &mut Vm) -> Result<()>
     vm.cmd(&format!("free {id}"))?;
     vm.cmd("offline 32")?;
     vm.cmd("online_movable 32,34")?;
-    let id = vm.json("fill 230M")?["id"].clone();
+    let id = vm.fill("fill 230M")?;
     same("opened", opened(vm, 32..=34)?, vec![32, 33])?;
     vm.cmd(&format!("free {id}"))?;
     vm.expect_blocks(&[(32..=34, "Movable"), (35..=39, "offline")])
@@ -80,7 +80,7 @@ fn blocks_that_hold_nothing_become_untouched_again(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm("d0", gib(1)))?;
     vm.cmd("online_movable dimm0")?;
     let before = vm.usage()?;
-    let id = vm.json("fill 900M --in dimm0")?["id"].clone();
+    let id = vm.fill("fill 900M --in dimm0")?;
     same("opened", opened(vm, 32..=39)?.len(), 8)?;
     vm.cmd(&format!("free {id}"))?;
     // Whoever closes them does so after the shell has answered.
@@ -114,7 +114,7 @@ fn a_used_dimm_goes_once_it_is_free_again(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm("d0", mib(512)))?;
     vm.cmd("online_movable 32-33")?;
     vm.cmd("online_kernel 34-35")?;
-    let id = vm.json("fill 300M --in dimm0")?["id"].clone();
+    let id = vm.fill("fill 300M --in dimm0")?;
     vm.cmd(&format!("verify {id}"))?;
     vm.cmd(&format!("free {id}"))?;
     let usage = vm.usage()?;

@@ -119,7 +119,7 @@ fn online_blocks_change_their_zone_with_what_they_hold(vm: &mut Vm) -> Result<()
     vm.plug(&dimm_on("d0", mib(512), 0))?;
     vm.cmd("online_movable dimm0")?;
     let total = vm.usage()?.total;
-    let fill = vm.json("fill 200M --in 32-33")?["id"].clone();
+    let fill = vm.fill("fill 200M --in 32-33")?;
     for block in [32, 33, 35] {
         vm.cmd(&format!("online_kernel {block}"))?;
         vm.memcheck()?;
@@ -133,7 +133,7 @@ fn online_blocks_change_their_zone_with_what_they_hold(vm: &mut Vm) -> Result<()
     vm.cmd(&format!("free {fill}"))?;
 
     // The kernel's own memory keeps every one of them in Normal.
-    let kfill = vm.json("kfill 1M --in 33")?["id"].clone();
+    let kfill = vm.fill("kfill 1M --in 33")?;
     let before = vm.trace()?;
     contains("the reason", &vm.fails("online_movable 32-33", "EBUSY")?, "kfill")?;
     vm.unchanged_since("a refused change", &before)?;
@@ -163,7 +163,7 @@ fn boot_blocks_become_movable_but_not_all_of_them(vm: &mut Vm) -> Result<()> {
     let usage = vm.usage()?;
     same("total", usage.total, before.total)?;
     ensure!(usage.kernel_available < before.kernel_available - ((8 * 100) << 20), "the kernel has as much as before");
-    let id = vm.json("fill 500M")?["id"].clone();
+    let id = vm.fill("fill 500M")?;
     vm.cmd(&format!("verify {id}"))?;
     vm.cmd(&format!("free {id}"))?;
     for block in &movable {
@@ -179,7 +179,7 @@ fn nothing_becomes_movable_by_policy_while_kernel_memory_is_scarce(vm: &mut Vm) 
     vm.plug(&dimm("d1", mib(256)))?;
     same("shown first", vm.block(32)?.valid_zones[0].as_str(), "Movable")?;
     let taken = (usage.kernel_available >> 20) - 8;
-    let id = vm.json(&format!("kfill {taken}M"))?["id"].clone();
+    let id = vm.fill(&format!("kfill {taken}M"))?;
     let left = vm.usage()?.kernel_available;
     ensure!(left < 16 << 20, "the kernel can still get {left}");
     obtains(vm, 32, 33, "Normal")?;
