@@ -661,10 +661,27 @@ fn memory_falls_back_by_distance() {
     memory.online(&[blocks(32, 32)], MOVABLE, &mut Unhurried).expect("offline");
     memory.online(&[blocks(40, 40)], MOVABLE, &mut Unhurried).expect("offline");
     // From node 0, node 2 is at 20 and node 1 at 40.
+    let comes_from = |request| {
+        let pfn = memory.allocate(&request).expect("free");
+        memory.free(pfn, Order::PAGE);
+        pfn.section()
+    };
     let from_0 = request(Mobility::Movable, Place::Near(node(0)));
-    assert_eq!(memory.allocate(&from_0).expect("free").section(), section(40));
+    assert_eq!(comes_from(from_0), section(40));
     let from_1 = request(Mobility::Movable, Place::Near(node(1)));
-    assert_eq!(memory.allocate(&from_1).expect("free").section(), section(32));
+    assert_eq!(comes_from(from_1), section(32));
+    // From node 1, whose only block goes, node 2 is at 30 and node 0 at 40.
+    plug(&memory, 2, blocks(48, 48), 0);
+    memory.online(&[blocks(48, 48)], MOVABLE, &mut Unhurried).expect("offline");
+    memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("free");
+    assert_eq!(comes_from(from_1), section(40));
+    let only_1 = request(Mobility::Movable, Place::On(node(1)));
+    assert_eq!(memory.allocate(&only_1), Err(AllocError::OutOfMemory));
+    memory.offline(&[blocks(40, 40)], &mut Unhurried).expect("free");
+    assert_eq!(comes_from(from_1), section(48));
+    memory.online(&[blocks(32, 32)], MOVABLE, &mut Unhurried).expect("offline");
+    assert_eq!(comes_from(from_1), section(32));
+    assert_valid(&memory);
 }
 
 #[test]
