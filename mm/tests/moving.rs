@@ -3,6 +3,8 @@
 #[path = "machine/holding.rs"]
 mod holding;
 mod machine;
+#[path = "machine/pausing.rs"]
+mod pausing;
 
 use holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
 use machine::holders::Holder;
@@ -16,12 +18,14 @@ use mm::foresee::{Foreseen, Foresight};
 use mm::hotplug::{AddRequest, OfflineError, UnplugError};
 use mm::inject::Point;
 use mm::journal::Op;
-use mm::machine::{Memmap, Pace, Stop, Unhurried};
+use mm::machine::{Memmap, Stop, Unhurried};
 use mm::memory::{KERNEL_PAGES, RESERVE_PAGES};
 use mm::page::Owner;
 use mm::policy::OnlineAs;
 use mm::section::ZoneKind;
+use pausing::At;
 use proptest::prelude::*;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const MOVABLE: OnlineAs = OnlineAs::Zone(ZoneKind::Movable);
@@ -156,6 +160,16 @@ fn too_little_room_is_known_beforehand_to_the_page() {
     assert_valid(&memory);
 }
 
+/// Leaves no pageblock free as a whole.
+fn use_half_of_every_pageblock(memory: &Memory<Fake>, ranges: &[SectionRange]) {
+    let order = Order::PAGEBLOCK.smaller().expect("it has parts");
+    let request = Request { owner: Owner::Selftest, ..movable(order) };
+    let take = || ranges.iter().find_map(|range| memory.allocate_within(&request, *range).ok());
+    let halves: Vec<_> = std::iter::from_fn(take).collect();
+    let is_first = |half: &&Pfn| half.align_down(Order::PAGEBLOCK) == **half;
+    halves.iter().filter(is_first).for_each(|half| memory.free(*half, order));
+}
+
 #[test]
 fn a_large_page_moves_whole_or_in_parts() {
     let memory = &*booted_with_holders();
@@ -168,19 +182,7 @@ fn a_large_page_moves_whole_or_in_parts() {
     memory.online(&[blocks(32, 32)], MOVABLE, &mut Unhurried).expect("offline");
     release(memory, large);
     let large = hold_in(memory, Order::PAGEBLOCK, blocks(32, 32));
-    let mut everything: Vec<_> = std::iter::from_fn(|| {
-        let order = Order::PAGEBLOCK.smaller().expect("it has parts");
-        [blocks(0, 1), blocks(40, 40)].into_iter().find_map(|range| {
-            memory.allocate_within(&Request { order, owner: Owner::Selftest, ..movable(order) }, range).ok()
-        })
-    })
-    .collect();
-    everything.sort_unstable();
-    for half in &everything {
-        if half.align_down(Order::PAGEBLOCK) == *half {
-            memory.free(*half, Order::PAGEBLOCK.smaller().expect("it has parts"));
-        }
-    }
+    use_half_of_every_pageblock(memory, &[blocks(0, 1), blocks(40, 40)]);
     memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("there are frames enough");
     assert_eq!(place_of(memory, large), None, "it was split");
     let parts = all_places(memory);
@@ -211,40 +213,61 @@ fn what_is_in_flight_is_asked_again_but_not_for_ever() {
     assert_valid(&memory);
 }
 
-/// Does something at the n-th pause, and goes on or stops.
-struct At<F: FnMut() -> Result<(), Stop>>(u32, F);
-
-impl<F: FnMut() -> Result<(), Stop>> Pace for At<F> {
-    fn pause(&mut self) -> Result<(), Stop> {
-        self.0 = self.0.wrapping_sub(1);
-        if self.0 == 0 { (self.1)() } else { Ok(()) }
+/// Stops the offline of blocks 32 and 33 at each of its pauses, of a new world each time, and then lets it end; how many pauses
+/// there are.
+fn stop_everywhere(world: fn() -> Arc<Memory<Fake>>) -> u32 {
+    for pause in 1.. {
+        let memory = &*world();
+        let held = || all_places(memory).iter().map(|(_, _, order)| order.pages()).sum::<u64>();
+        let before = (memory.memory_report().free, held());
+        let snapshot = Snapshot::of(memory);
+        let stopped = memory.offline(&[blocks(32, 33)], &mut At(pause, || Err(Stop::Cancelled)));
+        assert_valid(memory);
+        if let Err(error) = stopped {
+            assert_eq!((error.errno(), (memory.memory_report().free, held())), (Errno::Canceled, before));
+            for block in [32, 33] {
+                assert_eq!(memory.section(section(block)).expect("present").state.zone(), Some(ZoneKind::Movable));
+            }
+            assert!(moved(memory) > 0 || Snapshot::of(memory) == snapshot, "at pause {pause}");
+            memory.offline(&[blocks(32, 33)], &mut Unhurried).expect("not stopped any more");
+            assert_valid(memory);
+        }
+        assert!(all_places(memory).iter().all(|(_, pfn, _)| !blocks(32, 33).contains(pfn.section())));
+        assert_eq!((held(), moved(memory)), (before.1, before.1), "what had moved did not move again");
+        if stopped.is_ok() {
+            return pause - 1;
+        }
     }
+    unreachable!("it ends")
 }
 
 #[test]
 fn whenever_it_is_stopped_every_block_is_online_and_nothing_is_lost() {
-    let memory = booted();
-    plug(&memory, 0, blocks(32, 33), 0, MOVABLE);
-    plug(&memory, 1, blocks(40, 40), 0, MOVABLE);
-    let free = || memory.memory_report().free;
-    let holders: Vec<_> = (0..700).map(|n| hold_in(&memory, Order::PAGE, blocks(32 + n % 2, 33))).collect();
-    let before = free();
-    let mut stops = 0;
-    for pause in 1.. {
-        let result = memory.offline(&[blocks(32, 33)], &mut At(pause, || Err(Stop::Cancelled)));
-        assert_valid(&memory);
-        assert!(holders.iter().all(|holder| place_of(&memory, *holder).is_some()));
-        match result {
-            Ok(()) => break,
-            Err(error) => {
-                stops += 1;
-                assert_eq!((error.errno(), free()), (Errno::Canceled, before));
-                assert!(memory.section(section(32)).expect("present").state.zone() == Some(ZoneKind::Movable));
-            }
+    let stops = stop_everywhere(|| {
+        let memory = booted_with_holders();
+        plug(&memory, 0, blocks(32, 33), 0, MOVABLE);
+        plug(&memory, 1, blocks(40, 40), 0, MOVABLE);
+        for n in 0..700 {
+            hold_in(&memory, Order::PAGE, blocks(32 + n % 2, 33));
         }
-    }
-    assert!(stops > 4, "it can be stopped before, between and after batches");
-    assert_eq!(moved(&memory), 700, "what had moved did not move again");
+        memory
+    });
+    assert!(stops > 700 / 64, "it can be stopped before, between and after batches");
+}
+
+#[test]
+fn whenever_it_is_stopped_a_large_page_is_whole_or_all_of_its_parts_are_there() {
+    let stops = stop_everywhere(|| {
+        let memory = booted_with_holders();
+        plug(&memory, 0, blocks(32, 33), 0, MOVABLE);
+        plug(&memory, 1, blocks(40, 40), 0, MOVABLE);
+        for (block, order) in [(32, Order::PAGEBLOCK), (32, Order::PAGE), (33, Order::PAGEBLOCK)] {
+            hold_in(&memory, order, blocks(block, block));
+        }
+        use_half_of_every_pageblock(&memory, &[blocks(0, 1), blocks(40, 40)]);
+        memory
+    });
+    assert!(stops > 2 * 512 / 64, "it can be stopped between the parts");
 }
 
 #[test]
@@ -289,6 +312,7 @@ fn a_failure_at_any_step_leaves_every_block_online_and_everything_held() {
     for point in [
         Point::OfflineBegin,
         Point::OfflineIsolate,
+        Point::OfflinePrepare,
         Point::OfflineEvacuate,
         Point::MigrateDestination,
         Point::AllocFrames,

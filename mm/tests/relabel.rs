@@ -3,6 +3,8 @@
 #[path = "machine/holding.rs"]
 mod holding;
 mod machine;
+#[path = "machine/pausing.rs"]
+mod pausing;
 
 use holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
 use machine::{CPU, CPUS, Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
@@ -11,12 +13,14 @@ use mm::alloc::{Mobility, Request};
 use mm::hotplug::{AddRequest, OnlineError, RelabelError};
 use mm::inject::Point;
 use mm::journal::Op;
-use mm::machine::{Memmap, Unhurried};
+use mm::machine::{Memmap, Stop, Unhurried};
 use mm::memory::{KERNEL_PAGES, RESERVE_PAGES};
 use mm::page::Owner;
 use mm::policy::OnlineAs;
 use mm::section::ZoneKind;
 use mm::{Errno, Memory};
+use pausing::At;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -148,6 +152,73 @@ fn only_blocks_that_are_all_in_the_other_zone_are_relabelled() {
     }
     memory.online(&[blocks(32, 33)], OnlineAs::Zone(ZoneKind::Movable), &mut Unhurried).expect("not armed any more");
     memory.offline(&[blocks(32, 35)], &mut Unhurried).expect("all of it is free");
+}
+
+const FIVE: std::ops::RangeInclusive<u64> = 32..=36;
+
+/// Relabels five blocks, but for that it is told to stop at that pause; whether it came to that, and how it ended.
+fn stop_at(memory: &Memory<Fake>, pause: u32, zone: ZoneKind) -> (bool, Result<(), OnlineError>) {
+    let is_told = Cell::new(false);
+    let stop = || {
+        is_told.set(true);
+        Err(Stop::Cancelled)
+    };
+    let range = blocks(*FIVE.start(), *FIVE.end());
+    let result = memory.online(&[range], OnlineAs::Zone(zone), &mut At(pause, stop)).map(drop);
+    assert_valid(memory);
+    (is_told.get(), result)
+}
+
+/// Everything that is known of the five blocks.
+fn five(memory: &Memory<Fake>) -> impl PartialEq + std::fmt::Debug {
+    let snapshot = Snapshot::of(memory);
+    (snapshot, FIVE.map(|block| memory.free_groups(section(block))).collect::<Vec<_>>(), all_places(memory))
+}
+
+const CANCELLED: Result<(), OnlineError> = Err(OnlineError::Relabel(RelabelError::Stopped(Stop::Cancelled)));
+
+#[test]
+fn between_any_two_steps_it_is_undone_or_too_late_to_stop() {
+    let memory = &*booted_with_holders();
+    plug(memory, 0, blocks(32, 36), 0, ZoneKind::Normal);
+    // Between and behind them are blocks that nobody has touched.
+    for (block, order) in [(32, Order::PAGE), (33, Order::PAGEBLOCK), (35, Order::MAX), (35, Order::PAGE)] {
+        hold_in(memory, order, blocks(block, block));
+    }
+    for (zone, looks) in [(ZoneKind::Movable, 3), (ZoneKind::Normal, 0)] {
+        let (mut undone, mut too_late) = (0, 0);
+        for pause in 1.. {
+            let before = five(memory);
+            let (is_told, result) = stop_at(memory, pause, zone);
+            if result.is_err() {
+                assert_eq!((result, five(memory)), (CANCELLED, before), "at pause {pause}");
+                undone += 1;
+                continue;
+            }
+            assert!(FIVE.into_iter().all(|block| zone_of(memory, block) == Some(zone)));
+            if !is_told {
+                break;
+            }
+            too_late += 1;
+            to(memory, blocks(32, 36), zone.other()).expect("it was there before");
+        }
+        // Between the steps that isolate or take over five blocks, and after each look into one.
+        assert_eq!((undone, too_late), (4 + looks, 4), "to {zone}");
+    }
+}
+
+#[test]
+fn waiting_for_what_is_in_flight_can_be_stopped() {
+    let memory = &*booted_with_holders();
+    plug(memory, 0, blocks(32, 36), 0, ZoneKind::Normal);
+    let pfn = place_of(memory, hold_in(memory, Order::PAGE, blocks(32, 32))).expect("held").0;
+    let before = five(memory);
+    assert!(memory.machine().page(pfn).freeze());
+    // One pause between open and untouched blocks, then one each time when it has waited.
+    let results = [2, 3, 4].map(|pause| stop_at(memory, pause, ZoneKind::Movable));
+    memory.machine().page(pfn).thaw();
+    assert_eq!((results, five(memory)), ([(true, CANCELLED); 3], before));
+    to(memory, blocks(32, 36), ZoneKind::Movable).expect("not in flight any more");
 }
 
 #[test]

@@ -12,6 +12,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(crate) struct Holder(u64);
 
+impl Holder {
+    /// What the owner's word of his block says.
+    pub(crate) fn word(self) -> u64 {
+        self.0
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Holders {
     pub(crate) places: Mutex<HashMap<Holder, (Pfn, Order)>>,
@@ -44,7 +51,7 @@ impl Holders {
         if !page.freeze() {
             return Err(Stay::Pinned);
         }
-        memmap.page(wanted.to).set_private(holder.0);
+        memmap.page(wanted.to).set_private(holder.word());
         places.insert(holder, (wanted.to, wanted.order));
         self.moved.fetch_add(wanted.order.pages(), Ordering::Relaxed);
         Ok(())
@@ -54,7 +61,7 @@ impl Holders {
 impl Fake {
     pub(crate) fn settle_down(&self, head: Pfn, order: Order) -> Holder {
         let holder = Holder(self.holders.next.fetch_add(1, Ordering::Relaxed) + 1);
-        self.page(head).set_private(holder.0);
+        self.page(head).set_private(holder.word());
         self.holders.places.lock().unwrap().insert(holder, (head, order));
         holder
     }

@@ -5,7 +5,8 @@ use crate::machine::{Fake, booted, node};
 use mm::Memory;
 use mm::addr::{Order, Pfn, SectionRange};
 use mm::alloc::{AllocError, Mobility, Place, Request, Urgency};
-use mm::page::Owner;
+use mm::machine::Memmap;
+use mm::page::{Head, Owner, PageState};
 use mm::site::Site;
 use std::sync::Arc;
 
@@ -55,8 +56,14 @@ pub(crate) fn place_of(memory: &Memory<Fake>, holder: Holder) -> Option<(Pfn, Or
     memory.machine().holders.places.lock().unwrap().get(&holder).copied()
 }
 
-/// Every block that somebody holds.
+/// Every block that somebody holds, with what he has put there.
 pub(crate) fn all_places(memory: &Memory<Fake>) -> Vec<(Holder, Pfn, Order)> {
     let places = memory.machine().holders.places.lock().unwrap();
+    for (holder, (pfn, order)) in &*places {
+        let page = memory.machine().page(*pfn);
+        let head = Head { state: PageState::Allocated, order: *order, owner: Owner::Anonymous };
+        assert_eq!((page.head(), page.private()), (head, holder.word()), "{pfn} of {holder:?}");
+        assert!(page.refs() > 0, "{pfn} of {holder:?} is not frozen");
+    }
     places.iter().map(|(holder, (pfn, order))| (*holder, *pfn, *order)).collect()
 }
