@@ -437,11 +437,50 @@ fn every_blocker_is_foreseen_with_its_neighbours() {
     assert_eq!(memory.foresee(&[blocks(32, 34)], &mut Unhurried, |_, _| ()), Err(OfflineError::Absent(section(34))));
 }
 
+/// What somebody took, as he was told, and whether it is in the way.
+type Taken = (Pfn, Order, Option<(Hold, Owner)>);
+
+/// Blockers of `range`, neighbours in one block together, and frames that would move, from what was taken alone.
+fn expected(taken: &[Taken], range: SectionRange) -> (Vec<(Pfn, u64, Hold, Owner)>, u64) {
+    let mut inside: Vec<_> = taken.iter().filter(|(pfn, ..)| range.contains(pfn.section())).collect();
+    inside.sort_unstable_by_key(|(pfn, ..)| *pfn);
+    let mut blockers: Vec<(Pfn, u64, Hold, Owner)> = Vec::new();
+    let mut movable = 0;
+    for (pfn, order, why) in inside {
+        match (why, blockers.last_mut()) {
+            (None, _) => movable += order.pages(),
+            (Some(why), Some((first, pages, hold, owner)))
+                if *why == (*hold, *owner) && first.add(*pages) == *pfn && first.section() == pfn.section() =>
+            {
+                *pages += order.pages();
+            }
+            (Some((hold, owner)), _) => blockers.push((*pfn, order.pages(), *hold, *owner)),
+        }
+    }
+    (blockers, movable)
+}
+
+/// Frames that are missing outside `range` for so many movable ones, if the kernel shall keep its own.
+fn expected_lack(memory: &Memory<Fake>, taken: &[Taken], range: SectionRange, movable: u64) -> u64 {
+    let (mut boot, mut added, mut anywhere) = (0, 0, 0);
+    for (id, described) in memory.blocks().filter(|(id, _)| !range.contains(*id)) {
+        let used = taken.iter().filter(|(pfn, ..)| pfn.section() == id).map(|(_, order, _)| order.pages());
+        let free = u64::from(described.managed) - used.sum::<u64>();
+        *match described.state.zone() {
+            Some(ZoneKind::Movable) => &mut anywhere,
+            _ if id < section(2) => &mut boot,
+            _ => &mut added,
+        } += free;
+    }
+    let normal = (boot - RESERVE_PAGES.min(boot) + added).saturating_sub(KERNEL_PAGES);
+    movable.saturating_sub(normal + anywhere)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn an_offline_ends_as_was_foreseen(
+    fn an_offline_ends_as_was_foreseen_and_as_what_was_taken_tells(
         zone in prop_oneof![Just(MOVABLE), Just(NORMAL)],
         inside in prop::collection::vec((0u64..2, prop_oneof![4 => Just(0u8), 1 => Just(9u8)], 0u8..40), 0..300),
         first in 31u64..=33,
@@ -454,54 +493,56 @@ proptest! {
         if has_other {
             plug(memory, 1, blocks(40, 40), 1, MOVABLE);
         }
+        let mut taken: Vec<Taken> = Vec::new();
         for (block, order, fate) in inside {
             let (order, range) = (Order::new(order).expect("kept"), blocks(32 + block, 32 + block));
             let kernel = Request { order, ..Request::kernel(Owner::Kfill) };
-            if fate == 0 && memory.allocate_within(&kernel, range).is_ok() {
+            if fate == 0 && zone == NORMAL {
+                let head = memory.allocate_within(&kernel, range).expect("there is room");
+                taken.push((head, order, Some((Hold::Kernel, Owner::Kfill))));
                 continue;
             }
-            let holder = hold_in(memory, order, range);
-            if fate == 1 {
-                assert!(memory.machine().page(place(memory, holder)).pin());
-            }
+            let head = place(memory, hold_in(memory, order, range));
+            let is_pinned = fate == 1 && memory.machine().page(head).pin();
+            taken.push((head, order, is_pinned.then_some((Hold::Pinned, Owner::Anonymous))));
         }
+        let held = all_places(memory).iter().map(|(_, _, order)| order.pages()).sum::<u64>();
         let range = blocks(first.min(last), last);
         if let Some(squeeze) = squeeze {
             // All that is free elsewhere is taken, but for a little.
-            let mut taken = Vec::new();
+            let mut others = Vec::new();
             for block in (31..=34).filter(|block| !range.contains(section(*block))).chain([0, 1, 40]) {
                 let request = Request { owner: Owner::Selftest, ..movable(Order::PAGE) };
                 let take = || memory.allocate_within(&request, blocks(block, block)).ok();
-                taken.extend(std::iter::from_fn(take));
+                others.extend(std::iter::from_fn(take));
             }
-            (0..squeeze).for_each(|_| memory.free(taken.pop().expect("there was more"), Order::PAGE));
+            (0..squeeze).for_each(|_| memory.free(others.pop().expect("there was more"), Order::PAGE));
+            taken.extend(others.into_iter().map(|pfn| (pfn, Order::PAGE, None)));
         }
+        let (blockers, movable) = expected(&taken, range);
+        let short_by = expected_lack(memory, &taken, range, movable);
+
         let before = Snapshot::of(memory);
-        let (blockers, foresight) = foresee(memory, range);
+        let (foreseen, foresight) = foresee(memory, range);
+        let foreseen: Vec<_> = foreseen.iter().map(|told| (told.pfn, told.pages, told.hold, told.owner)).collect();
+        prop_assert_eq!((foreseen, foresight), (blockers.clone(), Foresight { movable, short_by }));
         prop_assert_eq!(&Snapshot::of(memory), &before);
+
         let result = memory.offline(&[range], &mut Unhurried);
-        if result.is_err() && moved(memory) == 0 {
+        let in_the_way = blockers.first().map(|(pfn, _, hold, owner)| match hold {
+            Hold::Pinned => OfflineError::Pinned { pfn: *pfn, owner: *owner },
+            _ => OfflineError::Unmovable { pfn: *pfn, owner: *owner },
+        });
+        let reason = in_the_way.or((short_by > 0).then_some(OfflineError::NoDestination { short_by }));
+        prop_assert_eq!(result, reason.map_or(Ok(()), Err));
+        let places = all_places(memory);
+        prop_assert_eq!(places.iter().map(|(_, _, order)| order.pages()).sum::<u64>(), held);
+        if result.is_ok() {
+            prop_assert_eq!(moved(memory), movable);
+            prop_assert!(places.iter().all(|(_, pfn, _)| !range.contains(pfn.section())));
+        } else {
+            prop_assert_eq!(moved(memory), 0);
             prop_assert_eq!(&Snapshot::of(memory), &before);
-        }
-        let nothing = &[][..];
-        match result {
-            Ok(()) => {
-                prop_assert_eq!((blockers.as_slice(), foresight.short_by), (nothing, 0));
-                prop_assert_eq!(moved(memory), foresight.movable);
-                let is_inside = |(_, pfn, _): &(Holder, Pfn, Order)| range.contains(pfn.section());
-                prop_assert!(!all_places(memory).iter().any(is_inside));
-            }
-            Err(OfflineError::Unmovable { pfn, .. }) => {
-                prop_assert_eq!(pfn, blockers[0].pfn);
-                prop_assert_ne!(blockers[0].hold, Hold::Pinned);
-            }
-            Err(OfflineError::Pinned { pfn, .. }) => {
-                prop_assert_eq!((pfn, Hold::Pinned), (blockers[0].pfn, blockers[0].hold));
-            }
-            Err(OfflineError::NoDestination { short_by }) => {
-                prop_assert_eq!((blockers.as_slice(), foresight.short_by), (nothing, short_by));
-            }
-            Err(error) => prop_assert!(false, "{}", error),
         }
         assert_valid(memory);
     }
