@@ -26,7 +26,7 @@ use mm::section::ZoneKind;
 use pausing::At;
 use proptest::prelude::*;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 const MOVABLE: OnlineAs = OnlineAs::Zone(ZoneKind::Movable);
 const NORMAL: OnlineAs = OnlineAs::Zone(ZoneKind::Normal);
@@ -48,11 +48,6 @@ fn moved(memory: &Memory<Fake>) -> u64 {
 fn last_moved(memory: &Memory<Fake>) -> u64 {
     let events = std::iter::successors(memory.event_since(0), |event| memory.event_since(event.number + 1));
     events.filter(|event| event.op == Op::Offline).last().expect("there was one").moved
-}
-
-/// Frames of every free order-0 request that can be had, as holders.
-fn take_all(memory: &Memory<Fake>) -> Vec<Holder> {
-    std::iter::from_fn(|| hold(memory, &movable(Order::PAGE)).ok()).collect()
 }
 
 #[test]
@@ -344,55 +339,6 @@ fn a_device_with_a_pinned_page_stays_as_a_whole() {
     assert_eq!(Snapshot::of(&memory), before);
 }
 
-#[test]
-fn memory_moves_while_its_holders_come_and_go() {
-    let memory = &*booted_with_holders();
-    plug(memory, 0, blocks(32, 33), 0, MOVABLE);
-    plug(memory, 1, blocks(40, 41), 0, MOVABLE);
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for seed in 1..=3u64 {
-            let done = &done;
-            scope.spawn(move || {
-                let mut dice = fastrand::Rng::with_seed(seed);
-                let mut held = Vec::new();
-                while !done.load(Ordering::Relaxed) {
-                    let order = if dice.u8(..20) == 0 { Order::PAGEBLOCK } else { Order::PAGE };
-                    if held.len() < 200
-                        && let Ok(holder) = hold(memory, &movable(order))
-                    {
-                        held.push(holder);
-                    } else if !held.is_empty() {
-                        release(memory, held.swap_remove(dice.usize(..held.len())));
-                    }
-                }
-            });
-        }
-        let mut offlined = 0;
-        for round in 0..60 {
-            let range = if round % 2 == 0 { blocks(32, 33) } else { blocks(40, 41) };
-            match memory.offline(&[range], &mut Unhurried) {
-                Ok(()) => {
-                    offlined += 1;
-                    let is_inside = |pfn: &Pfn| range.contains(pfn.section());
-                    assert!(!all_places(memory).iter().any(|(_, pfn, _)| is_inside(pfn)));
-                    memory.online(&[range], MOVABLE, &mut Unhurried).expect("offline");
-                }
-                Err(OfflineError::InFlight { .. } | OfflineError::NoDestination { .. }) => {}
-                Err(error) => panic!("{error}"),
-            }
-        }
-        done.store(true, Ordering::Relaxed);
-        assert!(offlined > 50, "{offlined}");
-    });
-    for (holder, ..) in all_places(memory) {
-        release(memory, holder);
-    }
-    assert_valid(memory);
-    drop(take_all(memory));
-    assert_valid(memory);
-}
-
 /// What would be in the way of `range`, and the rest of what is foreseen.
 fn foresee(memory: &Memory<Fake>, range: SectionRange) -> (Vec<Blocker>, Foresight) {
     let mut blockers = Vec::new();
@@ -483,6 +429,7 @@ proptest! {
     fn an_offline_ends_as_was_foreseen_and_as_what_was_taken_tells(
         zone in prop_oneof![Just(MOVABLE), Just(NORMAL)],
         inside in prop::collection::vec((0u64..2, prop_oneof![4 => Just(0u8), 1 => Just(9u8)], 0u8..40), 0..300),
+        anywhere in 0u64..100,
         first in 31u64..=33,
         last in 32u64..=34,
         squeeze in prop::option::of(0u64..400),
@@ -505,6 +452,11 @@ proptest! {
             let head = place(memory, hold_in(memory, order, range));
             let is_pinned = fate == 1 && memory.machine().page(head).pin();
             taken.push((head, order, is_pinned.then_some((Hold::Pinned, Owner::Anonymous))));
+        }
+        // These leave more in a cache than was taken.
+        for _ in 0..anywhere {
+            let holder = hold(memory, &movable(Order::PAGE)).expect("there is room");
+            taken.push((place(memory, holder), Order::PAGE, None));
         }
         let held = all_places(memory).iter().map(|(_, _, order)| order.pages()).sum::<u64>();
         let range = blocks(first.min(last), last);
