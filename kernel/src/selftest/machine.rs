@@ -11,7 +11,6 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::time::Duration;
 
 pub(super) const TESTS: &[Test] = &[
-    Test { name: "heap::memory_comes_back", run: memory_comes_back },
     Test { name: "trap::a_breakpoint_returns", run: a_breakpoint_returns },
     Test { name: "trap::callers_are_found_by_their_frames", run: callers_are_found_by_their_frames },
     Test { name: "sync::a_spin_lock_keeps_interrupts_off", run: a_spin_lock_keeps_interrupts_off },
@@ -28,18 +27,6 @@ pub(super) const TESTS: &[Test] = &[
     Test { name: "task::work_runs_in_order", run: work_runs_in_order },
     Test { name: "console::the_ring_counts_what_comes_in", run: the_ring_counts_what_comes_in },
 ];
-
-fn memory_comes_back() {
-    let before = memory::heap_used();
-    for round in 0..64 {
-        let blocks: Vec<Vec<u8>> = (0..16).map(|block| alloc::vec![block; 8 * 1024]).collect();
-        for (value, block) in blocks.iter().enumerate() {
-            assert!(block.iter().all(|&byte| usize::from(byte) == value), "round {round}");
-        }
-        assert!(memory::heap_used() >= before + 16 * 8 * 1024, "round {round}");
-    }
-    assert_eq!(memory::heap_used(), before);
-}
 
 fn a_breakpoint_returns() {
     arch::breakpoint();

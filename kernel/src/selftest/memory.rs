@@ -3,18 +3,14 @@
 
 use super::Test;
 use crate::memory::{self, Fault, FrameList, OwnedFrames, inspect};
-use crate::task;
-use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn, PfnRange, SectionRange};
 use mm::alloc::{Mobility, Place, Request, Urgency};
 use mm::group::{GroupKind, GroupName};
 use mm::hotplug::AddRequest;
-use mm::machine::{MEMMAP_PAGES, Mapper, Memmap, Move, Mover, Stay, Unhurried};
+use mm::machine::{MEMMAP_PAGES, Mapper, Memmap, Unhurried};
 use mm::page::Owner;
 use mm::policy::OnlineAs;
-use mm::report::FrameState;
 use mm::section::ZoneKind;
 use mm::site::Site;
 
@@ -25,8 +21,6 @@ pub(super) const TESTS: &[Test] = &[
     Test { name: "memory::the_recount_agrees", run: the_recount_agrees },
     Test { name: "memory::a_memmap_is_mapped_and_unmapped", run: a_memmap_is_mapped_and_unmapped },
     Test { name: "memory::hidden_memory_comes_and_goes_without_a_trace", run: hidden_memory_comes_and_goes },
-    Test { name: "memory::the_heap_grows", run: the_heap_grows },
-    Test { name: "memory::the_heap_moves_while_it_is_used", run: the_heap_moves_while_it_is_used },
     Test { name: "memory::a_stack_has_a_guard_and_comes_back", run: a_stack_has_a_guard_and_comes_back },
     Test { name: "memory::frames_hold_what_was_written", run: frames_hold_what_was_written },
     Test { name: "memory::a_frame_list_costs_nothing", run: a_frame_list_costs_nothing },
@@ -172,71 +166,6 @@ fn come_and_go(range: SectionRange, zone: ZoneKind) {
     assert_eq!((free_pages(), table_frames()), added);
     mm.remove(&[request.name], &mut Unhurried).expect("it is offline");
     assert_eq!(inspect(first), None);
-}
-
-fn the_heap_grows() {
-    let before = memory::heap_size();
-    let blocks: Vec<Vec<u64>> = (0..4).map(|block| alloc::vec![block; 96 << 10]).collect();
-    assert!(memory::heap_size() >= before + (2 << 20));
-    assert!(blocks.iter().zip(0..).all(|(block, value)| block.iter().all(|word| *word == value)));
-    let used = memory::heap_used();
-    drop(blocks);
-    assert!(memory::heap_used() + (3 << 20) <= used);
-    let absurd = Vec::<u8>::new().try_reserve(1 << 40);
-    assert!(absurd.is_err(), "the heap cannot hold a terabyte");
-}
-
-fn the_heap_moves_while_it_is_used() {
-    static IS_OVER: AtomicBool = AtomicBool::new(false);
-    let users = [1, 2, 3].map(|seed| {
-        task::spawn("user of the heap", move || {
-            while !IS_OVER.load(SeqCst) {
-                let numbers: Vec<_> = (0..200).map(|n| Box::new(n * seed)).collect();
-                assert!(numbers.iter().zip(0..).all(|(number, n)| **number == n * seed));
-            }
-        })
-    });
-    let blocks: Vec<Vec<u64>> = (0..4).map(|block| alloc::vec![block; 96 << 10]).collect();
-    let request = Request { order: Order::PAGE, owner: Owner::Heap, ..REQUEST };
-    let frame = |address: u64| Pfn::containing(inspect(address).expect("the heap is mapped").physical);
-    let mut moved = 0;
-    for block in &blocks {
-        let range = block.as_ptr_range();
-        // Some of them: every time all CPUs have to be had.
-        for address in (range.start.addr() as u64..range.end.addr() as u64).step_by(8 * PAGE_SIZE as usize) {
-            let before = frame(address);
-            if memory::mm().frame_report(before).state == FrameState::Allocated {
-                let to = memory::mm().move_block(before, &request).expect("nobody else moves it");
-                assert_eq!(frame(address), to);
-                moved += 1;
-            }
-        }
-    }
-    moves_itself(&blocks[3], frame, &request);
-    IS_OVER.store(true, SeqCst);
-    users.into_iter().for_each(task::wait_for_end);
-    assert!(moved > 60, "{moved} frames have moved");
-    assert!(blocks.iter().zip(0..).all(|(block, value)| block.iter().all(|word| *word == value)));
-    assert!(memory::recount().is_ok());
-}
-
-/// What is written to the heap by whoever moves it is in the new place: here, what becomes of each move.
-fn moves_itself(block: &[u64], frame: impl Fn(u64) -> Pfn, request: &Request) {
-    let mut moves: Vec<Move> = Vec::with_capacity(size_of_val(block) / size_of::<Move>());
-    let pages = |start: u64, count: u64| (0..count).map(move |page| start + page * PAGE_SIZE);
-    for address in pages(moves.as_ptr().addr() as u64, 4).chain(pages(block.as_ptr().addr() as u64, 20)) {
-        let from = frame(address);
-        if memory::mm().frame_report(from).state == FrameState::Allocated {
-            let to = memory::mm().allocate(request).expect("there is memory");
-            moves.push(Move { from, to, order: Order::PAGE, outcome: Err(Stay::InFlight) });
-        }
-    }
-    assert!(moves.len() > 20, "most of the heap can move");
-    memory::mm().machine().migrate(&mut moves);
-    for Move { from, outcome, .. } in moves {
-        assert_eq!(outcome, Ok(()));
-        memory::mm().free(from, Order::PAGE);
-    }
 }
 
 fn a_stack_has_a_guard_and_comes_back() {

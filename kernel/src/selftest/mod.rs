@@ -5,6 +5,8 @@
 
 mod cpus;
 mod firmware;
+mod fixture;
+mod heap;
 mod machine;
 mod memory;
 mod poison;
@@ -21,8 +23,17 @@ pub(crate) struct Test {
 }
 
 /// Every area's tests, in the order in which they run.
-const SUITES: &[&[Test]] =
-    &[machine::TESTS, cpus::TESTS, memory::TESTS, vm::TESTS, vm::moving::TESTS, poison::TESTS, firmware::TESTS];
+const SUITES: &[&[Test]] = &[
+    machine::TESTS,
+    cpus::TESTS,
+    heap::TESTS,
+    memory::TESTS,
+    vm::TESTS,
+    vm::moving::TESTS,
+    vm::tables::TESTS,
+    poison::TESTS,
+    firmware::TESTS,
+];
 
 /// Runs the tests whose names contain `filter` and ends the machine with their verdict.
 pub(crate) fn run(filter: &str) -> ! {

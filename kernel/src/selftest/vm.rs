@@ -2,9 +2,12 @@
 #![deny(unsafe_code)]
 
 pub(super) mod moving;
+pub(super) mod tables;
+mod writers;
 
 use super::Test;
-use crate::memory::{self, mm};
+use super::fixture::without_a_trace;
+use crate::memory::mm;
 use crate::vm::{AddressSpace, FaultError, PageSize, Placement};
 use crate::{arch, task};
 use alloc::sync::Arc;
@@ -28,25 +31,6 @@ pub(super) const TESTS: &[Test] = &[
 
 const ANYWHERE: Placement = Placement { node: None, blocks: None, page: PageSize::Small };
 const LARGE: Placement = Placement { page: PageSize::Huge, ..ANYWHERE };
-
-/// Free frames and page tables of spaces.
-fn totals() -> (u64, u64) {
-    let mut free = 0;
-    mm().for_each_zone(|zone| free += zone.free);
-    (free, memory::space_table_bytes())
-}
-
-/// Runs a test, which leaves no trace.
-#[track_caller]
-fn without_a_trace(test: impl FnOnce()) {
-    task::settle();
-    let before = totals();
-    test();
-    task::settle();
-    assert_eq!(totals(), before);
-    let recount = memory::recount();
-    assert!(recount.is_ok(), "{recount}");
-}
 
 fn space(pages: u64, placement: Placement) -> Arc<AddressSpace> {
     AddressSpace::new(pages, placement).expect("there is memory")

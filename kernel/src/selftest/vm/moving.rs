@@ -2,29 +2,30 @@
 #![deny(unsafe_code)]
 
 use super::super::Test;
-use super::{ANYWHERE, LARGE, space, without_a_trace};
+use super::super::fixture::{with_a_block, without_a_trace};
+use super::tables::page_tables;
+use super::writers::Writers;
+use super::{ANYWHERE, LARGE, space};
 use crate::memory::mm;
 use crate::task;
 use crate::vm::{AddressSpace, FaultError, NotPinned, PageSize, PinError, PinMode, Placement, pin_of};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use mm::Errno;
 use mm::addr::{NodeId, Order, Pfn, SectionId, SectionRange};
 use mm::alloc::{AllocError, Mobility, Place, Request, Urgency};
 use mm::evacuate::MoveError;
 use mm::inject::{Injected, Point};
-use mm::machine::{Memmap, Move, Mover, Stay, Unhurried};
+use mm::machine::{Move, Mover, Stay, Unhurried};
 use mm::page::Owner;
-use mm::policy::OnlineAs;
-use mm::section::{BlockState, ZoneKind};
+use mm::section::ZoneKind;
 use mm::site::Site;
 
 pub(in crate::selftest) const TESTS: &[Test] = &[
     Test { name: "vm::no_write_is_lost_while_pages_move", run: no_write_is_lost_while_pages_move },
     Test { name: "vm::no_write_is_lost_while_large_pages_move", run: no_write_is_lost_while_large_pages_move },
     Test { name: "vm::a_large_page_is_split_under_its_writers", run: a_large_page_is_split_under_its_writers },
-    Test { name: "vm::page_tables_move_under_writers", run: page_tables_move_under_writers },
     Test { name: "vm::what_is_pinned_stays", run: what_is_pinned_stays },
     Test { name: "vm::a_page_is_pinned_outside_of_movable", run: a_page_is_pinned_outside_of_movable },
     Test { name: "vm::a_block_in_use_goes_offline", run: a_block_in_use_goes_offline },
@@ -33,7 +34,8 @@ pub(in crate::selftest) const TESTS: &[Test] = &[
     Test { name: "vm::what_is_gone_or_another_owners_does_not_move", run: what_is_gone_does_not_move },
 ];
 
-const REQUEST: Request = Request {
+/// A page of a space.
+pub(super) const REQUEST: Request = Request {
     order: Order::PAGE,
     mobility: Mobility::Movable,
     place: Place::Near(NodeId::ZERO),
@@ -42,65 +44,8 @@ const REQUEST: Request = Request {
     site: Site::here(),
 };
 
-/// Tasks that add to words of their own in every page of a space until this is stopped.
-struct Writers {
-    stop: Arc<AtomicBool>,
-    /// What each has added to each page.
-    rounds: Vec<Arc<AtomicU64>>,
-    tasks: Vec<task::TaskId>,
-    pages: u64,
-}
-
-impl Writers {
-    fn start(space: &Arc<AddressSpace>, count: usize) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let pages = space.page_count();
-        let mut writers = Self { stop, rounds: Vec::new(), tasks: Vec::new(), pages };
-        for own in 0..count {
-            let rounds = Arc::new(AtomicU64::new(0));
-            writers.rounds.push(Arc::clone(&rounds));
-            let (stop, space) = (Arc::clone(&writers.stop), Arc::clone(space));
-            writers.tasks.push(task::spawn("writer", move || {
-                let entered = space.enter();
-                while !stop.load(SeqCst) {
-                    for page in 0..pages {
-                        let word = &entered.words(page)[own * 64];
-                        // Not in one step: a write between the two that goes to an old frame is lost.
-                        word.store(word.load(Relaxed) + 1, Relaxed);
-                    }
-                    rounds.fetch_add(1, SeqCst);
-                }
-            }));
-        }
-        writers
-    }
-
-    /// Waits until every writer has gone through all pages once more.
-    fn wait_for_round(&self) {
-        for rounds in &self.rounds {
-            let before = rounds.load(SeqCst);
-            while rounds.load(SeqCst) == before {
-                task::yield_now();
-            }
-        }
-    }
-
-    /// Stops them and checks what they have written.
-    #[track_caller]
-    fn finish(self, space: &Arc<AddressSpace>) {
-        self.stop.store(true, SeqCst);
-        self.tasks.into_iter().for_each(task::wait_for_end);
-        let entered = space.enter();
-        for page in 0..self.pages {
-            for (own, rounds) in self.rounds.iter().enumerate() {
-                assert_eq!(entered.words(page)[own * 64].load(SeqCst), rounds.load(SeqCst), "page {page}");
-            }
-        }
-    }
-}
-
 /// Moves all pages of a space that can, those of `order`, and says how many that were.
-fn move_all(space: &AddressSpace, order: Order) -> u64 {
+pub(super) fn move_all(space: &AddressSpace, order: Order) -> u64 {
     let mut moved = 0;
     let heads = (0..space.page_count()).filter_map(|page| space.frame_of(page));
     let mut heads: Vec<Pfn> = heads.filter(|(_, of)| *of == order).map(|(frame, _)| frame.align_down(order)).collect();
@@ -164,33 +109,6 @@ fn a_large_page_is_split_under_its_writers() {
     });
 }
 
-/// Every page table of a space.
-fn page_tables() -> Vec<Pfn> {
-    let mut tables = Vec::new();
-    for pages in mm().blocks().filter(|(_, section)| section.is_open()).map(|(id, _)| id.pages()) {
-        let is_table = |pfn: &Pfn| mm().machine().page(*pfn).head().owner == Owner::UserTable;
-        tables.extend(pages.iter().filter(is_table));
-    }
-    tables
-}
-
-fn page_tables_move_under_writers() {
-    without_a_trace(|| {
-        let space = space(3 * 512, ANYWHERE);
-        let writers = Writers::start(&space, 2);
-        writers.wait_for_round();
-        let request = Request { mobility: Mobility::Unmovable, owner: Owner::UserTable, ..REQUEST };
-        for _ in 0..50 {
-            let tables = page_tables();
-            // Three with pages, and one at each level above.
-            assert_eq!(tables.len(), 6);
-            assert!(tables.iter().all(|table| mm().move_block(*table, &request).is_ok()));
-            move_all(&space, Order::PAGE);
-        }
-        writers.finish(&space);
-    });
-}
-
 fn what_is_pinned_stays() {
     without_a_trace(|| {
         let space = space(2 * 512, LARGE);
@@ -221,18 +139,8 @@ fn what_is_pinned_stays() {
 
 /// A block that is offline at first, in Movable; and a placement of pages there.
 fn in_movable(test: impl FnOnce(SectionRange, Placement)) {
-    let offline = mm().blocks().find(|(_, section)| section.state == BlockState::Offline);
-    let Some((id, _)) = offline else {
-        log::warn!(target: "vm", "there is no block to be brought online");
-        return;
-    };
-    let range = SectionRange::single(id);
-    without_a_trace(|| {
-        mm().online(&[range], OnlineAs::Zone(ZoneKind::Movable), &mut Unhurried).expect("nobody refuses");
+    with_a_block(ZoneKind::Movable, |range| {
         test(range, Placement { blocks: Some(alloc::vec![range]), ..LARGE });
-        if mm().section(id).is_some_and(|section| section.state != BlockState::Offline) {
-            mm().offline(&[range], &mut Unhurried).expect("nothing is there any more");
-        }
     });
 }
 
