@@ -3,11 +3,13 @@
 
 use super::Test;
 use super::fixture::memory_adds_up;
+use super::kernel_frames::{leave_a_block, survives_an_error};
 use crate::memory::{self, inspect, mm};
 use crate::task;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use core::cell::Cell;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn};
 use mm::alloc::{Mobility, Place, Request, Urgency};
 use mm::machine::{Move, Mover, Stay};
@@ -29,6 +31,8 @@ pub(super) const TESTS: &[Test] = &[
     Test { name: "heap::memory_comes_back", run: memory_comes_back },
     Test { name: "heap::it_grows", run: it_grows },
     Test { name: "heap::it_moves_while_it_is_used", run: it_moves_while_it_is_used },
+    Test { name: "heap::frames_leave_a_block_that_goes_offline", run: frames_leave_a_block },
+    Test { name: "heap::a_frame_with_an_error_is_replaced", run: a_frame_with_an_error_is_replaced },
 ];
 
 fn memory_comes_back() {
@@ -114,4 +118,50 @@ fn frame(address: u64) -> Pfn {
 /// What the heap had before there was an allocator stays where it is.
 fn can_move(frame: Pfn) -> bool {
     mm().frame_report(frame).state == FrameState::Allocated
+}
+
+/// Words on the heap that count up whenever somebody looks at them.
+struct Words {
+    words: Vec<AtomicU64>,
+    rounds: Cell<u64>,
+}
+
+impl Words {
+    /// Half as many again as the heap can have from the start.
+    fn new() -> Self {
+        Self { words: (0..192 << 10).map(AtomicU64::new).collect(), rounds: Cell::new(0) }
+    }
+
+    /// Some of their frames that can move.
+    fn frames(&self) -> Vec<Pfn> {
+        let range = self.words.as_ptr_range();
+        let addresses = (range.start.addr() as u64..range.end.addr() as u64).step_by(16 * PAGE_SIZE as usize);
+        addresses.map(frame).filter(|frame| can_move(*frame)).collect()
+    }
+
+    fn count_up(&self) {
+        let rounds = self.rounds.get();
+        let is_right = |(word, n): (&AtomicU64, u64)| word.fetch_add(1, Relaxed) == n + rounds;
+        assert!(self.words.iter().zip(0..).all(is_right), "after {rounds} rounds");
+        self.rounds.set(rounds + 1);
+        // Nor do its own links suffer, which lie beside them.
+        drop((0..200).map(Box::new).collect::<Vec<_>>());
+    }
+}
+
+fn frames_leave_a_block() {
+    let words = Words::new();
+    let frames = words.frames();
+    assert!(frames.len() > 7, "{} frames", frames.len());
+    leave_a_block(Owner::Heap, &frames, || words.count_up());
+}
+
+fn a_frame_with_an_error_is_replaced() {
+    let words = Words::new();
+    let [.., bad] = words.frames()[..] else { panic!("it has frames that can move") };
+    survives_an_error(bad, || {
+        words.count_up();
+        assert!(words.frames().len() > 7);
+    });
+    assert!(!words.frames().contains(&bad));
 }

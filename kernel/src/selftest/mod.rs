@@ -7,6 +7,7 @@ mod cpus;
 mod firmware;
 mod fixture;
 mod heap;
+mod kernel_frames;
 mod machine;
 mod memory;
 mod poison;

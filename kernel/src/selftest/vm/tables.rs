@@ -3,18 +3,25 @@
 
 use super::super::Test;
 use super::super::fixture::without_a_trace;
+use super::super::kernel_frames::{leave_a_block, survives_an_error};
 use super::moving::{REQUEST, move_all};
 use super::writers::Writers;
 use super::{ANYWHERE, space};
 use crate::memory::mm;
+use crate::vm::AddressSpace;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use mm::addr::{Order, Pfn};
 use mm::alloc::{Mobility, Request};
 use mm::machine::Memmap;
 use mm::page::Owner;
 
-pub(in crate::selftest) const TESTS: &[Test] =
-    &[Test { name: "vm::page_tables_move_under_writers", run: page_tables_move_under_writers }];
+pub(in crate::selftest) const TESTS: &[Test] = &[
+    Test { name: "vm::page_tables_move_under_writers", run: page_tables_move_under_writers },
+    Test { name: "vm::page_tables_leave_a_block_that_goes_offline", run: page_tables_leave_a_block },
+    Test { name: "vm::the_topmost_page_table_leaves_a_block_that_goes_offline", run: the_topmost_leaves_a_block },
+    Test { name: "vm::page_tables_with_an_error_are_replaced", run: page_tables_with_an_error_are_replaced },
+];
 
 /// Every page table of a space.
 pub(super) fn page_tables() -> Vec<Pfn> {
@@ -41,4 +48,61 @@ fn page_tables_move_under_writers() {
         }
         writers.finish(&space);
     });
+}
+
+/// A space with a few tables and tasks that write to all of its pages.
+struct Mapped {
+    space: Arc<AddressSpace>,
+    topmost: Pfn,
+    /// The others.
+    lower: Vec<Pfn>,
+    writers: Writers,
+}
+
+impl Mapped {
+    fn new() -> Self {
+        let space = space(2 * 512, ANYWHERE);
+        let [topmost] = page_tables()[..] else { panic!("a space without pages has one table") };
+        let writers = Writers::start(&space, 2);
+        writers.wait_for_round();
+        let lower: Vec<_> = page_tables().into_iter().filter(|table| *table != topmost).collect();
+        // Two with pages, and one at each level between.
+        assert_eq!(lower.len(), 4);
+        Self { space, topmost, lower, writers }
+    }
+
+    /// Goes on using it for a while.
+    fn work(&self) {
+        self.writers.wait_for_round();
+        assert_eq!(page_tables().len(), 1 + self.lower.len());
+    }
+
+    fn finish(self) {
+        self.writers.finish(&self.space);
+    }
+}
+
+fn page_tables_leave_a_block() {
+    without_a_trace(|| {
+        let mapped = Mapped::new();
+        leave_a_block(Owner::UserTable, &mapped.lower, || mapped.work());
+        mapped.finish();
+    });
+}
+
+fn the_topmost_leaves_a_block() {
+    without_a_trace(|| {
+        let mapped = Mapped::new();
+        leave_a_block(Owner::UserTable, &[mapped.topmost], || mapped.work());
+        mapped.finish();
+    });
+}
+
+fn page_tables_with_an_error_are_replaced() {
+    let mapped = Mapped::new();
+    for bad in mapped.lower.iter().chain([&mapped.topmost]) {
+        survives_an_error(*bad, || mapped.work());
+        assert!(!page_tables().contains(bad));
+    }
+    mapped.finish();
 }
