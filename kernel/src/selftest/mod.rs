@@ -8,6 +8,7 @@ mod firmware;
 mod fixture;
 mod heap;
 mod kernel_frames;
+mod listener;
 mod machine;
 mod memory;
 mod poison;
@@ -33,6 +34,7 @@ const SUITES: &[&[Test]] = &[
     vm::moving::TESTS,
     vm::tables::TESTS,
     poison::TESTS,
+    listener::TESTS,
     firmware::TESTS,
 ];
 
