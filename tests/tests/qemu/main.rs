@@ -9,6 +9,7 @@ mod contract;
 mod cores;
 mod counted;
 mod cpus;
+mod damage;
 mod discovery;
 mod faults;
 mod fills;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         agreement::scenarios(),
         faults::scenarios(),
         fills::scenarios(),
+        damage::scenarios(),
         listeners::scenarios(),
         console::scenarios(),
         jobs::scenarios(),
