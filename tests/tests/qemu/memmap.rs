@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use boot::qemu::Machine;
 use boot::size::{gib, mib};
+use serde_json::{Value, json};
 use system_tests::check::{contains, same};
 use system_tests::dimms::{SUCCESS, dimm, dimm_on};
 use system_tests::memory::{BLOCK_BYTES, BLOCK_FRAMES, FRAME_BYTES};
@@ -19,6 +20,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(the_head_of_every_added_block_holds_its_struct_pages),
         scenario!(boot_memory_keeps_its_struct_pages_in_its_own_blocks),
         scenario!(the_place_of_struct_pages_is_chosen_per_dimm),
+        scenario!(struct_pages_of_another_block_keep_theirs_online),
         scenario!(kernel_memory_tells_where_and_when_it_was_taken),
         scenario!(one_gib_costs_the_boot_memory_at_most_64_kib),
         scenario!(struct_pages_that_do_not_fit_refuse_the_dimm).on(small.clone()),
@@ -121,6 +123,46 @@ fn the_place_of_struct_pages_is_chosen_per_dimm(vm: &mut Vm) -> Result<()> {
     vm.cmd("memmap_on_memory on")?;
     vm.unplug("inside")?;
     same("totals", vm.usage()?, before)
+}
+
+/// What `why` says of struct pages that keep boot blocks online: number of the block, first frame, and how many.
+fn struct_pages_in_the_way(vm: &mut Vm) -> Result<Vec<(u64, u64, u64)>> {
+    let why = vm.json("why 0-15")?;
+    let mut found = Vec::new();
+    for block in why["blocks"].as_array().context("no blocks")? {
+        for blocker in block["blockers"].as_array().context("no blockers")? {
+            same("kind of struct pages", blocker["kind"] == "memmap", blocker["owner"] == "memmap")?;
+            if blocker["kind"] == "memmap" {
+                same("verdict", block["verdict"].as_str(), Some("blocked"))?;
+                let number = |value: &Value| value.as_u64().with_context(|| format!("{blocker}"));
+                found.push((number(&block["block"])?, number(&blocker["pfn"])?, number(&blocker["pages"])?));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn struct_pages_of_another_block_keep_theirs_online(vm: &mut Vm) -> Result<()> {
+    // Those of its own go and come with a block.
+    same("at first", struct_pages_in_the_way(vm)?, Vec::new())?;
+    vm.plug(&dimm("inside", mib(128)))?;
+    same("of a block that has its own", struct_pages_in_the_way(vm)?, Vec::new())?;
+    vm.cmd("memmap_on_memory off")?;
+    vm.plug(&dimm("outside", mib(256)))?;
+    let found = struct_pages_in_the_way(vm)?;
+    same("frames", found.iter().map(|(_, _, pages)| pages).sum::<u64>(), 2 * MEMMAP_BYTES / FRAME_BYTES)?;
+    for (block, pfn, pages) in found {
+        for pfn in [pfn, pfn + pages - 1] {
+            let page = vm.json(&format!("page pfn:{pfn}"))?;
+            same("owner", (&page["owner"], &page["block"]), (&json!("memmap"), &json!(block)))?;
+        }
+        let line = format!("pfn:{pfn:#x}  {pages} pages of memmap  memmap");
+        contains("for people", &vm.cmd(&format!("why {block}"))?, &line)?;
+        vm.fails(&format!("offline {block}"), "EBUSY")?;
+    }
+    vm.unplug("outside")?;
+    same("in the end", struct_pages_in_the_way(vm)?, Vec::new())?;
+    vm.unplug("inside")
 }
 
 fn one_gib_costs_the_boot_memory_at_most_64_kib(vm: &mut Vm) -> Result<()> {
