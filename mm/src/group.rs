@@ -1,7 +1,7 @@
 //! Memory groups: the device whose blocks came together and go together.
 
 use crate::addr::{NodeId, SectionId, SectionRange};
-use crate::section::MemmapPlace;
+use crate::section::{MemmapPlace, ZoneKind};
 use core::fmt;
 use heapless::Vec;
 
@@ -85,6 +85,40 @@ pub struct Group {
     pub memmap: MemmapPlace,
 }
 
+/// Present frames of a device by where they are, so that nobody has to go through its blocks. What is on its way counts where
+/// it goes to, or where it comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Device {
+    pub(crate) offline: u64,
+    pub(crate) normal: u64,
+    pub(crate) movable: u64,
+}
+
+impl Device {
+    /// The zone that the rest of it is to follow to, if any of it is in one.
+    pub(crate) const fn zone(self) -> Option<ZoneKind> {
+        match self {
+            Self { normal: 1.., .. } => Some(ZoneKind::Normal),
+            Self { movable: 1.., .. } => Some(ZoneKind::Movable),
+            _ => None,
+        }
+    }
+
+    /// So many frames go from one zone to another; without a zone, they are offline.
+    pub(crate) const fn shift(&mut self, pages: u64, from: Option<ZoneKind>, to: Option<ZoneKind>) {
+        *self.place(from) -= pages;
+        *self.place(to) += pages;
+    }
+
+    const fn place(&mut self, zone: Option<ZoneKind>) -> &mut u64 {
+        match zone {
+            None => &mut self.offline,
+            Some(ZoneKind::Normal) => &mut self.normal,
+            Some(ZoneKind::Movable) => &mut self.movable,
+        }
+    }
+}
+
 /// The most groups there can be: 256 DIMM slots, one boot group per node, and as many added by hand.
 pub const GROUP_LIMIT: usize = 512;
 
@@ -100,13 +134,14 @@ enum Slot {
     Vacant,
     /// Nobody finds it yet, but its name is taken.
     Reserved(Group),
-    Known(Group),
+    /// Boot memory is no device's, and nothing is counted of it.
+    Known(Group, Device),
 }
 
 impl Slot {
     const fn known(self) -> Option<Group> {
         match self {
-            Self::Known(group) => Some(group),
+            Self::Known(group, _) => Some(group),
             Self::Vacant | Self::Reserved(_) => None,
         }
     }
@@ -130,13 +165,29 @@ impl GroupTable {
         self.slots.iter().enumerate().filter_map(|(n, slot)| Some((GroupId(n as u16), slot.known()?)))
     }
 
+    /// Every group that is a device, with what is where of it.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = (GroupId, Group, Device)> + '_ {
+        self.slots.iter().enumerate().filter_map(|(n, slot)| match *slot {
+            Slot::Known(group, device) if group.memmap != MemmapPlace::Boot => Some((GroupId(n as u16), group, device)),
+            _ => None,
+        })
+    }
+
+    /// What is where of a device that exists.
+    pub(crate) fn device_mut(&mut self, id: GroupId) -> &mut Device {
+        match &mut self.slots[usize::from(id.0)] {
+            Slot::Known(_, device) => device,
+            Slot::Vacant | Slot::Reserved(_) => unreachable!("blocks are of a group that exists"),
+        }
+    }
+
     pub(crate) fn find(&self, name: GroupName) -> Option<(GroupId, Group)> {
         self.iter().find(|(_, group)| group.name == name)
     }
 
     /// Takes a name and a place for a group that is not there yet: it is published, or removed.
     pub(crate) fn reserve(&mut self, group: Group) -> Result<GroupId, Unplaced> {
-        let is_taken = |slot: &Slot| matches!(slot, Slot::Known(it) | Slot::Reserved(it) if it.name == group.name);
+        let is_taken = |slot: &Slot| matches!(slot, Slot::Known(it, _) | Slot::Reserved(it) if it.name == group.name);
         if self.slots.iter().any(is_taken) {
             return Err(Unplaced::NameTaken);
         }
@@ -148,16 +199,16 @@ impl GroupTable {
         Ok(GroupId(vacancy as u16))
     }
 
-    /// From now on everybody finds a group that was reserved.
+    /// From now on everybody finds a group that was reserved, all of it offline.
     pub(crate) fn publish(&mut self, id: GroupId) {
         let slot = &mut self.slots[usize::from(id.0)];
         let Slot::Reserved(group) = *slot else { unreachable!("only a reserved group is published") };
-        *slot = Slot::Known(group);
+        *slot = Slot::Known(group, Device { offline: group.range.pages().len(), ..Device::default() });
     }
 
     /// Lets a group, just made for boot memory, grow by the section behind it.
     pub(crate) fn extend(&mut self, id: GroupId, section: SectionId) {
-        let Slot::Known(group) = &mut self.slots[usize::from(id.0)] else {
+        let Slot::Known(group, _) = &mut self.slots[usize::from(id.0)] else {
             unreachable!("only an existing group grows")
         };
         let first = u64::from(group.range.first().number());

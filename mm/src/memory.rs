@@ -210,6 +210,14 @@ impl<M: Machine> Memory<M> {
         self.groups.lock().get(id)
     }
 
+    /// Blocks, of which the same is known, go to a zone, or offline without one: their device counts them there.
+    pub(crate) fn shift_in_device(&self, run: SectionRange, section: Section, to: Option<ZoneKind>) {
+        if !section.is_boot() {
+            let pages = run.count() * u64::from(section.present);
+            self.groups.lock().device_mut(section.group).shift(pages, section.state.zone(), to);
+        }
+    }
+
     /// The group with this name.
     pub fn find_group(&self, name: GroupName) -> Option<(GroupId, Group)> {
         self.groups.lock().find(name)

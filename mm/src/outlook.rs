@@ -1,15 +1,18 @@
 //! What is to be expected of blocks that come online: which zone the policy chooses, and what that does to kernel memory.
 //!
-//! A device is decided about as a whole. Under [`OnlinePolicy::AutoMovable`] all its blocks are to be in one zone: if one is in
-//! Normal the rest follows, and else the ratio is asked about all that is still offline. So a device is Movable as a whole or
-//! not at all, also when its blocks come online one by one. Boot memory belongs to no device; each of its blocks is for itself.
+//! Under [`OnlinePolicy::AutoMovable`] a device is decided about as a whole, when its first block comes: the ratio is asked about
+//! all of it. The rest follows the blocks that are online, to Normal if any is there, and what is still offline of a device that
+//! is Movable counts as Movable when others are decided about. So a device is Movable as a whole or not at all, also when blocks
+//! of several come online by turns. Boot memory belongs to no device; each of its blocks is for itself, as every block is under
+//! [`OnlinePolicy::ContigZones`].
 //!
 //! Whatever the policy, no block is made Movable that the kernel could not serve: mapping memory takes page tables, and those
 //! come from Normal zones. What kernel memory can still get must hold the tables of all Movable memory that is free or on its
-//! way, mapped page by page, and [`KERNEL_FLOOR_PAGES`] beside them; else Normal is chosen.
+//! way, mapped page by page, and [`KERNEL_FLOOR_PAGES`] beside them; else Normal is chosen. The offline rest of a device is on
+//! its way only where it is to follow.
 
 use crate::addr::{NodeId, Order, PAGE_SIZE, SectionId, SectionRange};
-use crate::group::GroupId;
+use crate::group::{Device, GroupId};
 use crate::machine::Machine;
 use crate::memory::{Memory, RESERVE_PAGES, zone_number};
 use crate::policy::{OnlinePolicy, Policy};
@@ -72,7 +75,7 @@ pub struct Outlook {
     pub(crate) spans: [Option<(SectionId, SectionId)>; ZoneKind::ALL.len()],
     pub(crate) machine: Balance,
     pub(crate) own: Balance,
-    /// `None` for boot memory.
+    /// `None` where every block is for itself.
     pub(crate) device: Option<Device>,
     pub(crate) kernel: KernelMemory,
 }
@@ -102,13 +105,6 @@ impl Balance {
     fn allows(self, pages: u64, ratio: u32) -> bool {
         self.movable + pages <= self.most(ratio)
     }
-}
-
-/// Present frames of a device.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Device {
-    pub(crate) normal: u64,
-    pub(crate) offline: u64,
 }
 
 /// What there is for the kernel, and what may be asked of it.
@@ -195,12 +191,11 @@ impl Outlook {
 
     fn balanced(&self, coming: u64) -> ZoneKind {
         let ratio = self.policy.auto_movable_ratio;
-        let has_normal = self.device.is_some_and(|device| device.normal > 0);
         let node_allows = !self.policy.numa_aware || self.own.allows(coming, ratio);
-        if !has_normal && node_allows && self.machine.allows(coming, ratio) {
-            ZoneKind::Movable
-        } else {
-            ZoneKind::Normal
+        match self.device.and_then(Device::zone) {
+            Some(zone) => zone,
+            None if node_allows && self.machine.allows(coming, ratio) => ZoneKind::Movable,
+            None => ZoneKind::Normal,
         }
     }
 
@@ -208,15 +203,21 @@ impl Outlook {
     pub(crate) fn expect(&mut self, zone: ZoneKind, section: Section) {
         let pages = u64::from(section.present);
         if let Some(device) = &mut self.device {
-            device.offline -= pages;
-            device.normal += if zone == ZoneKind::Normal { pages } else { 0 };
+            device.shift(pages, None, Some(zone));
         }
         if zone == ZoneKind::Movable {
-            let share = Balance { kernel: 0, movable: pages };
-            self.machine += share;
-            self.own += share;
-            self.kernel.unmapped += pages;
+            self.promise(pages, self.node);
         }
+    }
+
+    /// So many frames of a node count as Movable from now on.
+    fn promise(&mut self, pages: u64, node: NodeId) {
+        let share = Balance { kernel: 0, movable: pages };
+        self.machine += share;
+        if node == self.node {
+            self.own += share;
+        }
+        self.kernel.unmapped += pages;
     }
 
     /// What is to be said when somebody has just made memory Movable.
@@ -235,7 +236,17 @@ impl Outlook {
 impl<M: Machine> Memory<M> {
     /// What decides at this moment which zones such blocks get.
     pub fn outlook(&self, section: Section) -> Outlook {
-        Outlook { device: self.device(section), ..self.outlook_of_zones(section) }
+        let mut outlook = self.outlook_of_zones(section);
+        if outlook.policy.online_policy == OnlinePolicy::AutoMovable {
+            for (id, group, device) in self.groups.lock().devices() {
+                if id == section.group {
+                    outlook.device = Some(device);
+                } else if device.zone() == Some(ZoneKind::Movable) {
+                    outlook.promise(device.offline, group.node);
+                }
+            }
+        }
+        outlook
     }
 
     /// What is to be said when blocks go to Movable because somebody says so. Costs the same for devices of any size.
@@ -243,7 +254,7 @@ impl<M: Machine> Memory<M> {
         self.outlook_of_zones(section).excess()
     }
 
-    /// The outlook without a look at the device.
+    /// The outlook without a look at the devices.
     fn outlook_of_zones(&self, section: Section) -> Outlook {
         let mut outlook = Outlook {
             policy: self.policy(),
@@ -271,22 +282,6 @@ impl<M: Machine> Memory<M> {
             }
         }
         outlook
-    }
-
-    /// The frames of the device that a block came with.
-    fn device(&self, section: Section) -> Option<Device> {
-        let range = self.group(section.group).filter(|_| !section.is_boot())?.range;
-        let mut device = Device::default();
-        for (run, section) in self.runs(range) {
-            let Some(section) = section else { continue };
-            let pages = run.count() * u64::from(section.present);
-            match section.state {
-                BlockState::Offline => device.offline += pages,
-                state if state.zone() == Some(ZoneKind::Normal) => device.normal += pages,
-                _ => {}
-            }
-        }
-        Some(device)
     }
 
     /// Free frames that kernel memory can still get: those of all Normal zones, but the reserve of hotplug.

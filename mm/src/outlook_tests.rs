@@ -6,7 +6,7 @@ use crate::section::{MemmapPlace, Openness};
 
 const BLOCK: u64 = PAGES_PER_SECTION;
 
-/// Two nodes of two blocks of boot memory each, and on one of them a device of two blocks, all of it offline.
+/// Two nodes of two blocks of boot memory each, and on one of them a block of a device.
 const OUTLOOK: Outlook = Outlook {
     policy: Policy::DEFAULT,
     node: NodeId::ZERO,
@@ -14,12 +14,21 @@ const OUTLOOK: Outlook = Outlook {
     spans: [None, None],
     machine: Balance { kernel: 4 * BLOCK, movable: 0 },
     own: Balance { kernel: 2 * BLOCK, movable: 0 },
-    device: Some(Device { normal: 0, offline: 2 * BLOCK }),
+    device: None,
     kernel: KernelMemory { available: 4 * BLOCK, unmapped: 0 },
 };
 
-const AUTO: Outlook =
-    Outlook { policy: Policy { online_policy: OnlinePolicy::AutoMovable, ..Policy::DEFAULT }, ..OUTLOOK };
+/// The device has two blocks, and all of it is offline.
+const AUTO: Outlook = Outlook {
+    policy: Policy { online_policy: OnlinePolicy::AutoMovable, ..Policy::DEFAULT },
+    device: Some(device(2, 0, 0)),
+    ..OUTLOOK
+};
+
+/// A device with so many blocks in each place.
+const fn device(offline: u64, normal: u64, movable: u64) -> Device {
+    Device { offline: offline * BLOCK, normal: normal * BLOCK, movable: movable * BLOCK }
+}
 
 fn block() -> Section {
     Section {
@@ -61,23 +70,28 @@ fn contig_zones_follows_the_only_span_that_holds_the_block() {
 fn auto_movable_asks_the_ratio_of_machine_and_node_about_the_whole_device() {
     let with = |movable: u64, offline: u64, numa_aware| {
         let add = Balance { kernel: 0, movable };
-        let mut outlook = Outlook { device: Some(Device { normal: 0, offline }), ..AUTO };
+        let mut outlook = Outlook { device: Some(device(offline, 0, 0)), ..AUTO };
         outlook.machine += add;
         outlook.own += add;
         outlook.policy.numa_aware = numa_aware;
         chosen(&outlook)
     };
     // 301 % of two blocks are six, of four they are twelve.
-    assert_eq!(with(4 * BLOCK, 2 * BLOCK, true), ZoneKind::Movable);
-    assert_eq!(with(4 * BLOCK, 3 * BLOCK, true), ZoneKind::Normal);
-    assert_eq!(with(4 * BLOCK, 8 * BLOCK, false), ZoneKind::Movable);
-    assert_eq!(with(4 * BLOCK, 9 * BLOCK, false), ZoneKind::Normal);
+    assert_eq!(with(4 * BLOCK, 2, true), ZoneKind::Movable);
+    assert_eq!(with(4 * BLOCK, 3, true), ZoneKind::Normal);
+    assert_eq!(with(4 * BLOCK, 8, false), ZoneKind::Movable);
+    assert_eq!(with(4 * BLOCK, 9, false), ZoneKind::Normal);
 }
 
 #[test]
-fn the_rest_of_a_device_follows_what_is_in_normal() {
-    let outlook = Outlook { device: Some(Device { normal: BLOCK, offline: BLOCK }), ..AUTO };
-    assert_eq!(chosen(&outlook), ZoneKind::Normal);
+fn the_rest_of_a_device_follows_what_is_online_whatever_the_ratio_says() {
+    for (normal, movable, zone) in [(1, 0, ZoneKind::Normal), (0, 1, ZoneKind::Movable), (1, 1, ZoneKind::Normal)] {
+        for taken in [0, 100] {
+            let mut outlook = Outlook { device: Some(device(1, normal, movable)), ..AUTO };
+            outlook.machine.movable = taken * BLOCK;
+            assert_eq!(chosen(&outlook), zone, "{normal} blocks in Normal, {movable} in Movable");
+        }
+    }
 }
 
 #[test]
@@ -105,15 +119,16 @@ fn nothing_becomes_movable_that_the_kernel_could_not_serve() {
     let policy = Policy { movable_node: true, ..Policy::DEFAULT };
     for policy in [policy, AUTO.policy] {
         let with = |available, unmapped| {
-            Outlook { policy, kernel: KernelMemory { available, unmapped }, ..OUTLOOK }.choose(id(34), block())
+            let device = Some(device(1, 0, 0));
+            Outlook { policy, device, kernel: KernelMemory { available, unmapped }, ..OUTLOOK }.choose(id(34), block())
         };
-        // Two blocks take 129 tables.
-        let enough = KERNEL_FLOOR_PAGES + 129;
+        // A block takes 65 tables.
+        let enough = KERNEL_FLOOR_PAGES + 65;
         assert_eq!(with(enough, 0), Choice { zone: ZoneKind::Movable, remark: None });
         let remark = Some(Remark::KeptNormal { available: enough - 1, needed: enough });
         assert_eq!(with(enough - 1, 0), Choice { zone: ZoneKind::Normal, remark });
         assert_eq!(with(enough, BLOCK).zone, ZoneKind::Normal);
-        assert_eq!(with(enough + 65, BLOCK).zone, ZoneKind::Movable);
+        assert_eq!(with(enough + 64, BLOCK).zone, ZoneKind::Movable);
     }
 }
 

@@ -54,7 +54,7 @@ pub enum OnlinePolicy {
     /// Keep zones contiguous: the zone whose span the block lies in, if it is one only, else the default.
     ContigZones,
     /// Movable if the ratio of Movable to kernel memory allows it for the whole device, else Normal; all blocks of a device
-    /// in the same.
+    /// in the same, whenever they come.
     AutoMovable,
 }
 

@@ -3,6 +3,7 @@
 use crate::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId};
 use crate::cache::Shelf;
 use crate::free_area::{Listed, Walk};
+use crate::group::Device;
 use crate::machine::{MEMMAP_PAGES, Machine};
 use crate::memory::{Memory, zone_number};
 use crate::page::{Head, Owner, PageState};
@@ -173,6 +174,7 @@ impl<M: Machine> Memory<M> {
         let poisoned = self.blocks().map(|(_, section)| u64::from(section.poisoned)).sum();
         compare("poisoned frames", self.poisoned.lock().len() as u64, poisoned);
         self.check_blocks(&mut report);
+        self.check_devices(&mut report);
         totals.problems = problem_count;
         totals
     }
@@ -489,6 +491,29 @@ impl<M: Machine> Memory<M> {
             at = at.add(pages);
         }
         taken
+    }
+
+    fn check_devices(&self, report: &mut dyn FnMut(Problem)) {
+        let mut last = None;
+        loop {
+            // The lock is not held while the blocks are counted.
+            let next = self.groups.lock().devices().find(|(id, ..)| last < Some(*id));
+            let Some((id, group, kept)) = next else { return };
+            last = Some(id);
+            let mut counted = Device { offline: group.range.pages().len(), ..Device::default() };
+            for (run, section) in self.present_runs(&[group.range]) {
+                counted.shift(run.count() * u64::from(section.present), None, section.state.zone());
+            }
+            for (of, kept, counted) in [
+                ("offline memory of the device", kept.offline, counted.offline),
+                ("Normal memory of the device", kept.normal, counted.normal),
+                ("Movable memory of the device", kept.movable, counted.movable),
+            ] {
+                if kept != counted {
+                    report(Problem::Count { of, zone: None, block: Some(group.range.first()), kept, counted });
+                }
+            }
+        }
     }
 
     fn check_blocks(&self, report: &mut dyn FnMut(Problem)) {

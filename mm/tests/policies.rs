@@ -4,11 +4,13 @@ mod machine;
 
 use machine::{Fake, Snapshot, assert_valid, blocks, booted, booted_on, dimm, node, section};
 use mm::Memory;
-use mm::addr::{Order, SectionRange};
+use mm::addr::{Order, PAGE_SIZE, SectionRange};
 use mm::alloc::{Mobility, Place, Request, Urgency};
+use mm::errno::Errno;
 use mm::hotplug::AddRequest;
+use mm::inject::Point;
 use mm::machine::Unhurried;
-use mm::outlook::Remark;
+use mm::outlook::{KERNEL_FLOOR_PAGES, Remark};
 use mm::page::Owner;
 use mm::policy::{OnlineAs, OnlinePolicy};
 use mm::section::{BlockState, ZoneKind};
@@ -164,4 +166,80 @@ fn a_wish_for_movable_is_obeyed_and_remarked_on() {
     exhaust(&memory);
     assert!(matches!(wish(blocks(37, 37)), Some(Remark::KernelShort { available: 0, .. })));
     assert_eq!(movable(&memory).len(), 6);
+}
+
+#[test]
+fn devices_whose_blocks_come_by_turns_are_each_in_one_zone() {
+    // The ratio licenses three blocks: the first device, and half of the second.
+    let memory = booted();
+    auto_movable(&memory, 210);
+    plug(&memory, 0, blocks(32, 33), 0);
+    plug(&memory, 1, blocks(34, 35), 0);
+    plug(&memory, 2, blocks(36, 36), 0);
+    for block in [32, 34, 33, 35, 36] {
+        let before = shown(&memory, block);
+        online(&memory, blocks(block, block));
+        let state = memory.section(section(block)).expect("added").state;
+        assert_eq!(state, BlockState::Online(before), "block {block}");
+    }
+    assert_eq!(movable(&memory), [32, 33, 36]);
+    assert_valid(&memory);
+    // What goes offline is promised to its device, as long as a part of that is there.
+    memory.offline(&[blocks(33, 36)], &mut Unhurried).expect("free");
+    assert_eq!(
+        [33, 34, 36].map(|block| shown(&memory, block)),
+        [ZoneKind::Movable, ZoneKind::Normal, ZoneKind::Movable]
+    );
+    memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("free");
+    assert_eq!(shown(&memory, 34), ZoneKind::Movable);
+    assert_valid(&memory);
+}
+
+#[test]
+fn the_rest_of_a_device_follows_blocks_that_somebody_made_movable_or_relabelled() {
+    let memory = booted();
+    auto_movable(&memory, 0);
+    plug(&memory, 0, blocks(32, 33), 0);
+    assert_eq!(shown(&memory, 33), ZoneKind::Normal);
+    for (zone, how) in [ZoneKind::Movable, ZoneKind::Normal, ZoneKind::Movable].map(|zone| (zone, OnlineAs::Zone(zone)))
+    {
+        memory.online(&[blocks(32, 32)], how, &mut Unhurried).expect("offline, or in the other zone");
+        assert_eq!(shown(&memory, 33), zone);
+        assert_valid(&memory);
+    }
+}
+
+#[test]
+fn a_refused_change_leaves_a_device_undecided() {
+    let memory = booted();
+    auto_movable(&memory, 210);
+    plug(&memory, 0, blocks(32, 33), 0);
+    plug(&memory, 1, blocks(34, 35), 0);
+    memory.arm(Point::OnlinePrepare, Errno::Io, 1);
+    memory.online(&[blocks(32, 32)], OnlineAs::ByPolicy, &mut Unhurried).expect_err("armed");
+    assert_valid(&memory);
+    online(&memory, blocks(34, 34));
+    assert_eq!([32, 35].map(|block| shown(&memory, block)), [ZoneKind::Normal, ZoneKind::Movable]);
+}
+
+#[test]
+fn contig_zones_asks_for_no_more_than_the_block_that_comes() {
+    let memory = booted();
+    memory.set_policy(|policy| policy.movable_node = true);
+    // The kernel is left enough for the tables of a block, and not for those of eight.
+    while memory.memory_report().kernel_available / PAGE_SIZE > KERNEL_FLOOR_PAGES + 100 {
+        memory.allocate(&Request::kernel(Owner::Kfill)).expect("free");
+    }
+    plug(&memory, 0, blocks(32, 39), 0);
+    assert_eq!(shown(&memory, 34), ZoneKind::Movable);
+    assert_eq!(online(&memory, blocks(34, 34)), None);
+    assert_eq!(movable(&memory), [34]);
+    // What one command brings is on its way together.
+    assert!(matches!(online(&memory, blocks(35, 39)), Some(Remark::KeptNormal { .. })));
+    assert_eq!(movable(&memory), [34]);
+    memory.offline(&[blocks(34, 39)], &mut Unhurried).expect("free");
+    auto_movable(&memory, 1000);
+    assert_eq!(shown(&memory, 34), ZoneKind::Normal);
+    assert!(matches!(online(&memory, blocks(34, 34)), Some(Remark::KeptNormal { .. })));
+    assert_valid(&memory);
 }

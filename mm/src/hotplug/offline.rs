@@ -339,6 +339,7 @@ impl<M: Machine> Memory<M> {
         let kind = section.state.zone().expect("a block that goes offline has a zone");
         let most = if section.is_touched() { 1 } else { BATCH };
         let run = self.sections.first_run(range.first_part(most));
+        self.shift_in_device(run, section, None);
         while !self.leave(run, section, kind) {}
         // The struct pages of a boot block stay, and tell which of its frames are to come back.
         if section.is_touched() {

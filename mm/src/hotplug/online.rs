@@ -109,6 +109,7 @@ impl<M: Machine> Memory<M> {
         let going = Undo::new(|| {
             for (run, section) in self.present_runs(ranges) {
                 self.change_expectation(run, section, Zone::give_up);
+                self.shift_in_device(run, section, None);
                 self.sections.set_all(run, Section { state: BlockState::Offline, ..section });
             }
         });
@@ -200,6 +201,7 @@ impl<M: Machine> Memory<M> {
     }
 
     fn send(&self, run: SectionRange, section: Section, zone: ZoneKind) {
+        self.shift_in_device(run, section, Some(zone));
         let section = Section { state: BlockState::GoingOnline(zone), ..section };
         self.sections.set_all(run, section);
         self.change_expectation(run, section, Zone::expect);

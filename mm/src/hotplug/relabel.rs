@@ -201,6 +201,7 @@ impl<M: Machine> Memory<M> {
         let section = self.sections.get(range.first()).expect("an online block is present");
         let most = if section.is_open() { 1 } else { BATCH };
         let run = self.sections.first_run(range.first_part(most));
+        self.shift_in_device(run, section, Some(to));
         while !self.cross_at_once(run, section, to) {}
         range.behind(run)
     }

@@ -82,12 +82,13 @@ contig-zones  the zone whose span the block lies in, else Normal: zones stay in
               one piece (the default)
 auto-movable  Movable if the ratio allows it for the whole device, else Normal:
               what came last can go first. All blocks of a device go to the
-              same zone; if one is in Normal already, the rest follows. Only
-              boot memory counts as kernel memory here
+              same zone: the rest follows what is online already, to Normal if
+              any is there. Only boot memory counts as kernel memory here
 
 Both choose Normal when the kernel could not serve more Movable memory: when
 what it can still get (`meminfo`, kernel) is less than 16 MiB and the page
-tables for all Movable memory that nobody uses yet.
+tables for all Movable memory that nobody uses yet. contig-zones asks that about
+each block, auto-movable about the whole device.
 
 Without arguments it shows all settings.",
         example: "policy auto-movable --ratio 200 --numa-aware off",
