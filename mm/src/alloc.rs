@@ -1,8 +1,9 @@
 //! Taking frames and giving them back: which zone serves which request.
 //!
 //! Unmovable memory comes from Normal zones only, and from boot memory on any node before added memory on any: what came
-//! last shall be able to go first. Movable memory prefers Movable zones, then added memory, and boot memory last. A
-//! pageblock serves both kinds only when nothing else is left, not even a section to be opened.
+//! last shall be able to go first. Movable memory prefers Movable zones, then added memory, and boot memory last; only what
+//! moves out of its block stays on its node if it can. A pageblock serves both kinds only when nothing else is left, not even
+//! a section to be opened.
 
 pub use crate::request::{AllocError, Mobility, Place, Request, Urgency};
 
@@ -12,6 +13,7 @@ use crate::free_area::{Mixing, Search};
 use crate::inject::Point;
 use crate::machine::Machine;
 use crate::memory::{Memory, zone_number};
+use crate::outlook::KERNEL_FLOOR_PAGES;
 use crate::page::{Head, Owner, PageInfo, Terms};
 use crate::pageblock::Pageblock;
 use crate::section::{BlockState, Openness, Section, Word, ZoneKind};
@@ -65,7 +67,7 @@ impl<M: Machine> Memory<M> {
         }
         let shelf = request.shelf()?;
         let (kind, origin) = request.mobility.sources()[0];
-        let (Place::Near(node) | Place::On(node)) = request.place;
+        let (Place::Near(node) | Place::Home(node) | Place::On(node)) = request.place;
         let mut cache = self.own_cache(zone_number(node, kind))?.lock();
         let (head, page) = cache.stack(origin, shelf).pop(&self.machine)?;
         self.hand_out(page, request);
@@ -97,26 +99,45 @@ impl<M: Machine> Memory<M> {
     }
 
     fn find(&self, request: &Request) -> Option<Pfn> {
-        for mixing in [Mixing::Never, Mixing::Allowed] {
-            for (kind, origin) in request.mobility.sources() {
-                if self.managed(*kind, *origin) == 0 {
-                    continue;
-                }
-                let source = |node| Source { node, kind: *kind, origin: *origin, mixing };
-                let taken = match request.place {
-                    Place::On(node) if node.index() >= self.node_limit() => None,
-                    Place::On(node) => self.take(source(node), request),
-                    Place::Near(near) => self
-                        .distances
-                        .nearest(near, self.node_limit())
-                        .find_map(|node| self.take(source(node), request)),
-                };
-                if taken.is_some() {
-                    return taken;
-                }
+        let of_source = |source| self.take(source, request);
+        [Mixing::Never, Mixing::Allowed]
+            .into_iter()
+            .find_map(|mixing| self.first_that_serves(request, mixing, of_source))
+    }
+
+    /// Goes through the zones that may serve a request, in its order, until `take` gets something of one.
+    pub(crate) fn first_that_serves<R>(
+        &self,
+        request: &Request,
+        mixing: Mixing,
+        take: impl Fn(Source) -> Option<R>,
+    ) -> Option<R> {
+        let sources = || {
+            let sources = request.mobility.sources().iter().copied();
+            sources.filter(|(kind, origin)| self.managed(*kind, *origin) > 0)
+        };
+        let take = |node, (kind, origin)| take(Source { node, kind, origin, mixing });
+        let near = |from| {
+            let take = &take;
+            sources()
+                .find_map(|source| self.distances.nearest(from, self.node_limit()).find_map(|node| take(node, source)))
+        };
+        match request.place {
+            Place::On(node) if node.index() >= self.node_limit() => None,
+            Place::On(node) => sources().find_map(|source| take(node, source)),
+            Place::Near(node) => near(node),
+            Place::Home(node) => {
+                let spares = |(kind, _): &(ZoneKind, Origin)| *kind == ZoneKind::Movable || self.can_spare_normal(node);
+                sources().filter(spares).find_map(|source| take(node, source)).or_else(|| near(node))
             }
         }
-        None
+    }
+
+    /// Whether a node has Normal memory that the kernel is not to be left, as far as can be told without a lock.
+    fn can_spare_normal(&self, node: NodeId) -> bool {
+        let zone = self.zone_cell(node, ZoneKind::Normal);
+        let free = || Origin::ALL.into_iter().map(|origin| zone.open_free(origin)).sum::<u64>();
+        zone.has_unopened() || free() > KERNEL_FLOOR_PAGES
     }
 
     fn take(&self, source: Source, request: &Request) -> Option<Pfn> {

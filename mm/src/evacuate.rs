@@ -53,8 +53,8 @@ pub enum MoveError {
 /// Frames on their way out of blocks that are being emptied.
 struct Evacuation<'a, M: Machine> {
     memory: &'a Memory<M>,
-    /// Where they should go if they can.
-    near: NodeId,
+    /// The node that they should stay on if they can.
+    home: NodeId,
     /// Not moved yet, all of one owner.
     batch: Vec<Move, TOGETHER>,
     owner: Owner,
@@ -151,12 +151,12 @@ impl<M: Machine> Memory<M> {
     }
 
     /// For a place to move a block to. Kernel memory keeps the call site that took it.
-    pub(crate) fn destination_request(&self, block: Block, near: NodeId) -> Request {
+    pub(crate) fn destination_request(&self, block: Block, home: NodeId) -> Request {
         let (site, _) = self.provenance(self.machine.page(block.head), block.order);
         Request {
             order: block.order,
             mobility: block.mobility,
-            place: Place::Near(near),
+            place: Place::Home(home),
             owner: block.owner,
             urgency: Urgency::Ordinary,
             site: site.unwrap_or_else(Site::here),
@@ -170,8 +170,8 @@ impl<M: Machine> Memory<M> {
 }
 
 impl<'a, M: Machine> Evacuation<'a, M> {
-    const fn new(memory: &'a Memory<M>, near: NodeId) -> Self {
-        Self { memory, near, batch: Vec::new(), owner: Owner::None, straggler: None, moved: 0 }
+    const fn new(memory: &'a Memory<M>, home: NodeId) -> Self {
+        Self { memory, home, batch: Vec::new(), owner: Owner::None, straggler: None, moved: 0 }
     }
 
     /// Moves what it can out of a section, unless told to stop.
@@ -225,7 +225,7 @@ impl<'a, M: Machine> Evacuation<'a, M> {
             self.flush()?;
         }
         self.owner = block.owner;
-        match self.memory.take_destination(&self.memory.destination_request(block, self.near)) {
+        match self.memory.take_destination(&self.memory.destination_request(block, self.home)) {
             Ok(to) => {
                 let wanted = Move { from: block.head, to, order: block.order, outcome: Ok(()) };
                 assert!(self.batch.push(wanted).is_ok(), "there are no more blocks than places for them");

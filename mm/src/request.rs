@@ -59,8 +59,11 @@ pub enum Urgency {
 /// Which nodes may serve.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
-    /// This node, then others by distance.
+    /// This node, then others by distance: each kind of zone on all of them before the next.
     Near(NodeId),
+    /// This node in all its zones, as long as the kernel has enough left on it; then as [`Near`](Self::Near). For what would
+    /// have to be reached from there again.
+    Home(NodeId),
     /// This node only.
     On(NodeId),
 }

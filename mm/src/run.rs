@@ -2,8 +2,8 @@
 //!
 //! A run is nothing of its own afterwards: each of its pageblocks is an allocated block like any other.
 
-use crate::addr::{NodeId, Order, Pfn, PfnRange, SectionId};
-use crate::alloc::{AllocError, Place, Request, Source, Urgency};
+use crate::addr::{Order, Pfn, PfnRange, SectionId};
+use crate::alloc::{AllocError, Request, Source, Urgency};
 use crate::free_area::Mixing;
 use crate::machine::Machine;
 use crate::memory::Memory;
@@ -29,17 +29,7 @@ impl<M: Machine> Memory<M> {
         self.pass_allocation(request)?;
         self.drain_caches();
         let request = Request { order: Order::PAGEBLOCK, ..*request };
-        let found = request.mobility.sources().iter().find_map(|(kind, origin)| {
-            let source = |node| Source { node, kind: *kind, origin: *origin, mixing: Mixing::Never };
-            match request.place {
-                Place::On(node) if node.index() >= self.node_limit() => None,
-                Place::On(node) => self.take_run(source(node), blocks, &request),
-                Place::Near(near) => self
-                    .distances
-                    .nearest(near, self.node_limit())
-                    .find_map(|node: NodeId| self.take_run(source(node), blocks, &request)),
-            }
-        });
+        let found = self.first_that_serves(&request, Mixing::Never, |source| self.take_run(source, blocks, &request));
         found.map(|first| PfnRange::new(first, blocks * FRAMES)).ok_or(AllocError::OutOfMemory)
     }
 

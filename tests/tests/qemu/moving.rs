@@ -169,15 +169,17 @@ fn pages_go_to_their_own_node_first(vm: &mut Vm) -> Result<()> {
     }
     vm.cmd("online_movable 32-35")?;
     let id = vm.fill("fill 20M --in 34")?;
-    let free = |vm: &mut Vm, node| Ok::<_, anyhow::Error>(vm.usage()?.zone(node, "Movable").free);
-    let (here, there) = (free(vm, 0)?, free(vm, 1)?);
+    let free = |vm: &mut Vm, node, zone| Ok::<_, anyhow::Error>(vm.usage()?.zone(node, zone).free);
+    let (other, own) = (free(vm, 0, "Movable")?, free(vm, 1, "Movable")?);
+    let normal = free(vm, 1, "Normal")?;
     let managed = vm.managed(34)?;
     vm.cmd("offline 34")?;
-    same("node 1", there - free(vm, 1)?, managed)?;
-    same("node 0", free(vm, 0)?, here)?;
-    // When the node has no other block any more, its neighbour takes them.
+    same("its Movable", own - free(vm, 1, "Movable")?, managed)?;
+    same("its Normal", free(vm, 1, "Normal")?, normal)?;
+    // When the node has no other Movable block any more, its Normal memory is still nearer than its neighbour's.
     vm.cmd("offline 33")?;
-    same("node 0", here - free(vm, 0)?, 20 << 20)?;
+    same("its Normal", normal - free(vm, 1, "Normal")?, 20 << 20)?;
+    same("the other node", free(vm, 0, "Movable")?, other)?;
     vm.cmd(&format!("verify {id}"))?;
     vm.cmd(&format!("free {id}")).map(drop)
 }
@@ -187,15 +189,13 @@ fn pages_go_to_the_next_node_by_distance(vm: &mut Vm) -> Result<()> {
         vm.plug(&dimm_on(id, mib(128), node))?;
     }
     vm.cmd("online_movable 32-34")?;
-    let id = vm.fill("fill 20M --in 33")?;
+    // All the memory of node 2.
+    let id = vm.fill("fill 20M --in 34")?;
     let free = |vm: &mut Vm, node| Ok::<_, anyhow::Error>(vm.usage()?.zone(node, "Movable").free);
-    for (gone, node) in [(33, 2), (34, 0)] {
-        let before = free(vm, node)?;
-        vm.cmd(&format!("offline {gone}"))?;
-        same("what the next node took", before - free(vm, node)?, 20 << 20)?;
-    }
+    let before = [free(vm, 0)?, free(vm, 1)?];
+    vm.cmd("offline 34")?;
+    same("free on the other nodes", [free(vm, 0)?, free(vm, 1)?], [before[0], before[1] - (20 << 20)])?;
     vm.cmd(&format!("verify {id}"))?;
-    // Whoever would rather be on a node without memory is served by its neighbours.
     vm.fails("fill 1M --node 2", "ENOENT")?;
     vm.cmd(&format!("free {id}")).map(drop)
 }
