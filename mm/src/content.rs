@@ -33,7 +33,7 @@ pub struct Blocker {
     pub hold: Hold,
     /// Whose it is.
     pub owner: Owner,
-    /// Where in the source it was taken, if that is recorded.
+    /// Where in the source it was taken, if that is recorded; of what is pinned it is not.
     pub site: Option<Site>,
     /// When it was taken, on the machine's clock, to the second, if that is recorded.
     pub since_ns: Option<u64>,
@@ -43,7 +43,8 @@ impl Blocker {
     /// Whether `next` is more of the same.
     pub(crate) fn is_followed_by(&self, next: &Self) -> bool {
         let kind = |blocker: &Self| (blocker.hold, blocker.owner, blocker.site, blocker.since_ns);
-        self.pfn.add(self.pages) == next.pfn && kind(self) == kind(next)
+        // Who pins it is not known here: each page is told of.
+        self.hold != Hold::Pinned && self.pfn.add(self.pages) == next.pfn && kind(self) == kind(next)
     }
 }
 
@@ -133,7 +134,11 @@ impl<M: Machine> Memory<M> {
     }
 
     pub(crate) fn blocker(&self, pfn: Pfn, order: Order, hold: Hold, owner: Owner) -> Blocker {
-        let (site, since_ns) = self.provenance(self.machine.page(pfn), order);
+        let (site, since_ns) = match hold {
+            // Whoever refers to it is told of, not its owner.
+            Hold::Pinned => (None, None),
+            _ => self.provenance(self.machine.page(pfn), order),
+        };
         Blocker { pfn, pages: order.pages(), hold, owner, site, since_ns }
     }
 }

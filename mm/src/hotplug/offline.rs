@@ -46,7 +46,7 @@ pub enum OfflineError {
         owner: Owner,
     },
     /// Somebody refers to memory in it that could move otherwise.
-    #[error("{pfn} in block {} is pinned", pfn.section())]
+    #[error("{pfn} of {owner} in block {} is pinned", pfn.section())]
     Pinned {
         /// The first such frame.
         pfn: Pfn,

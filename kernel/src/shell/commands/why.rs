@@ -73,6 +73,8 @@ struct InTheWay {
     since_ns: Option<u64>,
     /// What is pinned.
     pinned: Option<String>,
+    #[serde(skip)]
+    pinned_fill: Option<u64>,
 }
 
 impl InTheWay {
@@ -88,12 +90,28 @@ impl InTheWay {
         let pin = if hold == Hold::Pinned { registry::pin_of(pfn) } else { None };
         let since_ns = since_ns.or(pin.map(|pin| pin.since_ns));
         let pinned = pin.map(|pin| format!("page {} of fill {}", pin.page, pin.fill));
-        Self { pfn: pfn.number(), pages, kind, owner: owner.name(), site, since_ns, pinned }
+        let pinned_fill = pin.map(|pin| pin.fill);
+        Self { pfn: pfn.number(), pages, kind, owner: owner.name(), site, since_ns, pinned, pinned_fill }
+    }
+
+    /// Adds it to the last of `list` if that is more of the same pinned fill; the first page stands for all.
+    fn add_to(self, list: &mut Vec<Self>) {
+        match list.last_mut() {
+            Some(last)
+                if self.pinned_fill.is_some()
+                    && last.pinned_fill == self.pinned_fill
+                    && last.pfn + last.pages == self.pfn =>
+            {
+                last.pages += self.pages;
+            }
+            _ => list.push(self),
+        }
     }
 
     fn homeless(first: Pfn, pages: u64) -> Self {
         let owner = mm().frame_report(first).owner.name();
-        Self { pfn: first.number(), pages, kind: "no-destination", owner, site: None, since_ns: None, pinned: None }
+        let kind = "no-destination";
+        Self { pfn: first.number(), pages, kind, owner, site: None, since_ns: None, pinned: None, pinned_fill: None }
     }
 }
 
@@ -102,7 +120,7 @@ fn why(call: &mut Call<'_>) -> Outcome {
     let mut blocks: Vec<(Verdict, Option<Pfn>)> = Vec::new();
     let mut blockers = Vec::new();
     let each = |id: SectionId, foreseen| match foreseen {
-        Foreseen::Blocker(blocker) => blockers.push(InTheWay::of(&blocker)),
+        Foreseen::Blocker(blocker) => InTheWay::of(&blocker).add_to(&mut blockers),
         Foreseen::Done { movable, first } => {
             let blockers = core::mem::take(&mut blockers);
             blocks.push((Verdict { block: id.number(), verdict: "", blockers, movable }, first));
@@ -129,7 +147,7 @@ fn text(report: &Why) -> String {
         let movable: u64 = run.iter().map(|verdict| verdict.movable).sum();
         let blocks = if run.len() == 1 { "block" } else { "blocks" };
         text += &format!("{blocks} {span}: {}, {movable} pages would move\n", run[0].verdict);
-        for InTheWay { pfn, pages, kind, owner, site, since_ns, pinned } in &run[0].blockers {
+        for InTheWay { pfn, pages, kind, owner, site, since_ns, pinned, .. } in &run[0].blockers {
             text += &format!("  pfn:{pfn:#x}  {pages} pages of {owner}  {kind}");
             for detail in [site, pinned].into_iter().flatten() {
                 text += &format!("  {detail}");
@@ -155,6 +173,29 @@ mod tests {
         Verdict { block, verdict, blockers, movable }
     }
 
+    fn pinned(pfn: u64, page: u64, fill: u64) -> InTheWay {
+        InTheWay {
+            pfn,
+            pages: 1,
+            kind: "pinned",
+            owner: "anonymous",
+            site: None,
+            since_ns: Some(15 * NS_PER_SECOND),
+            pinned: Some(format!("page {page} of fill {fill}")),
+            pinned_fill: Some(fill),
+        }
+    }
+
+    #[test]
+    fn neighbours_of_one_fill_are_told_together_and_others_apart() {
+        let mut list = Vec::new();
+        for blocker in [pinned(16, 0, 1), pinned(17, 1, 1), pinned(18, 0, 2), pinned(20, 1, 2), pinned(21, 3, 1)] {
+            blocker.add_to(&mut list);
+        }
+        let told: Vec<_> = list.iter().map(|blocker| (blocker.pfn, blocker.pages, blocker.pinned_fill)).collect();
+        assert_eq!(told, [(16, 2, Some(1)), (18, 1, Some(2)), (20, 1, Some(2)), (21, 1, Some(1))]);
+    }
+
     #[test]
     fn blocks_that_would_go_are_told_together_and_others_with_what_is_in_the_way() {
         let kernel = InTheWay {
@@ -165,16 +206,9 @@ mod tests {
             site: Some("load.rs:7".into()),
             since_ns: Some(12 * NS_PER_SECOND),
             pinned: None,
+            pinned_fill: None,
         };
-        let pinned = InTheWay {
-            pfn: 0x108300,
-            pages: 1,
-            kind: "pinned",
-            owner: "anonymous",
-            site: None,
-            since_ns: Some(15 * NS_PER_SECOND),
-            pinned: Some("page 9 of fill 3".into()),
-        };
+        let pinned = pinned(0x108300, 9, 3);
         let blocks = [verdict(32, 5, Vec::new()), verdict(33, 7, Vec::new()), verdict(34, 1, [kernel, pinned].into())];
         let report = Why { blocks: blocks.into(), movable: 13, short_by: 2 };
         let expected = "\
