@@ -143,11 +143,19 @@ impl<M: Machine> Memory<M> {
     pub(crate) fn move_away(&self, head: Pfn, request: &Request) -> Result<Pfn, MoveError> {
         let to = self.take_destination(request).map_err(MoveError::NoDestination)?;
         let mut moves = [Move { from: head, to, order: request.order, outcome: Ok(()) }];
-        self.machine.migrate(&mut moves);
+        self.migrate(&mut moves);
         moves[0].outcome.map(|()| to).map_err(|stay| {
             self.free(to, request.order);
             MoveError::Stay(stay)
         })
+    }
+
+    /// Moves blocks; for their holders nothing has happened to them.
+    fn migrate(&self, moves: &mut [Move]) {
+        self.machine.migrate(moves);
+        for Move { from, to, .. } in moves.iter().filter(|done| done.outcome.is_ok()) {
+            self.machine.page(*to).succeed(self.machine.page(*from));
+        }
     }
 
     /// For a place to move a block to. Kernel memory keeps the call site that took it.
@@ -255,7 +263,7 @@ impl<'a, M: Machine> Evacuation<'a, M> {
         if self.batch.is_empty() {
             return Ok(());
         }
-        self.memory.machine.migrate(&mut self.batch);
+        self.memory.migrate(&mut self.batch);
         let batch = core::mem::take(&mut self.batch);
         let moved = batch.iter().filter(|done| done.outcome.is_ok());
         self.moved += moved.clone().map(|done| done.order.pages()).sum::<u64>();

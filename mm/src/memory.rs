@@ -1,6 +1,6 @@
 //! All parts together: the zones, the section table, the groups, the chain and the settings, each behind its own lock.
 
-use crate::addr::{NodeId, SectionId, SectionRange};
+use crate::addr::{NodeId, Pfn, SectionId, SectionRange};
 use crate::cache::{Cache, CacheCell};
 use crate::errno::Errno;
 use crate::group::{Group, GroupId, GroupName, GroupTable};
@@ -108,6 +108,11 @@ impl<M: Machine> Memory<M> {
     /// What is known of block `id`; `None` if it is absent.
     pub fn section(&self, id: SectionId) -> Option<Section> {
         self.sections.get(id)
+    }
+
+    /// The zone that a frame lies in; `None` if its block is in none.
+    pub fn zone_of(&self, frame: Pfn) -> Option<ZoneKind> {
+        self.section(frame.section()).and_then(|section| section.state.zone_of(frame))
     }
 
     /// The number of blocks that the hotplug window can hold, from block 0 on.

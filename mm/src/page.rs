@@ -247,6 +247,21 @@ impl PageInfo {
         self.private.store(0, Ordering::Relaxed);
     }
 
+    /// The allocated block that begins here, whatever it was asked for as, can move from now on. The caller keeps it from being
+    /// moved or given back meanwhile.
+    pub fn become_movable(&self) {
+        self.head.store(self.head.load(Ordering::Relaxed) & HEAD | MOVABLE, Ordering::Relaxed);
+        self.refs.fetch_and(REFS, Ordering::Relaxed);
+    }
+
+    /// The allocated block that begins here has taken the place of another one, and is held since when that was.
+    pub(crate) fn succeed(&self, old: &Self) {
+        let since = old.refs.load(Ordering::Relaxed) & !REFS;
+        if since != 0 {
+            self.refs.update(Ordering::Relaxed, Ordering::Relaxed, |refs| refs & REFS | since);
+        }
+    }
+
     /// References to the allocated block that begins here.
     #[must_use]
     #[inline]
@@ -374,6 +389,17 @@ mod tests {
         assert_eq!((page.refs(), page.since_ns()), (1, 5_000_000_000));
         assert_eq!(page.served(Order::PAGE), Some(Mobility::Unmovable));
         assert_eq!(page.head(), Head { state: PageState::Allocated, order: Order::PAGE, owner: Owner::Heap });
+    }
+
+    #[test]
+    fn what_becomes_movable_can_move_and_nothing_is_recorded_of_it() {
+        let page = PageInfo::default();
+        page.hand_out(Order::PAGE, Owner::Anonymous, Terms::unmovable(127, 5_900_000_000));
+        assert!(page.pin());
+        page.become_movable();
+        assert_eq!((page.served(Order::PAGE), page.refs()), (Some(Mobility::Movable), 2));
+        assert_eq!((page.site(), page.since_ns()), (0, 0));
+        assert_eq!(page.head(), Head { state: PageState::Allocated, order: Order::PAGE, owner: Owner::Anonymous });
     }
 
     #[test]

@@ -11,7 +11,7 @@ use machine::holders::Holder;
 use machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{Order, Pfn, SectionRange};
-use mm::alloc::Request;
+use mm::alloc::{Mobility, Request};
 use mm::content::{Blocker, Hold};
 use mm::errno::Errno;
 use mm::foresee::{Foreseen, Foresight};
@@ -350,6 +350,24 @@ fn foresee(memory: &Memory<Fake>, range: SectionRange) -> (Vec<Blocker>, Foresig
     };
     let foresight = memory.foresee(&[range], &mut Unhurried, each).expect("online");
     (blockers, foresight)
+}
+
+#[test]
+fn kernel_memory_that_moves_is_held_since_when_it_was_taken() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 32), 0, NORMAL);
+    let second = 1_000_000_000;
+    memory.machine().ticks.fetch_add(5 * second, Ordering::Relaxed);
+    let kernel = Request { mobility: Mobility::Unmovable, ..movable(Order::PAGE) };
+    let head = memory.allocate_within(&kernel, blocks(32, 32)).expect("free");
+    let holder = memory.machine().settle_down(head, Order::PAGE);
+    let before = memory.frame_report(head);
+    assert_eq!(before.since_ns, Some(5 * second));
+    memory.machine().ticks.fetch_add(5 * second, Ordering::Relaxed);
+    memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("it can move");
+    let after = memory.frame_report(place(&memory, holder));
+    assert_eq!((after.site, after.since_ns), (before.site, before.since_ns));
+    release(&memory, holder);
 }
 
 #[test]

@@ -101,7 +101,7 @@ impl Pins {
         self.0.extract_if(pages, |_, _| true).take(FORGOTTEN_AT_ONCE).count() > 0
     }
 
-    /// The pages are gone, and with them the few pins that were taken meanwhile.
+    /// Ends the pins of pages that go.
     pub(super) fn forget(&mut self, pages: Range<u64>) {
         self.0.extract_if(pages, |_, _| true).for_each(drop);
     }
@@ -125,7 +125,7 @@ impl AddressSpace {
         loop {
             self.fault_in(page).map_err(PinError::Missing)?;
             let Some((leaf, _, tables)) = self.settled_leaf(page) else { continue };
-            if how == PinMode::Stay || !is_in_movable(leaf.frame) {
+            if how == PinMode::Stay || mm().zone_of(leaf.frame) != Some(ZoneKind::Movable) {
                 if !mm().machine().page(leaf.frame).pin() {
                     return Err(PinError::TooMany);
                 }
@@ -149,7 +149,12 @@ impl AddressSpace {
     pub(crate) fn unpin(&self, page: u64) -> Result<(), NotPinned> {
         let (leaf, _, tables) = self.settled_leaf(page).ok_or(NotPinned)?;
         self.pins.lock().remove(page)?;
-        mm().machine().page(leaf.frame).unpin();
+        let head = mm().machine().page(leaf.frame);
+        // With the last pin goes what kept it outside of Movable.
+        if head.refs() == 2 {
+            head.become_movable();
+        }
+        head.unpin();
         drop(tables);
         Ok(())
     }
@@ -164,10 +169,6 @@ impl AddressSpace {
 pub(crate) fn pin_of(head: Pfn, order: Order) -> Option<PinReport> {
     let whose = whose(head)?;
     rmap::find(whose.space)?.oldest_pin(whose.page..whose.page + order.pages())
-}
-
-fn is_in_movable(frame: Pfn) -> bool {
-    mm().section(frame.section()).and_then(|section| section.state.zone_of(frame)) == Some(ZoneKind::Movable)
 }
 
 /// Moves a page to where the kernel's own memory is. If there is no place for a large one, it becomes small ones, of which

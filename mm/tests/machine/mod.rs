@@ -44,7 +44,7 @@ pub(crate) struct Fake {
     /// Sections whose struct pages were unmapped and may still be reached.
     stale: Mutex<HashSet<SectionId>>,
     ranges: Mutex<HashMap<SectionRange, PfnRange>>,
-    ticks: AtomicU64,
+    pub(crate) ticks: AtomicU64,
     waiters: (Mutex<()>, Condvar),
     readers: parking_lot::RwLock<()>,
     /// How often somebody waited, or waits, for those who look at struct pages.
