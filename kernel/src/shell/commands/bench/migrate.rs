@@ -2,12 +2,12 @@
 
 use super::{Failure, Measured, ROUNDS, TICKS, breathe, movable, timed};
 use crate::arch;
-use crate::memory::{self, mm};
+use crate::memory::{self, OwnedFrames, mm};
 use crate::vm::{AddressSpace, PageSize, Placement};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use mm::Errno;
-use mm::addr::{Order, Pfn};
+use mm::addr::Order;
 use mm::alloc::Request;
 use mm::machine::{Move, Mover, Stay};
 use mm::page::Owner;
@@ -17,14 +17,21 @@ const PAGES: u64 = 64;
 
 /// Moves blocks of a space, given by their pages, elsewhere; says how long the mover took.
 fn move_blocks(space: &AddressSpace, pages: impl Iterator<Item = u64>) -> Result<u64, Failure> {
+    let mut places = Vec::with_capacity(PAGES as usize);
     let mut moves = Vec::with_capacity(PAGES as usize);
     for (frame, order) in pages.filter_map(|page| space.frame_of(page)) {
-        let to = mm().allocate(&Request { owner: Owner::Anonymous, ..movable(order) })?;
-        moves.push(Move { from: frame.align_down(order), to, order, outcome: Err(Stay::InFlight) });
+        let place = OwnedFrames::allocate(&Request { owner: Owner::Anonymous, ..movable(order) })?;
+        let from = frame.align_down(order);
+        moves.push(Move { from, to: place.head(), order, outcome: Err(Stay::InFlight) });
+        places.push(place);
     }
     let ((), ticks) = timed(|| mm().machine().migrate(&mut moves));
-    for Move { from, to, order, outcome } in &moves {
-        mm().free(if outcome.is_ok() { *from } else { *to }, *order);
+    for (place, Move { from, outcome, .. }) in places.into_iter().zip(&moves) {
+        // What moved has changed places: the old one is ours then.
+        if outcome.is_ok() {
+            place.into_head();
+            drop(OwnedFrames::from_head(*from));
+        }
     }
     match moves.iter().find_map(|wanted| wanted.outcome.err()) {
         Some(stay) => Err(Failure::new(Errno::Busy, stay)),
@@ -34,10 +41,8 @@ fn move_blocks(space: &AddressSpace, pages: impl Iterator<Item = u64>) -> Result
 
 /// How long it takes to copy a block of that order.
 fn copy(order: Order) -> Result<u64, Failure> {
-    let frames = [mm().allocate(&movable(order))?, mm().allocate(&movable(order))?];
-    let [from, to]: [Pfn; 2] = frames;
-    let ((), ticks) = timed(|| memory::copy(from, to, order));
-    frames.iter().for_each(|frame| mm().free(*frame, order));
+    let [from, to] = [OwnedFrames::allocate(&movable(order))?, OwnedFrames::allocate(&movable(order))?];
+    let ((), ticks) = timed(|| memory::copy(from.head(), to.head(), order));
     Ok(ticks)
 }
 
