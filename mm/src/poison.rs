@@ -79,7 +79,7 @@ impl PoisonError {
 }
 
 impl<M: Machine> Memory<M> {
-    /// Takes a frame out of use until its memory is removed. What an anonymous page there holds moves first.
+    /// Takes a frame out of use until its memory is removed. What it holds moves first, if it can.
     ///
     /// # Errors
     /// See [`PoisonError`]; the frame is in use as before then.

@@ -6,14 +6,13 @@ use super::source::kernel_is_short;
 use super::writers::{Shares, Writers};
 use super::{BATCH, CheckError, PinFailure, TakeError};
 use crate::memory::mm;
-use crate::pace::SteadyPace;
 use crate::sync::Mutex;
 use crate::task;
-use crate::vm::{AddressSpace, FaultError, PageSize, PinMode, Placement};
+use crate::vm::{AddressSpace, FaultError, PinMode, Placement};
 use alloc::collections::BTreeSet;
 use alloc::sync::{Arc, Weak};
 use core::ops::Range;
-use mm::addr::{Order, Pfn, PfnRange, SectionId};
+use mm::addr::{Pfn, PfnRange, SectionId};
 use mm::machine::Pace;
 use mm::section::ZoneKind;
 
@@ -27,10 +26,7 @@ impl Taken {
     /// Takes memory for so many pages of 4 KiB: whole ones of 2 MiB, if those are asked for.
     pub(crate) fn new(pages: u64, placement: Placement, pace: &mut dyn Pace) -> Result<Self, TakeError> {
         let was_short = kernel_is_short();
-        let unit = match placement.page {
-            PageSize::Small => Order::PAGE.pages(),
-            PageSize::Huge => Order::PAGEBLOCK.pages(),
-        };
+        let unit = placement.page.order().pages();
         let space = AddressSpace::new(pages, placement).map_err(|error| TakeError::after(0, error))?;
         let whole = Self { space, pages };
         let mut taken = 0;
@@ -65,13 +61,13 @@ impl Taken {
     }
 
     fn zone_of(&self, page: u64) -> Option<ZoneKind> {
-        self.space.frame_of(page).and_then(|(frame, _)| zone_of(frame))
+        self.space.frame_of(page).and_then(|(frame, _)| mm().zone_of(frame))
     }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.space.discard(0..self.pages, &mut SteadyPace).expect("a steady pace does not stop");
+        self.space.discard(0..self.pages);
     }
 }
 
@@ -151,7 +147,7 @@ impl AnonymousFill {
             // A page of 2 MiB moves as a whole.
             let now = space.frame_of(page);
             moved += now.filter(|_| now != before).map_or(0, |(_, order)| order.pages());
-            if zone_of(frame) == Some(ZoneKind::Movable) {
+            if mm().zone_of(frame) == Some(ZoneKind::Movable) {
                 held_blocks.insert(frame.section());
             }
             if page % BATCH == BATCH - 1 {
@@ -221,8 +217,4 @@ impl View {
         let frame = self.0.upgrade().and_then(|space| space.frame_of(page));
         frame.is_some_and(|(frame, _)| frames.contains(frame))
     }
-}
-
-fn zone_of(frame: Pfn) -> Option<ZoneKind> {
-    mm().section(frame.section()).and_then(|section| section.state.zone_of(frame))
 }

@@ -4,14 +4,8 @@
 //! first word first. Which generation a page shows is known outside of it, too: what stays behind is found even where a
 //! whole page went back in time.
 
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use mm::addr::PAGE_SIZE;
-
-/// Words in a page.
-const WORDS: usize = PAGE_SIZE as usize / size_of::<u64>();
-
-/// A page whose words may change under the reader.
-pub(super) type Page = [AtomicU64; WORDS];
+use crate::vm::{Page, WORDS};
+use core::sync::atomic::Ordering::Relaxed;
 
 /// Which page of which fill, and how often it was written since the first time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +73,7 @@ fn mix(n: u64) -> u64 {
 mod tests {
     use super::*;
     use alloc::vec::Vec;
+    use core::sync::atomic::AtomicU64;
 
     /// A page in its second generation, which every other test damages.
     const PLACE: Place = Place { key: 7, page: 3, generation: 2 };

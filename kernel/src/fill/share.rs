@@ -1,6 +1,7 @@
 //! The pages that one writer keeps changing, and how far it has come: the generation of each of them follows from that.
 
-use super::content::{self, Page, Place};
+use super::content::{self, Place};
+use crate::vm::Page;
 
 /// Every so-manieth page of a fill: neighbours, which may lie in the same 2 MiB page, are changed by different writers.
 #[derive(Debug)]

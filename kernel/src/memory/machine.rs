@@ -115,7 +115,7 @@ impl Mapper for Kernel {
     }
 }
 
-/// What moves is memory of address spaces.
+/// What moves is memory of address spaces, their page tables, and the heap.
 impl Mover for Kernel {
     fn can_move(&self, owner: Owner) -> bool {
         owner == Owner::Heap || vm::can_move(owner)

@@ -17,7 +17,7 @@ use mm::Errno;
 use mm::addr::Order;
 use mm::alloc::AllocError;
 use mm::inject::Point;
-use mm::machine::{Memmap, Unhurried};
+use mm::machine::Memmap;
 use mm::page::Owner;
 
 pub(super) const TESTS: &[Test] = &[
@@ -114,11 +114,11 @@ fn discarded_pages_are_zero_again() {
         let space = space(2000, LARGE);
         let entered = space.enter();
         (0..2000).for_each(|page| entered.words(page)[7].store(1, SeqCst));
-        space.discard(600..1100, &mut Unhurried).expect("nobody stops it");
+        space.discard(600..1100);
         // The large page around 600 goes as a whole.
         let is_there = |page: u64| entered.words(page)[7].load(SeqCst) == 1;
         assert!((0..2000).all(|page| is_there(page) != (512..1536).contains(&page)));
-        space.discard(0..2000, &mut Unhurried).expect("nobody stops it");
+        space.discard(0..2000);
         assert!((0..2000).all(|page| space.frame_of(page).is_none()));
     });
 }

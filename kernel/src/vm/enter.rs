@@ -13,6 +13,9 @@ use mm::addr::PAGE_SIZE;
 /// Words in a page of 4 KiB.
 pub(crate) const WORDS: usize = PAGE_SIZE as usize / size_of::<AtomicU64>();
 
+/// A page whose words may change under the reader.
+pub(crate) type Page = [AtomicU64; WORDS];
+
 /// A space that the current task sees. The task may be preempted meanwhile, wait, and go on on another CPU.
 #[must_use = "the task sees the space until this is dropped"]
 pub(crate) struct Entered {
@@ -45,9 +48,9 @@ impl Entered {
     /// # Panics
     /// The space has no such page.
     #[expect(unsafe_code, reason = "the words are found by their address, as the task sees them")]
-    pub(crate) fn words(&self, page: u64) -> &[AtomicU64; WORDS] {
+    pub(crate) fn words(&self, page: u64) -> &Page {
         assert!(page < self.space.page_count(), "page {page} of {}", self.space.page_count());
-        let first: *const [AtomicU64; WORDS] = with_exposed_provenance((SPACE + page * PAGE_SIZE) as usize);
+        let first: *const Page = with_exposed_provenance((SPACE + page * PAGE_SIZE) as usize);
         // SAFETY: As long as this value lives, whatever task it belongs to runs with the tables of the space, in which every
         // page of the region is, or becomes when it is touched, memory of its own that is reached by atomics alone.
         unsafe { &*first }

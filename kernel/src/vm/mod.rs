@@ -24,6 +24,7 @@ mod pin;
 mod rmap;
 mod space;
 
+pub(crate) use enter::{Page, WORDS};
 pub(crate) use fault::{FaultError, missing_page};
 pub(crate) use migrate::{can_move, migrate, split};
 pub(crate) use pin::{NotPinned, PinError, PinMode, pin_of};

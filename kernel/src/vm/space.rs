@@ -5,7 +5,7 @@ use super::rmap::{self, SpaceId, Whose};
 use crate::arch;
 use crate::memory::{FrameList, Leaf, OwnedFrames, Place, SPACE_PAGES, Slot, SpaceTree, mm};
 use crate::sync::SpinLock;
-use crate::task::WaitQueue;
+use crate::task::{self, WaitQueue};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -13,7 +13,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use mm::addr::{NodeId, Order, Pfn, SectionRange};
 use mm::alloc::{AllocError, Mobility, Place as From, Request, Urgency};
-use mm::machine::{Memmap, Pace, Stop};
+use mm::machine::Memmap;
 use mm::page::Owner;
 use mm::site::Site;
 
@@ -168,13 +168,11 @@ impl AddressSpace {
     }
 
     /// Gives the pages of a range back, a few at a time, pinned or not; of a 2 MiB page that begins before the range, what
-    /// is in it goes with the rest of it. Whoever looks at one afterwards finds zeros.
-    ///
-    /// # Errors
-    /// `pace` says to stop; the pages at the end of the range are still there.
-    pub(crate) fn discard(&self, pages: Range<u64>, pace: &mut dyn Pace) -> Result<(), Stop> {
+    /// is in it goes with the rest of it. Whoever looks at one afterwards finds zeros. Others run meanwhile.
+    pub(crate) fn discard(&self, pages: Range<u64>) {
+        // Ends most pins before the lock is held under which pages go, which must not be for long.
         while self.pins.lock().forget_some(pages.clone()) {
-            pace.pause()?;
+            task::yield_now();
         }
         let mut next = pages.start;
         while let Some(mut discarded) = self.discard_some(&mut next, pages.end) {
@@ -184,9 +182,8 @@ impl AddressSpace {
             while let Some(frames) = discarded.pop() {
                 drop(frames);
             }
-            pace.pause()?;
+            task::yield_now();
         }
-        Ok(())
     }
 
     /// Takes some pages out of the tables, from `next` on, which becomes where to go on; `None` if there are no more. They

@@ -127,7 +127,7 @@ fn what_is_pinned_stays() {
         assert_eq!(pin_of(head, order), None);
         // Pins end with the page.
         space.pin(3, PinMode::Stay).expect("it can stay");
-        space.discard(0..512, &mut Unhurried).expect("nobody stops it");
+        space.discard(0..512);
         assert_eq!(space.unpin(3), Err(NotPinned));
         space.pin(700, PinMode::Stay).expect("it is brought");
         let none = AddressSpace::new(1, Placement { blocks: Some(Vec::new()), ..ANYWHERE }).expect("there is memory");
@@ -227,7 +227,7 @@ fn pages_are_discarded_while_they_move() {
             (0..128).for_each(|page| assert_eq!(entered.words(page)[9].swap(round, SeqCst), 0));
             task::yield_now();
             (0..128).for_each(|page| assert_eq!(entered.words(page)[9].load(SeqCst), round));
-            space.discard(0..128, &mut Unhurried).expect("nobody stops it");
+            space.discard(0..128);
         }
         drop(entered);
         // The last one to have it gives it back, the mover or this.

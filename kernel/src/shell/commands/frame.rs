@@ -48,12 +48,12 @@ altmap. Try `page` on the first address of one.",
         summary: "do what a memory error does to a frame",
         details: "\
 The frame is taken out of use for good: nobody gets it again, also when its
-block goes offline and comes back. What an anonymous page there holds is moved
-elsewhere first; of a large page only that frame, if it can be split.
+block goes offline and comes back. What it holds is moved elsewhere first, if
+that can move; of a large page only that frame, if it can be split.
 
-Refused, and nothing is changed, if the kernel itself holds the frame, if it is
-pinned, or if there is nowhere to move what it holds. The frame of an offline
-block is taken out when the block comes online.
+Refused, and nothing is changed, if the kernel holds the frame and cannot move
+it, if it is pinned, or if there is nowhere to move what it holds. The frame of
+an offline block is taken out when the block comes online.
 
 `meminfo` counts poisoned memory, which is no part of the total any more. It is
 forgotten when the block is removed, as that takes the hardware away.",

@@ -14,7 +14,7 @@ use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use mm::Errno;
-use mm::addr::{Order, PAGE_SIZE, SectionRange};
+use mm::addr::{PAGE_SIZE, SectionRange};
 use serde::Serialize;
 
 const IN_BLOCKS: OptionSpec = OptionSpec {
@@ -142,16 +142,13 @@ fn show(call: &mut Call<'_>, id: u64, fill: Fill) {
 /// How many pages of 4 KiB the operand asks for: whole ones of the wanted size, and no more than there are.
 fn pages(call: &Call<'_>, page: PageSize) -> Result<u64, Failure> {
     let word = call.arguments.operand(0).unwrap_or_default();
-    let unit = match page {
-        PageSize::Small => Order::PAGE,
-        PageSize::Huge => Order::PAGEBLOCK,
-    };
-    let count = size(word)?.div_ceil(unit.pages() * PAGE_SIZE);
+    let unit = page.order().pages();
+    let count = size(word)?.div_ceil(unit * PAGE_SIZE);
     if count == 0 {
         return Err(Failure::invalid(format_args!("{} is no memory at all", Quoted(word))));
     }
     let total = mm().memory_report().total / PAGE_SIZE;
-    let pages = count.checked_mul(unit.pages()).filter(|pages| *pages <= total);
+    let pages = count.checked_mul(unit).filter(|pages| *pages <= total);
     pages.ok_or_else(|| {
         Failure::new(Errno::NoMemory, format_args!("{} is more than the whole machine has", Quoted(word)))
     })
