@@ -17,7 +17,7 @@ use crate::site::Site;
 use heapless::Vec;
 
 /// Single frames that are moved together, so that translations are forgotten once for all of them.
-const TOGETHER: usize = 64;
+pub const MOVED_TOGETHER: usize = 64;
 
 /// How often frames in flight are waited for; each time is some milliseconds.
 pub(crate) const PATIENCE: u32 = 100;
@@ -56,7 +56,7 @@ struct Evacuation<'a, M: Machine> {
     /// The node that they should stay on if they can.
     home: NodeId,
     /// Not moved yet, all of one owner.
-    batch: Vec<Move, TOGETHER>,
+    batch: Vec<Move, MOVED_TOGETHER>,
     owner: Owner,
     /// Something that could not be moved this time, and can the next.
     straggler: Option<Pfn>,
@@ -212,7 +212,7 @@ impl<'a, M: Machine> Evacuation<'a, M> {
     }
 
     /// The next blocks of a pageblock, from `at` on, that can move; `at` is behind them then.
-    fn gather(&mut self, block: Pageblock, at: &mut Pfn) -> Result<Vec<Block, TOGETHER>, EvacuateError> {
+    fn gather(&mut self, block: Pageblock, at: &mut Pfn) -> Result<Vec<Block, MOVED_TOGETHER>, EvacuateError> {
         let mut found = Vec::new();
         while !found.is_full() {
             let Some((content, _)) = self.memory.next_content(block, at) else { break };

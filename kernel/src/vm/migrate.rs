@@ -17,12 +17,10 @@ use alloc::sync::Arc;
 use heapless::Vec;
 use mm::addr::{Order, Pfn};
 use mm::alloc::AllocError;
+use mm::evacuate::MOVED_TOGETHER;
 use mm::inject::Point;
 use mm::machine::{Machine, Memmap, Move, Stay};
 use mm::page::{Owner, PageInfo};
-
-/// Pages that are moved together: as many as may change under one hold of a lock.
-const TOGETHER: usize = 64;
 
 /// Whether memory of this owner is moved by [`migrate`].
 pub(crate) fn can_move(owner: Owner) -> bool {
@@ -31,7 +29,7 @@ pub(crate) fn can_move(owner: Owner) -> bool {
 
 /// Moves blocks of spaces, and sets the outcome of each.
 pub(crate) fn migrate(moves: &mut [Move]) {
-    moves.chunks_mut(TOGETHER).for_each(migrate_together);
+    moves.chunks_mut(MOVED_TOGETHER).for_each(migrate_together);
 }
 
 /// A page that was taken away from those who use it.
@@ -68,7 +66,7 @@ fn migrate_together(moves: &mut [Move]) {
 }
 
 /// Takes away what is what the moves take it for; the others get their outcome.
-fn take_away(moves: &mut [Move]) -> Vec<Taken, TOGETHER> {
+fn take_away(moves: &mut [Move]) -> Vec<Taken, MOVED_TOGETHER> {
     let mut taken = Vec::new();
     let mut next = 0;
     while let Some(first) = moves.get_mut(next) {
@@ -96,7 +94,7 @@ fn take_away(moves: &mut [Move]) -> Vec<Taken, TOGETHER> {
             match take_one(&mut tables, whose.page, leaf, what) {
                 Ok(place) => {
                     let page = Taken { number, space: Arc::clone(&space), place, word: whose.word(), what };
-                    assert!(taken.push(page).is_ok(), "no more than {TOGETHER} are moved together");
+                    assert!(taken.push(page).is_ok(), "no more than {MOVED_TOGETHER} are moved together");
                 }
                 Err(stay) => wanted.outcome = Err(stay),
             }

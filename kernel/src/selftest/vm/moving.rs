@@ -159,7 +159,11 @@ fn a_page_is_pinned_outside_of_movable() {
         let frame = space.pin(5, PinMode::Move).expect("there is room elsewhere");
         assert!(!range.pages().contains(frame) && !is_there(511) && is_there(512));
         assert_eq!(space.enter().words(5)[1].load(SeqCst), 77);
+        // It is unmovable as long as it is pinned, and then again like any other page.
+        let is_unmovable = || mm().frame_report(frame).site.is_some();
+        assert!(is_unmovable());
         assert_eq!(space.unpin(5), Ok(()));
+        assert!(!is_unmovable());
     });
 }
 

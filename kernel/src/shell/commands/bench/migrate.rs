@@ -9,16 +9,17 @@ use alloc::vec::Vec;
 use mm::Errno;
 use mm::addr::Order;
 use mm::alloc::Request;
+use mm::evacuate::MOVED_TOGETHER;
 use mm::machine::{Move, Mover, Stay};
 use mm::page::Owner;
 
 /// Pages of 4 KiB that are moved in each round: as many as an offline moves at once.
-const PAGES: u64 = 64;
+const PAGES: u64 = MOVED_TOGETHER as u64;
 
 /// Moves blocks of a space, given by their pages, elsewhere; says how long the mover took.
 fn move_blocks(space: &AddressSpace, pages: impl Iterator<Item = u64>) -> Result<u64, Failure> {
-    let mut places = Vec::with_capacity(PAGES as usize);
-    let mut moves = Vec::with_capacity(PAGES as usize);
+    let mut places = Vec::with_capacity(MOVED_TOGETHER);
+    let mut moves = Vec::with_capacity(MOVED_TOGETHER);
     for (frame, order) in pages.filter_map(|page| space.frame_of(page)) {
         let place = OwnedFrames::allocate(&Request { owner: Owner::Anonymous, ..movable(order) })?;
         let from = frame.align_down(order);
