@@ -115,7 +115,12 @@ impl<'a, C: Clock + ?Sized> Stopwatch<'a, C> {
         self.since = now;
     }
 
-    pub(crate) fn event(&self, op: Op, range: SectionRange, result: Result<(), Errno>) -> Event {
+    /// What the journal keeps of an operation that has just ended. Of one that failed, the last phase is the step that it ended
+    /// in and the undoing of those before.
+    pub(crate) fn event(&mut self, op: Op, range: SectionRange, result: Result<(), Errno>) -> Event {
+        if result.is_err() {
+            self.lap("failed");
+        }
         let t_ns = self.clock.now_ns();
         Event { number: 0, t_ns, op, range, result, moved: self.moved, phases: self.phases.clone() }
     }

@@ -699,6 +699,10 @@ fn the_journal_tells_every_operation_and_how_it_ended() {
     ];
     assert_eq!(told, expected);
     assert!(events[1].phases.iter().any(|phase| phase.name == "populate"));
+    assert!(events[1].phases.iter().all(|phase| phase.name != "failed"));
+    // Nothing is missing in the time of what failed.
+    let last = events[2].phases.last().expect("a phase");
+    assert!(last.name == "failed" && last.ns > 0, "{last:?}");
 }
 
 #[test]

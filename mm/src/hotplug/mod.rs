@@ -74,7 +74,7 @@ impl<M: Machine> Memory<M> {
     /// Tells the journal how an operation ended: on each of `ranges` if it succeeded, on all between them if not.
     fn record_ranges(
         &self,
-        stopwatch: &Stopwatch<'_, M>,
+        stopwatch: &mut Stopwatch<'_, M>,
         op: Op,
         ranges: &[SectionRange],
         hull: SectionRange,

@@ -129,7 +129,7 @@ impl<M: Machine> Memory<M> {
         let hull = hull(ranges).filter(|_| is_sorted(ranges)).ok_or(OfflineError::BadList)?;
         let mut stopwatch = Stopwatch::start(&self.machine);
         let result = self.offline_steps(ranges, pace, &mut stopwatch);
-        self.record_ranges(&stopwatch, Op::Offline, ranges, hull, result.map_err(OfflineError::errno));
+        self.record_ranges(&mut stopwatch, Op::Offline, ranges, hull, result.map_err(OfflineError::errno));
         result
     }
 

@@ -81,7 +81,7 @@ impl<M: Machine> Memory<M> {
             Some(zone) => self.relabel(ranges, zone, pace, &mut stopwatch).map(|()| None).map_err(OnlineError::Relabel),
             None => self.online_steps(ranges, how, pace, &mut stopwatch),
         };
-        self.record_ranges(&stopwatch, Op::Online, ranges, hull, result.map(drop).map_err(OnlineError::errno));
+        self.record_ranges(&mut stopwatch, Op::Online, ranges, hull, result.map(drop).map_err(OnlineError::errno));
         drop(alone);
         let remark = result?;
         // A warning holds nobody up: the blocks are in use by now, and others may have them.

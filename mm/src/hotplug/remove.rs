@@ -129,9 +129,7 @@ impl<M: Machine> Memory<M> {
         for name in names {
             let (_, group) = self.find_group(*name).ok_or(RemoveError::Absent)?;
             let mut stopwatch = Stopwatch::start(&self.machine);
-            let result = self.check_group(group, except);
-            stopwatch.lap("check");
-            if let Err(error) = result {
+            if let Err(error) = self.check_group(group, except) {
                 self.record(stopwatch.event(Op::Remove, group.range, Err(error.errno())));
                 return Err(error);
             }

@@ -29,7 +29,8 @@ pub(super) const COMMANDS: &[Command] = &[Command {
     details: "\
 Every add, online, offline and remove is kept, oldest first, with its result
 and the time each of its phases took. An add makes memory known, an online
-brings it into use, offline and remove undo them.
+brings it into use, offline and remove undo them. The last phase of one that
+failed, `failed`, is the step it ended in and the undoing of all before.
 
 With -f and -J every event is a JSON object on its own line.",
     example: "events -J",
