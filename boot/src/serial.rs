@@ -136,7 +136,14 @@ impl Console {
 
     /// [`Self::command`] with a time limit of its own.
     pub fn command_within(&mut self, line: &str, limit: Duration) -> Result<String> {
-        let output = self.output(line, limit).with_context(|| format!("command `{line}`"))?;
+        self.submit(line)?;
+        self.ending(limit)
+    }
+
+    /// Waits for the end of the line that was typed last; what it printed, as [`Self::command`] says.
+    pub fn ending(&mut self, limit: Duration) -> Result<String> {
+        let line = self.typed.clone();
+        let output = self.rest_of_output(limit).with_context(|| format!("command `{line}`"))?;
         let error = output.lines().find_map(|line| line.strip_prefix("error: "));
         match error.and_then(|error| error.split_once(": ")) {
             Some((errno, sentence)) => {
@@ -192,14 +199,18 @@ impl Console {
     /// Sends a line at the prompt and collects the lines up to the next prompt, refusals included, those of the log and of
     /// jobs left out.
     pub fn output(&mut self, line: &str, limit: Duration) -> Result<String> {
-        let deadline = Instant::now() + limit;
         self.submit(line)?;
+        self.rest_of_output(limit)
+    }
+
+    fn rest_of_output(&mut self, limit: Duration) -> Result<String> {
+        let deadline = Instant::now() + limit;
         let mut output = String::new();
         loop {
             match self.next_line() {
                 Line::Whole(line) if line.contains(PANIC_END) => bail!("the kernel panicked"),
                 Line::Whole(line) if !self.entered => self.entered = is_echo(&line, &self.typed),
-                Line::Whole(text) if !is_output_of(line, &text) => {}
+                Line::Whole(text) if !is_output_of(&self.typed, &text) => {}
                 Line::Whole(line) => output.push_str(&(line + "\n")),
                 Line::Open(line) if self.entered && line == PROMPT => return Ok(output),
                 Line::Open(_) => self.wait_for_more(deadline)?,

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::check::same;
 use crate::vm::Vm;
 
 /// A memory block.
@@ -100,6 +102,23 @@ pub struct Operation {
     pub start: u64,
     pub size: u64,
     pub result: String,
+    /// Pages that it moved elsewhere.
+    pub moved: u64,
+    pub phases: Vec<Phase>,
+}
+
+/// A part of an operation and the time it took, on the guest's clock.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Phase {
+    pub name: String,
+    pub ns: u64,
+}
+
+impl Operation {
+    /// The time that it took.
+    pub fn took(&self) -> Duration {
+        Duration::from_nanos(self.phases.iter().map(|phase| phase.ns).sum())
+    }
 }
 
 /// Everything an operation that failed must leave as it was.
@@ -183,6 +202,13 @@ impl Vm {
         serde_json::from_value(list["events"].take()).context("`events -J`")
     }
 
+    /// The last offline that the journal tells of.
+    #[track_caller]
+    pub fn last_offline(&mut self) -> Result<Operation> {
+        let operations = self.operations()?.into_iter();
+        operations.rev().find(|operation| operation.op == "offline").context("no offline in the journal")
+    }
+
     /// What must be the same after a failure as before.
     #[track_caller]
     pub fn trace(&mut self) -> Result<Trace> {
@@ -204,6 +230,14 @@ impl Vm {
         let (was, is) = (&before.free_blocks, &now.free_blocks);
         ensure!(is == was, "{what} changed free lists: {was} to {is}");
         Ok(())
+    }
+
+    /// Fails if there is more or less memory than before, in use or free, in any zone. What is in use may lie elsewhere in its
+    /// zone, and so in blocks that were untouched.
+    #[track_caller]
+    pub fn as_much_as_before(&mut self, what: &str, before: &Usage) -> Result<()> {
+        let now = Usage { untouched: before.untouched, memmap: before.memmap.clone(), ..self.usage()? };
+        same(&format!("{what}: totals"), &now, before)
     }
 
     /// The state of a frame, by `page`.

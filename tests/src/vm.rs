@@ -110,6 +110,15 @@ impl Vm {
         Ok(sentence.to_owned())
     }
 
+    /// Types a command and, after a while, Ctrl-C; how the command ended, which may have been before that.
+    #[track_caller]
+    pub fn interrupt(&mut self, line: &str, after: Duration) -> Result<String> {
+        self.console.submit(line)?;
+        std::thread::sleep(after);
+        self.type_raw(b"\x03")?;
+        self.console.ending(PATIENCE)
+    }
+
     /// Starts a command as a job and returns its number.
     #[track_caller]
     pub fn job(&mut self, command: &str) -> Result<u64> {

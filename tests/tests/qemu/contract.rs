@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use boot::dice::Dice;
 use boot::qemu::Machine;
-use boot::size::{gib, mib};
+use boot::size::mib;
 use serde_json::Value;
 use system_tests::check::{contains, same};
 use system_tests::dimms::{BUSY, dimm};
@@ -13,13 +14,12 @@ use system_tests::scenario;
 use system_tests::scenario::{Scenario, two_nodes};
 use system_tests::vm::{Vm, errno_of};
 
-use crate::moving::moved;
-
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         scenario!(kernel_memory_is_told_at_once_and_nothing_changes),
         scenario!(a_pinned_page_is_told_in_time_and_goes_when_it_is_let_go),
         scenario!(a_pin_takes_its_page_out_of_movable),
+        scenario!(pins_come_and_go_while_their_pages_move),
         scenario!(a_device_with_a_pinned_page_stays_as_a_whole),
         scenario!(too_little_room_is_known_before_anything_moves).on(Machine {
             memory: mib(512),
@@ -27,10 +27,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             ..two_nodes()
         }),
         scenario!(why_agrees_with_offline_about_every_block),
-        scenario!(an_offline_that_is_cancelled_at_any_moment_loses_nothing),
-        scenario!(an_offline_out_of_time_loses_nothing),
         scenario!(two_offlines_of_the_same_blocks_come_one_after_the_other),
-        scenario!(a_failure_at_any_step_of_a_migration_loses_nothing),
         scenario!(blocks_go_while_others_allocate).on(Machine { cpus: 4, ..two_nodes() }),
         scenario!(nonsense_to_offline_and_why_is_refused),
     ]
@@ -88,7 +85,7 @@ fn a_pinned_page_is_told_in_time_and_goes_when_it_is_let_go(vm: &mut Vm) -> Resu
     vm.cmd(&format!("verify {id}"))?;
     vm.cmd(&format!("unpin {id} 4000"))?;
     vm.cmd("offline 33")?;
-    same("moved", moved(vm)?, (20 << 20) / FRAME_BYTES)?;
+    same("moved", vm.last_offline()?.moved, (20 << 20) / FRAME_BYTES)?;
     vm.cmd(&format!("verify {id}"))?;
     vm.cmd(&format!("free {id}")).map(drop)
 }
@@ -96,7 +93,7 @@ fn a_pinned_page_is_told_in_time_and_goes_when_it_is_let_go(vm: &mut Vm) -> Resu
 fn a_pin_takes_its_page_out_of_movable(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm("d0", mib(256)))?;
     vm.cmd("online_movable 32-33")?;
-    let id = vm.fill("fill 8M --in 33")?;
+    let id = vm.fill("fill 8M --writers 2 --in 33")?;
     vm.cmd(&format!("pin {id} 7"))?;
     same("in the way", first_blocker(vm, "32-33")?, None)?;
     vm.cmd("offline 32-33")?;
@@ -113,10 +110,51 @@ fn a_pin_takes_its_page_out_of_movable(vm: &mut Vm) -> Result<()> {
     vm.cmd(&format!("free {id}")).map(drop)
 }
 
+fn pins_come_and_go_while_their_pages_move(vm: &mut Vm) -> Result<()> {
+    const SIZE: u64 = 60 << 20;
+    vm.plug(&dimm("d0", mib(384)))?;
+    vm.cmd("online_movable 32-34")?;
+    let id = vm.fill(&format!("fill {SIZE} --writers 2 --in 33"))?;
+    let mut dice = Dice::new(33);
+    let mut pinned_meanwhile = 0;
+    for _ in 0..6 {
+        let job = vm.job("offline 33")?;
+        while is_running(vm, job)? {
+            let page = dice.below(SIZE / FRAME_BYTES);
+            vm.cmd(&format!("pin {id} {page} --stay"))?;
+            vm.cmd(&format!("unpin {id} {page}"))?;
+            pinned_meanwhile += 1;
+        }
+        let end = vm.cmd(&format!("wait {job}"));
+        match end.as_ref().map_err(errno_of) {
+            Ok(_) => {
+                vm.expect_blocks(&[(33..=33, "offline")])?;
+                vm.cmd("online_movable 33")?;
+            }
+            Err(Some("EBUSY")) => vm.expect_blocks(&[(32..=34, "Movable")])?,
+            Err(_) => anyhow::bail!("{end:?}"),
+        }
+        vm.cmd("verify")?;
+        vm.memcheck()?;
+        // What has gone comes back.
+        vm.cmd("offline 32,34")?;
+        vm.cmd("online_movable 32,34")?;
+    }
+    ensure!(pinned_meanwhile > 0, "every offline was over before anything could be pinned");
+    vm.cmd(&format!("verify {id}"))?;
+    vm.cmd(&format!("free {id}")).map(drop)
+}
+
+fn is_running(vm: &mut Vm, job: u64) -> Result<bool> {
+    let jobs = vm.json("jobs")?;
+    let job = jobs["jobs"].as_array().context("jobs")?.iter().find(|entry| entry["job"] == job).context("the job")?;
+    Ok(job["state"] == "running")
+}
+
 fn a_device_with_a_pinned_page_stays_as_a_whole(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm("d0", mib(512)))?;
     vm.cmd("online_movable 32-35")?;
-    let id = vm.fill("fill 20M --in 32-35")?;
+    let id = vm.fill("fill 20M --writers 2 --in 32-35")?;
     let last = vm.fill("fill 1M --in 35")?;
     vm.cmd(&format!("pin {last} 0 --stay"))?;
     let before = vm.trace()?;
@@ -195,61 +233,6 @@ fn why_agrees_with_offline_about_every_block(vm: &mut Vm) -> Result<()> {
     vm.free_everything()
 }
 
-/// An offline under way, stopped after some time; whether it was stopped in time.
-fn an_offline_that_is_cancelled_at_any_moment_loses_nothing(vm: &mut Vm) -> Result<()> {
-    vm.plug(&dimm("d0", gib(1)))?;
-    vm.cmd("online_movable 32-39")?;
-    vm.fill("fill 180M --in 32-33")?;
-    let mut stopped = 0;
-    for wait in 0..12 {
-        let job = vm.job("offline 32-33")?;
-        std::thread::sleep(Duration::from_millis(25 * wait));
-        // By its number, or as somebody at the keyboard would.
-        if wait % 2 == 0 {
-            vm.cmd(&format!("kill {job}")).ok();
-        } else {
-            vm.console.submit(&format!("wait {job}"))?;
-            vm.type_raw(b"\x03")?;
-            vm.console.prompt_after_entry(system_tests::vm::soon());
-            vm.cmd(&format!("kill {job}")).ok();
-        }
-        let end = vm.cmd(&format!("wait {job}"));
-        match end.as_ref().map_err(errno_of) {
-            Ok(_) => {
-                vm.expect_blocks(&[(32..=33, "offline")])?;
-                vm.cmd("online_movable 32-33")?;
-                // What it held comes back.
-                vm.cmd("verify")?;
-                vm.cmd("offline 34-39")?;
-                vm.cmd("online_movable 34-39")?;
-            }
-            Err(Some("ECANCELED")) => {
-                stopped += 1;
-                vm.expect_blocks(&[(32..=39, "Movable")])?;
-            }
-            Err(errno) => anyhow::bail!("{errno:?}: {end:?}"),
-        }
-        vm.memcheck()?;
-    }
-    vm.cmd("verify")?;
-    ensure!(stopped >= 3, "it was over before it could be stopped, but for {stopped} times");
-    vm.free_everything()
-}
-
-fn an_offline_out_of_time_loses_nothing(vm: &mut Vm) -> Result<()> {
-    vm.plug(&dimm("d0", gib(1)))?;
-    vm.cmd("online_movable 32-39")?;
-    let id = vm.fill("fill 250M --in 32-34")?;
-    let free = vm.usage()?.free;
-    vm.fails("offline 32-34 --within 20", "ETIMEDOUT")?;
-    vm.expect_blocks(&[(32..=39, "Movable")])?;
-    same("free memory", vm.usage()?.free, free)?;
-    vm.cmd(&format!("verify {id}"))?;
-    vm.cmd("offline 32-34")?;
-    vm.cmd(&format!("verify {id}"))?;
-    vm.cmd(&format!("free {id}")).map(drop)
-}
-
 fn two_offlines_of_the_same_blocks_come_one_after_the_other(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm("d0", mib(640)))?;
     for _ in 0..4 {
@@ -267,28 +250,6 @@ fn two_offlines_of_the_same_blocks_come_one_after_the_other(vm: &mut Vm) -> Resu
         vm.memcheck()?;
     }
     vm.unplug("d0")
-}
-
-fn a_failure_at_any_step_of_a_migration_loses_nothing(vm: &mut Vm) -> Result<()> {
-    vm.plug(&dimm("d0", mib(384)))?;
-    vm.cmd("online_movable 32-34")?;
-    vm.cmd("notify add watcher 0")?;
-    let small = vm.fill("fill 12M --in 33")?;
-    let large = vm.fill("fill 8M --huge --in 33")?;
-    for point in ["migrate.destination", "migrate.unmap", "migrate.copy", "alloc.frames"] {
-        for errno in ["EIO", "ENOMEM"] {
-            let free = vm.usage()?.free;
-            vm.cmd(&format!("inject {point} {errno}"))?;
-            vm.fails("offline 33", errno).with_context(|| format!("{errno} at {point}"))?;
-            vm.expect_blocks(&[(32..=34, "Movable")])?;
-            same("free memory", vm.usage()?.free, free)?;
-            vm.cmd("verify").with_context(|| format!("{errno} at {point}"))?;
-            vm.memcheck()?;
-        }
-    }
-    vm.cmd("offline 33")?;
-    vm.cmd("verify")?;
-    vm.cmd(&format!("free {small}; free {large}")).map(drop)
 }
 
 fn blocks_go_while_others_allocate(vm: &mut Vm) -> Result<()> {

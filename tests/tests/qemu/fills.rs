@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use boot::qemu::Machine;
 use boot::size::{gib, mib};
 use serde_json::{Value, json};
 use system_tests::check::{contains, same};
 use system_tests::dimms::dimm;
 use system_tests::memory::FRAME_BYTES;
 use system_tests::scenario;
-use system_tests::scenario::Scenario;
+use system_tests::scenario::{Scenario, two_nodes};
 use system_tests::vm::{Vm, soon};
+
+use crate::pressure::exhaust;
 
 /// Frames of a page of 2 MiB.
 const HUGE_FRAMES: u64 = 512;
@@ -24,6 +27,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(a_pin_is_counted_shown_and_given_up),
         scenario!(a_pin_that_cannot_be_is_refused_and_changes_nothing),
         scenario!(a_pin_that_stays_keeps_its_block_and_is_logged),
+        scenario!(a_pin_without_room_outside_of_movable_is_refused).on(Machine {
+            memory: mib(256),
+            nodes: 1,
+            ..two_nodes()
+        }),
     ]
 }
 
@@ -225,9 +233,38 @@ fn a_pin_that_stays_keeps_its_block_and_is_logged(vm: &mut Vm) -> Result<()> {
     same("blockers", blockers.as_array().map(Vec::len), Some(1))?;
     same("kind", &blockers[0]["kind"], "pinned")?;
     same("frame", blockers[0]["pfn"].clone(), pinned["pfn"].clone())?;
+    let page = vm.json(&format!("page pfn:{}", pinned["pfn"]))?;
+    ensure!(blockers[0]["since_ns"].as_u64() > Some(0), "since when? {blockers}");
+    same("since", &blockers[0]["since_ns"], &page["pinned"]["since_ns"])?;
     same("of", blockers[0]["pinned"].as_str(), Some(format!("page 9 of fill {id}").as_str()))?;
     vm.cmd(&format!("verify {id}"))?;
     vm.cmd(&format!("unpin {id} 9"))?;
     vm.cmd(&format!("free {id}"))?;
     vm.cmd("offline 34").map(drop)
+}
+
+fn a_pin_without_room_outside_of_movable_is_refused(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm("d0", mib(256)))?;
+    vm.cmd("online_movable 32-33")?;
+    let id = vm.fill("fill 4M --writers 2 --in 33")?;
+    let last = (4 << 20) / FRAME_BYTES - 1;
+    let room = vm.fill("kfill 1M")?;
+    exhaust(vm)?;
+    let before = vm.usage()?;
+    // What can go out of Movable has gone by the time the others cannot, but nothing is pinned.
+    vm.fails(&format!("pin {id}"), "ENOMEM")?;
+    let after = vm.usage()?;
+    same("total and free", (after.total, after.free), (before.total, before.free))?;
+    let before = vm.trace()?;
+    vm.fails(&format!("pin {id} {last}"), "ENOMEM")?;
+    vm.unchanged_since("a pin without room", &before)?;
+    for pages in [format!("{id}"), format!("{id} 0"), format!("{id} {last}")] {
+        vm.fails(&format!("unpin {pages}"), "EINVAL")?;
+    }
+    vm.cmd(&format!("verify {id}"))?;
+    vm.cmd(&format!("free {room}"))?;
+    same("moved", &vm.json(&format!("pin {id} {last}"))?["moved"], 1)?;
+    vm.cmd(&format!("verify {id}"))?;
+    vm.cmd(&format!("unpin {id} {last}"))?;
+    vm.free_everything()
 }

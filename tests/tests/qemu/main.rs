@@ -9,6 +9,7 @@ mod contract;
 mod cores;
 mod counted;
 mod cpus;
+mod cut_short;
 mod damage;
 mod discovery;
 mod faults;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         zones::scenarios(),
         moving::scenarios(),
         contract::scenarios(),
+        cut_short::scenarios(),
         removal::scenarios(),
         memmap::scenarios(),
         many::scenarios(),

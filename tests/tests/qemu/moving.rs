@@ -6,7 +6,7 @@ use boot::qemu::{Board, Firmware, Machine};
 use boot::size::{gib, mib};
 use system_tests::check::same;
 use system_tests::dimms::{dimm, dimm_on};
-use system_tests::memory::{BLOCK_FRAMES, FRAME_BYTES};
+use system_tests::memory::{BLOCK_FRAMES, FRAME_BYTES, Operation};
 use system_tests::scenario;
 use system_tests::scenario::{Scenario, two_nodes};
 use system_tests::vm::{Vm, errno_of};
@@ -44,14 +44,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// Pages that the last offline moved.
-pub(crate) fn moved(vm: &mut Vm) -> Result<u64> {
-    let events = vm.json("events")?;
-    let mut offlines =
-        events["events"].as_array().context("no events")?.iter().filter(|event| event["op"] == "offline");
-    offlines.next_back().and_then(|event| event["moved"].as_u64()).context("no offline in the journal")
-}
-
 /// What `why` says of pages that would move, and that nothing is in the way.
 fn would_move(vm: &mut Vm, blocks: &str) -> Result<u64> {
     let why = vm.json(&format!("why {blocks}"))?;
@@ -72,7 +64,7 @@ fn a_block_in_use_goes_and_nothing_is_lost(vm: &mut Vm) -> Result<()> {
     let pages = (76 << 20) / FRAME_BYTES;
     same("foreseen", would_move(vm, "33")?, pages)?;
     vm.cmd("offline 33")?;
-    same("moved", moved(vm)?, pages)?;
+    same("moved", vm.last_offline()?.moved, pages)?;
     vm.cmd(&format!("verify {id}"))?;
     let after = vm.usage()?;
     same("total", before.total - after.total, managed)?;
@@ -93,7 +85,7 @@ fn large_pages_move_whole(vm: &mut Vm) -> Result<()> {
     vm.cmd("online_movable 32-34")?;
     let id = vm.fill("fill 64M --huge --in 33")?;
     vm.cmd("offline 33")?;
-    same("moved", moved(vm)?, (64 << 20) / FRAME_BYTES)?;
+    same("moved", vm.last_offline()?.moved, (64 << 20) / FRAME_BYTES)?;
     vm.cmd(&format!("verify {id}"))?;
     // All of them are large still: a block that holds them says so.
     let is_large = |vm: &mut Vm, block: u64| -> Result<bool> {
@@ -122,8 +114,17 @@ fn large_pages_are_split_where_there_is_no_large_place(vm: &mut Vm) -> Result<()
     for half in halves.iter().step_by(2) {
         vm.cmd(&format!("free {half}"))?;
     }
+    let before = vm.usage()?;
+    vm.cmd("inject migrate.split EIO")?;
+    vm.fails("offline 32", "EIO")?;
+    let moved = vm.last_offline()?.moved;
+    vm.expect_blocks(&[(32..=33, "Movable")])?;
+    // A large place that there was is taken by then.
+    let after = vm.usage()?;
+    same("total and free", (after.total, after.free), (before.total, before.free))?;
+    vm.cmd("verify")?;
     vm.cmd("offline 32")?;
-    same("moved", moved(vm)?, (24 << 20) / FRAME_BYTES)?;
+    same("moved", moved + vm.last_offline()?.moved, (24 << 20) / FRAME_BYTES)?;
     vm.cmd(&format!("verify {id}"))?;
     let block = vm.json("why 33")?["movable"].as_u64().context("movable")?;
     ensure!(block > 0, "nothing went to the other block");
@@ -152,10 +153,10 @@ fn pages_move_under_their_writers(vm: &mut Vm) -> Result<()> {
 fn a_device_moves_each_page_once(vm: &mut Vm) -> Result<()> {
     vm.plug(&dimm("d0", gib(1)))?;
     vm.cmd("online_movable dimm0")?;
-    let id = vm.fill("fill 200M --in dimm0")?;
+    let id = vm.fill("fill 200M --writers 2 --in dimm0")?;
     let before = vm.usage()?;
     vm.unplug("d0")?;
-    same("moved", moved(vm)?, (200 << 20) / FRAME_BYTES)?;
+    same("moved", vm.last_offline()?.moved, (200 << 20) / FRAME_BYTES)?;
     vm.cmd(&format!("verify {id}"))?;
     let after = vm.usage()?;
     same("what is in use", before.total - before.free, after.total - after.free)?;
@@ -245,15 +246,6 @@ fn a_zone_that_loses_all_its_blocks_is_empty_and_comes_back(vm: &mut Vm) -> Resu
     same("the zone", vm.usage()?.zone(0, "Movable"), before.zone(0, "Movable"))
 }
 
-/// Instructions of the phase of the last offline in which pages move.
-fn evacuation(vm: &mut Vm) -> Result<u64> {
-    let events = vm.json("events")?;
-    let last = events["events"].as_array().and_then(|events| events.last()).context("no events")?;
-    let phases = last["phases"].as_array().context("phases")?;
-    let evacuate = phases.iter().find(|phase| phase["name"] == "evacuate").context("no such phase")?;
-    evacuate["ns"].as_u64().context("a time")
-}
-
 /// On a machine that counts, a nanosecond is an instruction.
 fn a_page_costs_no_more_than_it_may(vm: &mut Vm) -> Result<()> {
     /// Of an offline, by page moved.
@@ -265,17 +257,20 @@ fn a_page_costs_no_more_than_it_may(vm: &mut Vm) -> Result<()> {
     let size = vm.managed(32)? & !((2 << 20) - 1);
     let pages = size / FRAME_BYTES;
     let id = vm.fill(&format!("fill {size} --in 32"))?;
+    let spent = |offline: &Operation| offline.took().as_nanos() as u64;
     vm.cmd("offline 32")?;
-    same("moved", moved(vm)?, pages)?;
-    let small = evacuation(vm)? / pages;
+    let offline = vm.last_offline()?;
+    same("moved", offline.moved, pages)?;
+    let small = spent(&offline) / pages;
     ensure!(small <= LIMIT, "a page of 4 KiB costs {small} instructions, {LIMIT} at most");
     vm.cmd(&format!("free {id}"))?;
     vm.cmd("online_movable 32")?;
     let size = 50 << 21;
     let id = vm.fill(&format!("fill {size} --huge --in 32"))?;
     vm.cmd("offline 32")?;
-    same("moved", moved(vm)?, size / FRAME_BYTES)?;
-    let large = evacuation(vm)? * 100 / (size / FRAME_BYTES * COPY);
+    let offline = vm.last_offline()?;
+    same("moved", offline.moved, size / FRAME_BYTES)?;
+    let large = spent(&offline) * 100 / (size / FRAME_BYTES * COPY);
     ensure!(large <= 110, "a page of 2 MiB costs {large} % of its copy, 110 % at most");
     println!("a page of 4 KiB costs {small} instructions, one of 2 MiB {large} % of its copy");
     vm.cmd(&format!("verify {id}"))?;

@@ -28,7 +28,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 }
 
 /// Takes kernel memory until not even a page is to be had.
-fn exhaust(vm: &mut Vm) -> Result<()> {
+pub(crate) fn exhaust(vm: &mut Vm) -> Result<()> {
     let mut size = 1 << 30;
     while size >= 4096 {
         match vm.cmd(&format!("kfill {size}")) {

@@ -1,12 +1,14 @@
 //! Which zone a block gets when a policy chooses: what is shown beforehand is what comes, and whole devices go together.
 
-use anyhow::{Result, ensure};
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
 use boot::size::{gib, mib};
 use system_tests::check::{contains, lacks, same};
 use system_tests::dimms::{dimm, dimm_on};
 use system_tests::scenario;
 use system_tests::scenario::{FIRST_HOT, Scenario};
-use system_tests::vm::Vm;
+use system_tests::vm::{Vm, errno_of};
 
 const AUTO_MOVABLE: &str = "memory_hotplug.online_policy=auto-movable";
 
@@ -20,6 +22,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(movable_node_makes_what_no_zone_claims_movable).params(&["movable_node"]),
         scenario!(memory_comes_as_the_default_state_says).params(&["memhp_default_state=online", "movable_node"]),
         scenario!(online_blocks_change_their_zone_with_what_they_hold),
+        scenario!(a_change_of_zone_that_is_cancelled_leaves_the_blocks_where_they_are),
         scenario!(boot_blocks_become_movable_but_not_all_of_them),
         scenario!(nothing_becomes_movable_by_policy_while_kernel_memory_is_scarce).params(&["movable_node"]),
     ]
@@ -120,7 +123,7 @@ fn online_blocks_change_their_zone_with_what_they_hold(vm: &mut Vm) -> Result<()
     vm.plug(&dimm_on("d0", mib(512), 0))?;
     vm.cmd("online_movable dimm0")?;
     let total = vm.usage()?.total;
-    let fill = vm.fill("fill 200M --in 32-33")?;
+    let fill = vm.fill("fill 200M --writers 2 --in 32-33")?;
     for block in [32, 33, 35] {
         vm.cmd(&format!("online_kernel {block}"))?;
         vm.memcheck()?;
@@ -145,6 +148,41 @@ fn online_blocks_change_their_zone_with_what_they_hold(vm: &mut Vm) -> Result<()
     let last = vm.operations()?.pop().map(|operation| (operation.op, operation.start, operation.result));
     same("the journal", last, Some(("online".to_owned(), 35 << 27, "ok".to_owned())))?;
     vm.cmd("offline dimm0").map(drop)
+}
+
+/// By somebody at the keyboard, and at once by the next command of the same line, or soon after.
+fn a_change_of_zone_that_is_cancelled_leaves_the_blocks_where_they_are(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm_on("d0", mib(512), 0))?;
+    vm.cmd("online_movable 32-35")?;
+    let fill = vm.fill("fill 400M --writers 2 --in 32-35")?;
+    let (mut zone, mut other) = (("online_movable", "Movable"), ("online_kernel", "Normal"));
+    let mut cancelled = 0;
+    for number in 0..16 {
+        let before = vm.usage()?;
+        let command = format!("{} 32-35", other.0);
+        let end = if number % 4 == 3 {
+            vm.interrupt(&command, Duration::ZERO)
+        } else {
+            let job = vm.job("version")? + 1;
+            let meanwhile = "version; ".repeat(number / 4);
+            // It may be over.
+            vm.cmd(&format!("{command} & {meanwhile}kill {job}")).ok();
+            vm.cmd(&format!("wait {job}"))
+        };
+        match end.as_ref().map_err(errno_of) {
+            Ok(_) => (zone, other) = (other, zone),
+            Err(Some("ECANCELED")) => {
+                cancelled += 1;
+                same("totals", vm.usage()?, before)?;
+            }
+            Err(_) => bail!("{end:?}"),
+        }
+        vm.expect_blocks(&[(32..=35, zone.1)])?;
+        vm.memcheck()?;
+        vm.cmd(&format!("verify {fill}"))?;
+    }
+    ensure!(cancelled > 0, "every change was over before it could be cancelled");
+    vm.cmd(&format!("free {fill}")).map(drop)
 }
 
 fn boot_blocks_become_movable_but_not_all_of_them(vm: &mut Vm) -> Result<()> {
