@@ -97,12 +97,15 @@ fn a_failing_offline_leaves_the_block_online_and_its_data_intact(vm: &mut Vm) ->
     vm.plug(&dimm("d0", mib(384)))?;
     vm.cmd("online_movable 32-34")?;
     vm.cmd("notify add watcher 0")?;
-    let id = vm.fill("fill 32M --in 32")?;
     for point in points(vm, "offline")? {
+        let fills = [33, 34].map(|block| vm.fill(&format!("fill 16M --writers 2 --in {block}")));
         fails_then_works(vm, &point, "offline 33-34", "online_movable 33-34")?;
-        vm.cmd(&format!("verify {id}"))?;
+        vm.cmd("verify").with_context(|| point.clone())?;
+        for id in fills {
+            vm.cmd(&format!("free {}", id?))?;
+        }
     }
-    vm.cmd(&format!("free {id}")).map(drop)
+    Ok(())
 }
 
 fn a_failing_add_is_told_to_the_firmware(vm: &mut Vm) -> Result<()> {

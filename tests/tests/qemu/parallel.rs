@@ -136,13 +136,17 @@ fn operations_on_different_blocks_all_succeed(vm: &mut Vm) -> Result<()> {
         let onlines = ["online_movable 32", "online_kernel 33", "online_movable 34-37", "online 38-39"];
         same("online", at_once(vm, &onlines)?, ["ok"; 4])?;
         vm.expect_blocks(&[(32..=32, "Movable"), (33..=33, "Normal"), (34..=37, "Movable")])?;
-        let fills = ["fill 20M --in 32", "kfill 20M --in 33", "fill 20M --in 34-37", "offline 38-39"];
+        let kernel = vm.fill("kfill 20M --in 33")?;
+        let fills = ["fill 20M --in 32", "fill 20M --in 33", "fill 20M --in 34-37", "offline 38-39"];
         same("in use", at_once(vm, &fills)?, ["ok"; 4])?;
         same("verify", at_once(vm, &["verify", "verify", "memcheck", "online_movable 39"])?, ["ok"; 4])?;
-        vm.free_everything()?;
+        vm.cmd(&format!("free {kernel}"))?;
+        // What moves out of one must not get in the way of another.
         let offlines = ["offline 32", "offline 33", "offline 34-37", "offline 39"];
         same("offline", at_once(vm, &offlines)?, ["ok"; 4])?;
+        vm.cmd("verify")?;
         vm.memcheck()?;
+        vm.free_everything()?;
     }
     vm.unplug("d0")?;
     same("totals", vm.usage()?, empty)

@@ -34,7 +34,7 @@ fn a_poisoned_page_is_never_allocated_again(vm: &mut Vm) -> Result<()> {
     vm.cmd("online_movable 32-34")?;
     let before = vm.usage()?;
     let managed = vm.managed(33)?;
-    let filled = fill(vm, "fill", 64 << 20)?;
+    let filled = fill(vm, "fill --writers 2", 64 << 20)?;
     let bad = 33 * BLOCK_FRAMES + 6000;
     same("its state", vm.frame_state(bad)?.as_str(), "allocated")?;
     vm.cmd(&format!("poison pfn:{bad}"))?;
