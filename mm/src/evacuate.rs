@@ -4,7 +4,7 @@
 //! page moves. The blocks are isolated all this time, so nothing new comes into them and nothing is moved into them.
 
 use crate::addr::{NodeId, Order, Pfn, SectionId, SectionRange};
-use crate::alloc::{AllocError, Place, Request, Urgency};
+use crate::alloc::{AllocError, Mobility, Place, Request, Urgency};
 use crate::content::{Block, Blocker, Content, Hold};
 use crate::inject::{Injected, Point};
 use crate::machine::{Machine, Move, Pace, Stay, Stop};
@@ -12,7 +12,7 @@ use crate::memory::Memory;
 use crate::page::Owner;
 use crate::pageblock::Pageblock;
 use crate::room::Need;
-use crate::section::Section;
+use crate::section::{Section, ZoneKind};
 use crate::site::Site;
 use heapless::Vec;
 
@@ -55,6 +55,8 @@ struct Evacuation<'a, M: Machine> {
     memory: &'a Memory<M>,
     /// The node that they should stay on if they can.
     home: NodeId,
+    /// So many free frames in Normal zones are not for large pages that can be split.
+    kept: u64,
     /// Not moved yet, all of one owner.
     batch: Vec<Move, MOVED_TOGETHER>,
     owner: Owner,
@@ -73,19 +75,19 @@ impl<M: Machine> Memory<M> {
         pace: &mut dyn Pace,
         moved: &mut u64,
     ) -> Result<(), EvacuateError> {
-        self.check_evacuation(ranges, pace)?;
+        let kept = self.check_evacuation(ranges, pace)?;
         for _ in 0..PATIENCE {
-            let Some(straggler) = self.evacuate_once(ranges, pace, moved)? else { return Ok(()) };
+            let Some(straggler) = self.evacuate_once(ranges, kept, pace, moved)? else { return Ok(()) };
             self.drain_zones_of(ranges);
             self.machine.wait(&mut || false);
             pace.pause().map_err(|stop| EvacuateError::Unfinished(stop, straggler))?;
         }
-        let straggler = self.evacuate_once(ranges, pace, moved)?;
+        let straggler = self.evacuate_once(ranges, kept, pace, moved)?;
         straggler.map_or(Ok(()), |straggler| Err(EvacuateError::InFlight(straggler)))
     }
 
-    /// Whether all that is known beforehand lets the blocks be emptied.
-    fn check_evacuation(&self, ranges: &[SectionRange], pace: &mut dyn Pace) -> Result<(), EvacuateError> {
+    /// Whether all that is known beforehand lets the blocks be emptied; so many free frames in Normal zones large pages shall leave.
+    fn check_evacuation(&self, ranges: &[SectionRange], pace: &mut dyn Pace) -> Result<u64, EvacuateError> {
         let mut need = Need::default();
         for (id, section) in self.open_sections(ranges) {
             for block in Pageblock::of_section(id) {
@@ -99,8 +101,9 @@ impl<M: Machine> Memory<M> {
             }
             pace.pause().map_err(EvacuateError::Stopped)?;
         }
-        match self.room().lack(need) {
-            0 => Ok(()),
+        let room = self.room();
+        match room.lack(need) {
+            0 => Ok(room.kept(need)),
             short_by => Err(EvacuateError::NoDestination { short_by }),
         }
     }
@@ -109,12 +112,13 @@ impl<M: Machine> Memory<M> {
     fn evacuate_once(
         &self,
         ranges: &[SectionRange],
+        kept: u64,
         pace: &mut dyn Pace,
         moved: &mut u64,
     ) -> Result<Option<Pfn>, EvacuateError> {
         let mut straggler = None;
         for (id, section) in self.open_sections(ranges) {
-            let mut evacuation = Evacuation::new(self, section.node);
+            let mut evacuation = Evacuation::new(self, section.node, kept);
             let result = evacuation.empty(id, section, pace);
             *moved += evacuation.moved;
             straggler = straggler.or(evacuation.straggler);
@@ -178,8 +182,8 @@ impl<M: Machine> Memory<M> {
 }
 
 impl<'a, M: Machine> Evacuation<'a, M> {
-    const fn new(memory: &'a Memory<M>, home: NodeId) -> Self {
-        Self { memory, home, batch: Vec::new(), owner: Owner::None, straggler: None, moved: 0 }
+    const fn new(memory: &'a Memory<M>, home: NodeId, kept: u64) -> Self {
+        Self { memory, home, kept, batch: Vec::new(), owner: Owner::None, straggler: None, moved: 0 }
     }
 
     /// Moves what it can out of a section, unless told to stop.
@@ -234,6 +238,10 @@ impl<'a, M: Machine> Evacuation<'a, M> {
         }
         self.owner = block.owner;
         match self.memory.take_destination(&self.memory.destination_request(block, self.home)) {
+            Ok(to) if self.is_kept(to, block) => {
+                self.memory.free(to, block.order);
+                self.split(block.head)
+            }
             Ok(to) => {
                 let wanted = Move { from: block.head, to, order: block.order, outcome: Ok(()) };
                 assert!(self.batch.push(wanted).is_ok(), "there are no more blocks than places for them");
@@ -249,6 +257,14 @@ impl<'a, M: Machine> Evacuation<'a, M> {
                 Err(EvacuateError::Injected(injected))
             }
         }
+    }
+
+    /// Whether a place just taken is a part of what shall be left, and the block can do without it.
+    fn is_kept(&self, to: Pfn, block: Block) -> bool {
+        if block.order != Order::PAGEBLOCK || block.mobility == Mobility::Unmovable {
+            return false;
+        }
+        self.memory.zone_of(to) == Some(ZoneKind::Normal) && self.memory.kernel_available() < self.kept
     }
 
     fn split(&mut self, head: Pfn) -> Result<bool, EvacuateError> {

@@ -5,7 +5,7 @@ use crate::content::{Blocker, Content};
 use crate::hotplug::OfflineError;
 use crate::machine::{Machine, Pace};
 use crate::memory::Memory;
-use crate::pageblock::Pageblock;
+use crate::pageblock::{FRAMES, Pageblock};
 use crate::room::{Need, Room};
 use crate::section::{BlockState, Section};
 use crate::zone::Origin;
@@ -46,6 +46,8 @@ struct Seen {
     need: Need,
     /// Frames that nobody has taken.
     free: u64,
+    /// Pageblocks among them that are free as a whole.
+    whole: u64,
     first_movable: Option<Pfn>,
 }
 
@@ -71,6 +73,7 @@ impl<M: Machine> Memory<M> {
                 let seen = self.foresee_block(id, section, &mut |blocker| each(id, Foreseen::Blocker(blocker)));
                 need += seen.need;
                 excluded.include(kind, Origin::of(section), seen.free);
+                excluded.include_whole(kind, seen.whole);
                 each(id, Foreseen::Done { movable: seen.need.pages(), first: seen.first_movable });
                 pace.pause().map_err(OfflineError::Stopped)?;
             }
@@ -82,6 +85,7 @@ impl<M: Machine> Memory<M> {
     fn foresee_block(&self, id: SectionId, section: Section, each: &mut dyn FnMut(Blocker)) -> Seen {
         let mut seen = Seen { free: u64::from(section.managed), ..Seen::default() };
         if !section.is_open() {
+            seen.whole = seen.free / FRAMES;
             return seen;
         }
         let mut last: Option<Blocker> = None;
@@ -113,6 +117,9 @@ impl<M: Machine> Memory<M> {
         // It may have been closed or taken away since.
         let now = self.sections.get(block.first().section());
         let is_same = now.is_some_and(|now| now.is_open() && now.state == section.state);
+        if is_same && *at == block.first() {
+            seen.whole += u64::from(block.descriptor(&self.machine).is_whole());
+        }
         if !is_same || *at == block.first() && self.is_known_empty(block, section) {
             *at = block.pages().end();
             return found;

@@ -123,6 +123,11 @@ impl FreeArea {
         self.isolated
     }
 
+    /// Pageblocks within reach that are free as a whole.
+    pub(crate) const fn whole_blocks(&self) -> u64 {
+        self.singles.len() + 2 * self.pairs.len()
+    }
+
     /// How many sections hold nothing.
     pub(crate) const fn empty_sections(&self) -> u64 {
         self.empty.len()

@@ -1,10 +1,15 @@
 //! Whether there is room elsewhere for what is to be moved: counted, so that it is known before anything moves.
+//!
+//! A large page for which there is no whole pageblock is split, and its parts need a page table, which only a Normal zone can
+//! give. [`KERNEL_PAGES`] are left there in any case, so that many splits need not be counted; those beyond are, and large pages
+//! that would go to Normal whole are split instead of taking what is left.
 
-use crate::addr::NodeId;
+use crate::addr::{NodeId, Order};
 use crate::alloc::Mobility;
 use crate::content::Block;
 use crate::machine::Machine;
 use crate::memory::{KERNEL_PAGES, Memory, RESERVE_PAGES, zone_number};
+use crate::pageblock::FRAMES;
 use crate::section::ZoneKind;
 use crate::zone::Origin;
 use core::ops::AddAssign;
@@ -16,12 +21,15 @@ pub(crate) struct Need {
     movable: u64,
     /// To Normal zones only.
     kernel: u64,
+    /// Pageblocks among them, each of which may have to be split.
+    large: u64,
 }
 
 impl AddAssign for Need {
     fn add_assign(&mut self, other: Self) {
         self.movable += other.movable;
         self.kernel += other.kernel;
+        self.large += other.large;
     }
 }
 
@@ -31,10 +39,16 @@ impl Need {
             Mobility::Movable => self.movable += block.order.pages(),
             Mobility::Unmovable => self.kernel += block.order.pages(),
         }
+        self.large += (block.order.index() == Order::PAGEBLOCK.index()) as u64;
     }
 
     pub(crate) const fn pages(self) -> u64 {
         self.movable + self.kernel
+    }
+
+    /// Pageblocks that all the smaller ones fill.
+    const fn filled(self) -> u64 {
+        self.pages().saturating_sub(self.large * FRAMES).div_ceil(FRAMES)
     }
 }
 
@@ -47,6 +61,8 @@ pub(crate) struct Room {
     added: u64,
     /// In Movable zones.
     movable: u64,
+    /// Pageblocks among those in Movable zones that are free as a whole.
+    whole: u64,
 }
 
 impl Room {
@@ -63,21 +79,42 @@ impl Room {
         *self.place(kind, origin) += pages;
     }
 
+    /// With so many pageblocks more among them that are free as a whole.
+    pub(crate) const fn include_whole(&mut self, kind: ZoneKind, count: u64) {
+        if matches!(kind, ZoneKind::Movable) {
+            self.whole += count;
+        }
+    }
+
     /// What is left when another part is not to be counted on.
     pub(crate) const fn without(self, other: Self) -> Self {
         Self {
             boot: self.boot.saturating_sub(other.boot),
             added: self.added.saturating_sub(other.added),
             movable: self.movable.saturating_sub(other.movable),
+            whole: self.whole.saturating_sub(other.whole),
         }
     }
 
     /// How many frames are missing to give `need` a place, and leave the kernel what bulk users leave it.
     pub(crate) const fn lack(self, need: Need) -> u64 {
         let normal = (self.boot.saturating_sub(RESERVE_PAGES) + self.added).saturating_sub(KERNEL_PAGES);
-        let kernel_lack = need.kernel.saturating_sub(normal);
-        let rest = normal.saturating_sub(need.kernel) + self.movable;
+        let kernel = need.kernel + self.tables(need);
+        let kernel_lack = kernel.saturating_sub(normal);
+        let rest = normal.saturating_sub(kernel) + self.movable;
         kernel_lack + need.movable.saturating_sub(rest)
+    }
+
+    /// Page tables for splits, beyond those that what is left for the kernel has frames for.
+    const fn tables(self, need: Need) -> u64 {
+        let splits = need.large.saturating_sub(self.whole.saturating_sub(need.filled()));
+        splits.saturating_sub(KERNEL_PAGES)
+    }
+
+    /// Free frames that must stay in Normal zones when movable memory comes there, for the kernel and for what else of `need` can
+    /// go nowhere else.
+    pub(crate) const fn kept(self, need: Need) -> u64 {
+        KERNEL_PAGES + need.kernel + self.tables(need)
     }
 }
 
@@ -92,6 +129,7 @@ impl<M: Machine> Memory<M> {
                 let free_boot = zone.area(Origin::Boot).pages();
                 room.include(kind, Origin::Boot, free_boot + boot);
                 room.include(kind, Origin::Added, zone.free_pages() - free_boot + added);
+                room.include_whole(kind, zone.whole_blocks());
             }
         }
         room
@@ -106,8 +144,8 @@ mod tests {
 
     #[test]
     fn movable_memory_goes_anywhere_and_kernel_memory_to_normal_only() {
-        let room = Room { boot: LEFT + 10, added: 5, movable: 100 };
-        let lack = |movable, kernel| room.lack(Need { movable, kernel });
+        let room = Room { boot: LEFT + 10, added: 5, movable: 100, whole: 0 };
+        let lack = |movable, kernel| room.lack(Need { movable, kernel, large: 0 });
         assert_eq!((lack(115, 0), lack(116, 0)), (0, 1));
         assert_eq!((lack(100, 15), lack(101, 15)), (0, 1));
         assert_eq!((lack(0, 16), lack(100, 16)), (1, 1));
@@ -115,8 +153,22 @@ mod tests {
 
     #[test]
     fn the_reserve_is_of_boot_memory_and_what_the_kernel_needs_of_any() {
-        let lack = |boot, added| Room { boot, added, movable: 0 }.lack(Need { movable: 1, kernel: 0 });
+        let lack = |boot, added| Room { boot, added, ..Room::default() }.lack(Need { movable: 1, ..Need::default() });
         assert_eq!((lack(LEFT + 1, 0), lack(LEFT, 0)), (0, 1));
         assert_eq!((lack(0, KERNEL_PAGES + 1), lack(0, KERNEL_PAGES)), (0, 1));
+    }
+
+    #[test]
+    fn tables_for_splits_are_missing_when_they_are_more_than_what_is_left_for_the_kernel() {
+        let lack = |boot, whole, large, small| {
+            let room = Room { boot: LEFT + boot, added: 0, movable: 1 << 40, whole };
+            room.lack(Need { movable: large * FRAMES + small, kernel: 0, large })
+        };
+        assert_eq!((lack(0, 0, KERNEL_PAGES, 0), lack(0, 0, KERNEL_PAGES + 1, 0)), (0, 1));
+        assert_eq!((lack(1, 0, KERNEL_PAGES + 1, 0), lack(1, 0, KERNEL_PAGES + 2, 0)), (0, 1));
+        assert_eq!((lack(0, 9, KERNEL_PAGES + 9, 0), lack(0, 9, KERNEL_PAGES + 10, 0)), (0, 1));
+        // Smaller ones may fill whole pageblocks before the large ones come.
+        assert_eq!((lack(0, 9, KERNEL_PAGES + 8, FRAMES), lack(0, 9, KERNEL_PAGES + 8, FRAMES + 1)), (0, 1));
+        assert_eq!(lack(0, 0, 0, 1 << 39), 0);
     }
 }

@@ -9,7 +9,7 @@ use crate::alloc::Mobility;
 use crate::free_area::{FreeArea, Mixing};
 use crate::machine::Memmap;
 use crate::open::AHEAD_PAGES;
-use crate::pageblock::Pageblock;
+use crate::pageblock::{FRAMES, Pageblock};
 use crate::section::Section;
 use core::sync::atomic::{AtomicU64, Ordering};
 use lock_api::{Mutex, MutexGuard, RawMutex};
@@ -82,6 +82,13 @@ impl Zone {
     /// Free frames, those of an offline under way and those in caches not among them.
     pub(crate) fn free_pages(&self) -> u64 {
         self.free.iter().map(FreeArea::pages).sum::<u64>() + self.untouched.pages + self.untouched.changing_pages
+    }
+
+    /// Pageblocks that are free as a whole, those in caches not among them; of untouched sections, those that there are at least.
+    pub(crate) fn whole_blocks(&self) -> u64 {
+        let of_no_whole = self.untouched.sections * (FRAMES - 1);
+        let untouched = self.untouched.pages.saturating_sub(of_no_whole) / FRAMES;
+        self.free.iter().map(FreeArea::whole_blocks).sum::<u64>() + untouched
     }
 
     /// Somebody begins to open or close a section; its frames stay free.

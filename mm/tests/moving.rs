@@ -10,7 +10,7 @@ use holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of,
 use machine::holders::Holder;
 use machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
-use mm::addr::{Order, Pfn, SectionRange};
+use mm::addr::{Order, PAGE_SIZE, Pfn, SectionRange};
 use mm::alloc::{Mobility, Request};
 use mm::content::{Blocker, Hold};
 use mm::errno::Errno;
@@ -133,7 +133,7 @@ fn too_little_room_is_known_beforehand_to_the_page() {
     let free_boot = || {
         let mut pages = 0;
         memory.drain_caches();
-        memory.for_each_zone(|zone| pages += zone.free_boot / mm::addr::PAGE_SIZE);
+        memory.for_each_zone(|zone| pages += zone.free_boot / PAGE_SIZE);
         pages
     };
     while free_boot() > RESERVE_PAGES + KERNEL_PAGES + 90 {
@@ -155,7 +155,7 @@ fn too_little_room_is_known_beforehand_to_the_page() {
     assert_valid(&memory);
 }
 
-/// Leaves no pageblock free as a whole.
+/// Takes all of some blocks but the first half of every pageblock, so that none is free as a whole.
 fn use_half_of_every_pageblock(memory: &Memory<Fake>, ranges: &[SectionRange]) {
     let order = Order::PAGEBLOCK.smaller().expect("it has parts");
     let request = Request { owner: Owner::Selftest, ..movable(order) };
@@ -190,6 +190,65 @@ fn a_large_page_moves_whole_or_in_parts() {
     assert_valid(memory);
 }
 
+/// Takes all free frames of some blocks but the last so many; what it took.
+fn use_all_but(memory: &Memory<Fake>, range: SectionRange, left: u64) -> Vec<Pfn> {
+    let request = Request { owner: Owner::Selftest, ..movable(Order::PAGE) };
+    let mut taken: Vec<_> = std::iter::from_fn(|| memory.allocate_within(&request, range).ok()).collect();
+    taken.sort_unstable();
+    (0..left).for_each(|_| memory.free(taken.pop().expect("there was more"), Order::PAGE));
+    taken
+}
+
+#[test]
+fn a_large_page_is_split_rather_than_take_what_tables_for_the_others_need() {
+    let memory = &*booted_with_holders();
+    plug(memory, 0, blocks(32, 32), 0, MOVABLE);
+    plug(memory, 1, blocks(40, 40), 0, MOVABLE);
+    plug(memory, 2, blocks(48, 48), 0, NORMAL);
+    for _ in 0..10 {
+        hold_in(memory, Order::PAGEBLOCK, blocks(32, 32));
+    }
+    use_half_of_every_pageblock(memory, &[blocks(40, 40)]);
+    use_all_but(memory, blocks(0, 1), 0);
+    // The last pageblock of it is free as a whole, and the only one.
+    use_all_but(memory, blocks(48, 48), Order::PAGEBLOCK.pages());
+    let (blockers, foresight) = foresee(memory, blocks(32, 32));
+    assert_eq!((blockers.len(), foresight.short_by), (0, 0));
+    memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("as foreseen");
+    let places = all_places(memory);
+    assert_eq!(places.len() as u64, 10 * Order::PAGEBLOCK.pages());
+    assert!(places.iter().all(|(_, pfn, _)| pfn.section() == section(40)));
+    assert_valid(memory);
+}
+
+#[test]
+fn too_few_frames_for_tables_are_known_beforehand_to_the_page() {
+    const LARGE: u64 = 300;
+    let memory = &*booted_with_holders();
+    plug(memory, 0, blocks(32, 36), 0, MOVABLE);
+    plug(memory, 1, blocks(40, 51), 0, MOVABLE);
+    plug(memory, 2, blocks(56, 56), 0, NORMAL);
+    for _ in 0..LARGE {
+        hold_in(memory, Order::PAGEBLOCK, blocks(32, 36));
+    }
+    use_half_of_every_pageblock(memory, &[blocks(40, 51)]);
+    use_all_but(memory, blocks(0, 1), 0);
+    let mut others = use_all_but(memory, blocks(56, 56), KERNEL_PAGES);
+    let before = Snapshot::of(memory);
+    let short_by = LARGE - KERNEL_PAGES;
+    assert_eq!(
+        foresee(memory, blocks(32, 36)),
+        (vec![], Foresight { movable: LARGE * Order::PAGEBLOCK.pages(), short_by })
+    );
+    let error = memory.offline(&[blocks(32, 36)], &mut Unhurried).expect_err("too few frames for tables");
+    assert_eq!((error, moved(memory)), (OfflineError::NoDestination { short_by }, 0));
+    assert_eq!(Snapshot::of(memory), before);
+    (0..short_by).for_each(|_| memory.free(others.pop().expect("many"), Order::PAGE));
+    memory.offline(&[blocks(32, 36)], &mut Unhurried).expect("exactly enough");
+    assert_eq!(moved(memory), LARGE * Order::PAGEBLOCK.pages());
+    assert_valid(memory);
+}
+
 #[test]
 fn what_is_in_flight_is_asked_again_but_not_for_ever() {
     let memory = booted();
@@ -214,12 +273,14 @@ fn stop_everywhere(world: fn() -> Arc<Memory<Fake>>) -> u32 {
     for pause in 1.. {
         let memory = &*world();
         let held = || all_places(memory).iter().map(|(_, _, order)| order.pages()).sum::<u64>();
-        let before = (memory.memory_report().free, held());
+        let free =
+            || memory.memory_report().free + memory.machine().holders.tables.lock().unwrap().len() as u64 * PAGE_SIZE;
+        let before = (free(), held());
         let snapshot = Snapshot::of(memory);
         let stopped = memory.offline(&[blocks(32, 33)], &mut At(pause, || Err(Stop::Cancelled)));
         assert_valid(memory);
         if let Err(error) = stopped {
-            assert_eq!((error.errno(), (memory.memory_report().free, held())), (Errno::Canceled, before));
+            assert_eq!((error.errno(), (free(), held())), (Errno::Canceled, before));
             for block in [32, 33] {
                 assert_eq!(memory.section(section(block)).expect("present").state.zone(), Some(ZoneKind::Movable));
             }
@@ -404,7 +465,7 @@ fn every_blocker_is_foreseen_with_its_neighbours() {
 /// What somebody took, as he was told, and whether it is in the way.
 type Taken = (Pfn, Order, Option<(Hold, Owner)>);
 
-/// Blockers of `range`, neighbours in one block together, and frames that would move, from what was taken alone.
+/// Blockers of `range`, neighbours of the kernel's in one block together, and frames that would move, from what was taken alone.
 fn expected(taken: &[Taken], range: SectionRange) -> (Vec<(Pfn, u64, Hold, Owner)>, u64) {
     let mut inside: Vec<_> = taken.iter().filter(|(pfn, ..)| range.contains(pfn.section())).collect();
     inside.sort_unstable_by_key(|(pfn, ..)| *pfn);
@@ -414,7 +475,10 @@ fn expected(taken: &[Taken], range: SectionRange) -> (Vec<(Pfn, u64, Hold, Owner
         match (why, blockers.last_mut()) {
             (None, _) => movable += order.pages(),
             (Some(why), Some((first, pages, hold, owner)))
-                if *why == (*hold, *owner) && first.add(*pages) == *pfn && first.section() == pfn.section() =>
+                if *why == (Hold::Kernel, *owner)
+                    && *hold == Hold::Kernel
+                    && first.add(*pages) == *pfn
+                    && first.section() == pfn.section() =>
             {
                 *pages += order.pages();
             }

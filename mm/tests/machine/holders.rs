@@ -3,7 +3,9 @@
 use super::Fake;
 use mm::Memory;
 use mm::addr::{Order, Pfn};
+use mm::alloc::{AllocError, Request};
 use mm::machine::{Memmap, Move, Stay};
+use mm::page::Owner;
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +28,8 @@ pub(crate) struct Holders {
     /// Every so many moves find their block in flight; never if zero.
     pub(crate) in_flight_every: AtomicU64,
     asked: AtomicU64,
+    /// Of large blocks that were split.
+    pub(crate) tables: Mutex<Vec<Pfn>>,
     /// How many frames have moved.
     pub(crate) moved: AtomicU64,
 }
@@ -65,27 +69,38 @@ impl Fake {
         self.holders.places.lock().unwrap().insert(holder, (head, order));
         holder
     }
-}
 
-/// Makes single frames of a large block; the holder is gone, each frame has one of its own.
-pub(crate) fn split(memory: &Memory<Fake>, head: Pfn) -> Result<(), Stay> {
-    let machine = memory.machine();
-    let whole = {
-        let mut places = machine.holders.places.lock().unwrap();
-        let holder = Holder(machine.page(head).private());
+    /// A large block has no holder any more, if nobody else refers to it.
+    fn give_up(&self, head: Pfn) -> Result<(), Stay> {
+        let mut places = self.holders.places.lock().unwrap();
+        let holder = Holder(self.page(head).private());
         if places.get(&holder) != Some(&(head, Order::PAGEBLOCK)) {
             return Err(Stay::InFlight);
         }
-        if !machine.page(head).freeze() {
+        if !self.page(head).freeze() {
             return Err(Stay::Pinned);
         }
-        machine.page(head).thaw();
+        self.page(head).thaw();
         places.remove(&holder);
-        head
-    };
-    memory.split_block(whole);
+        Ok(())
+    }
+}
+
+/// Makes single frames of a large block; the holder is gone, each frame has one of its own. All of them share a table.
+pub(crate) fn split(memory: &Memory<Fake>, head: Pfn) -> Result<(), Stay> {
+    let machine = memory.machine();
+    let table = memory.allocate(&Request::kernel(Owner::UserTable)).map_err(|error| match error {
+        AllocError::OutOfMemory => Stay::NoTable,
+        AllocError::Injected(injected) => Stay::Injected(injected),
+    })?;
+    if let Err(stay) = machine.give_up(head) {
+        memory.free(table, Order::PAGE);
+        return Err(stay);
+    }
+    machine.holders.tables.lock().unwrap().push(table);
+    memory.split_block(head);
     for n in 0..Order::PAGEBLOCK.pages() {
-        machine.settle_down(whole.add(n), Order::PAGE);
+        machine.settle_down(head.add(n), Order::PAGE);
     }
     Ok(())
 }
