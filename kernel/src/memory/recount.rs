@@ -2,7 +2,8 @@
 #![deny(unsafe_code)]
 
 use super::mm;
-use crate::task;
+use crate::{task, vm};
+use core::cell::RefCell;
 use core::fmt;
 use mm::validate::{Problem, Totals};
 
@@ -18,12 +19,23 @@ pub(crate) struct Recount {
 
 /// Recounts all memory and compares with every counter. All other tasks stand still meanwhile; interrupts go on.
 pub(crate) fn recount() -> Recount {
-    let mut problems = heapless::Vec::new();
-    let totals = mm().validate_with(task::freeze_others, |problem| {
+    let problems = RefCell::new(heapless::Vec::new());
+    let note = |problem| {
         // The first ones say enough; all are counted.
-        let _ = problems.push(problem);
-    });
-    Recount { problems, totals }
+        let _ = problems.borrow_mut().push(problem);
+    };
+    let mut in_spaces = 0;
+    let stop_others = || {
+        let frozen = task::freeze_others();
+        vm::recount(&mut |problem| {
+            in_spaces += 1;
+            note(problem);
+        });
+        frozen
+    };
+    let mut totals = mm().validate_with(stop_others, note);
+    totals.problems += in_spaces;
+    Recount { problems: problems.into_inner(), totals }
 }
 
 impl Recount {

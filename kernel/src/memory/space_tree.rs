@@ -10,8 +10,12 @@ use super::tree::{TableMemory, Tree};
 use super::{OwnedFrames, layout, tables};
 use crate::arch::Root;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use heapless::Vec;
 use mm::addr::{Order, PAGE_SIZE, Pfn};
 use mm::machine::{MapError, Memmap};
+
+/// Levels of tables.
+const LEVELS: usize = Level::TOP.number() as usize;
 
 /// Frames that hold tables of address spaces.
 static TABLES: AtomicU64 = AtomicU64::new(0);
@@ -155,6 +159,22 @@ impl<M: TableMemory> SpaceTree<M> {
             Slot::Moving(leaf) => Entry::moving(leaf.frame),
         };
         self.0.memory.write(place.table, place.index, entry);
+    }
+
+    /// The tables on the way to a page that begin with it, the topmost first.
+    pub(crate) fn tables_from(&mut self, page: u64) -> Vec<Pfn, LEVELS> {
+        let mut tables = Vec::new();
+        let (mut table, mut level) = (self.0.root(), Level::TOP);
+        loop {
+            if page.is_multiple_of(level.entry_pages() * ENTRIES as u64) {
+                tables.push(table).expect("there is one at each level");
+            }
+            let entry = self.0.memory.read(table, level.index(address(page)));
+            match (entry.table(level), level.below()) {
+                (Some(next), Some(below)) => (table, level) = (next, below),
+                _ => return tables,
+            }
+        }
     }
 
     /// The place that points to `table`, one of those for a page but not the topmost. Nothing that stands in it is moving.

@@ -77,14 +77,15 @@ fn without_a_frame_for_a_table_nothing_is_mapped_and_what_was_made_is_used_later
 }
 
 #[test]
-fn a_walk_passes_holes_by_whole_entries() {
+fn a_walk_passes_holes_by_whole_entries_and_meets_every_table_once() {
     let mut space = space();
     let far = 3 << 27;
     for page in [5, 600, far + 1] {
         space.map(page, Leaf { frame: Pfn::new(page), order: Order::PAGE }).expect("there are frames");
     }
-    let (mut at, mut looks, mut found) = (0, 0, Vec::new());
+    let (mut at, mut looks, mut found, mut tables) = (0, 0, Vec::new(), Vec::new());
     while at < far + 2 {
+        tables.extend(space.tables_from(at).iter().map(|table| table.number()));
         let (place, slot) = space.look(at);
         if matches!(slot, Slot::Mapped(_)) {
             found.push(at);
@@ -95,6 +96,8 @@ fn a_walk_passes_holes_by_whole_entries() {
     assert_eq!(found, [5, 600, far + 1]);
     // Two page tables, the rest of their directory and of the table above that, two entries of the topmost one, and two pages.
     assert_eq!(looks, 512 + 512 + 510 + 511 + 2 + 2);
+    tables.sort_unstable();
+    assert!(tables.iter().eq(space.0.memory.tables.keys()), "{tables:x?}");
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! | [`rmap`] | from a frame to the page that it is |
 //! | [`mod@migrate`] | moving pages and their tables to other frames, and making small pages of a large one |
 //! | [`pin`] | keeping pages where they are |
+//! | [`mod@recount`] | counting everything anew |
 //!
 //! The frames of a space are anonymous memory, each mapped in one place. What is kept of them stands in three places: the
 //! entry of the page table decides, the owner's word of the struct page says where that entry is, and the reference count
@@ -21,6 +22,7 @@ mod enter;
 mod fault;
 mod migrate;
 mod pin;
+mod recount;
 mod rmap;
 mod space;
 
@@ -28,4 +30,5 @@ pub(crate) use enter::{Page, WORDS};
 pub(crate) use fault::{FaultError, missing_page};
 pub(crate) use migrate::{can_move, migrate, split};
 pub(crate) use pin::{NotPinned, PinError, PinMode, pin_of};
+pub(crate) use recount::recount;
 pub(crate) use space::{AddressSpace, PageSize, Placement};

@@ -7,6 +7,7 @@ use super::AddressSpace;
 use crate::sync::SpinLock;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
+use core::ops::Bound;
 
 /// The bits of an owner's word that hold the page.
 const PAGE_BITS: u32 = 36;
@@ -80,6 +81,14 @@ pub(super) fn publish(id: SpaceId, space: &Arc<AddressSpace>) {
 /// The space of that id, if anybody still has it.
 pub(super) fn find(id: SpaceId) -> Option<Arc<AddressSpace>> {
     SPACES.lock().by_id.get(&id)?.upgrade()
+}
+
+/// The lowest id that is in use and above `last`, and its space, unless that is being made or given back.
+pub(super) fn next(last: Option<SpaceId>) -> Option<(SpaceId, Option<Arc<AddressSpace>>)> {
+    let spaces = SPACES.lock();
+    let above = last.map_or(Bound::Unbounded, Bound::Excluded);
+    let (id, space) = spaces.by_id.range((above, Bound::Unbounded)).next()?;
+    Some((*id, space.upgrade()))
 }
 
 /// The id is free again.

@@ -90,7 +90,7 @@ fn take_within(request: &Request, ranges: &[SectionRange], from: u32) -> Result<
 /// Memory that tasks see in the lower half of their address space, from a fixed address on. Shared; whoever drops it last
 /// gives all of it back.
 pub(crate) struct AddressSpace {
-    id: SpaceId,
+    pub(super) id: SpaceId,
     pages: u64,
     pub(super) placement: Placement,
     /// The memory block in which a frame was found last, if only some may give them.
@@ -112,8 +112,10 @@ impl AddressSpace {
         if pages > SPACE_PAGES {
             return Err(AllocError::OutOfMemory);
         }
-        let tables = SpaceTree::new(placement.take_table()?);
+        let root = placement.take_table()?;
+        // First, so that whoever recounts tables knows of a space that has one.
         let id = rmap::claim();
+        let tables = SpaceTree::new(root);
         mm().machine().page(tables.root_frame()).set_private(Whose { space: id, page: 0 }.word());
         let space = Arc::new(Self {
             id,

@@ -7,7 +7,7 @@ use super::super::kernel_frames::{leave_a_block, survives_an_error};
 use super::moving::{REQUEST, move_all};
 use super::writers::Writers;
 use super::{ANYWHERE, space};
-use crate::memory::mm;
+use crate::memory::{self, OwnedFrames, SPACE, mm};
 use crate::vm::AddressSpace;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -15,11 +15,13 @@ use mm::addr::{Order, Pfn};
 use mm::alloc::{Mobility, Request};
 use mm::machine::Memmap;
 use mm::page::Owner;
+use mm::validate::Problem;
 
 pub(in crate::selftest) const TESTS: &[Test] = &[
     Test { name: "vm::page_tables_move_under_writers", run: page_tables_move_under_writers },
     Test { name: "vm::page_tables_leave_a_block_that_goes_offline", run: page_tables_leave_a_block },
     Test { name: "vm::the_topmost_page_table_leaves_a_block_that_goes_offline", run: the_topmost_leaves_a_block },
+    Test { name: "vm::a_recount_notices_what_tables_do_not_agree_with", run: a_recount_notices_disagreement },
     Test { name: "vm::page_tables_with_an_error_are_replaced", run: page_tables_with_an_error_are_replaced },
 ];
 
@@ -95,6 +97,48 @@ fn the_topmost_leaves_a_block() {
         let mapped = Mapped::new();
         leave_a_block(Owner::UserTable, &[mapped.topmost], || mapped.work());
         mapped.finish();
+    });
+}
+
+/// Replaces the entry in the topmost table of a space for all that the space maps.
+fn replace_entry(topmost: Pfn, entry: u64) -> u64 {
+    let mut table = OwnedFrames::from_head(topmost);
+    let at = &mut table.bytes_mut().as_chunks_mut().0[(SPACE >> 39) as usize];
+    let before = u64::from_le_bytes(*at);
+    *at = entry.to_le_bytes();
+    table.into_head();
+    before
+}
+
+fn a_recount_notices_disagreement() {
+    let problems = || memory::recount().problems().copied().collect::<Vec<_>>();
+    without_a_trace(|| {
+        let space = space(600, ANYWHERE);
+        let [topmost] = page_tables()[..] else { panic!("a space without pages has one table") };
+        space.fault_in(3).expect("there is memory");
+        space.fault_in(599).expect("there is memory");
+        let (frame, _) = space.frame_of(599).expect("it is there");
+        assert_eq!(problems(), []);
+        let kinds = [
+            (frame, "is a page of a space, and says that it is not"),
+            (topmost, "is a page table of a space, and says that it is not"),
+        ];
+        for (pfn, what) in kinds {
+            let page = mm().machine().page(pfn);
+            let word = page.private();
+            // Of page 598, and of none.
+            for wrong in [word - 1, 0] {
+                page.set_private(wrong);
+                assert_eq!(problems(), [Problem::Page { pfn, what }]);
+            }
+            page.set_private(word);
+        }
+        let entry = replace_entry(topmost, 0);
+        let (kept, counted) = (page_tables().len() as u64, 1);
+        let expected = Problem::Count { of: "page tables of spaces", zone: None, block: None, kept, counted };
+        assert_eq!(problems(), [expected]);
+        replace_entry(topmost, entry);
+        assert_eq!(problems(), []);
     });
 }
 
