@@ -32,6 +32,10 @@ pub(crate) enum EvacuateError {
     NoDestination {
         short_by: u64,
     },
+    /// So many frames of the reserve would have no place.
+    ReserveShort {
+        short_by: u64,
+    },
     Injected(Injected),
     /// Told to stop before anything moved.
     Stopped(Stop),
@@ -102,9 +106,10 @@ impl<M: Machine> Memory<M> {
             pace.pause().map_err(EvacuateError::Stopped)?;
         }
         let room = self.room();
-        match room.lack(need) {
-            0 => Ok(room.kept(need)),
-            short_by => Err(EvacuateError::NoDestination { short_by }),
+        match (room.lack(need), room.reserve_lack(self.boot_room_in(ranges))) {
+            (0, 0) => Ok(room.kept(need)),
+            (0, short_by) => Err(EvacuateError::ReserveShort { short_by }),
+            (short_by, _) => Err(EvacuateError::NoDestination { short_by }),
         }
     }
 

@@ -18,6 +18,8 @@ pub struct Foresight {
     pub movable: u64,
     /// Frames that are missing elsewhere to take them.
     pub short_by: u64,
+    /// Frames of the reserve of hotplug that would have no place elsewhere. It lies in the boot blocks in Normal.
+    pub reserve_short_by: u64,
 }
 
 /// What is in the way in one block.
@@ -79,7 +81,8 @@ impl<M: Machine> Memory<M> {
             }
         }
         let room = self.room().without(excluded);
-        Ok(Foresight { movable: need.pages(), short_by: room.lack(need) })
+        let reserve_short_by = room.reserve_lack(excluded);
+        Ok(Foresight { movable: need.pages(), short_by: room.lack(need), reserve_short_by })
     }
 
     fn foresee_block(&self, id: SectionId, section: Section, each: &mut dyn FnMut(Blocker)) -> Seen {

@@ -14,10 +14,9 @@
 use crate::addr::{NodeId, Order, PAGE_SIZE, SectionId, SectionRange};
 use crate::group::{Device, GroupId};
 use crate::machine::Machine;
-use crate::memory::{Memory, RESERVE_PAGES, zone_number};
+use crate::memory::Memory;
 use crate::policy::{OnlinePolicy, Policy};
 use crate::section::{BlockState, Section, ZoneKind};
-use crate::zone::Origin;
 use core::ops::AddAssign;
 
 /// Frames that kernel memory must still be able to get for the policies to make memory Movable: for the heap, stacks and
@@ -43,7 +42,8 @@ pub enum Remark {
         /// How many the ratio allows.
         most: u64,
     },
-    /// They were made Movable as somebody wished, and kernel memory may run out before Movable memory is used up.
+    /// They are Movable now, or were Normal and are offline, as somebody wished, and kernel memory may run out before Movable
+    /// memory is used up.
     #[error("the kernel can get {} MiB, and to use all Movable memory it may need {} MiB", mib(*.available), mib(*.needed))]
     KernelShort {
         /// Frames that kernel memory can still get.
@@ -122,6 +122,12 @@ impl KernelMemory {
         // One entry of a page table for each frame, and one of a directory for each table, and so on.
         let tables = (self.unmapped + coming).div_ceil(Order::PAGEBLOCK.pages() - 1);
         KERNEL_FLOOR_PAGES + tables
+    }
+
+    /// What is to be said of it if it may run out.
+    const fn shortage(self) -> Option<Remark> {
+        let (available, needed) = (self.available, self.needed(0));
+        if available < needed { Some(Remark::KernelShort { available, needed }) } else { None }
     }
 }
 
@@ -224,12 +230,7 @@ impl Outlook {
     pub(crate) fn excess(&self) -> Option<Remark> {
         let Balance { movable, .. } = self.machine;
         let most = self.machine.most(self.policy.auto_movable_ratio);
-        let (available, needed) = (self.kernel.available, self.kernel.needed(0));
-        if available < needed {
-            Some(Remark::KernelShort { available, needed })
-        } else {
-            (movable > most).then_some(Remark::BeyondRatio { movable, most })
-        }
+        self.kernel.shortage().or((movable > most).then_some(Remark::BeyondRatio { movable, most }))
     }
 }
 
@@ -249,6 +250,11 @@ impl<M: Machine> Memory<M> {
         outlook
     }
 
+    /// What is to be said when Normal blocks have gone offline because somebody said so.
+    pub fn shortage(&self) -> Option<Remark> {
+        self.kernel_memory().shortage()
+    }
+
     /// What is to be said when blocks go to Movable because somebody says so. Costs the same for devices of any size.
     pub(crate) fn excess(&self, section: Section) -> Option<Remark> {
         self.outlook_of_zones(section).excess()
@@ -264,7 +270,7 @@ impl<M: Machine> Memory<M> {
             machine: Balance::default(),
             own: Balance::default(),
             device: None,
-            kernel: KernelMemory { available: self.kernel_available(), unmapped: 0 },
+            kernel: self.kernel_memory(),
         };
         for (of, kind) in self.all_zones() {
             let zone = self.zone(of, kind);
@@ -273,9 +279,6 @@ impl<M: Machine> Memory<M> {
                 ZoneKind::Movable => Balance { kernel: 0, movable: zone.present_pages() + zone.expected_pages() },
             };
             outlook.machine += share;
-            if kind == ZoneKind::Movable {
-                outlook.kernel.unmapped += zone.free_pages() + zone.expected_pages();
-            }
             if of == section.node {
                 outlook.own += share;
                 outlook.spans[kind as usize] = zone.span();
@@ -284,17 +287,11 @@ impl<M: Machine> Memory<M> {
         outlook
     }
 
-    /// Free frames that kernel memory can still get: those of all Normal zones, but the reserve of hotplug.
-    pub(crate) fn kernel_available(&self) -> u64 {
-        let (mut free, mut boot) = (0, 0);
-        for (node, kind) in self.populated_zones().filter(|(_, kind)| *kind == ZoneKind::Normal) {
-            let cached = self.cached_pages(zone_number(node, kind));
-            let zone = self.zone(node, kind);
-            // What went from a cache to the zone in between is there once.
-            free += (zone.free_pages() + cached).min(zone.managed_pages());
-            boot += zone.area(Origin::Boot).pages();
-        }
-        free - boot.min(RESERVE_PAGES)
+    fn kernel_memory(&self) -> KernelMemory {
+        let room = self.room();
+        let movable = self.all_zones().filter(|(_, kind)| *kind == ZoneKind::Movable);
+        let expected: u64 = movable.map(|(node, kind)| self.zone(node, kind).expected_pages()).sum();
+        KernelMemory { available: room.kernel(), unmapped: room.movable() + expected }
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::addr::{NodeId, Order, PAGE_SIZE, Pfn, PfnRange, SectionId};
 use crate::alloc::Mobility;
 use crate::machine::{MEMMAP_PAGES, Machine};
-use crate::memory::{Memory, RESERVE_PAGES, zone_number};
+use crate::memory::{Memory, zone_number};
 use crate::page::{Head, Owner, PageInfo, PageState};
 use crate::pageblock::{Pageblock, Place};
 use crate::section::{BlockState, Section, ZoneKind};
@@ -157,9 +157,11 @@ pub struct FrameReport {
 impl<M: Machine> Memory<M> {
     /// The memory of the whole machine.
     pub fn memory_report(&self) -> MemoryReport {
+        let room = self.room();
         let mut report = MemoryReport {
             page_tables: self.machine.table_frames() * PAGE_SIZE,
-            kernel_available: self.kernel_available() * PAGE_SIZE,
+            available: room.available() * PAGE_SIZE,
+            kernel_available: room.kernel() * PAGE_SIZE,
             ..Default::default()
         };
         for (run, section) in self.block_runs() {
@@ -173,16 +175,11 @@ impl<M: Machine> Memory<M> {
                 report.offline += run.count() * u64::from(section.present) * PAGE_SIZE;
             }
         }
-        let mut boot_free = 0;
         self.for_each_zone(|zone| {
             report.total += zone.managed;
             report.free += zone.free;
             report.untouched += zone.untouched;
-            if zone.kind == ZoneKind::Normal {
-                boot_free += zone.free_boot;
-            }
         });
-        report.available = report.free - boot_free.min(RESERVE_PAGES * PAGE_SIZE);
         report
     }
 

@@ -38,11 +38,6 @@ impl BootFree {
         self.pages() < 2 * Self::RESERVE
     }
 
-    /// Frames that the reserve lacks.
-    pub(crate) fn missing(&self) -> u64 {
-        u64::try_from(Self::RESERVE - self.pages()).unwrap_or(0)
-    }
-
     /// Frames above the reserve.
     pub(crate) fn spare(&self) -> u64 {
         Self::above_reserve(self.pages())

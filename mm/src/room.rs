@@ -1,15 +1,22 @@
-//! Whether there is room elsewhere for what is to be moved: counted, so that it is known before anything moves.
+//! What is free, and what of it must be left alone: the one place where that is counted.
+//!
+//! The kernel lives on Normal memory. The last [`RESERVE_PAGES`] of what the machine booted with are for hotplug itself; all
+//! else there may be taken, also added memory, of which nothing is reserved. Whoever takes in bulk leaves [`KERNEL_PAGES`] of it: an
+//! add whose struct pages lie in the system, a fill, and what moves there. A policy leaves more, see [`outlook`](crate::outlook).
+//!
+//! Somebody who takes Normal memory away by a command, to Movable or offline, is obeyed, as on Linux, though the kernel may have
+//! little left. But the reserve stays: without it, no command could bring memory back.
 //!
 //! A large page for which there is no whole pageblock is split, and its parts need a page table, which only a Normal zone can
 //! give. [`KERNEL_PAGES`] are left there in any case, so that many splits need not be counted; those beyond are, and large pages
 //! that would go to Normal whole are split instead of taking what is left.
 
-use crate::addr::{NodeId, Order};
+use crate::addr::{Order, SectionRange};
 use crate::alloc::Mobility;
 use crate::content::Block;
 use crate::machine::Machine;
 use crate::memory::{KERNEL_PAGES, Memory, RESERVE_PAGES, zone_number};
-use crate::pageblock::FRAMES;
+use crate::pageblock::{FRAMES, Pageblock};
 use crate::section::ZoneKind;
 use crate::zone::Origin;
 use core::ops::AddAssign;
@@ -55,7 +62,7 @@ impl Need {
 /// Free frames that can be had.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Room {
-    /// Of boot memory in Normal zones, a part of which is kept for hotplug.
+    /// Of boot memory in Normal zones, the reserve included.
     boot: u64,
     /// Of added memory in Normal zones.
     added: u64,
@@ -96,9 +103,34 @@ impl Room {
         }
     }
 
+    /// What unmovable memory can get.
+    pub(crate) const fn kernel(self) -> u64 {
+        self.boot.saturating_sub(RESERVE_PAGES) + self.added
+    }
+
+    /// What bulk users can get in Normal zones.
+    pub(crate) const fn bulk(self) -> u64 {
+        self.kernel().saturating_sub(KERNEL_PAGES)
+    }
+
+    /// What movable memory can get.
+    pub(crate) const fn available(self) -> u64 {
+        self.kernel() + self.movable
+    }
+
+    /// What is free in Movable zones.
+    pub(crate) const fn movable(self) -> u64 {
+        self.movable
+    }
+
+    /// How many frames of the reserve have no place here, if a part of it may go with what leaves.
+    pub(crate) const fn reserve_lack(self, leaving: Self) -> u64 {
+        if leaving.boot == 0 { 0 } else { RESERVE_PAGES.saturating_sub(self.boot) }
+    }
+
     /// How many frames are missing to give `need` a place, and leave the kernel what bulk users leave it.
     pub(crate) const fn lack(self, need: Need) -> u64 {
-        let normal = (self.boot.saturating_sub(RESERVE_PAGES) + self.added).saturating_sub(KERNEL_PAGES);
+        let normal = self.bulk();
         let kernel = need.kernel + self.tables(need);
         let kernel_lack = kernel.saturating_sub(normal);
         let rest = normal.saturating_sub(kernel) + self.movable;
@@ -121,16 +153,41 @@ impl Room {
 impl<M: Machine> Memory<M> {
     /// What is free in all zones, caches included; what an offline under way has isolated is not.
     pub(crate) fn room(&self) -> Room {
+        self.room_in(&ZoneKind::ALL)
+    }
+
+    /// Free frames that unmovable memory can get.
+    pub(crate) fn kernel_available(&self) -> u64 {
+        self.room_in(&[ZoneKind::Normal]).kernel()
+    }
+
+    /// Whether bulk users have to leave what there is to the kernel.
+    pub fn is_kernel_short(&self) -> bool {
+        self.kernel_available() < KERNEL_PAGES
+    }
+
+    fn room_in(&self, kinds: &[ZoneKind]) -> Room {
         let mut room = Room::default();
-        for node in NodeId::all().take(self.node_limit()) {
-            for kind in ZoneKind::ALL {
-                let [boot, added] = Origin::ALL.map(|origin| self.cached_pages_of(zone_number(node, kind), origin));
-                let zone = self.zone(node, kind);
-                let free_boot = zone.area(Origin::Boot).pages();
-                room.include(kind, Origin::Boot, free_boot + boot);
-                room.include(kind, Origin::Added, zone.free_pages() - free_boot + added);
-                room.include_whole(kind, zone.whole_blocks());
+        for (node, kind) in self.all_zones().filter(|(_, kind)| kinds.contains(kind)) {
+            let cached = Origin::ALL.map(|origin| self.cached_pages_of(zone_number(node, kind), origin));
+            let zone = self.zone(node, kind);
+            for (origin, cached) in Origin::ALL.into_iter().zip(cached) {
+                // What went from a cache to the zone in between is there once.
+                let free = (zone.free_pages_of(origin) + cached).min(zone.managed_pages_of(origin));
+                room.include(kind, origin, free);
             }
+            room.include_whole(kind, zone.whole_blocks());
+        }
+        room
+    }
+
+    /// What is free in those of `ranges` that are boot memory.
+    pub(crate) fn boot_room_in(&self, ranges: &[SectionRange]) -> Room {
+        let mut room = Room::default();
+        for (run, section) in self.present_runs(ranges).filter(|(_, section)| section.is_boot()) {
+            let Some(kind) = section.state.zone() else { continue };
+            let blocks = run.iter().flat_map(Pageblock::of_section);
+            room.include(kind, Origin::Boot, blocks.map(|block| block.descriptor(&self.machine).free()).sum());
         }
         room
     }
@@ -170,5 +227,16 @@ mod tests {
         // Smaller ones may fill whole pageblocks before the large ones come.
         assert_eq!((lack(0, 9, KERNEL_PAGES + 8, FRAMES), lack(0, 9, KERNEL_PAGES + 8, FRAMES + 1)), (0, 1));
         assert_eq!(lack(0, 0, 0, 1 << 39), 0);
+    }
+
+    #[test]
+    fn what_the_kernel_can_get_is_boot_memory_above_the_reserve_and_all_that_was_added() {
+        for (boot, added, kernel) in
+            [(0, 300, 300), (RESERVE_PAGES - 1, 300, 300), (RESERVE_PAGES, 0, 0), (LEFT, 300, KERNEL_PAGES + 300)]
+        {
+            let room = Room { boot, added, movable: 7, whole: 0 };
+            let bulk = kernel.saturating_sub(KERNEL_PAGES);
+            assert_eq!((room.kernel(), room.bulk(), room.available()), (kernel, bulk, kernel + 7));
+        }
     }
 }

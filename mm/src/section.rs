@@ -202,6 +202,12 @@ impl Section {
         matches!(self.memmap, MemmapPlace::Boot)
     }
 
+    /// Whether the reserve of hotplug may lie in it: boot memory that the kernel uses.
+    #[must_use]
+    pub fn may_hold_reserve(self) -> bool {
+        self.is_boot() && self.state.zone() == Some(ZoneKind::Normal)
+    }
+
     /// Whether its struct pages can be looked at and the allocator knows its frames.
     #[must_use]
     pub const fn is_open(self) -> bool {

@@ -81,7 +81,16 @@ impl Zone {
 
     /// Free frames, those of an offline under way and those in caches not among them.
     pub(crate) fn free_pages(&self) -> u64 {
-        self.free.iter().map(FreeArea::pages).sum::<u64>() + self.untouched.pages + self.untouched.changing_pages
+        Origin::ALL.into_iter().map(|origin| self.free_pages_of(origin)).sum()
+    }
+
+    /// Those of one origin.
+    pub(crate) fn free_pages_of(&self, origin: Origin) -> u64 {
+        let unopened = match origin {
+            Origin::Boot => 0,
+            Origin::Added => self.untouched.pages + self.untouched.changing_pages,
+        };
+        self.area(origin).pages() + unopened
     }
 
     /// Pageblocks that are free as a whole, those in caches not among them; of untouched sections, those that there are at least.
@@ -143,6 +152,10 @@ impl Zone {
 
     pub(crate) fn managed_pages(&self) -> u64 {
         self.managed.iter().sum()
+    }
+
+    pub(crate) const fn managed_pages_of(&self, origin: Origin) -> u64 {
+        self.managed[origin as usize]
     }
 
     /// The lowest and highest section, if there is any.

@@ -11,7 +11,7 @@ use machine::holders::Holder;
 use machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, Pfn, SectionRange};
-use mm::alloc::{Mobility, Request};
+use mm::alloc::{Mobility, Request, Urgency};
 use mm::content::{Blocker, Hold};
 use mm::errno::Errno;
 use mm::foresee::{Foreseen, Foresight};
@@ -166,6 +166,21 @@ fn use_half_of_every_pageblock(memory: &Memory<Fake>, ranges: &[SectionRange]) {
 }
 
 #[test]
+fn a_full_boot_block_leaves_though_the_reserve_is_used() {
+    let memory = &*booted_with_holders();
+    plug(memory, 0, blocks(32, 33), 0, MOVABLE);
+    for order in [Order::PAGEBLOCK, Order::PAGE] {
+        while let Ok(head) = memory.allocate_within(&movable(order), blocks(1, 1)) {
+            memory.machine().settle_down(head, order);
+        }
+    }
+    let urgent = Request { urgency: Urgency::Hotplug, ..Request::kernel(Owner::Selftest) };
+    while memory.allocate(&urgent).is_ok() {}
+    memory.offline(&[blocks(1, 1)], &mut Unhurried).expect("no part of the reserve goes with it");
+    assert_valid(memory);
+}
+
+#[test]
 fn a_large_page_moves_whole_or_in_parts() {
     let memory = &*booted_with_holders();
     plug(memory, 0, blocks(32, 32), 0, MOVABLE);
@@ -238,7 +253,7 @@ fn too_few_frames_for_tables_are_known_beforehand_to_the_page() {
     let short_by = LARGE - KERNEL_PAGES;
     assert_eq!(
         foresee(memory, blocks(32, 36)),
-        (vec![], Foresight { movable: LARGE * Order::PAGEBLOCK.pages(), short_by })
+        (vec![], Foresight { movable: LARGE * Order::PAGEBLOCK.pages(), short_by, reserve_short_by: 0 })
     );
     let error = memory.offline(&[blocks(32, 36)], &mut Unhurried).expect_err("too few frames for tables");
     assert_eq!((error, moved(memory)), (OfflineError::NoDestination { short_by }, 0));
@@ -458,7 +473,7 @@ fn every_blocker_is_foreseen_with_its_neighbours() {
     for blocker in blockers.iter().filter(|blocker| blocker.hold != Hold::Pinned) {
         assert!(site(blocker).contains("moving.rs:") && blocker.since_ns.is_some(), "{blocker:?}");
     }
-    assert_eq!(foresight, Foresight { movable: 0, short_by: 0 });
+    assert_eq!(foresight, Foresight { movable: 0, short_by: 0, reserve_short_by: 0 });
     assert_eq!(memory.foresee(&[blocks(32, 34)], &mut Unhurried, |_, _| ()), Err(OfflineError::Absent(section(34))));
 }
 
@@ -559,7 +574,7 @@ proptest! {
         let before = Snapshot::of(memory);
         let (foreseen, foresight) = foresee(memory, range);
         let foreseen: Vec<_> = foreseen.iter().map(|told| (told.pfn, told.pages, told.hold, told.owner)).collect();
-        prop_assert_eq!((foreseen, foresight), (blockers.clone(), Foresight { movable, short_by }));
+        prop_assert_eq!((foreseen, foresight), (blockers.clone(), Foresight { movable, short_by, reserve_short_by: 0 }));
         prop_assert_eq!(&Snapshot::of(memory), &before);
 
         let result = memory.offline(&[range], &mut Unhurried);

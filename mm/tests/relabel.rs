@@ -14,7 +14,7 @@ use mm::hotplug::{AddRequest, OnlineError, RelabelError};
 use mm::inject::Point;
 use mm::journal::Op;
 use mm::machine::{Memmap, Stop, Unhurried};
-use mm::memory::{KERNEL_PAGES, RESERVE_PAGES};
+use mm::memory::RESERVE_PAGES;
 use mm::page::Owner;
 use mm::policy::OnlineAs;
 use mm::section::ZoneKind;
@@ -232,7 +232,7 @@ fn boot_memory_becomes_movable_as_long_as_the_kernel_keeps_enough() {
     assert_eq!(error.errno(), Errno::NoMemory);
     plug(&memory, 0, blocks(32, 32), 0, ZoneKind::Normal);
     let error = to(&memory, blocks(0, 0), ZoneKind::Movable).expect_err("the reserve is boot memory");
-    assert_eq!(error, OnlineError::Relabel(RelabelError::KernelShort { short_by: RESERVE_PAGES }));
+    assert_eq!(error, OnlineError::Relabel(RelabelError::ReserveShort { short_by: RESERVE_PAGES }));
     to(&memory, blocks(1, 1), ZoneKind::Normal).expect("everything may be in Normal");
     let error = to(&memory, blocks(0, 0), ZoneKind::Movable).expect_err("the kernel's own");
     let reason = RelabelError::Unmovable { pfn: Pfn::new(256), owner: Owner::KernelImage };
@@ -240,18 +240,6 @@ fn boot_memory_becomes_movable_as_long_as_the_kernel_keeps_enough() {
     memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("free");
     memory.remove(&[dimm(0)], &mut Unhurried).expect("offline");
     assert_eq!(Snapshot::of(&memory), before);
-}
-
-#[test]
-fn the_last_normal_memory_stays_the_kernel_s() {
-    let memory = booted();
-    plug(&memory, 0, blocks(32, 32), 0, ZoneKind::Normal);
-    while memory.allocate(&request(Order::PAGEBLOCK, Mobility::Unmovable)).is_ok() {}
-    while memory.allocate(&request(Order::PAGE, Mobility::Unmovable)).is_ok() {}
-    plug(&memory, 1, blocks(40, 40), 1, ZoneKind::Normal);
-    let error = to(&memory, blocks(40, 40), ZoneKind::Movable).expect_err("nothing else is left");
-    assert_eq!(error, OnlineError::Relabel(RelabelError::KernelShort { short_by: KERNEL_PAGES }));
-    assert_valid(&memory);
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use super::content::Place;
 use super::share::{Share, Wrong};
-use super::source::kernel_is_short;
 use super::writers::{Shares, Writers};
 use super::{BATCH, CheckError, PinFailure, TakeError};
 use crate::memory::mm;
@@ -25,7 +24,7 @@ pub(crate) struct Taken {
 impl Taken {
     /// Takes memory for so many pages of 4 KiB: whole ones of 2 MiB, if those are asked for.
     pub(crate) fn new(pages: u64, placement: Placement, pace: &mut dyn Pace) -> Result<Self, TakeError> {
-        let was_short = kernel_is_short();
+        let was_short = mm().is_kernel_short();
         let unit = placement.page.order().pages();
         let space = AddressSpace::new(pages, placement).map_err(|error| TakeError::after(0, error))?;
         let whole = Self { space, pages };
@@ -42,7 +41,7 @@ impl Taken {
                 pace.pause().map_err(TakeError::Stopped)?;
                 // Memory in a Movable zone costs the kernel page tables; where it was short before, they are not what makes it so.
                 let is_costly = !was_short || whole.zone_of(page) == Some(ZoneKind::Normal);
-                if is_costly && kernel_is_short() {
+                if is_costly && mm().is_kernel_short() {
                     return Err(TakeError::KernelShort);
                 }
             }

@@ -21,7 +21,7 @@ mod writers;
 
 pub(crate) use anonymous::{Pinned, Taken};
 pub(crate) use error::{CheckError, FreeError, PinFailure, TakeError};
-pub(crate) use source::{LEFT_FREE, Source, kernel_is_short};
+pub(crate) use source::Source;
 pub(crate) use writers::WRITERS_MAX;
 
 use crate::memory::FrameList;

@@ -1,17 +1,12 @@
-//! Where the frames of the kernel's own fills come from, and how much of them is left to the kernel.
+//! Where the frames of the kernel's own fills come from.
 
 use super::{BATCH, TakeError};
 use crate::memory::{FrameList, OwnedFrames, mm};
 use alloc::vec::Vec;
-use mm::addr::{Order, PAGE_SIZE, SectionRange};
+use mm::addr::{Order, SectionRange};
 use mm::alloc::{AllocError, Request};
 use mm::machine::Pace;
-use mm::memory::{KERNEL_PAGES, RESERVE_PAGES};
 use mm::page::Owner;
-use mm::section::ZoneKind;
-
-/// Bytes that a fill leaves free in Normal zones: the reserve of hotplug, and what the kernel itself needs to go on.
-pub(crate) const LEFT_FREE: u64 = (RESERVE_PAGES + KERNEL_PAGES) * PAGE_SIZE;
 
 /// Where to take frames for the kernel from.
 pub(crate) struct Source {
@@ -44,7 +39,7 @@ impl Source {
             if since_pause >= BATCH {
                 since_pause = 0;
                 pace.pause().map_err(TakeError::Stopped)?;
-                if kernel_is_short() {
+                if mm().is_kernel_short() {
                     return Err(TakeError::KernelShort);
                 }
             }
@@ -66,15 +61,4 @@ impl Source {
         }
         Err(AllocError::OutOfMemory)
     }
-}
-
-/// Whether Normal zones have no more than the kernel itself may need.
-pub(crate) fn kernel_is_short() -> bool {
-    let mut free = 0;
-    mm().for_each_zone(|zone| {
-        if zone.kind == ZoneKind::Normal {
-            free += zone.free;
-        }
-    });
-    free < LEFT_FREE
 }

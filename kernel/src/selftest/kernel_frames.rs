@@ -43,7 +43,7 @@ pub(super) fn leave_a_block(owner: Owner, frames: &[Pfn], work: impl Fn()) {
             work();
             memory_adds_up();
         }
-        assert_eq!(foreseen(range), Foresight { movable: places.len() as u64, short_by: 0 });
+        assert_eq!(foreseen(range), Foresight { movable: places.len() as u64, short_by: 0, reserve_short_by: 0 });
         mm().offline(&[range], &mut Unhurried).expect("all of it can move");
         assert_eq!(state(range), BlockState::Offline);
         work();

@@ -25,7 +25,6 @@ mod worker;
 pub(crate) use operation::{Count, Operation};
 pub(crate) use trouble::StressError;
 
-use crate::fill::LEFT_FREE;
 use crate::memory::{mm, recount};
 use crate::sync::Mutex;
 use crate::task::{self, Cancelled, WaitQueue};
@@ -38,6 +37,7 @@ use before::Before;
 use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use core::time::Duration;
 use mm::addr::{Order, PAGE_SIZE};
+use mm::memory::KERNEL_PAGES;
 use operation::Tally;
 use spin::Once;
 use trouble::Trouble;
@@ -137,7 +137,7 @@ pub(crate) fn run(plan: &Plan, begun: impl FnOnce()) -> Result<Report, StressErr
 /// How many bytes each worker may hold.
 fn share(workers: usize) -> Result<u64, StressError> {
     let workers = workers as u64;
-    let usable = mm().memory_report().free.saturating_sub(LEFT_FREE);
+    let usable = mm().memory_report().available.saturating_sub(KERNEL_PAGES * PAGE_SIZE);
     let share = (usable / SHARE / workers).min(LARGEST_SHARE);
     if share < SMALLEST_SHARE {
         return Err(StressError::NoMemory { usable, needed: SMALLEST_SHARE * SHARE * workers });

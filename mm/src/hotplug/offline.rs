@@ -65,6 +65,12 @@ pub enum OfflineError {
         /// So many frames are missing.
         short_by: u64,
     },
+    /// Hotplug would not have enough left to go on.
+    #[error("hotplug itself would have {short_by} pages too few")]
+    ReserveShort {
+        /// So many frames are missing.
+        short_by: u64,
+    },
     /// It was told to stop while memory was moving.
     #[error("{stop}, and {pfn} in block {} had not moved", pfn.section())]
     Unfinished {
@@ -92,7 +98,7 @@ impl OfflineError {
             Self::BadList | Self::NotOnline { .. } | Self::Mixed(_) => Errno::Invalid,
             Self::Absent(_) => Errno::NoEntry,
             Self::Unmovable { .. } | Self::Pinned { .. } | Self::InFlight { .. } | Self::Vetoed(_) => Errno::Busy,
-            Self::NoDestination { .. } => Errno::NoMemory,
+            Self::NoDestination { .. } | Self::ReserveShort { .. } => Errno::NoMemory,
             Self::Injected(injected) => injected.errno,
             Self::Stopped(stop) | Self::Unfinished { stop, .. } => stop.errno(),
         }
@@ -106,6 +112,7 @@ impl From<EvacuateError> for OfflineError {
             EvacuateError::Fixed(Blocker { pfn, owner, .. }) => Self::Unmovable { pfn, owner },
             EvacuateError::InFlight(pfn) => Self::InFlight { pfn },
             EvacuateError::NoDestination { short_by } => Self::NoDestination { short_by },
+            EvacuateError::ReserveShort { short_by } => Self::ReserveShort { short_by },
             EvacuateError::Injected(injected) => Self::Injected(injected),
             EvacuateError::Stopped(stop) => Self::Stopped(stop),
             EvacuateError::Unfinished(stop, pfn) => Self::Unfinished { stop, pfn },

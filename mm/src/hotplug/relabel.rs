@@ -16,7 +16,7 @@ use crate::evacuate::PATIENCE;
 use crate::inject::{Injected, Point};
 use crate::journal::Stopwatch;
 use crate::machine::{Machine, Pace, Stop};
-use crate::memory::{KERNEL_PAGES, Memory};
+use crate::memory::Memory;
 use crate::page::Owner;
 use crate::pageblock::{FRAMES, Pageblock};
 use crate::section::{BlockState, Section, ZoneKind};
@@ -61,9 +61,9 @@ pub enum RelabelError {
         /// The first frame of its pageblock, or the frame itself.
         pfn: Pfn,
     },
-    /// The kernel would have too little left.
-    #[error("the kernel would have {short_by} pages too few")]
-    KernelShort {
+    /// Hotplug would not have enough left to go on.
+    #[error("hotplug itself would have {short_by} pages too few")]
+    ReserveShort {
         /// So many frames are missing.
         short_by: u64,
     },
@@ -83,7 +83,7 @@ impl RelabelError {
             Self::Absent(_) => Errno::NoEntry,
             Self::NotThere { .. } => Errno::Invalid,
             Self::Unmovable { .. } | Self::Pinned { .. } | Self::InFlight { .. } => Errno::Busy,
-            Self::KernelShort { .. } => Errno::NoMemory,
+            Self::ReserveShort { .. } => Errno::NoMemory,
             Self::Injected(injected) => injected.errno,
             Self::Stopped(stop) => stop.errno(),
         }
@@ -114,7 +114,7 @@ impl<M: Machine> Memory<M> {
 
         self.pass(Point::OnlineRelabel).map_err(RelabelError::Injected)?;
         if zone == ZoneKind::Movable {
-            self.check_kernel_memory()?;
+            self.check_reserve(ranges)?;
             self.check_movable(ranges, pace)?;
         }
         stopwatch.lap("check");
@@ -146,10 +146,12 @@ impl<M: Machine> Memory<M> {
         Ok(())
     }
 
-    /// What is isolated is not the kernel's any more: the rest must do, and the reserve be whole.
-    fn check_kernel_memory(&self) -> Result<(), RelabelError> {
-        let short_by = KERNEL_PAGES.saturating_sub(self.kernel_available()).max(self.boot_free.missing());
-        if short_by == 0 { Ok(()) } else { Err(RelabelError::KernelShort { short_by }) }
+    /// What is isolated is not the kernel's any more: the reserve must be whole without it.
+    fn check_reserve(&self, ranges: &[SectionRange]) -> Result<(), RelabelError> {
+        match self.room().reserve_lack(self.boot_room_in(ranges)) {
+            0 => Ok(()),
+            short_by => Err(RelabelError::ReserveShort { short_by }),
+        }
     }
 
     /// Whether nothing lies in the blocks that cannot be in Movable.

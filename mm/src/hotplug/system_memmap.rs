@@ -5,9 +5,8 @@ use crate::addr::{NodeId, Order, Pfn, SectionId, SectionRange};
 use crate::alloc::{AllocError, Place, Request};
 use crate::inject::Point;
 use crate::machine::{MEMMAP_PAGES, Machine, Pace};
-use crate::memory::{KERNEL_PAGES, Memory, RESERVE_PAGES};
+use crate::memory::Memory;
 use crate::page::Owner;
-use crate::section::ZoneKind;
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -36,7 +35,8 @@ impl<M: Machine> Memory<M> {
     /// An add that cannot fit, alone or beside others, shall not empty the machine before it notices.
     pub(super) fn promise_memmaps(&self, range: SectionRange) -> Result<Promise<'_>, AddError> {
         let wanted = range.count() * MEMMAP_PAGES + self.machine.own_tables(range);
-        let promise = |before: u64| Some(before + wanted).filter(|all| *all <= self.memmap_budget());
+        let budget = self.room().bulk();
+        let promise = |before: u64| Some(before + wanted).filter(|all| *all <= budget);
         let all = &self.promised;
         all.try_update(Ordering::Relaxed, Ordering::Relaxed, promise).map_err(|_| AddError::NoMemory)?;
         Ok(Promise { all, left: Cell::new(wanted) })
@@ -79,17 +79,6 @@ impl<M: Machine> Memory<M> {
             self.machine.settle_memmaps();
         }
         frames.into_iter().for_each(|frame| self.free(frame, Order::PAGE));
-    }
-
-    /// Free frames that struct pages of added memory may take: all that unmovable memory may, but the reserve and what the
-    /// kernel needs to go on.
-    fn memmap_budget(&self) -> u64 {
-        let free: u64 = self
-            .populated_zones()
-            .filter(|(_, kind)| *kind == ZoneKind::Normal)
-            .map(|(node, kind)| self.zone(node, kind).free_pages())
-            .sum();
-        free.saturating_sub(RESERVE_PAGES + KERNEL_PAGES)
     }
 
     fn memmap_frame(&self, node: NodeId) -> Result<Pfn, AddError> {

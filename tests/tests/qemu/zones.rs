@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use boot::size::{gib, mib};
-use system_tests::check::{contains, lacks, same};
+use system_tests::check::{contains, same};
 use system_tests::dimms::{dimm, dimm_on};
 use system_tests::scenario;
 use system_tests::scenario::{FIRST_HOT, Scenario};
@@ -25,6 +25,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(a_change_of_zone_that_is_cancelled_leaves_the_blocks_where_they_are),
         scenario!(boot_blocks_become_movable_but_not_all_of_them),
         scenario!(nothing_becomes_movable_by_policy_while_kernel_memory_is_scarce).params(&["movable_node"]),
+        scenario!(boot_memory_goes_but_for_the_reserve),
     ]
 }
 
@@ -227,10 +228,45 @@ fn nothing_becomes_movable_by_policy_while_kernel_memory_is_scarce(vm: &mut Vm) 
     obtains(vm, 34, 35, "Movable")?;
 
     // Whoever insists is obeyed, and warned.
-    vm.cmd("offline 32-35")?;
-    lacks("the log", &vm.kernel_log()?.join("\n"), "to use all Movable memory")?;
+    let warnings = |vm: &mut Vm| {
+        let log = vm.kernel_log()?;
+        Ok::<_, anyhow::Error>(log.iter().filter(|line| line.contains("to use all Movable memory")).count())
+    };
+    vm.cmd("offline 34-35")?;
+    same("warnings when Movable memory went", warnings(vm)?, 0)?;
+    vm.cmd("offline 32-33")?;
+    same("warnings when Normal memory went", warnings(vm)?, 1)?;
     vm.cmd("online_movable 32-33")?;
     vm.expect_blocks(&[(32..=33, "Movable")])?;
-    contains("the log", &vm.kernel_log()?.join("\n"), "to use all Movable memory")?;
+    same("warnings when Movable memory came", warnings(vm)?, 2)?;
     vm.cmd(&format!("free {id}")).map(drop)
+}
+
+fn boot_memory_goes_but_for_the_reserve(vm: &mut Vm) -> Result<()> {
+    let verdict =
+        |vm: &mut Vm, block: u64| Ok::<_, anyhow::Error>(vm.json(&format!("why {block}"))?["blocks"][0].clone());
+    let mut last = 14;
+    while verdict(vm, last)?["verdict"] != "ok" {
+        last -= 1;
+    }
+    // All that is free elsewhere is taken, piece by piece.
+    let (mut fills, mut pages) = (Vec::new(), (512 << 20) / 4096);
+    while pages > 0 {
+        match vm.fill(&format!("kfill {}K --in 0-{},{}-15", pages * 4, last - 1, last + 1)) {
+            Ok(id) => fills.push(id),
+            Err(_) => pages /= 2,
+        }
+    }
+    let before = vm.trace()?;
+    for verb in ["offline", "online_movable"] {
+        contains("the reason", &vm.fails(&format!("{verb} {last}"), "ENOMEM")?, "hotplug itself")?;
+        vm.unchanged_since(verb, &before)?;
+    }
+    let verdict = verdict(vm, last)?;
+    same("the verdict", verdict["verdict"].as_str(), Some("blocked"))?;
+    same("the owner", verdict["blockers"][0]["owner"].as_str(), Some("reserve"))?;
+
+    vm.cmd(&format!("free {}", fills[0]))?;
+    vm.cmd(&format!("offline {last}"))?;
+    vm.memcheck()
 }

@@ -5,7 +5,6 @@ use super::super::call::{Call, breathe};
 use super::super::failure::{Failure, Outcome, Quoted};
 use super::super::values::number;
 use super::Command;
-use crate::fill::kernel_is_short;
 use crate::memory::{FrameList, OwnedFrames, mm};
 use crate::pace::SteadyPace;
 use crate::{arch, task};
@@ -230,7 +229,7 @@ fn take_everything(lists: &mut [FrameList], seed: u64) -> Result<u64, Failure> {
     let mut random = seed;
     loop {
         breathe()?;
-        if kernel_is_short() {
+        if mm().is_kernel_short() {
             return Ok(frames);
         }
         for _ in 0..BATCH {

@@ -75,7 +75,10 @@ Free memory of the blocks is set aside, listeners are asked, and what is in use
 moves elsewhere. If something cannot, the command fails before anything has
 moved: EBUSY names the first page and its owner, ENOMEM says how much room is
 missing; `why` lists all of it. Out of time is ETIMEDOUT, Ctrl-C ECANCELED. All
-blocks are online then as before; pages that had moved stay where they are.",
+blocks are online then as before; pages that had moved stay where they are.
+
+Memory of the kernel (zone Normal) goes, too, and the log warns when it may need
+more than is left; but what hotplug itself lives on at boot stays, or ENOMEM.",
         example: "offline 32-34 --within 500",
         run: offline,
     },
@@ -126,7 +129,12 @@ fn offline(call: &mut Call<'_>) -> Outcome {
         None => OFFLINE_WITHIN,
     };
     let ranges = resolve::blocks(call.arguments.operand(0).unwrap_or_default())?;
+    let mut runs = ranges.iter().flat_map(|range| mm().runs(*range)).filter_map(|(_, section)| section);
+    let takes_kernel_memory = runs.any(|section| section.state.zone() == Some(ZoneKind::Normal));
     mm().offline(&ranges, &mut TaskPace::until(time::deadline_after(within)))?;
+    if takes_kernel_memory && let Some(remark) = mm().shortage() {
+        log::warn!(target: "offline", "{remark}");
+    }
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use alloc::vec::Vec;
 use mm::addr::{Pfn, SectionId};
 use mm::content::{Blocker, Hold};
 use mm::foresee::Foreseen;
+use mm::section::Section;
 use serde::Serialize;
 
 pub(super) const COMMANDS: &[Command] = &[Command {
@@ -29,7 +30,8 @@ Looks at what lies in the blocks, as `offline` does before anything moves, and
 changes nothing. Of a block that could go it says how many pages would move. Of
 one that could not it lists everything that is in the way:
 
-kernel          the kernel points at it
+kernel          the kernel points at it; of the owner `reserve`, hotplug itself
+                lives on it, and too little of that is free in other blocks
 page-table      it is a page table
 memmap          it holds struct pages of another block
 pinned          it could move, if nobody held on to it (`pin`)
@@ -108,6 +110,21 @@ impl InTheWay {
         }
     }
 
+    /// Free frames that hotplug itself lives on, anywhere in the block.
+    fn reserve(block: SectionId, pages: u64) -> Self {
+        let pfn = block.pages().start().number();
+        Self {
+            pfn,
+            pages,
+            kind: "kernel",
+            owner: "reserve",
+            site: None,
+            since_ns: None,
+            pinned: None,
+            pinned_fill: None,
+        }
+    }
+
     fn homeless(first: Pfn, pages: u64) -> Self {
         let owner = mm().frame_report(first).owner.name();
         let kind = "no-destination";
@@ -130,6 +147,10 @@ fn why(call: &mut Call<'_>) -> Outcome {
     for (verdict, first) in &mut blocks {
         if let Some(first) = first.filter(|_| foresight.short_by > 0) {
             verdict.blockers.push(InTheWay::homeless(first, verdict.movable));
+        }
+        let id = SectionId::new(verdict.block.into()).filter(|_| foresight.reserve_short_by > 0);
+        if let Some(id) = id.filter(|id| mm().section(*id).is_some_and(Section::may_hold_reserve)) {
+            verdict.blockers.push(InTheWay::reserve(id, foresight.reserve_short_by));
         }
         verdict.verdict = if verdict.blockers.is_empty() { "ok" } else { "blocked" };
     }

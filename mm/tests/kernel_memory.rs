@@ -1,0 +1,136 @@
+//! What hotplug and the kernel are left with: by one count, whoever asks.
+
+mod machine;
+
+use machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use mm::Memory;
+use mm::addr::{Order, PAGE_SIZE, Pfn, SectionRange};
+use mm::alloc::{Request, Urgency};
+use mm::errno::Errno;
+use mm::hotplug::{AddError, AddRequest, OfflineError, OnlineError, RelabelError};
+use mm::machine::{MEMMAP_PAGES, Mapper, Unhurried};
+use mm::memory::{KERNEL_PAGES, RESERVE_PAGES};
+use mm::outlook::Remark;
+use mm::page::Owner;
+use mm::policy::OnlineAs;
+use mm::section::{BlockState, ZoneKind};
+
+const NORMAL: OnlineAs = OnlineAs::Zone(ZoneKind::Normal);
+const MOVABLE: OnlineAs = OnlineAs::Zone(ZoneKind::Movable);
+
+fn plug(memory: &Memory<Fake>, number: u16, range: SectionRange) -> Result<(), AddError> {
+    let request = AddRequest { range, node: node(0), name: dimm(number) };
+    memory.add(&request, &mut Unhurried).map(drop)
+}
+
+/// Takes all there is of `range` for such a request; the single frames among it, of which there are many.
+fn exhaust(memory: &Memory<Fake>, range: SectionRange, urgency: Urgency) -> Vec<Pfn> {
+    let request = |order| Request { order, urgency, ..Request::kernel(Owner::Kfill) };
+    let single = || memory.allocate_within(&request(Order::PAGE), range).ok();
+    let mut singles: Vec<Pfn> = (0..1024).map_while(|_| single()).collect();
+    while memory.allocate_within(&request(Order::PAGEBLOCK), range).is_ok() {}
+    singles.extend(std::iter::from_fn(single));
+    singles
+}
+
+fn kernel_available(memory: &Memory<Fake>) -> u64 {
+    memory.memory_report().kernel_available / PAGE_SIZE
+}
+
+/// Whether an offline of `range` would break the reserve, by so many frames, foreseen and told.
+fn assert_breaks_reserve(memory: &Memory<Fake>, range: SectionRange, short_by: u64) {
+    let before = Snapshot::of(memory);
+    let foresight = memory.foresee(&[range], &mut Unhurried, |_, _| ()).expect("online");
+    assert_eq!((foresight.short_by, foresight.reserve_short_by), (0, short_by));
+    let error = memory.offline(&[range], &mut Unhurried).expect_err("the reserve");
+    assert_eq!((error, error.errno()), (OfflineError::ReserveShort { short_by }, Errno::NoMemory));
+    let error = memory.online(&[range], MOVABLE, &mut Unhurried).expect_err("the reserve");
+    assert_eq!(error, OnlineError::Relabel(RelabelError::ReserveShort { short_by }));
+    assert_eq!(Snapshot::of(memory), before);
+    assert_valid(memory);
+}
+
+#[test]
+fn free_boot_memory_goes_unless_the_reserve_would_be_broken() {
+    let memory = booted();
+    let mut singles = exhaust(&memory, blocks(0, 0), Urgency::Ordinary);
+    memory.drain_caches();
+    assert_breaks_reserve(&memory, blocks(1, 1), RESERVE_PAGES);
+    // Added memory does not make up for it, as hotplug may have to bring that first.
+    plug(&memory, 0, blocks(32, 32)).expect("vacant");
+    memory.online(&[blocks(32, 32)], NORMAL, &mut Unhurried).expect("offline");
+    assert_breaks_reserve(&memory, blocks(1, 1), RESERVE_PAGES);
+    let mut give_back = |count: u64| {
+        (0..count).for_each(|_| memory.free(singles.pop().expect("many"), Order::PAGE));
+        memory.drain_caches();
+    };
+    give_back(RESERVE_PAGES - 1);
+    assert_breaks_reserve(&memory, blocks(1, 1), 1);
+    give_back(1);
+    let foresight = memory.foresee(&[blocks(1, 1)], &mut Unhurried, |_, _| ()).expect("online");
+    assert_eq!(foresight.reserve_short_by, 0);
+    memory.offline(&[blocks(1, 1)], &mut Unhurried).expect("the reserve is whole without it");
+    assert_valid(&memory);
+}
+
+#[test]
+fn the_last_memory_that_the_kernel_can_get_goes_by_a_command_and_with_a_remark() {
+    let memory = booted();
+    exhaust(&memory, blocks(0, 1), Urgency::Ordinary);
+    plug(&memory, 0, blocks(32, 32)).expect("vacant");
+    for is_relabelled in [false, true] {
+        memory.online(&[blocks(32, 32)], NORMAL, &mut Unhurried).expect("offline");
+        assert_eq!(memory.shortage(), None);
+        let remark = if is_relabelled {
+            memory.online(&[blocks(32, 32)], MOVABLE, &mut Unhurried).expect("free")
+        } else {
+            memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("free");
+            memory.shortage()
+        };
+        assert!(matches!(remark, Some(Remark::KernelShort { available: 0, .. })), "{remark:?}");
+        assert_valid(&memory);
+    }
+    // Hotplug goes on.
+    plug(&memory, 1, blocks(40, 40)).expect("vacant");
+    memory.online(&[blocks(40, 40)], NORMAL, &mut Unhurried).expect("offline");
+    memory.allocate(&Request::kernel(Owner::Kfill)).expect("added memory serves");
+}
+
+#[test]
+fn a_reserve_that_is_used_keeps_no_added_memory_from_leaving() {
+    let memory = booted();
+    exhaust(&memory, blocks(0, 1), Urgency::Ordinary);
+    plug(&memory, 0, blocks(32, 33)).expect("vacant");
+    memory.online(&[blocks(32, 33)], NORMAL, &mut Unhurried).expect("offline");
+    exhaust(&memory, blocks(0, 1), Urgency::Hotplug);
+    memory.online(&[blocks(32, 32)], MOVABLE, &mut Unhurried).expect("free");
+    memory.offline(&[blocks(32, 33)], &mut Unhurried).expect("free");
+    assert_valid(&memory);
+}
+
+#[test]
+fn nothing_is_reserved_of_added_memory() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 32)).expect("vacant");
+    memory.online(&[blocks(32, 32)], NORMAL, &mut Unhurried).expect("offline");
+    exhaust(&memory, blocks(0, 1), Urgency::Hotplug);
+    let mut singles = exhaust(&memory, blocks(32, 32), Urgency::Ordinary);
+    memory.drain_caches();
+    assert_eq!((kernel_available(&memory), memory.is_kernel_short()), (0, true));
+    let mut give_back = |count: u64| {
+        (0..count).for_each(|_| memory.free(singles.pop().expect("many"), Order::PAGE));
+    };
+    give_back(KERNEL_PAGES - 1);
+    assert_eq!((kernel_available(&memory), memory.is_kernel_short()), (KERNEL_PAGES - 1, true));
+    give_back(1);
+    assert_eq!((kernel_available(&memory), memory.is_kernel_short()), (KERNEL_PAGES, false));
+    // Struct pages in the system leave the kernel so many, too.
+    memory.set_policy(|policy| policy.memmap_on_memory = false);
+    let needed = MEMMAP_PAGES + memory.machine().own_tables(blocks(40, 40));
+    give_back(needed - 1);
+    assert_eq!(plug(&memory, 1, blocks(40, 40)), Err(AddError::NoMemory));
+    give_back(1);
+    plug(&memory, 1, blocks(40, 40)).expect("exactly enough");
+    assert_eq!(memory.section(section(40)).expect("added").state, BlockState::Offline);
+    assert_valid(&memory);
+}
