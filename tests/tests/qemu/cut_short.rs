@@ -25,12 +25,17 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// By the number of a job, and as somebody at the keyboard would.
+/// Begins a command and cancels it after a while; how it ended.
+type Cancel = fn(&mut Vm, &str, Duration) -> Result<String>;
+
 fn an_offline_that_is_cancelled_at_any_moment_loses_nothing(vm: &mut Vm) -> Result<()> {
     const COMMAND: &str = "offline 32-33";
-    const WANTED: usize = 10;
+    /// As somebody at the keyboard does it, and by the number of a job.
+    const WAYS: [Cancel; 2] = [Vm::interrupt, kill];
+    /// In each way.
+    const WANTED: usize = 5;
     /// It may have become faster than it was when its time was taken.
-    const TRIES: u64 = 5 * WANTED as u64;
+    const TRIES: usize = 5 * WANTED;
     vm.plug(&dimm("d0", gib(1)))?;
     vm.cmd("online_movable 32-39")?;
     vm.fill("fill 160M --writers 2 --in 32-33")?;
@@ -40,29 +45,31 @@ fn an_offline_that_is_cancelled_at_any_moment_loses_nothing(vm: &mut Vm) -> Resu
     come_back(vm, &before)?;
     let mut dice = Dice::new(26);
     let mut cancelled: Vec<Operation> = Vec::new();
-    for number in 0..TRIES {
-        let after = whole * dice.below(100) as u32 / 100;
-        let end = if number % 2 == 0 { vm.interrupt(COMMAND, after) } else { kill(vm, COMMAND, after) };
-        match end.as_ref().map_err(errno_of) {
-            Ok(_) => {
-                vm.expect_blocks(&[(32..=33, "offline")])?;
-                whole = vm.last_offline()?.took();
+    for cancel in WAYS {
+        let wanted = cancelled.len() + WANTED;
+        for _ in 0..TRIES {
+            if cancelled.len() == wanted {
+                break;
             }
-            Err(Some("ECANCELED")) => {
-                vm.expect_blocks(&[(32..=39, "Movable")])?;
-                vm.as_much_as_before("a cancelled offline", &before)?;
-                cancelled.push(vm.last_offline()?);
+            let end = cancel(vm, COMMAND, whole * dice.below(100) as u32 / 100);
+            match end.as_ref().map_err(errno_of) {
+                Ok(_) => {
+                    vm.expect_blocks(&[(32..=33, "offline")])?;
+                    whole = vm.last_offline()?.took();
+                }
+                Err(Some("ECANCELED")) => {
+                    vm.expect_blocks(&[(32..=39, "Movable")])?;
+                    vm.as_much_as_before("a cancelled offline", &before)?;
+                    cancelled.push(vm.last_offline()?);
+                }
+                Err(_) => bail!("{end:?}"),
             }
-            Err(_) => bail!("{end:?}"),
+            vm.cmd("verify")?;
+            vm.memcheck()?;
+            come_back(vm, &before)?;
         }
-        vm.cmd("verify")?;
-        vm.memcheck()?;
-        come_back(vm, &before)?;
-        if cancelled.len() == WANTED {
-            break;
-        }
+        ensure!(cancelled.len() == wanted, "over before it could be cancelled, but for {cancelled:?}");
     }
-    ensure!(cancelled.len() == WANTED, "over before it could be cancelled, but for {cancelled:?}");
     let while_it_moved = cancelled.iter().filter(|offline| offline.result == "ECANCELED" && offline.moved > 0).count();
     ensure!(while_it_moved > 0, "never cancelled while memory moved: {cancelled:?}");
     vm.free_everything()
