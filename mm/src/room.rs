@@ -8,8 +8,8 @@
 //! little left. But the reserve stays: without it, no command could bring memory back.
 //!
 //! A large page for which there is no whole pageblock is split, and its parts need a page table, which only a Normal zone can
-//! give. [`KERNEL_PAGES`] are left there in any case, so that many splits need not be counted; those beyond are, and large pages
-//! that would go to Normal whole are split instead of taking what is left.
+//! give. What is left there for the kernel, [`KERNEL_PAGES`] if there are so many, is enough for as many splits, which need not be
+//! counted; those beyond are, and large pages that would go to Normal whole are split instead of taking what is left.
 
 use crate::addr::{Order, SectionRange};
 use crate::alloc::Mobility;
@@ -140,7 +140,8 @@ impl Room {
     /// Page tables for splits, beyond those that what is left for the kernel has frames for.
     const fn tables(self, need: Need) -> u64 {
         let splits = need.large.saturating_sub(self.whole.saturating_sub(need.filled()));
-        splits.saturating_sub(KERNEL_PAGES)
+        let left = self.kernel() - self.bulk();
+        splits.saturating_sub(left)
     }
 
     /// Free frames that must stay in Normal zones when movable memory comes there, for the kernel and for what else of `need` can
@@ -227,6 +228,10 @@ mod tests {
         // Smaller ones may fill whole pageblocks before the large ones come.
         assert_eq!((lack(0, 9, KERNEL_PAGES + 8, FRAMES), lack(0, 9, KERNEL_PAGES + 8, FRAMES + 1)), (0, 1));
         assert_eq!(lack(0, 0, 0, 1 << 39), 0);
+        // There may be less than shall be left.
+        let few = Room { boot: RESERVE_PAGES + 3, added: 0, movable: 1 << 40, whole: 1 };
+        let few_lack = |large| few.lack(Need { movable: large * FRAMES, kernel: 0, large });
+        assert_eq!((few_lack(4), few_lack(5)), (0, 1));
     }
 
     #[test]

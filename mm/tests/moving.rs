@@ -515,8 +515,13 @@ fn expected_lack(memory: &Memory<Fake>, taken: &[Taken], range: SectionRange, mo
             _ => &mut added,
         } += free;
     }
-    let normal = (boot - RESERVE_PAGES.min(boot) + added).saturating_sub(KERNEL_PAGES);
-    movable.saturating_sub(normal + anywhere)
+    let kernel = boot - RESERVE_PAGES.min(boot) + added;
+    let is_large =
+        |(pfn, order, why): &&Taken| range.contains(pfn.section()) && *order == Order::PAGEBLOCK && why.is_none();
+    // There are not so many that what the kernel shall keep would not do for their tables, and no whole pageblock if it has less.
+    let tables = (taken.iter().filter(is_large).count() as u64).saturating_sub(kernel.min(KERNEL_PAGES));
+    let normal = kernel.saturating_sub(KERNEL_PAGES);
+    tables.saturating_sub(normal) + movable.saturating_sub(normal.saturating_sub(tables) + anywhere)
 }
 
 proptest! {
