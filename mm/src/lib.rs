@@ -56,11 +56,12 @@
 //! together are locked by whoever recounts the world, and when listeners join and leave: whoever is asked of a change also
 //! hears the outcome.
 //!
-//! What is not of one section is guarded by itself. A group takes its name and place when its add begins, and is found when
-//! all is done; it counts how much of a device is in which zone, so that policies need not go through its blocks. Blocks that are on their way into Movable zones count as Movable memory from the moment they are chosen, and
-//! zones are chosen by policy for one command at a time, so that two do not use up the same ratio. Who looks for the
-//! new ends of a zone without its lock looks again if sections came or went meanwhile. Adds that take struct pages from the
-//! system say beforehand how many they will take.
+//! What is not of one section is guarded by itself. A group takes its name and place when its add begins, and is found
+//! when all is done; it counts how much of a device is in which zone, so that policies need not go through its blocks.
+//! Blocks that are on their way into Movable zones count as Movable memory from the moment they are chosen, and zones are
+//! chosen by policy for one command at a time, so that two do not use up the same ratio. Who looks for the new ends of a
+//! zone without its lock looks again if sections came or went meanwhile. Adds that take struct pages from the system say
+//! beforehand how many they will take.
 //!
 //! An allocated block stays where it is, but its section may go to the other zone of its node: whoever gives a block back looks
 //! at the word of its section again under the lock that he takes by it.
