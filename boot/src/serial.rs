@@ -323,7 +323,9 @@ fn is_echo(line: &str, typed: &str) -> bool {
 
 /// Whether a command prints such a line, and not somebody else in its time.
 fn is_output_of(command: &str, line: &str) -> bool {
-    let prints_log = command.split_whitespace().next() == Some("dmesg");
+    let mut words = command.split_whitespace();
+    // As JSON, the log is one line of another look.
+    let prints_log = words.next() == Some("dmesg") && words.all(|word| word != "-J");
     of_job(line).is_none() && (prints_log || !is_log(line))
 }
 
@@ -542,6 +544,15 @@ mod tests {
         guest(socket, "altmap> ", "meminfo -J\r\njob 1: seed 7\r\n{\"total\": 4096}\r\njob 1: {}\r\naltmap> ");
         console.expect_prompt(soon()).expect("a prompt");
         assert_eq!(console.json("meminfo").expect("answered")["total"], 4096);
+    }
+
+    #[test]
+    fn the_log_is_output_of_the_command_that_prints_it() {
+        let line = "[1.5] fill: x";
+        for (command, is_its) in [("dmesg", true), ("dmesg -J", false), ("lsmem", false)] {
+            assert_eq!(is_output_of(command, line), is_its, "{command}");
+        }
+        assert!(is_output_of("dmesg -J", "{}") && !is_output_of("dmesg", "job 1: x"));
     }
 
     #[test]

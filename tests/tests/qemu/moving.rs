@@ -202,11 +202,12 @@ fn pages_go_to_the_next_node_by_distance(vm: &mut Vm) -> Result<()> {
 }
 
 fn boot_blocks_go_unless_the_kernel_is_in_them(vm: &mut Vm) -> Result<()> {
-    let why = vm.json("why 0-15")?;
     let mut is_image_met = false;
     let mut gone = 0;
-    for block in why["blocks"].as_array().context("no blocks")? {
-        let number = block["block"].as_u64().context("a number")?;
+    for number in 0..16 {
+        // Each for itself: all together, they would take along what hotplug lives on.
+        let why = vm.json(&format!("why {number}"))?;
+        let block = &why["blocks"][0];
         let blockers = block["blockers"].as_array().context("blockers")?;
         is_image_met |= blockers.iter().any(|blocker| blocker["owner"] == "kernel-image");
         if block["verdict"] == "ok" {
@@ -227,8 +228,8 @@ fn boot_blocks_go_unless_the_kernel_is_in_them(vm: &mut Vm) -> Result<()> {
             vm.unchanged_since("an offline that cannot be", &before)?;
         }
     }
-    ensure!(is_image_met, "the kernel's own image is in no block: {why}");
-    ensure!(gone == 3, "there are boot blocks without kernel memory: {why}");
+    ensure!(is_image_met, "the kernel's own image is in no block");
+    ensure!(gone == 3, "there are boot blocks without kernel memory");
     vm.fails("offline 0-15", "EBUSY").map(drop)
 }
 
