@@ -79,6 +79,10 @@ impl<M: Machine> Memory<M> {
         pace: &mut dyn Pace,
         moved: &mut u64,
     ) -> Result<(), EvacuateError> {
+        if ranges.is_empty() {
+            // Nobody has touched any of it, so none is boot memory, which the reserve is in.
+            return Ok(());
+        }
         let kept = self.check_evacuation(ranges, pace)?;
         for _ in 0..PATIENCE {
             let Some(straggler) = self.evacuate_once(ranges, kept, pace, moved)? else { return Ok(()) };
