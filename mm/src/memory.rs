@@ -193,8 +193,9 @@ impl<M: Machine> Memory<M> {
             is_member && !run.contains(*id)
         };
         let without = span.and_then(|(first, last)| {
-            let low = SectionId::through(first, last).find(stays)?;
-            let high = SectionId::through(low, last).rev().find(stays)?;
+            // An end that is not among those that go stays the end.
+            let low = if run.contains(first) { SectionId::through(first, last).find(stays)? } else { first };
+            let high = if run.contains(last) { SectionId::through(low, last).rev().find(stays)? } else { last };
             Some((low, high))
         });
         (without, changes)
