@@ -6,8 +6,8 @@ use super::fixture::{memory_adds_up, totals, with_a_block};
 use crate::memory::mm;
 use alloc::vec::Vec;
 use mm::Errno;
-use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn, SectionRange};
-use mm::alloc::{Mobility, Place, Request, Urgency};
+use mm::addr::{PAGE_SIZE, Pfn, SectionRange};
+use mm::alloc::Request;
 use mm::foresee::{Foreseen, Foresight};
 use mm::hotplug::OfflineError;
 use mm::inject::{Injected, Point};
@@ -16,7 +16,6 @@ use mm::page::Owner;
 use mm::poison::PoisonError;
 use mm::report::FrameState;
 use mm::section::{BlockState, ZoneKind};
-use mm::site::Site;
 
 /// Where a move can fail once there is a place to move to.
 const POINTS: [Point; 2] = [Point::MigrateUnmap, Point::MigrateCopy];
@@ -84,14 +83,7 @@ fn foreseen(range: SectionRange) -> Foresight {
 
 /// Moves frames of one owner, one after the other: a table does not move while another one does that it points to.
 fn move_into(range: SectionRange, owner: Owner, frames: &[Pfn]) -> Vec<Pfn> {
-    let request = Request {
-        order: Order::PAGE,
-        mobility: Mobility::Unmovable,
-        place: Place::Near(NodeId::ZERO),
-        owner,
-        urgency: Urgency::Ordinary,
-        site: Site::here(),
-    };
+    let request = Request::kernel(owner);
     let move_one = |from: &Pfn| {
         let to = mm().allocate_within(&request, range).expect("there is room");
         let mut moves = [Move { from: *from, to, order: request.order, outcome: Err(Stay::InFlight) }];
