@@ -44,7 +44,52 @@ struct Outcome {
     passed: u64,
     /// The runner's own closing lines.
     closing: Vec<String>,
+    /// Which tests failed and why, so that who sees only the end of a long output knows.
+    failures: Failures,
     took: Duration,
+}
+
+/// What a runner said, as far as the totals repeat it.
+#[derive(Default)]
+struct Said {
+    closing: Vec<String>,
+    failures: Failures,
+}
+
+impl Said {
+    fn line(&mut self, line: &str) {
+        if is_closing(line) {
+            self.closing.push(line.to_owned());
+        }
+        self.failures.line(line);
+    }
+}
+
+/// The beginnings of what a runner reports of tests that failed: `---- NAME ----` or `---- NAME stdout ----`, then the reason.
+#[derive(Default)]
+struct Failures {
+    lines: Vec<String>,
+    /// Of the reason at hand, so many lines more.
+    wanted: usize,
+}
+
+impl Failures {
+    /// The message of a panic is the second line, and a comparison needs two more.
+    const LINES: usize = 5;
+    const CHARS: usize = 1000;
+
+    fn line(&mut self, line: &str) {
+        if let Some(name) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" ----")) {
+            self.lines.push(format!("{}:", name.trim_end_matches(" stdout")));
+            self.wanted = Self::LINES;
+        } else if line.starts_with("--- ") || line == "failures:" {
+            // What the machine was and said; the list of names.
+            self.wanted = 0;
+        } else if self.wanted > 0 && !line.trim().is_empty() {
+            self.lines.push(format!("    {}", line.chars().take(Self::CHARS).collect::<String>()));
+            self.wanted -= 1;
+        }
+    }
 }
 
 impl Suite {
@@ -135,48 +180,45 @@ impl Suite {
     fn cargo(&mut self, runner: &str, arguments: &[&str]) {
         let mut command = build::cargo();
         command.args(arguments).env("RUSTDOCFLAGS", DOCUMENTATION_LINTS);
-        self.record(runner, |closing| {
+        self.record(runner, |said| {
             println!("\n== {runner}: cargo {}", arguments.join(" "));
-            passed_on(&mut command, |line| {
-                if is_closing(line) {
-                    closing.push(line.to_owned());
-                }
-            })
+            passed_on(&mut command, |line| said.line(line))
         });
     }
 
     fn in_kernel_tests(&mut self) {
         let filter = self.filter.clone();
-        self.record("in-kernel tests", |closing| {
+        self.record("in-kernel tests", |said| {
             println!("\n== in-kernel tests: the kernel with `selftest`");
             let mut told = Told::default();
             let exit = selftest(filter.as_deref(), |line| {
                 println!("{line}");
                 told.line(line);
             });
-            closing.push(told.to_string());
+            said.closing.push(told.to_string());
             told.judge(filter.as_deref(), exit?)
         });
     }
 
-    fn record(&mut self, runner: &str, action: impl FnOnce(&mut Vec<String>) -> Result<()>) {
+    fn record(&mut self, runner: &str, action: impl FnOnce(&mut Said) -> Result<()>) {
         let start = Instant::now();
-        let mut closing = Vec::new();
-        let result = action(&mut closing);
+        let mut said = Said::default();
+        let result = action(&mut said);
         if let Err(error) = &result {
             println!("{runner}: {error:#}");
         }
+        let Said { closing, failures } = said;
         let passed = closing.iter().filter_map(|line| number_before(line, " passed")).sum();
-        let outcome =
-            Outcome { runner: runner.to_owned(), good: result.is_ok(), passed, closing, took: start.elapsed() };
+        let good = result.is_ok();
+        let outcome = Outcome { runner: runner.to_owned(), good, passed, closing, failures, took: start.elapsed() };
         self.results.push(outcome);
     }
 
     fn totals(self) -> Result<()> {
         println!("\n== totals");
-        for Outcome { runner, good, closing, took, .. } in &self.results {
+        for Outcome { runner, good, closing, failures, took, .. } in &self.results {
             println!("{} {runner} ({} s)", if *good { "ok    " } else { "FAILED" }, took.as_secs());
-            for line in closing.iter().filter(|line| !is_empty_run(line)) {
+            for line in closing.iter().filter(|line| !is_empty_run(line)).chain(&failures.lines) {
                 println!("         {line}");
             }
         }
@@ -299,6 +341,36 @@ mod tests {
         assert_eq!(number_before(line, " passed"), Some(12));
         assert!(is_closing(line) && !is_closing("test result: ok. 25 passed; 0 failed"));
         assert_eq!(number_before("nothing", " passed"), None);
+    }
+
+    #[test]
+    fn totals_repeat_why_tests_failed() {
+        let mut said = Said::default();
+        let output = [
+            "test a::b ... FAILED",
+            "failures:",
+            "",
+            "---- c::d ----",
+            "block 32: got offline, expected Movable",
+            "--- machine ---",
+            "qemu",
+            "---- a::b stdout ----",
+            "",
+            "thread 'a::b' panicked at x.rs:1:2:",
+            "3 is not 4",
+            "",
+            "failures:",
+            "    a::b",
+        ];
+        output.iter().for_each(|line| said.line(line));
+        let want = [
+            "c::d:",
+            "    block 32: got offline, expected Movable",
+            "a::b:",
+            "    thread 'a::b' panicked at x.rs:1:2:",
+            "    3 is not 4",
+        ];
+        assert_eq!(said.failures.lines, want);
     }
 
     fn told(lines: &[&str]) -> Told {
