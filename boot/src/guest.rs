@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use crate::accelerator::Accelerator;
+use crate::pulse;
 use crate::qemu::{self, Machine, Qemu, Serial, Software};
 use crate::qmp::Qmp;
 use crate::serial::Console;
@@ -41,6 +42,9 @@ impl Guest {
         let serial = Serial::Socket(serial);
         let mut qemu = qemu::start(machine, software.into(), accelerator, serial, qmp.clone())?;
         let console = accept(&listener, &mut qemu)?;
+        if accelerator == Accelerator::Counting {
+            pulse::keep(pulse::socket(&qmp), START);
+        }
         Ok(Self { qemu, console, qmp, _sockets: sockets })
     }
 

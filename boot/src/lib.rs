@@ -24,6 +24,7 @@ pub mod guest;
 pub mod image;
 pub mod ost;
 pub mod plug;
+mod pulse;
 pub mod qemu;
 pub mod qmp;
 pub mod run;

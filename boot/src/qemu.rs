@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use crate::accelerator::Accelerator;
 use crate::firmware::{self, Ovmf};
 use crate::image::Images;
+use crate::pulse;
 use crate::size::{Bytes, gib};
 
 /// The emulator.
@@ -253,7 +254,10 @@ pub fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<String> {
             line.pair("-serial", "chardev:console");
         }
     }
-    line.pair("-qmp", format!("unix:{},server=on,wait=off", file_name(&wiring.qmp)));
+    line.pair("-qmp", listening(&wiring.qmp));
+    if wiring.accelerator == Accelerator::Counting {
+        line.pair("-qmp", listening(&pulse::socket(&wiring.qmp)));
+    }
     line.pair("-device", DEBUG_EXIT);
     if !machine.params.is_empty() && matches!(wiring.medium, Medium::Disk(_)) {
         let params = escaped(&machine.params.join(" "));
@@ -330,6 +334,10 @@ pub fn backend(dimm: &str) -> String {
 /// QEMU splits option values at commas; a doubled one is meant as such.
 fn escaped(value: &str) -> String {
     value.replace(',', ",,")
+}
+
+fn listening(socket: &std::path::Path) -> String {
+    format!("unix:{},server=on,wait=off", file_name(socket))
 }
 
 fn file_name(path: &std::path::Path) -> String {
@@ -539,6 +547,7 @@ mod tests {
         let arguments = arguments(&machine, &wiring);
         let line = arguments.join(" ");
         assert_contains(&line, "-accel tcg,thread=single -icount shift=0,sleep=on -cpu max,phys-bits=46 ");
+        assert_contains(&line, "-qmp unix:qmp.sock.pulse,server=on,wait=off");
         assert_contains(&line, "-kernel vmlinuz -initrd init.cpio -append console=ttyS0 quiet -no-reboot");
         assert!(!line.contains("fw_cfg") && !line.contains("-drive"), "{line}");
     }
