@@ -366,15 +366,6 @@ impl Qemu {
         Ok(self.child.try_wait().context("cannot wait for QEMU")?.map(Exit::of))
     }
 
-    /// How much of this machine's memory it takes, in bytes.
-    pub fn resident(&self) -> Result<u64> {
-        let file = format!("/proc/{}/status", self.child.id());
-        let status = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
-        let kib: u64 = kib.with_context(|| format!("{file} does not tell"))?.trim().parse()?;
-        Ok(kib << 10)
-    }
-
     /// Waits for its end; `None` when the time is over.
     pub fn wait(&mut self, limit: Duration) -> Option<Exit> {
         wait_at_most(&mut self.child, limit).map(Exit::of)

@@ -107,14 +107,14 @@ impl Counted {
     pub(super) fn plug(&mut self, size: Bytes) -> Result<Plugged> {
         // QEMU keeps three bits for each page of its own; that is no cost of the guest.
         plug::provide(&mut self.qmp, DIMM, size)?;
-        let before = self.guest.qemu.resident()?;
+        let before = self.guest.qemu.resident_bytes()?;
         let device = json!({"driver": "pc-dimm", "id": DIMM, "memdev": backend(DIMM)});
         let (instructions, success) = self.count(|machine| {
             machine.qmp.forget_events();
             machine.qmp.execute("device_add", device)?;
             machine.answer(ost::Event::Insertion)
         })?;
-        let host_memory = self.guest.qemu.resident()?.saturating_sub(before);
+        let host_memory = self.guest.qemu.resident_bytes()?.saturating_sub(before);
         Ok(Plugged { instructions, host_memory, success })
     }
 
