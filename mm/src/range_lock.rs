@@ -72,13 +72,15 @@ impl<S: RawMutex> RangeLocks<S> {
 pub(crate) struct RangeGuard<'a, M: Machine> {
     memory: &'a Memory<M>,
     ticket: Ticket,
+    is_keepers: bool,
 }
 
 impl<M: Machine> Drop for RangeGuard<'_, M> {
     fn drop(&mut self) {
         let mut line = self.memory.ranges.0.lock();
         let is_awaited = line.leave(self.ticket);
-        let is_keeper_turned_away = core::mem::take(&mut line.is_keeper_turned_away);
+        // The keeper was turned away by others.
+        let is_keeper_turned_away = !self.is_keepers && core::mem::take(&mut line.is_keeper_turned_away);
         drop(line);
         if is_awaited {
             self.memory.machine.wake_waiters();
@@ -95,7 +97,7 @@ impl<M: Machine> Memory<M> {
         let (guard, is_free) = loop {
             let joined = self.ranges.0.lock().join(range);
             if let Some((ticket, is_free)) = joined {
-                break (RangeGuard { memory: self, ticket }, is_free);
+                break (RangeGuard { memory: self, ticket, is_keepers: false }, is_free);
             }
             self.machine.wait(&mut || !self.ranges.0.lock().places.is_full());
             pace.pause()?;
@@ -119,13 +121,13 @@ impl<M: Machine> Memory<M> {
     /// The same for `range` without waiting, for the keeper: if somebody holds it, the keeper is called when one leaves.
     pub(crate) fn try_lock_range(&self, range: SectionRange) -> Option<RangeGuard<'_, M>> {
         let mut line = self.ranges.0.lock();
-        let (ticket, is_free) = line.join(range)?;
-        if !is_free {
-            line.leave(ticket);
-            line.is_keeper_turned_away = true;
-            return None;
+        match line.join(range) {
+            Some((ticket, true)) => return Some(RangeGuard { memory: self, ticket, is_keepers: true }),
+            Some((ticket, false)) => drop(line.leave(ticket)),
+            None => {}
         }
-        Some(RangeGuard { memory: self, ticket })
+        line.is_keeper_turned_away = true;
+        None
     }
 }
 
