@@ -342,11 +342,21 @@ impl<M: Machine> Memory<M> {
     #[inline(never)]
     fn free_slowly(&self, head: Pfn, order: Order) {
         let page = self.machine.page(head);
-        assert!(page.served(order).is_some(), "freed {head:?} of order {order:?}, which is {:?}", page.head());
+        assert!(page.asked_for(order).is_some(), "freed {head:?} of order {order:?}, which is {:?}", page.head());
+        let mut is_faulty = false;
         self.change_zone_of(head, |zone, origin| {
-            page.set_head(Head::TAIL);
-            zone.area_mut(origin).put(&self.machine, head, order);
+            // Whoever marks it as that does so under the lock of the zone.
+            is_faulty = page.is_faulty();
+            if is_faulty {
+                page.abandon();
+            } else {
+                page.set_head(Head::TAIL);
+                zone.area_mut(origin).put(&self.machine, head, order);
+            }
         });
+        if is_faulty {
+            self.machine.wake_keeper();
+        }
     }
 
     /// Works on the zone that a block lies in which is part of a section in two zones.
@@ -398,11 +408,15 @@ impl<M: Machine> Memory<M> {
     /// There is no such block.
     pub fn split_block(&self, head: Pfn) {
         let whole = self.machine.page(head);
-        assert!(whole.served(Order::PAGEBLOCK).is_some(), "split {head:?}, which is {:?}", whole.head());
+        assert!(whole.asked_for(Order::PAGEBLOCK).is_some(), "split {head:?}, which is {:?}", whole.head());
         self.change_zone_of(head, |_, _| {
             let block = Pageblock::of(head);
             block.mark_all_used(&self.machine);
+            let is_faulty = whole.is_faulty();
             block.pages().iter().for_each(|pfn| self.machine.page(pfn).become_part_of(whole));
+            if is_faulty {
+                self.mark_faulty_in(block.pages());
+            }
         });
     }
 

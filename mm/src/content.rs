@@ -120,12 +120,24 @@ impl<M: Machine> Memory<M> {
         None
     }
 
-    pub(crate) fn content_of(&self, head: Pfn, order: Order, owner: Owner) -> Content {
+    /// A faulty block that could move is in flight: it is to be poisoned first.
+    fn content_of(&self, head: Pfn, order: Order, owner: Owner) -> Content {
+        match self.content_of_any(head, order, owner) {
+            Content::Movable(_) if self.machine.page(head).is_faulty() => Content::InFlight(head),
+            content => content,
+        }
+    }
+
+    /// An allocated block, faulty or not.
+    pub(crate) fn content_of_any(&self, head: Pfn, order: Order, owner: Owner) -> Content {
         let page = self.machine.page(head);
+        if page.is_abandoned() {
+            return Content::InFlight(head);
+        }
         if !self.machine.can_move(owner) {
             return Content::Fixed(self.blocker(head, order, hold_of(owner), owner));
         }
-        match (page.served(order), page.refs()) {
+        match (page.asked_for(order), page.refs()) {
             // Somebody is just moving it, or it is another's by now.
             (None, _) | (_, 0) => Content::InFlight(head),
             (Some(mobility), 1) => Content::Movable(Block { head, order, owner, mobility }),

@@ -85,6 +85,8 @@ impl<M: Machine> Memory<M> {
         }
         let kept = self.check_evacuation(ranges, pace)?;
         for _ in 0..PATIENCE {
+            // What was given back meanwhile, or let go of.
+            ranges.iter().for_each(|range| self.poison_faulty_in(range.pages()));
             let Some(straggler) = self.evacuate_once(ranges, kept, pace, moved)? else { return Ok(()) };
             self.drain_zones_of(ranges);
             self.machine.wait(&mut || false);

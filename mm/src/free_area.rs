@@ -481,8 +481,14 @@ impl FreeArea {
         Some(block.first())
     }
 
-    /// A free frame of `block`, which is not isolated, is nobody's from now on; its bit is the caller's.
+    /// A free frame of `block` is nobody's from now on; its bit is the caller's.
     pub(crate) fn lose_frame(&mut self, memmap: &impl Memmap, block: Pageblock) {
+        let descriptor = block.descriptor(memmap);
+        if descriptor.place() == Place::Isolated {
+            self.isolated -= 1;
+            let largest = if descriptor.is_whole() { LARGEST_PART } else { descriptor.largest() };
+            return block.set(memmap, descriptor.taken(1).less_one_managed().with_largest(largest));
+        }
         if block.descriptor(memmap).is_whole() {
             self.pull(memmap, block);
             self.enlist(memmap, block, block.descriptor(memmap).mobility(), LARGEST_PART);

@@ -153,12 +153,14 @@ impl<M: Machine> Memory<M> {
         block.set(&self.machine, Descriptor::unlisted(managed, mobility));
     }
 
-    /// Does what those who take and give memory leave to be done: closes added sections that hold nothing, the one that has
-    /// been empty for longest first, and opens a section before the kernel itself runs out of open memory.
+    /// Does what those who take and give memory leave to be done: takes faulty frames that were given back out of use, closes
+    /// added sections that hold nothing, the one that has been empty for longest first, and opens a section before the kernel
+    /// itself runs out of open memory.
     ///
     /// To be called after [`wake_keeper`](crate::machine::Machine::wake_keeper), from a task, with no lock held. Does a
     /// bounded part of it, and asks to be called again if there is more.
     pub fn keep(&self) {
+        self.poison_given_back();
         for node in NodeId::all().take(self.node_limit()) {
             for kind in ZoneKind::ALL {
                 self.close_spare(node, kind);

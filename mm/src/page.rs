@@ -150,13 +150,16 @@ impl Head {
     fn decode(word: u32) -> Self {
         let field = |shift: u32| (word >> shift) as usize & 0xff;
         Self {
-            state: PageState::ALL[field(0)],
+            state: PageState::ALL[field(0) & !(FAULTY as usize)],
             order: Order::new(field(8) as u8).expect("only valid orders are stored"),
             owner: Owner::ALL[field(16)],
         }
     }
 }
 
+/// Set in the first word of an allocated block one of whose frames has an error: the block is not simply given back. It lies
+/// beside the state, so that whoever gives a block back sees it where he looks anyway.
+const FAULTY: u32 = 1 << 7;
 /// Set in the first word of an allocated block that was asked for as movable.
 const MOVABLE: u32 = 1 << 24;
 /// Above it stands the number of the call site that took the block, if it is not movable.
@@ -200,6 +203,11 @@ pub struct PageInfo {
     link: AtomicU64,
 }
 
+#[inline]
+const fn mobility_in(word: u32) -> Mobility {
+    if word & MOVABLE == 0 { Mobility::Unmovable } else { Mobility::Movable }
+}
+
 /// Bytes in a struct page.
 pub const PAGE_INFO_SIZE: u64 = 32;
 const _: () = assert!(size_of::<PageInfo>() as u64 == PAGE_INFO_SIZE);
@@ -212,13 +220,46 @@ impl PageInfo {
         Head::decode(self.head.load(Ordering::Relaxed))
     }
 
-    /// What the allocated block of `order` that begins here was asked for; `None` if there is no such block.
+    /// What the allocated block of `order` that begins here was asked for; `None` if there is no such block, or it is faulty.
     #[inline]
     pub(crate) fn served(&self, order: Order) -> Option<Mobility> {
         let of_anybody = Head { state: PageState::Allocated, order, owner: Owner::None }.encode();
         let word = self.head.load(Ordering::Relaxed);
-        let mobility = if word & MOVABLE == 0 { Mobility::Unmovable } else { Mobility::Movable };
-        (word & 0xffff == of_anybody).then_some(mobility)
+        (word & 0xffff == of_anybody).then_some(mobility_in(word))
+    }
+
+    /// The same of a block that may be faulty.
+    pub(crate) fn asked_for(&self, order: Order) -> Option<Mobility> {
+        let word = self.head.load(Ordering::Relaxed);
+        let head = Head::decode(word);
+        (head.state == PageState::Allocated && head.order == order).then_some(mobility_in(word))
+    }
+
+    /// Marks the allocated block of `order` that begins here as faulty, if there is one.
+    pub(crate) fn mark_faulty(&self, order: Order) {
+        let marked = |word| {
+            let head = Head::decode(word);
+            let is_wanted = head.state == PageState::Allocated && head.order == order;
+            if is_wanted { word | FAULTY } else { word }
+        };
+        self.head.update(Ordering::Relaxed, Ordering::Relaxed, marked);
+    }
+
+    /// Whether a frame of the allocated block that begins here has an error.
+    pub(crate) fn is_faulty(&self) -> bool {
+        self.head.load(Ordering::Relaxed) & FAULTY != 0
+    }
+
+    /// The owner of a faulty block has given it back, and nobody else shall have it.
+    pub(crate) fn abandon(&self) {
+        let head = Head { owner: Owner::None, ..self.head() };
+        self.head.store(head.encode() | FAULTY, Ordering::Relaxed);
+        self.refs.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether [`abandon`](Self::abandon) was the last that was done to it.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.is_faulty() && self.head().owner == Owner::None
     }
 
     /// The block that begins here belongs to somebody now.
@@ -250,7 +291,7 @@ impl PageInfo {
     /// The allocated block that begins here, whatever it was asked for as, can move from now on. The caller keeps it from being
     /// moved or given back meanwhile.
     pub fn become_movable(&self) {
-        self.head.store(self.head.load(Ordering::Relaxed) & HEAD | MOVABLE, Ordering::Relaxed);
+        self.head.update(Ordering::Relaxed, Ordering::Relaxed, |word| word & HEAD | MOVABLE);
         self.refs.fetch_and(REFS, Ordering::Relaxed);
     }
 
@@ -400,6 +441,26 @@ mod tests {
         assert_eq!((page.served(Order::PAGE), page.refs()), (Some(Mobility::Movable), 2));
         assert_eq!((page.site(), page.since_ns()), (0, 0));
         assert_eq!(page.head(), Head { state: PageState::Allocated, order: Order::PAGE, owner: Owner::Anonymous });
+    }
+
+    #[test]
+    fn a_faulty_block_is_what_it_was_but_for_who_gives_it_back() {
+        let page = PageInfo::default();
+        page.mark_faulty(Order::PAGE);
+        assert!(!page.is_faulty(), "there is no block");
+        page.hand_out(Order::PAGEBLOCK, Owner::Anonymous, Terms::MOVABLE);
+        let head = page.head();
+        page.mark_faulty(Order::PAGE);
+        assert!(!page.is_faulty(), "it is larger");
+        page.mark_faulty(Order::PAGEBLOCK);
+        assert!(page.is_faulty() && !page.is_abandoned());
+        assert_eq!((page.head(), page.refs()), (head, 1));
+        assert_eq!((page.served(head.order), page.asked_for(head.order)), (None, Some(Mobility::Movable)));
+        page.abandon();
+        assert!(page.is_abandoned());
+        assert_eq!((page.head(), page.refs()), (Head { owner: Owner::None, ..head }, 0));
+        page.set_head(Head::TAIL);
+        assert!(!page.is_faulty());
     }
 
     #[test]

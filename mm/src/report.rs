@@ -10,6 +10,7 @@ use crate::section::{BlockState, Section, ZoneKind};
 use crate::site::Site;
 use crate::zone::Origin;
 use core::ops::AddAssign;
+use core::sync::atomic::Ordering;
 
 /// The memory of the whole machine, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -34,6 +35,8 @@ pub struct MemoryReport {
     pub page_tables: u64,
     /// In frames that have an error, online and offline. Of those above, only what is offline counts them.
     pub poisoned: u64,
+    /// In frames that have an error and go out of use when their owners give them back.
+    pub faulty: u64,
 }
 
 /// One zone of one node, in bytes.
@@ -162,6 +165,7 @@ impl<M: Machine> Memory<M> {
             page_tables: self.machine.table_frames() * PAGE_SIZE,
             available: room.available() * PAGE_SIZE,
             kernel_available: room.kernel() * PAGE_SIZE,
+            faulty: self.faulty_count.load(Ordering::Relaxed) as u64 * PAGE_SIZE,
             ..Default::default()
         };
         for (run, section) in self.block_runs() {
@@ -315,8 +319,8 @@ impl<M: Machine> Memory<M> {
 
     /// Where and since when an allocated block of that order was taken, as far as that is recorded: of unmovable memory.
     pub(crate) fn provenance(&self, page: &PageInfo, order: Order) -> (Option<Site>, Option<u64>) {
-        match page.served(order) {
-            Some(Mobility::Unmovable) => (self.sites.site(page.site()), Some(page.since_ns())),
+        match page.asked_for(order) {
+            Some(Mobility::Unmovable) if !page.is_abandoned() => (self.sites.site(page.site()), Some(page.since_ns())),
             _ => (None, None),
         }
     }

@@ -172,7 +172,12 @@ impl<M: Machine> Memory<M> {
         compare("free boot frames", self.boot_free.pages().cast_unsigned(), boot_free);
         compare("memmap frames of the system", self.system_memmap_frames(), elsewhere.memmap_frames);
         let poisoned = self.blocks().map(|(_, section)| u64::from(section.poisoned)).sum();
-        compare("poisoned frames", self.poisoned.lock().len() as u64, poisoned);
+        compare("poisoned frames", self.bad.lock().poisoned.len() as u64, poisoned);
+        for pfn in self.faulty_frames() {
+            if self.sections.open(pfn).is_none() || !self.machine.page(self.containing_block(pfn).0).is_faulty() {
+                report(Problem::Page { pfn, what: "has an error, and the block it is in is not marked" });
+            }
+        }
         self.check_blocks(&mut report);
         self.check_devices(&mut report);
         totals.problems = problem_count;
@@ -462,6 +467,9 @@ impl<M: Machine> Memory<M> {
                         sums.cached += pages;
                     } else {
                         taken.allocated += pages;
+                        if self.machine.page(pfn).is_faulty() && !self.has_faulty(PfnRange::new(pfn, pages)) {
+                            wrong("is the head of a block that is marked as faulty, and none of its frames is");
+                        }
                         Taken::note_owner(head.owner, pages, elsewhere);
                     }
                     if pfn.align_down(head.order) != pfn {

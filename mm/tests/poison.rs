@@ -13,6 +13,7 @@ use mm::errno::Errno;
 use mm::hotplug::AddRequest;
 use mm::inject::Point;
 use mm::machine::{MEMMAP_PAGES, Memmap, Unhurried};
+use mm::notifier::{Accept, Change, MemoryListener, Name};
 use mm::page::Owner;
 use mm::poison::{POISON_LIMIT, PoisonError};
 use mm::policy::OnlineAs;
@@ -20,6 +21,7 @@ use mm::report::FrameState;
 use mm::section::ZoneKind;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const MOVABLE: OnlineAs = OnlineAs::Zone(ZoneKind::Movable);
 const NORMAL: OnlineAs = OnlineAs::Zone(ZoneKind::Normal);
@@ -200,10 +202,6 @@ fn a_refusal_changes_nothing() {
     let memory = booted();
     plug(&memory, 0, blocks(32, 32));
     online(&memory, blocks(32, 32), NORMAL);
-    let kernel = memory.allocate_within(&Request::kernel(Owner::Kfill), blocks(32, 32)).expect("free");
-    let pinned = hold_in(&memory, Order::PAGE, blocks(32, 32));
-    let (pinned, _) = place_of(&memory, pinned).expect("held");
-    assert!(memory.machine().page(pinned).pin());
     let unlucky = hold_in(&memory, Order::PAGE, blocks(32, 32));
     let (unlucky, _) = place_of(&memory, unlucky).expect("held");
     poison(&memory, frame(32, 9000)).expect("free");
@@ -213,8 +211,6 @@ fn a_refusal_changes_nothing() {
         (frame(0, 256), held(frame(0, 256), Owner::KernelImage), Errno::Busy),
         (frame(0, 4096), held(frame(0, 4096), Owner::Memmap), Errno::Busy),
         (frame(32, 1), held(frame(32, 1), Owner::Memmap), Errno::Busy),
-        (kernel, held(kernel, Owner::Kfill), Errno::Busy),
-        (pinned, PoisonError::Pinned(pinned), Errno::Busy),
         (frame(0, 200), PoisonError::Absent(frame(0, 200)), Errno::NoDevice),
         (frame(20, 0), PoisonError::Absent(frame(20, 0)), Errno::NoDevice),
         (frame(600, 0), PoisonError::Absent(frame(600, 0)), Errno::NoDevice),
@@ -226,12 +222,226 @@ fn a_refusal_changes_nothing() {
     }
     memory.arm(Point::MigrateDestination, Errno::NoMemory, 1);
     assert_eq!(poison(&memory, unlucky).map_err(PoisonError::errno), Err(Errno::NoMemory));
-    memory.machine().holders.in_flight_every.store(1, std::sync::atomic::Ordering::Relaxed);
+    memory.machine().holders.in_flight_every.store(1, Ordering::Relaxed);
     assert_eq!(poison(&memory, unlucky), Err(PoisonError::InFlight(unlucky)));
     assert_eq!(Snapshot::of(&memory), before);
-    memory.machine().holders.in_flight_every.store(2, std::sync::atomic::Ordering::Relaxed);
+    memory.machine().holders.in_flight_every.store(2, Ordering::Relaxed);
     poison(&memory, unlucky).expect("the second time it can move");
     assert_valid(&memory);
+}
+
+/// A block of kernel memory in block 32.
+fn kernel_block(memory: &Memory<Fake>, order: Order) -> Pfn {
+    let request = Request { order, ..Request::kernel(Owner::Kfill) };
+    memory.allocate_within(&request, blocks(32, 32)).expect("free")
+}
+
+#[track_caller]
+fn assert_bad(memory: &Memory<Fake>, poisoned: u64, faulty: u64) {
+    let report = memory.memory_report();
+    assert_eq!((report.poisoned, report.faulty), (poisoned * PAGE_SIZE, faulty * PAGE_SIZE));
+    assert_valid(memory);
+}
+
+#[test]
+fn what_the_kernel_holds_goes_out_of_use_when_it_is_given_back() {
+    for order in [Order::PAGE, Order::new(3).expect("in range"), Order::PAGEBLOCK, Order::MAX] {
+        let memory = booted();
+        plug(&memory, 0, blocks(32, 32));
+        online(&memory, blocks(32, 32), NORMAL);
+        let head = kernel_block(&memory, order);
+        let bad = BTreeSet::from([head, head.add(order.pages() - 1)]);
+        let before = Snapshot::of(&memory);
+        let recorded = |pfn: Pfn| (memory.frame_report(pfn).site, memory.frame_report(pfn).since_ns);
+        let (site, since) = recorded(head);
+        assert!(site.is_some() && since.is_some());
+        for pfn in bad.iter().chain(&bad) {
+            let used = PoisonError::Used { pfn: *pfn, owner: Owner::Kfill };
+            assert_eq!((poison(&memory, *pfn), used.errno()), (Err(used), Errno::Busy));
+            assert_eq!(memory.frame_report(*pfn).state, FrameState::Allocated);
+            assert_eq!(recorded(*pfn), (site, since));
+        }
+        assert_eq!(Snapshot::of(&memory), before, "it is held as before");
+        let count = bad.len() as u64;
+        assert_bad(&memory, 0, count);
+        memory.offline(&[blocks(32, 32)], &mut Unhurried).expect_err("the kernel holds it");
+        memory.keep();
+        assert_bad(&memory, 0, count);
+
+        let calls = memory.machine().keeper_calls.load(Ordering::Relaxed);
+        memory.free(head, order);
+        assert!(memory.machine().keeper_calls.load(Ordering::Relaxed) > calls, "somebody has to take it");
+        for pfn in &bad {
+            assert!(!is_handed_out(&memory, blocks(32, 32), *pfn));
+        }
+        memory.keep();
+        assert_bad(&memory, count, 0);
+        bad.iter().for_each(|pfn| assert_gone(&memory, *pfn));
+        offline(&memory, blocks(32, 32));
+        online(&memory, blocks(32, 32), MOVABLE);
+        bad.iter().for_each(|pfn| assert_gone(&memory, *pfn));
+    }
+}
+
+#[test]
+fn a_block_goes_offline_although_nobody_has_looked_after_what_was_given_back() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 32));
+    online(&memory, blocks(32, 32), NORMAL);
+    let bad = kernel_block(&memory, Order::PAGE);
+    poison(&memory, bad).expect_err("the kernel holds it");
+    memory.free(bad, Order::PAGE);
+    offline(&memory, blocks(32, 32));
+    assert_bad(&memory, 1, 0);
+    memory.remove(&[dimm(0)], &mut Unhurried).expect("offline");
+    assert_bad(&memory, 0, 0);
+}
+
+#[test]
+fn what_is_pinned_goes_out_of_use_when_that_ends() {
+    type End = fn(&Memory<Fake>, Pfn);
+    let ends: [End; 4] = [
+        |memory, _| memory.keep(),
+        |memory, _| offline(memory, blocks(32, 32)),
+        |memory, _| online(memory, blocks(32, 32), NORMAL),
+        |memory, pfn| poison(memory, pfn).expect("it can move"),
+    ];
+    for (end, order) in ends.into_iter().flat_map(|end| [Order::PAGE, Order::PAGEBLOCK].map(|order| (end, order))) {
+        let memory = booted_with_holders();
+        plug(&memory, 0, blocks(32, 32));
+        online(&memory, blocks(32, 32), MOVABLE);
+        hold_in(&memory, order, blocks(32, 32));
+        let (_, head, _) = all_places(&memory)[0];
+        let bad = head.add(order.pages() - 1);
+        assert!(memory.machine().page(head).pin());
+        assert_eq!(poison(&memory, bad), Err(PoisonError::Pinned(bad)));
+        memory.keep();
+        assert_bad(&memory, 0, 1);
+        memory.machine().page(head).unpin();
+        end(&memory, bad);
+        assert_bad(&memory, 1, 0);
+        assert_eq!(memory.frame_report(bad).state, FrameState::Poisoned);
+        let held: u64 = all_places(&memory).iter().map(|(_, _, order)| order.pages()).sum();
+        assert_eq!(held, order.pages(), "nothing is lost");
+    }
+}
+
+#[test]
+fn what_has_an_error_is_not_simply_moved_away() {
+    let memory = booted_with_holders();
+    plug(&memory, 0, blocks(32, 33));
+    online(&memory, blocks(32, 33), MOVABLE);
+    hold_in(&memory, Order::PAGE, blocks(32, 32));
+    let (_, bad, _) = all_places(&memory)[0];
+    assert!(memory.machine().page(bad).pin());
+    assert_eq!(poison(&memory, bad), Err(PoisonError::Pinned(bad)));
+    memory.machine().page(bad).unpin();
+    // Before its block is isolated, and the first time after that, the offline cannot poison it.
+    memory.arm(Point::MigrateDestination, Errno::NoMemory, 2);
+    offline(&memory, blocks(32, 32));
+    assert_bad(&memory, 1, 0);
+    online(&memory, blocks(32, 32), NORMAL);
+    assert_gone(&memory, bad);
+}
+
+/// Gives memory back when it is asked whether a block may go.
+struct Giver {
+    memory: &'static Memory<Fake>,
+    held: (Pfn, Order),
+    answer: Accept,
+}
+
+impl MemoryListener for Giver {
+    fn prepare(&self, _: &Change) -> Accept {
+        self.memory.free(self.held.0, self.held.1);
+        self.answer
+    }
+
+    fn committed(&self, _: &Change) {}
+
+    fn cancelled(&self, _: &Change) {}
+}
+
+#[test]
+fn what_is_given_back_while_its_block_goes_is_poisoned_too() {
+    for order in [Order::PAGE, Order::PAGEBLOCK, Order::MAX] {
+        for (answer, fails_later) in [(Accept::Yes, false), (Accept::Yes, true), (Accept::No, false)] {
+            let memory: &'static _ = Box::leak(Box::new(booted()));
+            plug(memory, 0, blocks(32, 32));
+            online(memory, blocks(32, 32), MOVABLE);
+            let request = Request { owner: Owner::Selftest, ..movable(order) };
+            let head = memory.allocate_within(&request, blocks(32, 32)).expect("free");
+            hold_in(memory, Order::PAGE, blocks(32, 32));
+            let bad = BTreeSet::from([head, head.add(order.pages() - 1)]);
+            for pfn in &bad {
+                assert_eq!(poison(memory, *pfn), Err(PoisonError::Used { pfn: *pfn, owner: Owner::Selftest }));
+            }
+            if fails_later {
+                memory.arm(Point::MigrateDestination, Errno::NoMemory, 1);
+            }
+            let giver: &'static _ = Box::leak(Box::new(Giver { memory, held: (head, order), answer }));
+            memory.register_listener(Name::new("giver").expect("valid"), 0, giver).expect("room");
+            let result = memory.offline(&[blocks(32, 32)], &mut Unhurried);
+            assert_eq!(result.is_ok(), answer == Accept::Yes && !fails_later, "{result:?}");
+            if answer == Accept::No {
+                memory.keep();
+            }
+            assert_bad(memory, bad.len() as u64, 0);
+            assert!(bad.iter().all(|pfn| memory.frame_report(*pfn).state == FrameState::Poisoned));
+        }
+    }
+}
+
+#[test]
+fn the_parts_of_a_large_page_with_an_error_are_told_apart() {
+    let memory = booted_with_holders();
+    plug(&memory, 0, blocks(32, 32));
+    online(&memory, blocks(32, 32), MOVABLE);
+    let head = memory.allocate_within(&movable(Order::PAGEBLOCK), blocks(32, 32)).expect("free");
+    let bad = head.add(77);
+    assert!(memory.machine().page(head).pin());
+    assert_eq!(poison(&memory, bad), Err(PoisonError::Pinned(bad)));
+    memory.split_block(head);
+    assert_bad(&memory, 0, 1);
+    for pfn in PfnRange::new(head, Order::PAGEBLOCK.pages()).iter() {
+        memory.free(pfn, Order::PAGE);
+    }
+    memory.keep();
+    assert_bad(&memory, 1, 0);
+    assert_gone(&memory, bad);
+}
+
+#[test]
+fn whoever_is_just_giving_memory_back_gives_back_no_error() {
+    const WANTED: usize = 100;
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 32));
+    online(&memory, blocks(32, 32), NORMAL);
+    let request = Request::kernel(Owner::Kfill);
+    let mut bad = BTreeSet::new();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let take = |_| memory.allocate_within(&request, blocks(32, 32)).expect("there is room");
+            while !is_over.load(Ordering::Relaxed) {
+                let taken: Vec<_> = (0..8).map(take).collect();
+                taken.into_iter().for_each(|pfn| memory.free(pfn, Order::PAGE));
+            }
+        });
+        let mut next = frame(32, 0);
+        while bad.len() < WANTED {
+            // Where the others are just now: the lowest frames that are in use or in a cache.
+            next = if next.index_in_section() > 6000 { frame(32, 4096) } else { next.add(1) };
+            let error = poison(&memory, next).err();
+            if matches!(error, None | Some(PoisonError::Used { .. })) {
+                bad.insert(next);
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    memory.keep();
+    assert_bad(&memory, bad.len() as u64, 0);
+    bad.into_iter().for_each(|pfn| assert_eq!(memory.frame_report(pfn).state, FrameState::Poisoned));
 }
 
 #[test]
@@ -247,6 +457,26 @@ fn there_is_an_end_to_what_can_be_remembered() {
     assert_eq!(memory.memory_report().poisoned, POISON_LIMIT as u64 * PAGE_SIZE);
 }
 
+#[test]
+fn what_is_still_held_has_its_place_among_what_is_remembered() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 32));
+    online(&memory, blocks(32, 32), NORMAL);
+    let (first, second) = (kernel_block(&memory, Order::PAGE), kernel_block(&memory, Order::PAGE));
+    poison(&memory, first).expect_err("the kernel holds it");
+    for n in 1..POISON_LIMIT as u64 {
+        poison(&memory, frame(32, 10_000 + n)).expect("there is room");
+    }
+    assert_eq!(poison(&memory, frame(32, 9000)), Err(PoisonError::Full));
+    assert_eq!(poison(&memory, second), Err(PoisonError::Full));
+    assert_eq!(poison(&memory, first).map_err(PoisonError::errno), Err(Errno::Busy));
+    memory.free(first, Order::PAGE);
+    memory.free(second, Order::PAGE);
+    memory.keep();
+    assert_bad(&memory, POISON_LIMIT as u64, 0);
+    assert!(is_handed_out(&memory, blocks(32, 32), second));
+}
+
 /// One step of a random history.
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -255,6 +485,11 @@ enum Step {
     Poison(u64, u64),
     /// Where somebody is.
     PoisonHeld(usize, u64),
+    /// Where somebody is who cannot go.
+    PoisonPinned(usize, u64),
+    Take(u8),
+    Give(usize),
+    PoisonTaken(usize, u64),
     Online(u64, OnlineAs),
     Offline(u64),
     Replace,
@@ -268,6 +503,10 @@ fn step() -> impl Strategy<Value = Step> {
         4 => any::<usize>().prop_map(Step::Release),
         2 => (block.clone(), 0u64..32_768).prop_map(|(block, n)| Step::Poison(block, n)),
         3 => (any::<usize>(), 0u64..1024).prop_map(|(who, n)| Step::PoisonHeld(who, n)),
+        2 => (any::<usize>(), 0u64..1024).prop_map(|(who, n)| Step::PoisonPinned(who, n)),
+        2 => (0u8..=10).prop_map(Step::Take),
+        2 => any::<usize>().prop_map(Step::Give),
+        2 => (any::<usize>(), 0u64..1024).prop_map(|(who, n)| Step::PoisonTaken(who, n)),
         2 => (block.clone(), prop_oneof![Just(MOVABLE), Just(NORMAL)]).prop_map(|(block, how)| Step::Online(block, how)),
         2 => block.prop_map(Step::Offline),
         1 => Just(Step::Replace),
@@ -279,14 +518,55 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn nobody_ever_holds_a_poisoned_frame(steps in prop::collection::vec(step(), 1..60)) {
+    fn nobody_ever_gets_a_frame_with_an_error(steps in prop::collection::vec(step(), 1..60)) {
         let memory = &*booted_with_holders();
         plug(memory, 0, blocks(32, 33));
-        let mut poisoned = BTreeSet::new();
+        let mut bad = BTreeSet::new();
+        // Those of them that somebody held then.
+        let mut faulty = BTreeSet::new();
+        let mut taken: Vec<(Pfn, Order)> = Vec::new();
         for step in steps {
             match step {
                 Step::Hold(order) => {
-                    let _ = hold(memory, &movable(Order::new(order).expect("in range")));
+                    let held = hold(memory, &movable(Order::new(order).expect("in range")));
+                    if let Some((head, order)) = held.ok().and_then(|holder| place_of(memory, holder)) {
+                        prop_assert_eq!(bad.range(head..head.add(order.pages())).next(), None);
+                    }
+                }
+                Step::Take(order) => {
+                    let order = Order::new(order).expect("in range");
+                    if let Ok(head) = memory.allocate(&Request { order, ..Request::kernel(Owner::Kfill) }) {
+                        prop_assert_eq!(bad.range(head..head.add(order.pages())).next(), None);
+                        taken.push((head, order));
+                    }
+                }
+                Step::Give(n) => {
+                    if !taken.is_empty() {
+                        let (head, order) = taken.swap_remove(n % taken.len());
+                        memory.free(head, order);
+                    }
+                }
+                Step::PoisonTaken(n, part) => {
+                    if !taken.is_empty() {
+                        let (head, order) = taken[n % taken.len()];
+                        let pfn = head.add(part % order.pages());
+                        match poison(memory, pfn) {
+                            Err(PoisonError::Used { owner: Owner::Kfill, .. }) => { bad.insert(pfn); faulty.insert(pfn); }
+                            other => prop_assert_eq!(other, Err(PoisonError::Full)),
+                        }
+                    }
+                }
+                Step::PoisonPinned(who, n) => {
+                    let places = all_places(memory);
+                    if !places.is_empty() {
+                        let (_, head, order) = places[who % places.len()];
+                        let pfn = head.add(n % order.pages());
+                        prop_assert!(memory.machine().page(head).pin());
+                        prop_assert_eq!(poison(memory, pfn), Err(PoisonError::Pinned(pfn)));
+                        memory.machine().page(head).unpin();
+                        bad.insert(pfn);
+                        faulty.insert(pfn);
+                    }
                 }
                 Step::Release(n) => {
                     let places = all_places(memory);
@@ -295,8 +575,10 @@ proptest! {
                     }
                 }
                 Step::Poison(block, n) => {
-                    if poison(memory, frame(block, n)).is_ok() {
-                        prop_assert!(poisoned.insert(frame(block, n)));
+                    match poison(memory, frame(block, n)) {
+                        Ok(()) => { bad.insert(frame(block, n)); }
+                        Err(PoisonError::Used { pfn, .. }) => { bad.insert(pfn); faulty.insert(pfn); }
+                        Err(_) => {}
                     }
                 }
                 Step::PoisonHeld(who, n) => {
@@ -305,7 +587,7 @@ proptest! {
                         let (_, head, order) = places[who % places.len()];
                         let pfn = head.add(n % order.pages());
                         if poison(memory, pfn).is_ok() {
-                            prop_assert!(poisoned.insert(pfn));
+                            bad.insert(pfn);
                         }
                     }
                 }
@@ -317,18 +599,25 @@ proptest! {
                 }
                 Step::Replace => {
                     if memory.remove(&[dimm(0)], &mut Unhurried).is_ok() {
-                        poisoned.retain(|pfn: &Pfn| pfn.section() < section(32));
+                        bad.retain(|pfn: &Pfn| pfn.section() < section(32));
+                        faulty.retain(|pfn: &Pfn| pfn.section() < section(32));
                         plug(memory, 0, blocks(32, 33));
                     }
                 }
                 Step::Keep => memory.keep(),
             }
             for (_, head, order) in all_places(memory) {
-                prop_assert_eq!(poisoned.range(head..head.add(order.pages())).next(), None);
+                prop_assert!(bad.range(head..head.add(order.pages())).all(|pfn| faulty.contains(pfn)));
             }
-            prop_assert_eq!(memory.memory_report().poisoned, poisoned.len() as u64 * PAGE_SIZE);
-            prop_assert!(poisoned.iter().all(|pfn| memory.frame_report(*pfn).state == FrameState::Poisoned));
+            let report = memory.memory_report();
+            prop_assert_eq!(report.poisoned + report.faulty, bad.len() as u64 * PAGE_SIZE);
             assert_valid(memory);
         }
+        taken.into_iter().for_each(|(head, order)| memory.free(head, order));
+        all_places(memory).into_iter().for_each(|(holder, _, _)| release(memory, holder));
+        memory.keep();
+        prop_assert_eq!(memory.memory_report().faulty, 0);
+        prop_assert!(bad.iter().all(|pfn| memory.frame_report(*pfn).state == FrameState::Poisoned));
+        assert_valid(memory);
     }
 }

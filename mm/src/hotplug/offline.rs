@@ -219,6 +219,8 @@ impl<M: Machine> Memory<M> {
 
     /// Puts what is free in the blocks out of reach, and what will be freed in them too; whether any is open.
     pub(super) fn isolate(&self, range: SectionRange, pace: &mut dyn Pace) -> Result<bool, Stop> {
+        // What is faulty would only hold it up.
+        self.poison_faulty_in(range.pages());
         let mut is_any_open = false;
         let mut rest = Some(range);
         while let Some(range) = rest {

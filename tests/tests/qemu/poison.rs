@@ -13,14 +13,19 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         scenario!(a_poisoned_page_is_never_allocated_again),
         scenario!(what_cannot_be_poisoned_stays_as_it_is),
+        scenario!(what_is_held_is_poisoned_when_it_is_given_back),
         scenario!(the_frames_of_an_offline_block_can_be_poisoned),
     ]
 }
 
 /// Bytes that `meminfo` calls poisoned.
 fn poisoned(vm: &mut Vm) -> Result<u64> {
+    bytes_of(vm, "poisoned")
+}
+
+fn bytes_of(vm: &mut Vm, what: &str) -> Result<u64> {
     let usage = vm.json("meminfo")?;
-    usage["poisoned"].as_u64().with_context(|| format!("nothing about poison in {usage}"))
+    usage[what].as_u64().with_context(|| format!("`{what}` is not in {usage}"))
 }
 
 fn fill(vm: &mut Vm, command: &str, bytes: u64) -> Result<String> {
@@ -64,11 +69,9 @@ fn what_cannot_be_poisoned_stays_as_it_is(vm: &mut Vm) -> Result<()> {
     vm.cmd("online_kernel 32-33")?;
     let filled = fill(vm, "kfill", 1 << 20)?;
     let head = 33 * BLOCK_FRAMES;
-    let kernel = head + vm.head_frames(33)?;
     let before = vm.trace()?;
     for (pfn, errno, owner) in [
         (head, "EBUSY", "memmap"),
-        (kernel, "EBUSY", "kfill"),
         // The window of the graphics card.
         (0xb8, "ENODEV", "no memory"),
         (99 * BLOCK_FRAMES, "ENODEV", "no memory"),
@@ -79,6 +82,36 @@ fn what_cannot_be_poisoned_stays_as_it_is(vm: &mut Vm) -> Result<()> {
     vm.unchanged_since("refused poison", &before)?;
     same("poisoned", poisoned(vm)?, 0)?;
     vm.cmd(&format!("verify {filled}")).map(drop)
+}
+
+fn what_is_held_is_poisoned_when_it_is_given_back(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm("d0", mib(384)))?;
+    vm.cmd("online_kernel 33; online_movable 34")?;
+    let kernel = fill(vm, "kfill", 1 << 20)?;
+    let frame = 33 * BLOCK_FRAMES + vm.head_frames(33)? + 100;
+    let sentence = vm.fails(&format!("poison pfn:{frame}"), "EBUSY")?;
+    contains("the refusal", &sentence, "kfill")?;
+    contains("the refusal", &sentence, "when it is given back")?;
+    let movable = vm.fill("fill 64M --writers 2 --in 34")?;
+    vm.cmd(&format!("pin {movable} 6000 --stay"))?;
+    let why = vm.json("why 34")?;
+    let pinned =
+        why["blocks"][0]["blockers"][0]["pfn"].as_u64().with_context(|| format!("nothing is pinned: {why}"))?;
+    vm.fails(&format!("poison pfn:{pinned}"), "EBUSY")?;
+    let both = |vm: &mut Vm| Ok::<_, anyhow::Error>((bytes_of(vm, "poisoned")?, bytes_of(vm, "faulty")?));
+    same("poisoned and faulty", both(vm)?, (0, 2 * FRAME_BYTES))?;
+    vm.memcheck()?;
+    vm.fails("offline 33-34", "EBUSY")?;
+    vm.cmd(&format!("verify {kernel}; verify {movable}; free {kernel}; unpin {movable} 6000"))?;
+    vm.cmd("offline 33-34")?;
+    same("poisoned and faulty", both(vm)?, (2 * FRAME_BYTES, 0))?;
+    vm.cmd(&format!("verify {movable}"))?;
+    vm.cmd("online_movable 33-34")?;
+    for pfn in [frame, pinned] {
+        same("its state", vm.frame_state(pfn)?.as_str(), "poisoned")?;
+    }
+    vm.memcheck()?;
+    vm.cmd(&format!("free {movable}")).map(drop)
 }
 
 fn the_frames_of_an_offline_block_can_be_poisoned(vm: &mut Vm) -> Result<()> {

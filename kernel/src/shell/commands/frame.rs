@@ -51,12 +51,14 @@ The frame is taken out of use for good: nobody gets it again, also when its
 block goes offline and comes back. What it holds is moved elsewhere first, if
 that can move; of a large page only that frame, if it can be split.
 
-Refused, and nothing is changed, if the kernel holds the frame and cannot move
-it, if it is pinned, or if there is nowhere to move what it holds. The frame of
-an offline block is taken out when the block comes online.
+Refused, and nothing is changed, if there is nowhere to move what it holds.
+Refused, but remembered, if the kernel holds the frame and cannot move it, or if
+it is pinned: as soon as it is given back it goes out of use, and nobody else
+gets it. The frame of an offline block is taken out when the block comes online.
 
-`meminfo` counts poisoned memory, which is no part of the total any more. It is
-forgotten when the block is removed, as that takes the hardware away.",
+`meminfo` counts poisoned memory, which is no part of the total any more, and as
+`faulty` what is still held. It is forgotten when the block is removed, as that
+takes the hardware away.",
         example: "poison 0x1_0800_0000; poison pfn:0x108000",
         run: poison,
     },

@@ -34,7 +34,9 @@ memmap       struct pages (32 bytes a frame): of online blocks, and the room
              set aside for those of every block
 page_tables  frames that hold page tables
 heap         the kernel's own data
-poisoned     frames with an error, online and offline; no part of the total",
+poisoned     frames with an error, online and offline; no part of the total
+faulty       frames with an error that somebody holds; they are poisoned when
+             they are given back",
         example: "meminfo",
         run: meminfo,
     },
@@ -88,6 +90,7 @@ struct Usage {
     heap_size: u64,
     ballooned: u64,
     poisoned: u64,
+    faulty: u64,
     nodes: Vec<Node>,
     zones: Vec<Zone>,
 }
@@ -151,6 +154,7 @@ fn meminfo(call: &mut Call<'_>) -> Outcome {
         heap_size: heap_size() as u64,
         ballooned: 0,
         poisoned: memory.poisoned,
+        faulty: memory.faulty,
         nodes,
         zones: zones.iter().map(zone_of).collect(),
     };
@@ -184,6 +188,7 @@ fn meminfo_text(report: &Usage) -> String {
         ("heap", report.heap),
         ("ballooned", report.ballooned),
         ("poisoned", report.poisoned),
+        ("faulty", report.faulty),
     ] {
         text += &format!("{name:<18}{:>8} {:>14} KiB\n", Human(bytes), bytes >> 10);
     }
