@@ -123,7 +123,7 @@ impl<M: Machine> Memory<M> {
         let mut line = self.ranges.0.lock();
         match line.join(range) {
             Some((ticket, true)) => return Some(RangeGuard { memory: self, ticket, is_keepers: true }),
-            Some((ticket, false)) => drop(line.leave(ticket)),
+            Some((ticket, false)) => _ = line.leave(ticket),
             None => {}
         }
         line.is_keeper_turned_away = true;
