@@ -6,6 +6,7 @@
 //! | word | holds | guarded by |
 //! |---|---|---|
 //! | `head` | state, order, owner, mobility, call site | whoever owns the block; in a cache, the cache's lock |
+//! | | whether an allocated block is faulty: see `poison` | the lock of the zone |
 //! | `refs` | references to an allocated block: its owner's, and pins; none while it is being moved; since when | atomic |
 //! | `private` | allocated: the owner's; in a cache: the next frame there | the owner; the cache's lock |
 //! | `used` | one bit for each of 64 frames of the pageblock: it is not free | the lock of the zone |

@@ -3,67 +3,25 @@
 #[path = "machine/holding.rs"]
 mod holding;
 mod machine;
+#[path = "machine/poisoning.rs"]
+mod poisoning;
 
 use holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
-use machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
-use mm::Memory;
-use mm::addr::{Order, PAGE_SIZE, Pfn, PfnRange, SectionRange};
+use machine::{Snapshot, assert_valid, blocks, booted, dimm, section};
+use mm::addr::{Order, PAGE_SIZE, Pfn};
 use mm::alloc::Request;
 use mm::errno::Errno;
-use mm::hotplug::AddRequest;
 use mm::inject::Point;
 use mm::machine::{MEMMAP_PAGES, Memmap, Unhurried};
-use mm::notifier::{Accept, Change, MemoryListener, Name};
 use mm::page::Owner;
 use mm::poison::{POISON_LIMIT, PoisonError};
 use mm::policy::OnlineAs;
 use mm::report::FrameState;
-use mm::section::ZoneKind;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
-const MOVABLE: OnlineAs = OnlineAs::Zone(ZoneKind::Movable);
-const NORMAL: OnlineAs = OnlineAs::Zone(ZoneKind::Normal);
-
-fn plug(memory: &Memory<Fake>, number: u16, range: SectionRange) {
-    memory.add(&AddRequest { range, node: node(1), name: dimm(number) }, &mut Unhurried).expect("vacant");
-}
-
-fn online(memory: &Memory<Fake>, range: SectionRange, how: OnlineAs) {
-    memory.online(&[range], how, &mut Unhurried).expect("offline");
-}
-
-fn offline(memory: &Memory<Fake>, range: SectionRange) {
-    memory.offline(&[range], &mut Unhurried).expect("all of it is free or can move");
-}
-
-fn poison(memory: &Memory<Fake>, pfn: Pfn) -> Result<(), PoisonError> {
-    memory.poison(pfn, &mut Unhurried)
-}
-
-fn frame(block: u64, n: u64) -> Pfn {
-    section(block).pages().start().add(n)
-}
-
-/// Takes all that `range` has, of ever smaller orders, and says whether `pfn` was part of it.
-fn is_handed_out(memory: &Memory<Fake>, range: SectionRange, pfn: Pfn) -> bool {
-    let mut taken = Vec::new();
-    for order in Order::all().rev() {
-        let request = Request { owner: Owner::Selftest, ..movable(order) };
-        taken.extend(std::iter::from_fn(|| memory.allocate_within(&request, range).ok()).map(|head| (head, order)));
-    }
-    let is_in = taken.iter().any(|(head, order)| PfnRange::new(*head, order.pages()).contains(pfn));
-    taken.into_iter().for_each(|(head, order)| memory.free(head, order));
-    is_in
-}
-
-#[track_caller]
-fn assert_gone(memory: &Memory<Fake>, pfn: Pfn) {
-    assert_eq!(memory.frame_report(pfn).state, FrameState::Poisoned);
-    assert!(!is_handed_out(memory, SectionRange::single(pfn.section()), pfn));
-    assert_valid(memory);
-}
+use poisoning::{MOVABLE, NORMAL, assert_gone, frame, is_handed_out, offline, online, plug, poison};
 
 #[test]
 fn a_poisoned_frame_survives_every_way_its_block_can_go() {
@@ -230,220 +188,6 @@ fn a_refusal_changes_nothing() {
     assert_valid(&memory);
 }
 
-/// A block of kernel memory in block 32.
-fn kernel_block(memory: &Memory<Fake>, order: Order) -> Pfn {
-    let request = Request { order, ..Request::kernel(Owner::Kfill) };
-    memory.allocate_within(&request, blocks(32, 32)).expect("free")
-}
-
-#[track_caller]
-fn assert_bad(memory: &Memory<Fake>, poisoned: u64, faulty: u64) {
-    let report = memory.memory_report();
-    assert_eq!((report.poisoned, report.faulty), (poisoned * PAGE_SIZE, faulty * PAGE_SIZE));
-    assert_valid(memory);
-}
-
-#[test]
-fn what_the_kernel_holds_goes_out_of_use_when_it_is_given_back() {
-    for order in [Order::PAGE, Order::new(3).expect("in range"), Order::PAGEBLOCK, Order::MAX] {
-        let memory = booted();
-        plug(&memory, 0, blocks(32, 32));
-        online(&memory, blocks(32, 32), NORMAL);
-        let head = kernel_block(&memory, order);
-        let bad = BTreeSet::from([head, head.add(order.pages() - 1)]);
-        let before = Snapshot::of(&memory);
-        let recorded = |pfn: Pfn| (memory.frame_report(pfn).site, memory.frame_report(pfn).since_ns);
-        let (site, since) = recorded(head);
-        assert!(site.is_some() && since.is_some());
-        for pfn in bad.iter().chain(&bad) {
-            let used = PoisonError::Used { pfn: *pfn, owner: Owner::Kfill };
-            assert_eq!((poison(&memory, *pfn), used.errno()), (Err(used), Errno::Busy));
-            assert_eq!(memory.frame_report(*pfn).state, FrameState::Allocated);
-            assert_eq!(recorded(*pfn), (site, since));
-        }
-        assert_eq!(Snapshot::of(&memory), before, "it is held as before");
-        let count = bad.len() as u64;
-        assert_bad(&memory, 0, count);
-        memory.offline(&[blocks(32, 32)], &mut Unhurried).expect_err("the kernel holds it");
-        memory.keep();
-        assert_bad(&memory, 0, count);
-
-        let calls = memory.machine().keeper_calls.load(Ordering::Relaxed);
-        memory.free(head, order);
-        assert!(memory.machine().keeper_calls.load(Ordering::Relaxed) > calls, "somebody has to take it");
-        for pfn in &bad {
-            assert!(!is_handed_out(&memory, blocks(32, 32), *pfn));
-        }
-        memory.keep();
-        assert_bad(&memory, count, 0);
-        bad.iter().for_each(|pfn| assert_gone(&memory, *pfn));
-        offline(&memory, blocks(32, 32));
-        online(&memory, blocks(32, 32), MOVABLE);
-        bad.iter().for_each(|pfn| assert_gone(&memory, *pfn));
-    }
-}
-
-#[test]
-fn a_block_goes_offline_although_nobody_has_looked_after_what_was_given_back() {
-    let memory = booted();
-    plug(&memory, 0, blocks(32, 32));
-    online(&memory, blocks(32, 32), NORMAL);
-    let bad = kernel_block(&memory, Order::PAGE);
-    poison(&memory, bad).expect_err("the kernel holds it");
-    memory.free(bad, Order::PAGE);
-    offline(&memory, blocks(32, 32));
-    assert_bad(&memory, 1, 0);
-    memory.remove(&[dimm(0)], &mut Unhurried).expect("offline");
-    assert_bad(&memory, 0, 0);
-}
-
-#[test]
-fn what_is_pinned_goes_out_of_use_when_that_ends() {
-    type End = fn(&Memory<Fake>, Pfn);
-    let ends: [End; 4] = [
-        |memory, _| memory.keep(),
-        |memory, _| offline(memory, blocks(32, 32)),
-        |memory, _| online(memory, blocks(32, 32), NORMAL),
-        |memory, pfn| poison(memory, pfn).expect("it can move"),
-    ];
-    for (end, order) in ends.into_iter().flat_map(|end| [Order::PAGE, Order::PAGEBLOCK].map(|order| (end, order))) {
-        let memory = booted_with_holders();
-        plug(&memory, 0, blocks(32, 32));
-        online(&memory, blocks(32, 32), MOVABLE);
-        hold_in(&memory, order, blocks(32, 32));
-        let (_, head, _) = all_places(&memory)[0];
-        let bad = head.add(order.pages() - 1);
-        assert!(memory.machine().page(head).pin());
-        assert_eq!(poison(&memory, bad), Err(PoisonError::Pinned(bad)));
-        memory.keep();
-        assert_bad(&memory, 0, 1);
-        memory.machine().page(head).unpin();
-        end(&memory, bad);
-        assert_bad(&memory, 1, 0);
-        assert_eq!(memory.frame_report(bad).state, FrameState::Poisoned);
-        let held: u64 = all_places(&memory).iter().map(|(_, _, order)| order.pages()).sum();
-        assert_eq!(held, order.pages(), "nothing is lost");
-    }
-}
-
-#[test]
-fn what_has_an_error_is_not_simply_moved_away() {
-    let memory = booted_with_holders();
-    plug(&memory, 0, blocks(32, 33));
-    online(&memory, blocks(32, 33), MOVABLE);
-    hold_in(&memory, Order::PAGE, blocks(32, 32));
-    let (_, bad, _) = all_places(&memory)[0];
-    assert!(memory.machine().page(bad).pin());
-    assert_eq!(poison(&memory, bad), Err(PoisonError::Pinned(bad)));
-    memory.machine().page(bad).unpin();
-    // Before its block is isolated, and the first time after that, the offline cannot poison it.
-    memory.arm(Point::MigrateDestination, Errno::NoMemory, 2);
-    offline(&memory, blocks(32, 32));
-    assert_bad(&memory, 1, 0);
-    online(&memory, blocks(32, 32), NORMAL);
-    assert_gone(&memory, bad);
-}
-
-/// Gives memory back when it is asked whether a block may go.
-struct Giver {
-    memory: &'static Memory<Fake>,
-    held: (Pfn, Order),
-    answer: Accept,
-}
-
-impl MemoryListener for Giver {
-    fn prepare(&self, _: &Change) -> Accept {
-        self.memory.free(self.held.0, self.held.1);
-        self.answer
-    }
-
-    fn committed(&self, _: &Change) {}
-
-    fn cancelled(&self, _: &Change) {}
-}
-
-#[test]
-fn what_is_given_back_while_its_block_goes_is_poisoned_too() {
-    for order in [Order::PAGE, Order::PAGEBLOCK, Order::MAX] {
-        for (answer, fails_later) in [(Accept::Yes, false), (Accept::Yes, true), (Accept::No, false)] {
-            let memory: &'static _ = Box::leak(Box::new(booted()));
-            plug(memory, 0, blocks(32, 32));
-            online(memory, blocks(32, 32), MOVABLE);
-            let request = Request { owner: Owner::Selftest, ..movable(order) };
-            let head = memory.allocate_within(&request, blocks(32, 32)).expect("free");
-            hold_in(memory, Order::PAGE, blocks(32, 32));
-            let bad = BTreeSet::from([head, head.add(order.pages() - 1)]);
-            for pfn in &bad {
-                assert_eq!(poison(memory, *pfn), Err(PoisonError::Used { pfn: *pfn, owner: Owner::Selftest }));
-            }
-            if fails_later {
-                memory.arm(Point::MigrateDestination, Errno::NoMemory, 1);
-            }
-            let giver: &'static _ = Box::leak(Box::new(Giver { memory, held: (head, order), answer }));
-            memory.register_listener(Name::new("giver").expect("valid"), 0, giver).expect("room");
-            let result = memory.offline(&[blocks(32, 32)], &mut Unhurried);
-            assert_eq!(result.is_ok(), answer == Accept::Yes && !fails_later, "{result:?}");
-            if answer == Accept::No {
-                memory.keep();
-            }
-            assert_bad(memory, bad.len() as u64, 0);
-            assert!(bad.iter().all(|pfn| memory.frame_report(*pfn).state == FrameState::Poisoned));
-        }
-    }
-}
-
-#[test]
-fn the_parts_of_a_large_page_with_an_error_are_told_apart() {
-    let memory = booted_with_holders();
-    plug(&memory, 0, blocks(32, 32));
-    online(&memory, blocks(32, 32), MOVABLE);
-    let head = memory.allocate_within(&movable(Order::PAGEBLOCK), blocks(32, 32)).expect("free");
-    let bad = head.add(77);
-    assert!(memory.machine().page(head).pin());
-    assert_eq!(poison(&memory, bad), Err(PoisonError::Pinned(bad)));
-    memory.split_block(head);
-    assert_bad(&memory, 0, 1);
-    for pfn in PfnRange::new(head, Order::PAGEBLOCK.pages()).iter() {
-        memory.free(pfn, Order::PAGE);
-    }
-    memory.keep();
-    assert_bad(&memory, 1, 0);
-    assert_gone(&memory, bad);
-}
-
-#[test]
-fn whoever_is_just_giving_memory_back_gives_back_no_error() {
-    const WANTED: usize = 100;
-    let memory = booted();
-    plug(&memory, 0, blocks(32, 32));
-    online(&memory, blocks(32, 32), NORMAL);
-    let request = Request::kernel(Owner::Kfill);
-    let mut bad = BTreeSet::new();
-    let is_over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let take = |_| memory.allocate_within(&request, blocks(32, 32)).expect("there is room");
-            while !is_over.load(Ordering::Relaxed) {
-                let taken: Vec<_> = (0..8).map(take).collect();
-                taken.into_iter().for_each(|pfn| memory.free(pfn, Order::PAGE));
-            }
-        });
-        let mut next = frame(32, 0);
-        while bad.len() < WANTED {
-            // Where the others are just now: the lowest frames that are in use or in a cache.
-            next = if next.index_in_section() > 6000 { frame(32, 4096) } else { next.add(1) };
-            let error = poison(&memory, next).err();
-            if matches!(error, None | Some(PoisonError::Used { .. })) {
-                bad.insert(next);
-            }
-        }
-        is_over.store(true, Ordering::Relaxed);
-    });
-    memory.keep();
-    assert_bad(&memory, bad.len() as u64, 0);
-    bad.into_iter().for_each(|pfn| assert_eq!(memory.frame_report(pfn).state, FrameState::Poisoned));
-}
-
 #[test]
 fn there_is_an_end_to_what_can_be_remembered() {
     let memory = booted();
@@ -455,26 +199,6 @@ fn there_is_an_end_to_what_can_be_remembered() {
     online(&memory, blocks(32, 32), MOVABLE);
     assert_gone(&memory, frame(32, 1000));
     assert_eq!(memory.memory_report().poisoned, POISON_LIMIT as u64 * PAGE_SIZE);
-}
-
-#[test]
-fn what_is_still_held_has_its_place_among_what_is_remembered() {
-    let memory = booted();
-    plug(&memory, 0, blocks(32, 32));
-    online(&memory, blocks(32, 32), NORMAL);
-    let (first, second) = (kernel_block(&memory, Order::PAGE), kernel_block(&memory, Order::PAGE));
-    poison(&memory, first).expect_err("the kernel holds it");
-    for n in 1..POISON_LIMIT as u64 {
-        poison(&memory, frame(32, 10_000 + n)).expect("there is room");
-    }
-    assert_eq!(poison(&memory, frame(32, 9000)), Err(PoisonError::Full));
-    assert_eq!(poison(&memory, second), Err(PoisonError::Full));
-    assert_eq!(poison(&memory, first).map_err(PoisonError::errno), Err(Errno::Busy));
-    memory.free(first, Order::PAGE);
-    memory.free(second, Order::PAGE);
-    memory.keep();
-    assert_bad(&memory, POISON_LIMIT as u64, 0);
-    assert!(is_handed_out(&memory, blocks(32, 32), second));
 }
 
 /// One step of a random history.
