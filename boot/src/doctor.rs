@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::accelerator::Accelerator;
+use crate::accelerator::Choice;
 use crate::qemu::BINARY;
 use crate::{build, firmware, workspace};
 
@@ -26,18 +26,22 @@ pub fn findings() -> Vec<Finding> {
 
 /// What is useful but not needed.
 pub fn extras() -> Vec<(&'static str, String)> {
-    let accelerator = match Accelerator::best() {
-        Accelerator::Kvm => "KVM works",
-        Accelerator::Tcg | Accelerator::Counting => "KVM does not work here; TCG runs everything, slower",
-    };
     let images = if workspace::artifacts().join("bios.img").exists() { "made" } else { "not made yet: ./x image" };
     let optional = |program, user| version(program).unwrap_or_else(|| format!("not installed; only {user} wants it"));
     vec![
-        ("accelerator", accelerator.to_owned()),
         ("images", images.to_owned()),
         ("gdb", optional("gdb", "--gdb")),
         ("valgrind", optional("valgrind", "./x bench")),
+        ("accelerator", accelerator()),
     ]
+}
+
+/// Which one runs the guests, and why.
+fn accelerator() -> String {
+    match Choice::made() {
+        Ok(Choice { accelerator, why }) => format!("{}: {why}", accelerator.name()),
+        Err(error) => error.to_string(),
+    }
 }
 
 fn present(program: &str, remedy: &str) -> Result<String, String> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use boot::accelerator::Accelerator;
+use boot::accelerator::{Accelerator, Choice};
 use boot::bench;
 use boot::qemu::{Board, Debugger, Dimm, Firmware, Machine};
 use boot::qmp::Qmp;
@@ -94,8 +94,11 @@ struct RunArgs {
 #[derive(Args)]
 struct AcceleratorArgs {
     /// Do not use KVM even where it works
-    #[arg(long)]
+    #[arg(long, conflicts_with = "kvm")]
     tcg: bool,
+    /// Use KVM even where it seems not to work
+    #[arg(long)]
+    kvm: bool,
 }
 
 #[derive(Args)]
@@ -165,10 +168,10 @@ struct StressArgs {
 }
 
 impl StressArgs {
-    fn options(&self) -> stress::Options {
+    fn options(&self) -> Result<stress::Options> {
         let options = stress::Options::new(self.seconds, self.cpus);
         let seed = self.seed.unwrap_or(options.seed);
-        stress::Options { seed, accelerator: self.accelerator.choose(), ..options }
+        Ok(stress::Options { seed, accelerator: self.accelerator.choose()?, ..options })
     }
 }
 
@@ -191,8 +194,12 @@ impl Target {
 }
 
 impl AcceleratorArgs {
-    fn choose(&self) -> Accelerator {
-        if self.tcg { Accelerator::Tcg } else { Accelerator::best() }
+    fn choose(&self) -> Result<Accelerator> {
+        match (self.tcg, self.kvm) {
+            (true, _) => Ok(Accelerator::Tcg),
+            (_, true) => Ok(Accelerator::Kvm),
+            _ => Ok(Choice::made()?.accelerator),
+        }
     }
 }
 
@@ -265,10 +272,10 @@ fn act(command: Verb) -> Result<()> {
             print!("{}", devices::table(&mut target.connect()?)?);
             Ok(())
         }
-        Verb::Demo(args) => demo::run(args.choose()),
+        Verb::Demo(args) => demo::run(args.choose()?),
         Verb::Test { filter } => suite::run(filter.as_deref()),
         Verb::Bench(args) => bench::run(&args.options()),
-        Verb::Stress(args) => stress::run(&args.options()),
+        Verb::Stress(args) => stress::run(&args.options()?),
         Verb::Doctor => diagnose(),
     }
 }
@@ -278,7 +285,7 @@ fn run_machine(args: &RunArgs) -> Result<()> {
         Some(kernel) => image::of_kernel(kernel)?,
         None => image::up_to_date()?,
     };
-    run::run(&args.machine(), &images, args.accelerator.choose(), &args.target.path())?.check()
+    run::run(&args.machine(), &images, args.accelerator.choose()?, &args.target.path())?.check()
 }
 
 fn note(text: &str) {

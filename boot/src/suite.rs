@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::accelerator::Accelerator;
+use crate::accelerator::{Accelerator, Choice};
 use crate::build::{self, TARGET};
 use crate::guest::Guest;
 use crate::image;
@@ -22,6 +22,8 @@ const DOCUMENTATION_LINTS: &str = "-D warnings -A rustdoc::private_intra_doc_lin
 
 /// Runs everything, or only the tests whose names contain `filter`, and prints the runners' totals.
 pub fn run(filter: Option<&str>) -> Result<()> {
+    let Choice { accelerator, why } = Choice::made()?;
+    println!("machines run under {}: {why}", accelerator.name());
     let mut suite = Suite { filter: filter.map(str::to_owned), results: Vec::new() };
     if filter.is_none() {
         suite.checks();
