@@ -19,8 +19,8 @@ use crate::size::{Bytes, gib};
 /// The emulator.
 pub const BINARY: &str = "qemu-system-x86_64";
 
-/// Turns a byte written to the port into QEMU's exit status, `2 * byte + 1`.
-pub const DEBUG_EXIT: &str = "isa-debug-exit,iobase=0xf4,iosize=4";
+/// Turns a byte written to the port into QEMU's exit status, `2 * byte + 1`. By its name `-set` reaches it.
+pub const DEBUG_EXIT: &str = "isa-debug-exit,iobase=0xf4,iosize=4,id=debug-exit";
 
 /// Room to grow for which 40 address bits are enough, whatever else lies there.
 const FITS_40_BITS: Bytes = gib(512);

@@ -59,7 +59,7 @@ pub(crate) fn exit(outcome: Outcome) -> ! {
 }
 
 /// Switches the machine off.
-pub(crate) fn off() -> ! {
+fn off() -> ! {
     log::info!(target: "power", "off");
     console::flush();
     if let Some(soft_off) = CONTROLS.get().and_then(|controls| controls.soft_off.as_ref()) {

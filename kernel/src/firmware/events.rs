@@ -70,7 +70,7 @@ pub(crate) fn start(firmware: &Firmware) {
     task::spawn("power button", || {
         BUTTON.wait();
         log::info!(target: "power", "the power button was pressed");
-        power::off()
+        power::exit(power::Outcome::Success)
     });
     route(facts.sci, firmware);
     hardware.listen(facts.fixed_power_button);
