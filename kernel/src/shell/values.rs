@@ -202,18 +202,22 @@ impl fmt::Display for Span {
     }
 }
 
-/// A size for people: `128M`, `1.5G`; exact when the unit divides it, else to the tenth below.
+/// A size for people: `128M`, `1.5G`; exact when the unit divides it, else to the nearest tenth.
 pub(crate) struct Human(pub(crate) u64);
 
 impl fmt::Display for Human {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = UNITS.iter().rev().find(|(_, shift)| self.0 >> shift > 0);
-        let Some(&(suffix, shift)) = unit else {
+        let Some(place) = UNITS.iter().rposition(|(_, shift)| self.0 >> shift > 0) else {
             return f.pad(&alloc::format!("{}B", self.0));
         };
-        let whole = self.0 >> shift;
-        let rest = self.0 & ((1 << shift) - 1);
-        let tenth = (u128::from(rest) * 10) >> shift;
+        let (suffix, shift) = UNITS[place];
+        let tenths = (u128::from(self.0) * 10 + (1 << (shift - 1))) >> shift;
+        // What rounds up to all of the next unit is one of those.
+        let (suffix, tenths) = match UNITS.get(place + 1) {
+            Some((next, _)) if tenths == 10 << 10 => (*next, 10),
+            _ => (suffix, tenths),
+        };
+        let (whole, tenth) = (tenths / 10, tenths % 10);
         let text =
             if tenth == 0 { alloc::format!("{whole}{suffix}") } else { alloc::format!("{whole}.{tenth}{suffix}") };
         f.pad(&text)
