@@ -7,6 +7,7 @@
 use bootloader_api::config::Mapping;
 use bootloader_api::info::MemoryRegionKind;
 use bootloader_api::{BootInfo, BootloaderConfig};
+use mm::plural::Plural;
 use spin::Once;
 
 /// What the kernel asks of the bootloader.
@@ -79,7 +80,7 @@ pub(crate) fn collect(boot: &'static mut BootInfo) -> &'static BootFacts {
             },
         }));
         if regions_dropped > 0 {
-            log::warn!(target: "boot", "{regions_dropped} regions of the memory map do not fit; their memory stays unused");
+            log::warn!(target: "boot", "no room for {} of the memory map; that memory stays unused", Plural(regions_dropped as u64, "region"));
         }
         BootFacts {
             memory,

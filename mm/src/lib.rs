@@ -99,6 +99,7 @@ mod open;
 pub mod outlook;
 pub mod page;
 mod pageblock;
+pub mod plural;
 pub mod poison;
 pub mod policy;
 mod range_lock;

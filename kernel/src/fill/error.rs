@@ -6,12 +6,13 @@ use mm::Errno;
 use mm::alloc::AllocError;
 use mm::inject::Injected;
 use mm::machine::Stop;
+use mm::plural::Plural;
 use thiserror::Error;
 
 /// Why the memory could not be had; what was taken has been given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(crate) enum TakeError {
-    #[error("only {taken} pages could be had")]
+    #[error("only {} could be had", Plural(*taken, "page"))]
     TooLittle { taken: u64 },
     #[error("the kernel would not have enough left")]
     KernelShort,

@@ -4,6 +4,7 @@ use acpi::AcpiError;
 use acpi::address::{AddressSpace, GenericAddress};
 use acpi::sdt::fadt::Fadt;
 use alloc::vec::Vec;
+use mm::plural::Plural;
 use thiserror::Error;
 
 /// Consecutive I/O ports of one register block.
@@ -59,11 +60,11 @@ pub(crate) struct FadtFacts {
 /// Why a register block is taken to be absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(crate) enum FadtProblem {
-    #[error("PM1 event block of {0} bytes, too short for status and enable; ignored")]
+    #[error("PM1 event block of {}, too short for status and enable; ignored", Plural(u64::from(*.0), "byte"))]
     Pm1Event(u8),
-    #[error("PM1 control block of {0} bytes, too short for its register; ignored")]
+    #[error("PM1 control block of {}, too short for its register; ignored", Plural(u64::from(*.0), "byte"))]
     Pm1Control(u8),
-    #[error("GPE0 block of {0} bytes, which are not two halves; ignored")]
+    #[error("GPE0 block of {}, not two halves; ignored", Plural(u64::from(*.0), "byte"))]
     Gpe0(u8),
 }
 

@@ -37,7 +37,7 @@ fn sound_entries(bytes: &[u8]) -> usize {
     let mut rest = &table.bytes[FIXED_BYTES..];
     while let [kind, len, ..] = *rest {
         let Some(behind) = rest.get(usize::from(len)..).filter(|_| len >= needed_bytes(kind)) else {
-            log::warn!(target: "acpi", "MADT: entry of type {kind} with {len} bytes; the rest of the table is ignored");
+            log::warn!(target: "acpi", "MADT: entry of type {kind} with a length of {len}; the rest of the table is ignored");
             break;
         };
         rest = behind;

@@ -20,6 +20,7 @@ use acpi::sdt::hpet::HpetTable;
 use acpi::sdt::madt::Madt;
 use acpi::{AcpiError, AcpiTables};
 use alloc::vec::Vec;
+use mm::plural::Plural;
 use thiserror::Error;
 
 use crate::arch::{MadtInfo, ports};
@@ -154,8 +155,10 @@ impl Firmware {
         for problem in self.slit.iter().flat_map(|slit| &slit.problems) {
             log::warn!(target: "acpi", "SLIT: {problem}");
         }
-        let (cpus, nodes) = (self.madt.cpus.len(), self.srat.nodes().len());
-        log::info!(target: "acpi", "{cpus} processors, {nodes} nodes, {} memory ranges", self.srat.ranges.len());
+        let cpus = Plural(self.madt.cpus.len() as u64, "processor");
+        let nodes = Plural(self.srat.nodes().len() as u64, "node");
+        let ranges = Plural(self.srat.ranges.len() as u64, "memory range");
+        log::info!(target: "acpi", "{cpus}, {nodes}, {ranges}");
         if let Some(window) = self.srat.window() {
             log::info!(target: "acpi", "memory may come between {:#x} and {:#x}", window.start, window.end());
         }

@@ -31,7 +31,7 @@ pub(crate) enum SlitProblem {
     Table(#[from] TableProblem),
     #[error("{count} localities, but node ids end at {}; the table is ignored", DOMAIN_LIMIT - 1)]
     TooMany { count: u64 },
-    #[error("{count} localities need {needed} bytes, but {present} are there; the table is ignored")]
+    #[error("localities: {count}, which need {needed} bytes, but {present} are there; the table is ignored")]
     Incomplete { count: u64, needed: usize, present: usize },
     #[error("node {node} is {said} from itself instead of {LOCAL_DISTANCE}")]
     NotLocal { node: usize, said: u8 },

@@ -4,6 +4,7 @@
 //! sense, and says in one line each what was wrong with the others. ACPI 6.5 §5.2.16.
 
 use alloc::vec::Vec;
+use mm::plural::Plural;
 use thiserror::Error;
 
 use super::table::{self, TableProblem, u32_at, u64_at};
@@ -93,7 +94,7 @@ impl Window {
 pub(crate) enum SratProblem {
     #[error("{0}")]
     Table(#[from] TableProblem),
-    #[error("entry at byte {offset} says it is {len} bytes long; the rest of the table is ignored")]
+    #[error("entry at byte {offset} says it is {} long; the rest of the table is ignored", Plural(*len as u64, "byte"))]
     NoProgress { offset: usize, len: usize },
     #[error("entry at byte {offset} of {len} bytes reaches past the table's end; the rest is ignored")]
     PastEnd { offset: usize, len: usize },

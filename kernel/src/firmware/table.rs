@@ -1,5 +1,6 @@
 //! What every ACPI table begins with, and reading little-endian fields out of bytes that nobody has checked.
 
+use mm::plural::Plural;
 use thiserror::Error;
 
 /// Length of the header that every table begins with.
@@ -12,16 +13,16 @@ pub(crate) const LONGEST_TABLE_BYTES: usize = 1 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(crate) enum TableProblem {
     /// Not even a header.
-    #[error("only {present} bytes, too short for a table header")]
+    #[error("only {}, too short for a table header", Plural(*present as u64, "byte"))]
     NoHeader { present: usize },
     /// Some other table.
     #[error("wrong signature {:?}", SignatureText(*found))]
     Signature { found: [u8; 4] },
     /// The length in the header is more than there is.
-    #[error("length field says {said} bytes, but {present} are there")]
+    #[error("length field says {}, but {present} are there", Plural(*said as u64, "byte"))]
     Truncated { said: usize, present: usize },
     /// The length in the header does not even cover the table's fixed fields.
-    #[error("length field says {said} bytes, but the fixed part alone has {needed}")]
+    #[error("length field says {}, but the fixed part alone has {needed}", Plural(*said as u64, "byte"))]
     TooShort { said: usize, needed: usize },
     /// The bytes do not add up to zero. The content is used all the same.
     #[error("checksum is off by {sum:#04x}")]

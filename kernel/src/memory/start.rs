@@ -20,6 +20,7 @@ use mm::machine::{MEMMAP_PAGES, Mapper};
 use mm::memory::{MachineCache, MachineZone};
 use mm::node::Distances;
 use mm::page::Owner;
+use mm::plural::Plural;
 use mm::section::ZoneKind;
 use mm::{Memory, Storage};
 
@@ -68,11 +69,11 @@ pub(crate) fn start(srat: &Srat, slit: Option<&Slit>, cpus: usize, limit: Option
     super::open();
     log::info!(
         target: "memory",
-        "{} MiB in {} blocks, nodes: {}, room for {} blocks, page tables: {}; took {} us",
+        "{} MiB in {}, nodes: {}, room for {}, page tables: {}; took {} us",
         mm.blocks().map(|(_, section)| u64::from(section.present)).sum::<u64>() * PAGE_SIZE / MIB,
-        mm.blocks().count(),
+        Plural(mm.blocks().count() as u64, "block"),
         nodes,
-        section_count,
+        Plural(section_count, "block"),
         mm.machine().table_frames(),
         (crate::time::now_ns() - begun_ns) / 1000,
     );

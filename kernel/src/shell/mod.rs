@@ -34,6 +34,7 @@ use failure::{Failure, Outcome, Quoted};
 use grammar::{Place, Statement};
 use line_editor::{Completion, Event, LineEditor, MAX_LINE, View};
 use mm::Errno;
+use mm::plural::Plural;
 use values::Human;
 
 const PROMPT: &str = "altmap> ";
@@ -74,9 +75,9 @@ fn execute_echoed(commands: &str) {
 
 fn banner() {
     let total = mm().memory_report().total;
-    let blocks = mm().blocks().count();
+    let blocks = Plural(mm().blocks().count() as u64, "block");
     console::write_str(&alloc::format!(
-        "altmap {}: {} of memory in {blocks} blocks; `help` lists the commands\n",
+        "altmap {}: {} of memory in {blocks}; `help` lists the commands\n",
         commands::VERSION,
         Human(total)
     ));

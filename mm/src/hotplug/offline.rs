@@ -13,6 +13,7 @@ use crate::memory::{Memory, zone_number};
 use crate::notifier::{Direction, Veto};
 use crate::page::Owner;
 use crate::pageblock::Pageblock;
+use crate::plural::Plural;
 use crate::section::{BlockState, Openness, Section, ZoneKind};
 use crate::zone::Origin;
 use core::sync::atomic::Ordering;
@@ -60,13 +61,13 @@ pub enum OfflineError {
         pfn: Pfn,
     },
     /// There is no room elsewhere for what it holds.
-    #[error("there is no place for what is in use: {short_by} pages are missing elsewhere")]
+    #[error("there is no place elsewhere for {} of what is in use", Plural(*short_by, "page"))]
     NoDestination {
         /// So many frames are missing.
         short_by: u64,
     },
     /// Hotplug would not have enough left to go on.
-    #[error("hotplug itself would have {short_by} pages too few")]
+    #[error("hotplug itself would have {} too few", Plural(*short_by, "page"))]
     ReserveShort {
         /// So many frames are missing.
         short_by: u64,

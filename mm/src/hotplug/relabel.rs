@@ -19,6 +19,7 @@ use crate::machine::{Machine, Pace, Stop};
 use crate::memory::Memory;
 use crate::page::Owner;
 use crate::pageblock::{FRAMES, Pageblock};
+use crate::plural::Plural;
 use crate::section::{BlockState, Section, ZoneKind};
 use crate::zone::{Origin, Zone};
 use core::sync::atomic::Ordering;
@@ -62,7 +63,7 @@ pub enum RelabelError {
         pfn: Pfn,
     },
     /// Hotplug would not have enough left to go on.
-    #[error("hotplug itself would have {short_by} pages too few")]
+    #[error("hotplug itself would have {} too few", Plural(*short_by, "page"))]
     ReserveShort {
         /// So many frames are missing.
         short_by: u64,

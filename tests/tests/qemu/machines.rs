@@ -37,6 +37,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         comes_and_goes().with("on_one_cpu").on(Machine { cpus: 1, ..Machine::default() }),
         comes_and_goes().with("with_boot_memory_above_4_gib").on(Machine { memory: gib(6), ..Machine::default() }),
         comes_and_goes().with("with_odd_boot_memory").on(Machine { memory: mib(1001), ..Machine::default() }),
+        scenario!(one_of_anything_is_told_in_the_singular)
+            .on(Machine { memory: mib(128), ..Machine::default() })
+            .params(&["maxcpus=1"]),
         scenario!(a_machine_without_slots_boots).on(Machine { slots: 0, ..Machine::default() }),
     ]
 }
@@ -61,6 +64,21 @@ fn memory_comes_and_goes(vm: &mut Vm) -> Result<()> {
     vm.cmd("offline dimm0")?;
     vm.unplug("d0")?;
     vm.unchanged_since("a DIMM that came and went", &before)
+}
+
+fn one_of_anything_is_told_in_the_singular(vm: &mut Vm) -> Result<()> {
+    let id = vm.fill("fill 4K")?;
+    vm.cmd(&format!("pin {id}"))?;
+    vm.cmd("why 0")?;
+    vm.cmd(&format!("unpin {id}"))?;
+    let log = vm.console.log();
+    for said in ["in 1 block;", "1 node,", "left alone: 1 CPU,", "pinned 1 page from", "unpinned 1 page"] {
+        ensure!(log.contains(said), "not told: {said:?}");
+    }
+    let things = ["block", "CPU", "frame", "node", "page", "processor"];
+    let wrong: Vec<_> = things.into_iter().filter(|thing| log.contains(&format!(" 1 {thing}s"))).collect();
+    ensure!(wrong.is_empty(), "1 of many: {wrong:?}");
+    vm.cmd(&format!("free {id}")).map(drop)
 }
 
 fn a_machine_without_slots_boots(vm: &mut Vm) -> Result<()> {

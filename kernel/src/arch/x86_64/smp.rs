@@ -16,6 +16,7 @@ use crate::time;
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use core::time::Duration;
+use mm::plural::Plural;
 
 /// From the INIT to the start-up interrupt.
 const AFTER_INIT: Duration = Duration::from_millis(10);
@@ -54,7 +55,7 @@ pub(crate) fn start_others(choice: &CpuChoice) {
         [(choice.over_limit, "more than are wanted or supported"), (choice.out_of_reach, "out of reach")]
     {
         if count > 0 {
-            log::warn!(target: "smp", "{count} CPUs are left alone: {why}");
+            log::warn!(target: "smp", "left alone: {}, {why}", Plural(count as u64, "CPU"));
         }
     }
     if choice.others.is_empty() {
@@ -67,8 +68,8 @@ pub(crate) fn start_others(choice: &CpuChoice) {
             log::error!(target: "smp", "cpu {number} (APIC id {apic_id}) is left alone: {error}");
         }
     });
-    let running = cpu::online().count();
-    log::info!(target: "smp", "{running} CPUs; took {} us", (time::now_ns() - begun_ns) / 1000);
+    let running = Plural(cpu::online().count() as u64, "CPU");
+    log::info!(target: "smp", "{running}; took {} us", (time::now_ns() - begun_ns) / 1000);
 }
 
 /// Starts CPUs, which get numbers from `first` on; `done` hears of each.

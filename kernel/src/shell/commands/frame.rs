@@ -12,6 +12,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use mm::addr::{MAX_PHYS_BITS, PAGE_SIZE, Pfn, SectionId};
 use mm::page::PAGE_INFO_SIZE;
+use mm::plural::Plural;
 use mm::report::{FrameReport, FrameState};
 use mm::section::MemmapPlace;
 use serde::Serialize;
@@ -166,7 +167,7 @@ fn text(frame: &Frame) -> String {
     line("owner", frame.owner.into());
     line("refs", frame.refs.to_string());
     if let (Some(head), Some(order)) = (frame.head, frame.order) {
-        line("part of", format!("{} frames from pfn {head:#x} (order {order})", 1u64 << order));
+        line("part of", format!("{} from pfn {head:#x} (order {order})", Plural(1 << order, "frame")));
     }
     if let (Some(site), Some(since_ns)) = (&frame.site, frame.since_ns) {
         line("taken", format!("at {} s by {site}", since_ns / NS_PER_SECOND));

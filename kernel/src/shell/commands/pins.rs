@@ -11,6 +11,7 @@ use crate::fill::{Fill, PinFailure, Pinned};
 use crate::pace::TaskPace;
 use crate::vm::PinMode;
 use alloc::format;
+use mm::plural::Plural;
 use serde::Serialize;
 
 const WHICH: &[Operand] = &[
@@ -77,8 +78,11 @@ fn pin(call: &mut Call<'_>) -> Outcome {
     }
     call.show(&PinReport { id: entry.id, pages, moved, pfn: first.number() }, |report| {
         format!(
-            "fill {}: pinned {} pages from pfn:{:#x} on, moved {}\n",
-            report.id, report.pages, report.pfn, report.moved
+            "fill {}: pinned {} from pfn:{:#x} on, moved {}\n",
+            report.id,
+            Plural(report.pages, "page"),
+            report.pfn,
+            report.moved
         )
     });
     Ok(())
@@ -88,7 +92,7 @@ fn unpin(call: &mut Call<'_>) -> Outcome {
     let (entry, page) = named(call)?;
     let pages = work(&entry, |fill| fill.unpin(page))?;
     call.show(&UnpinReport { id: entry.id, pages }, |report| {
-        format!("fill {}: unpinned {} pages\n", report.id, report.pages)
+        format!("fill {}: unpinned {}\n", report.id, Plural(report.pages, "page"))
     });
     Ok(())
 }

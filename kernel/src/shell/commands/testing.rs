@@ -13,6 +13,7 @@ use alloc::vec::Vec;
 use mm::Errno;
 use mm::addr::PAGE_SIZE;
 use mm::inject::Point;
+use mm::plural::Plural;
 use serde::Serialize;
 
 pub(super) const COMMANDS: &[Command] = &[
@@ -165,8 +166,8 @@ fn memcheck(call: &mut Call<'_>) -> Outcome {
     if report.ok || call.arguments.has("-J") {
         call.show(&report, |report| {
             format!(
-                "memcheck: ok, {} frames checked, {} free, {} of page tables\n",
-                report.frames_checked,
+                "memcheck: ok, {} checked, {} free, {} of page tables\n",
+                Plural(report.frames_checked, "frame"),
                 Human(report.free),
                 Human(report.page_tables)
             )

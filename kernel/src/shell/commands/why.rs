@@ -15,6 +15,7 @@ use alloc::vec::Vec;
 use mm::addr::{Pfn, SectionId};
 use mm::content::{Blocker, Hold};
 use mm::foresee::Foreseen;
+use mm::plural::Plural;
 use mm::section::Section;
 use serde::Serialize;
 
@@ -165,11 +166,11 @@ fn text(report: &Why) -> String {
     let alike = |a: &Verdict, b: &Verdict| a.blockers.is_empty() && b.blockers.is_empty();
     for run in report.blocks.chunk_by(alike) {
         let span = Span(run[0].block.into(), run[run.len() - 1].block.into());
-        let movable: u64 = run.iter().map(|verdict| verdict.movable).sum();
+        let movable = Plural(run.iter().map(|verdict| verdict.movable).sum(), "page");
         let blocks = if run.len() == 1 { "block" } else { "blocks" };
-        text += &format!("{blocks} {span}: {}, {movable} pages would move\n", run[0].verdict);
+        text += &format!("{blocks} {span}: {}, {movable} would move\n", run[0].verdict);
         for InTheWay { pfn, pages, kind, owner, site, since_ns, pinned, .. } in &run[0].blockers {
-            text += &format!("  pfn:{pfn:#x}  {pages} pages of {owner}  {kind}");
+            text += &format!("  pfn:{pfn:#x}  {} of {owner}  {kind}", Plural(*pages, "page"));
             for detail in [site, pinned].into_iter().flatten() {
                 text += &format!("  {detail}");
             }
@@ -180,7 +181,7 @@ fn text(report: &Why) -> String {
         }
     }
     if report.short_by > 0 {
-        text += &format!("{} pages are missing elsewhere\n", report.short_by);
+        text += &format!("there is no place elsewhere for {}\n", Plural(report.short_by, "page"));
     }
     text
 }
@@ -234,10 +235,10 @@ mod tests {
         let report = Why { blocks: blocks.into(), movable: 13, short_by: 2 };
         let expected = "\
 blocks 32-33: ok, 12 pages would move
-block 34: blocked, 1 pages would move
+block 34: blocked, 1 page would move
   pfn:0x108200  4 pages of kfill  kernel  load.rs:7  since 12 s
-  pfn:0x108300  1 pages of anonymous  pinned  page 9 of fill 3  since 15 s
-2 pages are missing elsewhere
+  pfn:0x108300  1 page of anonymous  pinned  page 9 of fill 3  since 15 s
+there is no place elsewhere for 2 pages
 ";
         assert_eq!(text(&report), expected);
     }
