@@ -64,8 +64,8 @@ pub(crate) enum Why {
 /// Why memory that is there does not become blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(crate) enum Refused {
-    #[error("proximity domain {0} is beyond the nodes known at boot")]
-    Domain(u32),
+    #[error("proximity domain {domain} is no node: their numbers end at {}", NodeId::LIMIT - 1)]
+    Domain { domain: u32 },
     #[error(transparent)]
     Add(AddError),
 }
@@ -114,7 +114,7 @@ pub(crate) fn leftovers() -> Vec<Leftover> {
 
 /// Adds blocks and does with them what the policy says. They stay when going online fails.
 fn add(range: SectionRange, domain: u32, name: GroupName, blocks: &mut impl Blocks) -> Result<(), Refused> {
-    let node = NodeId::new(domain).ok_or(Refused::Domain(domain))?;
+    let node = NodeId::new(domain).ok_or(Refused::Domain { domain })?;
     blocks.add(&AddRequest { range, node, name }).map_err(Refused::Add)?;
     match range.count() {
         1 => log::info!(target: "dimm", "{name}: block {} added on node {node}", range.first()),

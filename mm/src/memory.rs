@@ -169,8 +169,13 @@ impl<M: Machine> Memory<M> {
         self.caches.get(index).map(|cell| &cell.0)
     }
 
+    /// Every node, whether it has memory or not.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + use<M> {
+        NodeId::all().take(self.node_limit())
+    }
+
     pub(crate) fn all_zones(&self) -> impl Iterator<Item = (NodeId, ZoneKind)> + use<M> {
-        NodeId::all().take(self.node_limit()).flat_map(|node| ZoneKind::ALL.map(|kind| (node, kind)))
+        self.nodes().flat_map(|node| ZoneKind::ALL.map(|kind| (node, kind)))
     }
 
     /// Every zone that spans anything.

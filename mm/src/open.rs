@@ -161,7 +161,7 @@ impl<M: Machine> Memory<M> {
     /// bounded part of it, and asks to be called again if there is more.
     pub fn keep(&self) {
         self.poison_given_back();
-        for node in NodeId::all().take(self.node_limit()) {
+        for node in self.nodes() {
             for kind in ZoneKind::ALL {
                 self.close_spare(node, kind);
                 let cell = self.zone_cell(node, kind);

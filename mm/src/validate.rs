@@ -152,7 +152,7 @@ impl<M: Machine> Memory<M> {
             found(problem);
         };
         let mut boot_free = 0;
-        for node in NodeId::all().take(self.node_limit()) {
+        for node in self.nodes() {
             for kind in ZoneKind::ALL {
                 let sums = self.recount_zone(node, kind, &mut totals, &mut elsewhere, &mut report);
                 if kind == ZoneKind::Normal {

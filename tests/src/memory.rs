@@ -1,6 +1,6 @@
 //! What the guest says of its memory, as values that can be compared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -185,6 +185,15 @@ impl Vm {
     #[track_caller]
     pub fn usage(&mut self) -> Result<Usage> {
         self.ask("meminfo")
+    }
+
+    /// The nodes that entries of a list of `command -J` are about, each once.
+    #[track_caller]
+    pub fn nodes_in(&mut self, command: &str, list: &str) -> Result<Vec<u64>> {
+        let report = self.json(command)?;
+        let entries = report[list].as_array().with_context(|| format!("no {list} in `{command} -J`"))?;
+        let nodes: BTreeSet<u64> = entries.iter().filter_map(|entry| entry["node"].as_u64()).collect();
+        Ok(nodes.into_iter().collect())
     }
 
     /// All groups by name.

@@ -108,12 +108,19 @@ impl Firmware {
         })
     }
 
-    /// Distances between the nodes of the SRAT, row by row in its order.
+    /// How many nodes there are. As in the SLIT there are no gaps between their numbers: who names a node means those below
+    /// it, too, of which the SRAT tells nothing as long as they have neither memory nor processors.
+    pub(crate) fn node_count(&self) -> u32 {
+        let highest = self.srat.nodes().into_iter().max().unwrap_or(0);
+        self.slit.as_ref().map_or(0, Slit::node_count).max(highest + 1)
+    }
+
+    /// Distances between all nodes, row by row.
     pub(crate) fn distances(&self) -> Vec<Vec<u8>> {
-        let nodes = self.srat.nodes();
+        let nodes = 0..self.node_count();
         let unknown = Slit::default();
         let slit = self.slit.as_ref().unwrap_or(&unknown);
-        nodes.iter().map(|from| nodes.iter().map(|to| slit.distance(*from, *to)).collect()).collect()
+        nodes.clone().map(|from| nodes.clone().map(|to| slit.distance(from, to)).collect()).collect()
     }
 
     /// Clocks of known rate, the better one first.
@@ -156,7 +163,7 @@ impl Firmware {
             log::warn!(target: "acpi", "SLIT: {problem}");
         }
         let cpus = Plural(self.madt.cpus.len() as u64, "processor");
-        let nodes = Plural(self.srat.nodes().len() as u64, "node");
+        let nodes = Plural(self.node_count().into(), "node");
         let ranges = Plural(self.srat.ranges.len() as u64, "memory range");
         log::info!(target: "acpi", "{cpus}, {nodes}, {ranges}");
         if let Some(window) = self.srat.window() {

@@ -109,6 +109,19 @@ fn every_fixture_says_what_memory_may_come() {
     }
 }
 
+#[test]
+fn every_number_up_to_the_highest_that_a_table_names_is_a_node() {
+    let mut firmware = read("q35-bios-numa-dist");
+    assert_eq!(firmware.node_count(), 2);
+    firmware.srat.cpus[0].domain = 3;
+    assert_eq!(firmware.node_count(), 4);
+    assert_eq!(firmware.distances()[1], [21, 10, 20, 20]);
+    let matrix = [5_u64.to_le_bytes().as_slice(), &[10; 25]].concat();
+    firmware.slit = Some(Slit::parse(&fixtures::table(b"SLIT", 1, &matrix)));
+    assert_eq!(firmware.node_count(), 5);
+    assert_eq!((firmware.distances().len(), firmware.distances()[2].len()), (5, 5));
+}
+
 /// What is read when the FADT says these lengths of its register blocks.
 fn with_lengths(pm1_event: u8, pm1_control: u8, gpe0: u8) -> FadtFacts {
     const PM1_EVENT_LENGTH: usize = 88;

@@ -63,6 +63,11 @@ impl Slit {
         slit
     }
 
+    /// How many nodes there are at least; 0 if nothing in the table could be used.
+    pub(crate) fn node_count(&self) -> u32 {
+        self.nodes as u32
+    }
+
     /// How far memory of node `to` is from node `from`.
     pub(crate) fn distance(&self, from: u32, to: u32) -> u8 {
         let (row, column) = (from as usize, to as usize);

@@ -25,6 +25,7 @@ const PROBLEM_LIMIT: usize = 32;
 const TYPE_CPU: u8 = 0;
 const TYPE_MEMORY: u8 = 1;
 const TYPE_X2APIC_CPU: u8 = 2;
+const TYPE_INITIATOR: u8 = 5;
 
 const FLAG_ENABLED: u32 = 1 << 0;
 const FLAG_HOTPLUGGABLE: u32 = 1 << 1;
@@ -37,6 +38,8 @@ pub(crate) struct Srat {
     pub(crate) cpus: Vec<CpuAffinity>,
     /// Enabled memory ranges, in the order of the table. Only a hotplug window may overlap others.
     pub(crate) ranges: Vec<MemoryAffinity>,
+    /// Nodes of enabled entries that bring neither: of devices that only initiate, of memory without length.
+    bare: Vec<u32>,
     /// What was wrong with the table, to be logged.
     pub(crate) problems: Vec<SratProblem>,
 }
@@ -116,6 +119,8 @@ pub(crate) enum SratProblem {
     Domain { start: u64, domain: u32 },
     #[error("processor {apic_id} is in proximity domain {domain}, but node ids end at {}, ignored", DOMAIN_LIMIT - 1)]
     CpuDomain { apic_id: u32, domain: u32 },
+    #[error("a device is in proximity domain {domain}, but node ids end at {}, ignored", DOMAIN_LIMIT - 1)]
+    DeviceDomain { domain: u32 },
     #[error("more than {RANGE_LIMIT} memory ranges, the rest is ignored")]
     TooManyRanges,
     #[error("more is wrong with this table")]
@@ -155,7 +160,8 @@ impl Srat {
     /// Every node that is named, ascending; node 0 where the table names none.
     pub(crate) fn nodes(&self) -> Vec<u32> {
         let ranges = self.ranges.iter().map(|range| range.domain);
-        let mut nodes: Vec<u32> = ranges.chain(self.cpus.iter().map(|cpu| cpu.domain)).collect();
+        let cpus = self.cpus.iter().map(|cpu| cpu.domain);
+        let mut nodes: Vec<u32> = ranges.chain(cpus).chain(self.bare.iter().copied()).collect();
         if nodes.is_empty() {
             nodes.push(0);
         }
@@ -189,13 +195,15 @@ impl Srat {
             TYPE_CPU => self.cpu(entry, revision),
             TYPE_MEMORY => self.memory(entry, revision),
             TYPE_X2APIC_CPU => self.x2apic_cpu(entry),
-            // Interrupt controllers, devices that only initiate, and what is not invented yet.
+            TYPE_INITIATOR => self.initiator(entry),
+            // Interrupt controllers, and what is not invented yet.
             _ => return,
         };
         if read.is_none() {
             let needed = match kind {
                 TYPE_CPU => 16,
                 TYPE_MEMORY => 40,
+                TYPE_INITIATOR => 32,
                 _ => 24,
             };
             self.problem(SratProblem::ShortEntry { offset, kind, len: entry.len(), needed });
@@ -227,6 +235,18 @@ impl Srat {
         self.cpus.push(CpuAffinity { apic_id, domain });
     }
 
+    fn initiator(&mut self, entry: &[u8]) -> Option<()> {
+        let entry = entry.get(..32)?;
+        let (domain, flags) = (u32_at(entry, 4)?, u32_at(entry, 24)?);
+        let is_enabled = flags & FLAG_ENABLED != 0;
+        if is_enabled && domain < DOMAIN_LIMIT {
+            self.bare.push(domain);
+        } else if is_enabled {
+            self.problem(SratProblem::DeviceDomain { domain });
+        }
+        Some(())
+    }
+
     fn memory(&mut self, entry: &[u8], revision: u8) -> Option<()> {
         let entry = entry.get(..40)?;
         let flags = u32_at(entry, 28)?;
@@ -250,6 +270,7 @@ impl Srat {
         let MemoryAffinity { start, len, domain, .. } = said;
         if len == 0 {
             self.problem(SratProblem::Empty { start });
+            self.bare.extend(Some(domain).filter(|domain| *domain < DOMAIN_LIMIT));
             return None;
         }
         if start.checked_add(len).is_none_or(|end| end > ADDRESS_LIMIT) {

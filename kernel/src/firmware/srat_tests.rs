@@ -91,6 +91,24 @@ fn a_machine_without_the_table_is_one_node() {
 }
 
 #[test]
+fn whoever_brings_neither_memory_nor_processors_names_a_node_all_the_same() {
+    let initiator = |domain: u32, flags: u32| {
+        let mut entry = vec![5, 32, 0, 1];
+        entry.extend_from_slice(&domain.to_le_bytes());
+        entry.extend_from_slice(&[0; 16]);
+        entry.extend_from_slice(&flags.to_le_bytes());
+        entry.extend_from_slice(&[0; 4]);
+        entry
+    };
+    let disabled = [memory(0, 0, 4, 0), memory(GIB, GIB, 5, 0), initiator(6, 0)];
+    let enabled = [memory(0, GIB, 0, 1), memory(0, 0, 2, 1), initiator(3, 1), initiator(128, 1), memory(0, 0, 128, 1)];
+    let srat = parse(&[disabled.as_slice(), enabled.as_slice()].concat());
+    assert_eq!(srat.nodes(), [0, 2, 3]);
+    let [empty, domain] = [SratProblem::Empty { start: 0 }, SratProblem::DeviceDomain { domain: 128 }];
+    assert_eq!(srat.problems, [empty, domain, empty]);
+}
+
+#[test]
 fn several_windows_are_covered_by_one() {
     let srat = parse(&[memory(8 * GIB, GIB, 1, 3), memory(4 * GIB, GIB, 0, 3), memory(16 * GIB, GIB, 0, 2)]);
     assert_eq!(srat.window(), Some(Window { start: 4 * GIB, len: 5 * GIB }));

@@ -35,7 +35,7 @@ impl ProbeError {
             Self::Unaligned(_) | Self::BadSize(_) | Self::OutOfReach { .. } => Errno::Invalid,
             Self::Exists(_) => Errno::Exists,
             Self::Nothing(_) => Errno::NoDevice,
-            Self::Refused(Refused::Domain(_)) => Errno::Invalid,
+            Self::Refused(Refused::Domain { .. }) => Errno::Invalid,
             Self::Refused(Refused::Add(error)) => error.errno(),
         }
     }

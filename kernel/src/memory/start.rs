@@ -9,6 +9,7 @@ use super::ram::PIECES_MAX;
 use super::ranges::{self, Editor};
 use super::tables::{self, KernelEditor};
 use super::{EARLY, MM, boot_map, layout, vmemmap};
+use crate::firmware::Firmware;
 use crate::firmware::slit::Slit;
 use crate::firmware::srat::Srat;
 use crate::sync::SpinLock;
@@ -39,21 +40,22 @@ pub(crate) fn hidden() -> &'static [SectionRange] {
 
 /// Makes `mm` the owner of all memory, for that many CPUs. `limit` is the address above which RAM is left alone (`mem=`), and
 /// `cores` says how the rest is split.
-pub(crate) fn start(srat: &Srat, slit: Option<&Slit>, cpus: usize, limit: Option<u64>, cores: Cores) {
+pub(crate) fn start(firmware: &Firmware, cpus: usize, limit: Option<u64>, cores: Cores) {
     let begun_ns = crate::time::now_ns();
     let limit = limit.map_or(u64::MAX, obeyed_limit);
     hide_ram_above(limit);
 
     let sections = boot_sections(limit);
     let ram_end = EARLY.lock().ram().end().address();
+    let srat = &firmware.srat;
     let window_end = srat.window().map_or(0, |window| window.end());
     let section_count = section_limit(ram_end, window_end, boot_map::physical_bits());
-    let nodes = node_count(srat);
+    let nodes = firmware.node_count() as usize;
     let storage = Storage {
         sections: section_words(section_count),
         zones: empty_zones(nodes),
         caches: empty_caches(cpus, nodes),
-        distances: slit.map_or(Distances::UNKNOWN, |slit| distances(slit, nodes)),
+        distances: firmware.slit.as_ref().map_or(Distances::UNKNOWN, |slit| distances(slit, nodes)),
     };
     make_tables(&sections, section_count * SECTION_SIZE);
 
@@ -150,12 +152,6 @@ fn collect_uses(frames: &SpinLock<EarlyFrames>, id: SectionId, visible: PfnRange
             uses.push((pages, usage));
         }
     });
-}
-
-/// One more than the highest node that the firmware names.
-fn node_count(srat: &Srat) -> usize {
-    let highest = srat.nodes().into_iter().filter_map(NodeId::new).max().unwrap_or(NodeId::ZERO);
-    highest.index() + 1
 }
 
 fn node_of(srat: &Srat, frame: Pfn) -> NodeId {

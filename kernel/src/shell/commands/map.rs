@@ -49,8 +49,9 @@ More than 64 blocks in a row whose altmaps lie alike are one line.",
         details: "\
 The ACPI tables SRAT and SLIT, read once at boot: which range belongs to which
 node, where memory may be plugged later (hotpluggable), and how far the nodes
-are from each other (10 is local). The window's node is only a default: a DIMM
-tells its own.",
+are from each other (10 is local). Nodes are numbered without gaps; one without
+a range may get memory later. The window's node is only a default: a DIMM tells
+its own.",
         example: "srat",
         run: srat,
     },
@@ -203,7 +204,7 @@ fn srat(call: &mut Call<'_>) -> Outcome {
         nonvolatile: range.nonvolatile,
     };
     let report = Affinity {
-        nodes: firmware.srat.nodes(),
+        nodes: (0..firmware.node_count()).collect(),
         ranges: firmware.srat.ranges.iter().map(range_of).collect(),
         window: firmware.srat.window().map(|window| Window { start: window.start, size: window.len }),
         distances: firmware.distances(),

@@ -11,7 +11,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
-use mm::addr::Order;
+use mm::addr::{NodeId, Order};
 use mm::report::{FreeGroups, ZoneReport};
 use mm::section::ZoneKind;
 use serde::Serialize;
@@ -36,7 +36,9 @@ page_tables  frames that hold page tables
 heap         the kernel's own data
 poisoned     frames with an error, online and offline; no part of the total
 faulty       frames with an error that somebody holds; they are poisoned when
-             they are given back",
+             they are given back
+
+Every node is listed, whether it has memory or not; zones only when they have.",
         example: "meminfo",
         run: meminfo,
     },
@@ -53,7 +55,8 @@ free      of that, what nobody has: since boot is the part that was there then,
           blocks that nobody has used
 isolated  free, but on its way offline
 
-spanned >= present >= managed >= free always holds.",
+spanned >= present >= managed >= free always holds. Every zone of every node is
+shown; one without blocks is empty.",
         example: "zoneinfo",
         run: zoneinfo,
     },
@@ -108,7 +111,7 @@ struct Node {
     free: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Zone {
     node: u8,
     zone: &'static str,
@@ -130,17 +133,6 @@ fn zones() -> Vec<ZoneReport> {
 fn meminfo(call: &mut Call<'_>) -> Outcome {
     let zones = zones();
     let memory = mm().memory_report();
-    let mut nodes: Vec<Node> = Vec::new();
-    for zone in &zones {
-        let node = zone.node.number();
-        match nodes.last_mut() {
-            Some(last) if last.node == node => {
-                last.total += zone.managed;
-                last.free += zone.free;
-            }
-            _ => nodes.push(Node { node, total: zone.managed, free: zone.free }),
-        }
-    }
     let report = Usage {
         total: memory.total,
         free: memory.free,
@@ -155,11 +147,17 @@ fn meminfo(call: &mut Call<'_>) -> Outcome {
         ballooned: 0,
         poisoned: memory.poisoned,
         faulty: memory.faulty,
-        nodes,
+        nodes: mm().nodes().map(|node| node_of(node, &zones)).collect(),
         zones: zones.iter().map(zone_of).collect(),
     };
     call.show(&report, meminfo_text);
     Ok(())
+}
+
+/// The sums of a node's zones, of which it may have none.
+fn node_of(node: NodeId, zones: &[ZoneReport]) -> Node {
+    let sum = |of: fn(&ZoneReport) -> u64| zones.iter().filter(|zone| zone.node == node).map(of).sum();
+    Node { node: node.number(), total: sum(|zone| zone.managed), free: sum(|zone| zone.free) }
 }
 
 fn zone_of(zone: &ZoneReport) -> Zone {
@@ -218,12 +216,13 @@ struct Zones {
     zones: Vec<ZoneDetails>,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct ZoneDetails {
     #[serde(flatten)]
     zone: Zone,
-    first: u32,
-    last: u32,
+    /// Its lowest and highest block.
+    first: Option<u32>,
+    last: Option<u32>,
     free_boot: u64,
     cached: u64,
     untouched: u64,
@@ -231,28 +230,51 @@ struct ZoneDetails {
     isolated: u64,
 }
 
+impl ZoneDetails {
+    fn of(zone: &ZoneReport) -> Self {
+        Self {
+            zone: zone_of(zone),
+            first: Some(zone.span.0.number()),
+            last: Some(zone.span.1.number()),
+            free_boot: zone.free_boot,
+            cached: zone.cached,
+            untouched: zone.untouched,
+            untouched_blocks: zone.untouched_sections,
+            isolated: zone.isolated,
+        }
+    }
+
+    /// Of a zone without blocks.
+    fn empty(node: NodeId, kind: ZoneKind) -> Self {
+        Self { zone: Zone { node: node.number(), zone: kind.name(), ..Zone::default() }, ..Self::default() }
+    }
+}
+
 fn zoneinfo(call: &mut Call<'_>) -> Outcome {
-    let details = |zone: &ZoneReport| ZoneDetails {
-        zone: zone_of(zone),
-        first: zone.span.0.number(),
-        last: zone.span.1.number(),
-        free_boot: zone.free_boot,
-        cached: zone.cached,
-        untouched: zone.untouched,
-        untouched_blocks: zone.untouched_sections,
-        isolated: zone.isolated,
-    };
-    let report = Zones { zones: zones().iter().map(details).collect() };
+    let zones = zones();
+    let report = Zones { zones: mm().nodes().flat_map(|node| zones_of(node, &zones)).collect() };
     call.show(&report, zoneinfo_text);
     Ok(())
+}
+
+/// Every zone of a node; `zones` are those that have blocks.
+fn zones_of(node: NodeId, zones: &[ZoneReport]) -> [ZoneDetails; ZoneKind::ALL.len()] {
+    ZoneKind::ALL.map(|kind| {
+        let found = zones.iter().find(|zone| (zone.node, zone.kind) == (node, kind));
+        found.map_or_else(|| ZoneDetails::empty(node, kind), ZoneDetails::of)
+    })
 }
 
 fn zoneinfo_text(report: &Zones) -> String {
     let mut text = String::new();
     for details in &report.zones {
         let zone = &details.zone;
-        let span = Span(details.first.into(), details.last.into());
-        text += &format!("Node {}, zone {}: blocks {span}\n", zone.node, zone.zone);
+        text += &format!("Node {}, zone {}: ", zone.node, zone.zone);
+        let Some((first, last)) = details.first.zip(details.last) else {
+            text += "empty\n";
+            continue;
+        };
+        text += &format!("blocks {}\n", Span(first.into(), last.into()));
         for (name, bytes) in [
             ("spanned", zone.spanned),
             ("present", zone.present),
@@ -346,4 +368,46 @@ fn buddyinfo_table(report: &Buddies) -> String {
         }
     }
     table.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mm::addr::SectionId;
+
+    fn zone(node: NodeId, kind: ZoneKind, managed: u64, free: u64) -> ZoneReport {
+        let block = SectionId::new(7).expect("in reach");
+        ZoneReport {
+            node,
+            kind,
+            span: (block, block),
+            spanned: 1 << 27,
+            present: 1 << 27,
+            managed,
+            free,
+            free_boot: 0,
+            cached: 0,
+            untouched: 0,
+            untouched_sections: 0,
+            isolated: 0,
+        }
+    }
+
+    #[test]
+    fn a_node_without_memory_is_listed_with_nothing() {
+        let [empty, full] = [0, 1].map(|number| NodeId::new(number).expect("in reach"));
+        let zones = [zone(full, ZoneKind::Normal, 5000, 3000), zone(full, ZoneKind::Movable, 700, 100)];
+        let sums = [empty, full].map(|node| node_of(node, &zones)).map(|sum| (sum.node, sum.total, sum.free));
+        assert_eq!(sums, [(0, 0, 0), (1, 5700, 3100)]);
+        let report = Zones { zones: [empty, full].into_iter().flat_map(|node| zones_of(node, &zones[..1])).collect() };
+        let shown = zoneinfo_text(&report);
+        let heads: Vec<&str> = shown.lines().filter(|line| line.starts_with("Node")).collect();
+        let expected = [
+            "Node 0, zone Normal: empty",
+            "Node 0, zone Movable: empty",
+            "Node 1, zone Normal: blocks 7",
+            "Node 1, zone Movable: empty",
+        ];
+        assert_eq!(heads, expected);
+    }
 }
