@@ -67,8 +67,7 @@ impl<M: Machine> Memory<M> {
         }
         let shelf = request.shelf()?;
         let (kind, origin) = request.mobility.sources()[0];
-        let (Place::Near(node) | Place::Home(node) | Place::On(node)) = request.place;
-        let mut cache = self.own_cache(zone_number(node, kind))?.lock();
+        let mut cache = self.own_cache(zone_number(request.place.node(), kind))?.lock();
         let (head, page) = cache.stack(origin, shelf).pop(&self.machine)?;
         self.hand_out(page, request);
         Some(head)
@@ -117,19 +116,21 @@ impl<M: Machine> Memory<M> {
             sources.filter(|(kind, origin)| self.managed(*kind, *origin) > 0)
         };
         let take = |node, (kind, origin)| take(Source { node, kind, origin, mixing });
+        let by_distance = |from| self.distances.nearest(from, self.node_limit());
         let near = |from| {
             let take = &take;
-            sources()
-                .find_map(|source| self.distances.nearest(from, self.node_limit()).find_map(|node| take(node, source)))
+            sources().find_map(|source| by_distance(from).find_map(|node| take(node, source)))
+        };
+        let spared = |node| {
+            let spares = |(kind, _): &(ZoneKind, Origin)| *kind == ZoneKind::Movable || self.can_spare_normal(node);
+            sources().filter(spares).find_map(|source| take(node, source))
         };
         match request.place {
             Place::On(node) if node.index() >= self.node_limit() => None,
             Place::On(node) => sources().find_map(|source| take(node, source)),
             Place::Near(node) => near(node),
-            Place::Home(node) => {
-                let spares = |(kind, _): &(ZoneKind, Origin)| *kind == ZoneKind::Movable || self.can_spare_normal(node);
-                sources().filter(spares).find_map(|source| take(node, source)).or_else(|| near(node))
-            }
+            Place::Home(node) => spared(node).or_else(|| near(node)),
+            Place::Prefer(node) => by_distance(node).find_map(spared).or_else(|| near(node)),
         }
     }
 

@@ -64,8 +64,21 @@ pub enum Place {
     /// This node in all its zones, as long as the kernel has enough left on it; then as [`Near`](Self::Near). For what would
     /// have to be reached from there again.
     Home(NodeId),
+    /// Each node in all its zones, this one first and then others by distance, as long as the kernel has enough left on it;
+    /// then as [`Near`](Self::Near). For whoever says what is near to him.
+    Prefer(NodeId),
     /// This node only.
     On(NodeId),
+}
+
+impl Place {
+    /// The node that is asked first.
+    #[must_use]
+    #[inline]
+    pub const fn node(self) -> NodeId {
+        let (Self::Near(node) | Self::Home(node) | Self::Prefer(node) | Self::On(node)) = self;
+        node
+    }
 }
 
 /// A request for a block of frames.

@@ -209,3 +209,26 @@ fn unmovable_runs_leave_the_reserve_alone() {
     runs.into_iter().for_each(|run| memory.free_run(run));
     assert_valid(&memory);
 }
+
+#[test]
+fn a_preferred_node_falls_back_by_distance_and_leaves_the_kernel_enough_as_long_as_it_can() {
+    let memory = booted();
+    let range = blocks(32, 33);
+    memory.add(&AddRequest { range, node: node(1), name: dimm(0) }, &mut Unhurried).expect("vacant");
+    memory.online(&[range], OnlineAs::Zone(ZoneKind::Movable), &mut Unhurried).expect("offline");
+    let nodes_of = |place| {
+        let held = take_all(&memory, &Request { place, ..private(Order::PAGE, Mobility::Movable) });
+        let node_of = |head: &Pfn| memory.section(head.section()).expect("present").node.number();
+        let mut nodes: Vec<u8> = held.iter().map(node_of).collect();
+        nodes.dedup();
+        held.into_iter().for_each(|head| memory.free(head, Order::PAGE));
+        nodes
+    };
+    // From node 2, which is empty, node 0 is nearer than node 1; what is there is Normal.
+    assert_eq!(nodes_of(Place::Prefer(node(2))), [0, 1, 0]);
+    assert_eq!(nodes_of(Place::Near(node(2))), [1, 0]);
+    assert_eq!(nodes_of(Place::Prefer(node(1))), [1, 0]);
+    // One that is no node at all is equally far from all.
+    assert_eq!(nodes_of(Place::Prefer(node(100))), [0, 1, 0]);
+    assert_valid(&memory);
+}

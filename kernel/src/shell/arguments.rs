@@ -16,7 +16,9 @@ pub(crate) enum Kind {
     /// One of these.
     OneOf(&'static [&'static str]),
     BlocksOrGroup(Among),
+    /// One with memory online.
     Node,
+    AnyNode,
     Command,
     CommandOrTopic,
     Fill,

@@ -42,8 +42,8 @@ impl PageSize {
 /// Where the pages of a space come from.
 #[derive(Clone, Debug)]
 pub(crate) struct Placement {
-    /// Only from there; `None` is wherever the allocator prefers.
-    pub(crate) node: Option<NodeId>,
+    /// From which nodes; `None` is wherever the allocator prefers.
+    pub(crate) node: Option<From>,
     /// Only from these blocks, whatever their node is.
     pub(crate) blocks: Option<Vec<SectionRange>>,
     pub(crate) page: PageSize,
@@ -57,7 +57,7 @@ impl Placement {
     /// A block of frames for pages. `last` is the memory block in which one was found last: those below were full then, and
     /// are not looked through for each page.
     pub(super) fn take(&self, order: Order, last: &AtomicU32) -> Result<OwnedFrames, AllocError> {
-        let place = self.node.map_or(From::Near(NodeId::ZERO), From::On);
+        let place = self.node.unwrap_or(From::Near(NodeId::ZERO));
         let request = self.request(order, Owner::Anonymous, Mobility::Movable, place);
         let Some(blocks) = &self.blocks else { return OwnedFrames::allocate(&request) };
         let found = match take_within(&request, blocks, last.load(Relaxed)) {
@@ -71,7 +71,7 @@ impl Placement {
     /// A frame for a page table.
     pub(super) fn take_table(&self) -> Result<OwnedFrames, AllocError> {
         // They can move, but Movable is for what can always move.
-        let place = From::Near(self.node.unwrap_or(NodeId::ZERO));
+        let place = From::Near(self.node.map_or(NodeId::ZERO, From::node));
         OwnedFrames::allocate(&self.request(Order::PAGE, Owner::UserTable, Mobility::Unmovable, place))
     }
 }

@@ -22,6 +22,7 @@ mod machines;
 mod many;
 mod memmap;
 mod moving;
+mod nodes;
 mod online;
 mod parallel;
 mod parameters;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         races::scenarios(),
         parallel::scenarios(),
         pressure::scenarios(),
+        nodes::scenarios(),
         agreement::scenarios(),
         faults::scenarios(),
         fills::scenarios(),

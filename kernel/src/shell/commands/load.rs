@@ -1,6 +1,6 @@
 //! `fill`, `kfill`, `verify` and `free`: memory that is really used, with content that can be checked.
 
-use super::super::arguments::{Among, Count, JSON, Kind, Operand, OptionSpec, Syntax};
+use super::super::arguments::{Among, Arguments, Count, JSON, Kind, Operand, OptionSpec, Syntax};
 use super::super::call::Call;
 use super::super::failure::{Failure, Outcome, Quoted};
 use super::super::values::{Human, number, size};
@@ -15,6 +15,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use mm::Errno;
 use mm::addr::{PAGE_SIZE, SectionRange};
+use mm::alloc::Place;
 use serde::Serialize;
 
 const IN_BLOCKS: OptionSpec = OptionSpec {
@@ -33,6 +34,11 @@ pub(super) const COMMANDS: &[Command] = &[
         syntax: Syntax {
             options: &[
                 OptionSpec { name: "--node", value: Some(("N", Kind::Node)), help: "only on this node" },
+                OptionSpec {
+                    name: "--prefer",
+                    value: Some(("N", Kind::AnyNode)),
+                    help: "on this node, or one near to it",
+                },
                 OptionSpec { name: "--huge", value: None, help: "in pages of 2 MiB" },
                 IN_BLOCKS,
                 OptionSpec {
@@ -48,11 +54,13 @@ pub(super) const COMMANDS: &[Command] = &[
         details: "\
 Prints `fill ID`. The memory is that of an address space, and goes elsewhere
 when its block goes offline. Each page gets content of its own, which `verify`
-checks and `free` gives back. Movable zones are used first, then Normal ones.
+checks and `free` gives back. Movable zones are used first, then Normal ones;
+with --prefer, all of that node first, then of others by distance (`srat`), but
+for what the kernel needs there.
 SIZE is rounded up to whole pages, with --huge of 2 MiB; if not all of it can be
 had, nothing is kept: ENOMEM. With --writers every word counts up, page by page,
 until the fill is freed; `verify` knows how far each page has come.",
-        example: "fill 64M --in 32-34; fill 16M --huge --writers 2",
+        example: "fill 64M --in 32-34; fill 16M --huge --writers 2; fill 1G --prefer 0",
         run: fill,
     },
     Command {
@@ -110,11 +118,8 @@ fn fill(call: &mut Call<'_>) -> Outcome {
     let page = if arguments.has("--huge") { PageSize::Huge } else { PageSize::Small };
     let pages = pages(call, page)?;
     let writers = arguments.value("--writers").map_or(Ok(0), writers)?;
-    let placement = Placement {
-        node: arguments.value("--node").map(resolve::node).transpose()?,
-        blocks: arguments.value("--in").map(online_blocks).transpose()?,
-        page,
-    };
+    let placement =
+        Placement { node: nodes(arguments)?, blocks: arguments.value("--in").map(online_blocks).transpose()?, page };
     let pace = &mut TaskPace::untimed();
     let taken = Taken::new(pages, placement, pace).map_err(|error| not_taken(error, pages))?;
     let id = registry::next_id();
@@ -152,6 +157,16 @@ fn pages(call: &Call<'_>, page: PageSize) -> Result<u64, Failure> {
     pages.ok_or_else(|| {
         Failure::new(Errno::NoMemory, format_args!("{} is more than the whole machine has", Quoted(word)))
     })
+}
+
+/// The nodes that the options choose.
+fn nodes(arguments: &Arguments) -> Result<Option<Place>, Failure> {
+    match (arguments.value("--node"), arguments.value("--prefer")) {
+        (Some(_), Some(_)) => Err(Failure::invalid("--node allows no other node, and --prefer does: give one of them")),
+        (Some(only), None) => Ok(Some(Place::On(resolve::node(only)?))),
+        (None, Some(first)) => Ok(Some(Place::Prefer(resolve::any_node(first)?))),
+        (None, None) => Ok(None),
+    }
 }
 
 fn writers(word: &str) -> Result<u64, Failure> {
@@ -243,4 +258,23 @@ fn free(call: &mut Call<'_>) -> Outcome {
         FreeError::Gone => unknown(entry.id),
         FreeError::Pinned => Failure::new(Errno::Busy, format_args!("fill {} is pinned, see `unpin`", entry.id)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::grammar;
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn a_node_is_the_only_one_or_the_preferred_one() {
+        let parsed = |line: &str| {
+            let statements = grammar::parse(line).expect("a good line");
+            COMMANDS[0].syntax.parse("fill", &statements[0].words[1..]).expect("options of fill")
+        };
+        let failure = nodes(&parsed("fill 1M --node 0 --prefer 1")).expect_err("both");
+        assert_eq!(failure.errno, Errno::Invalid);
+        assert!(failure.to_string().contains("--prefer"), "{failure}");
+        assert_eq!(nodes(&parsed("fill 1M")), Ok(None));
+    }
 }

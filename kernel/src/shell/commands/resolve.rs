@@ -74,14 +74,22 @@ pub(super) fn groups() -> Vec<(GroupId, Group)> {
     groups
 }
 
-/// The node that `--node N` names; it must have memory that is online.
-pub(super) fn node(word: &str) -> Result<NodeId, Failure> {
+/// The node that a word names, whether it has memory or not.
+pub(super) fn any_node(word: &str) -> Result<NodeId, Failure> {
     let value = number(word, "a node number")?;
-    let node = u32::try_from(value).ok().and_then(NodeId::new);
-    let is_of = |section: Section, node| section.node == node && section.state.is_in_zone();
-    let present = node.filter(|node| mm().block_runs().any(|(_, section)| is_of(section, *node)));
-    present
-        .ok_or_else(|| Failure::new(Errno::NoEntry, format_args!("there is no memory online on node {}", Quoted(word))))
+    let found = mm().nodes().find(|node| u64::from(node.number()) == value);
+    found.ok_or_else(|| Failure::new(Errno::NoEntry, format_args!("there is no node {}", Quoted(word))))
+}
+
+/// The node that a word names; it must have memory that is online.
+pub(super) fn node(word: &str) -> Result<NodeId, Failure> {
+    let node = any_node(word)?;
+    let is_of = |section: Section| section.node == node && section.state.is_in_zone();
+    if mm().block_runs().any(|(_, section)| is_of(section)) {
+        Ok(node)
+    } else {
+        Err(Failure::new(Errno::NoEntry, format_args!("there is no memory online on node {node}")))
+    }
 }
 
 /// Offers what may stand where a word of `kind` is expected, for completion.
@@ -96,6 +104,7 @@ pub(crate) fn candidates(kind: Kind, each: &mut dyn FnMut(&str)) {
             let nodes: BTreeSet<u8> = online.map(|(_, section)| section.node.number()).collect();
             nodes.iter().for_each(|node| shown(node));
         }
+        Kind::AnyNode => mm().nodes().for_each(|node| shown(&node)),
         Kind::Command => super::all().for_each(|command| shown(&command.name)),
         Kind::CommandOrTopic => {
             super::all().map(|command| command.name).chain(super::help::topics()).for_each(|name| shown(&name));
