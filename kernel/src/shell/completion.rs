@@ -2,6 +2,7 @@
 
 use super::arguments::{Count, Kind, Syntax};
 use super::line_editor::Completion;
+use super::values::{BlockList, Piece};
 use alloc::vec::Vec;
 
 /// Completes the text before the cursor. `syntax` finds a command, `candidates` offers what there is of a kind.
@@ -14,12 +15,11 @@ pub(crate) fn complete(
     let piece = statement.rsplit([' ', '\t']).next().unwrap_or_default();
     let mut words = statement[..statement.len() - piece.len()].split_whitespace();
     let of_kind = |kind| {
-        let piece = match kind {
-            // Of a list only the last piece is completed.
-            Kind::BlocksOrGroup(_) => piece.rsplit([',', '-']).next().unwrap_or_default(),
-            _ => piece,
-        };
-        offer(before, piece, |each| candidates(kind, each))
+        let candidates = |each: &mut dyn FnMut(&str)| candidates(kind, each);
+        match kind {
+            Kind::BlocksOrGroup(_) => offer_blocks(before, piece, candidates),
+            _ => offer(before, piece, candidates),
+        }
     };
     let Some(command) = words.next() else {
         return of_kind(Kind::Command);
@@ -60,6 +60,35 @@ fn operand_kind(syntax: &Syntax, earlier: &[&str]) -> Option<Kind> {
     syntax.operands.get(place).or(endless).map(|operand| operand.kind)
 }
 
+/// Of a list of blocks the last piece is completed, by what the list does not name yet; the end of a range only by a number
+/// that is higher than its start.
+fn offer_blocks(before: &str, list: &str, candidates: impl FnOnce(&mut dyn FnMut(&str))) -> Completion {
+    let (named, piece) = match list.rsplit_once(',') {
+        None => (None, list),
+        Some((earlier, piece)) => match BlockList::parse(earlier, u64::MAX) {
+            Ok(named) => (Some(named), piece),
+            Err(_) => return Completion::default(),
+        },
+    };
+    let named = named.as_ref().map_or(&[][..], BlockList::pieces);
+    let is_named = |word: &str, number: Option<u64>| {
+        named.iter().any(|piece| match piece {
+            Piece::Blocks { first, last } => number.is_some_and(|number| (*first..=*last).contains(&number)),
+            Piece::Group(name) => name == word,
+        })
+    };
+    let range = piece.split_once('-').and_then(|(start, end)| Some((start.parse::<u64>().ok()?, end)));
+    offer(before, range.map_or(piece, |(_, end)| end), |each| {
+        candidates(&mut |word| {
+            let number = word.parse().ok();
+            let is_behind = range.is_none_or(|(start, _)| number.is_some_and(|number| number > start));
+            if is_behind && !is_named(word, number) {
+                each(word);
+            }
+        });
+    })
+}
+
 /// What of `candidates` begins with the piece, which ends the text before the cursor.
 fn offer(before: &str, piece: &str, candidates: impl FnOnce(&mut dyn FnMut(&str))) -> Completion {
     let mut found = Completion::at(before.len() - piece.len());
@@ -91,7 +120,7 @@ mod tests {
         let candidates = |kind, each: &mut dyn FnMut(&str)| {
             let words: &[&str] = match kind {
                 Kind::Command => &["offline", "online"],
-                Kind::BlocksOrGroup(_) => &["32", "33", "dimm0"],
+                Kind::BlocksOrGroup(_) => &["32", "33", "40", "dimm0", "dimm1"],
                 Kind::Node => &["0", "1"],
                 Kind::OneOf(words) => words,
                 _ => &[],
@@ -122,7 +151,7 @@ mod tests {
         check("offline -", 8, &["--node", "-J"]);
         check("offline -J --", 11, &["--node"]);
         check("offline --node ", 15, &["0", "1"]);
-        check("offline --node 1 ", 17, &["32", "33", "dimm0"]);
+        check("offline --node 1 ", 17, &["32", "33", "40", "dimm0", "dimm1"]);
     }
 
     #[test]
@@ -135,8 +164,34 @@ mod tests {
 
     #[test]
     fn the_last_piece_of_a_block_list_is_completed() {
-        check("offline 32,d", 11, &["dimm0"]);
-        check("offline 32-3", 11, &["32", "33"]);
+        check("offline 32,d", 11, &["dimm0", "dimm1"]);
+        check("offline dimm0,4", 14, &["40"]);
+    }
+
+    #[test]
+    fn a_range_ends_behind_its_start() {
+        check("offline 32-", 11, &["33", "40"]);
+        check("offline dimm0,32-3", 17, &["33"]);
+        check("offline 34-", 11, &["40"]);
+        check("offline 40-", 0, &[]);
+        check("offline 32-33-", 0, &[]);
+    }
+
+    #[test]
+    fn a_group_has_no_end() {
+        check("offline dimm0", 8, &["dimm0"]);
+        check("offline dimm0-", 0, &[]);
+        check("offline dimm0-3", 0, &[]);
+    }
+
+    #[test]
+    fn what_a_list_names_is_not_offered_again() {
+        check("offline 33,", 11, &["32", "40", "dimm0", "dimm1"]);
+        check("offline dimm1,32-39,", 20, &["40", "dimm0"]);
+        check("offline 40,32-", 14, &["33"]);
+        check("offline dimm0,dimm", 14, &["dimm1"]);
+        check("offline 32,,", 0, &[]);
+        check("offline 33-32,", 0, &[]);
     }
 
     proptest! {
@@ -144,6 +199,18 @@ mod tests {
         fn any_text_is_completed_at_a_character_boundary(before: String) {
             let (start, _) = offered(&before);
             prop_assert!(before.is_char_boundary(start));
+        }
+
+        #[test]
+        fn what_completes_a_list_makes_a_list(list in "([0-9]{1,2}|dimm[01]|[-,0-9dim]){0,6}") {
+            // Those are options.
+            prop_assume!(!list.starts_with('-'));
+            let before = alloc::format!("offline {list}");
+            let (start, words) = offered(&before);
+            for word in words {
+                let completed = [&before["offline ".len()..start], word.as_str()].concat();
+                prop_assert!(BlockList::parse(&completed, u64::MAX).is_ok(), "{}", completed);
+            }
         }
     }
 }
