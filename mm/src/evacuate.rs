@@ -86,7 +86,7 @@ impl<M: Machine> Memory<M> {
         let kept = self.check_evacuation(ranges, pace)?;
         for _ in 0..PATIENCE {
             // What was given back meanwhile, or let go of.
-            ranges.iter().for_each(|range| self.poison_faulty_in(range.pages()));
+            ranges.iter().for_each(|range| self.poison_faulty_in(*range));
             let Some(straggler) = self.evacuate_once(ranges, kept, pace, moved)? else { return Ok(()) };
             self.drain_zones_of(ranges);
             self.machine.wait(&mut || false);

@@ -157,8 +157,10 @@ impl<M: Machine> Memory<M> {
                 group,
                 memmap,
                 present: PAGES_PER_SECTION as u16,
+                head: head as u16,
                 managed: (PAGES_PER_SECTION - head) as u16,
-                poisoned: 0,
+                poisoned: false,
+                faulty: false,
             };
             self.sections.set_all(run, section);
         }

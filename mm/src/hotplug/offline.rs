@@ -220,7 +220,7 @@ impl<M: Machine> Memory<M> {
     /// Puts what is free in the blocks out of reach, and what will be freed in them too; whether any is open.
     pub(super) fn isolate(&self, range: SectionRange, pace: &mut dyn Pace) -> Result<bool, Stop> {
         // What is faulty would only hold it up.
-        self.poison_faulty_in(range.pages());
+        self.poison_faulty_in(range);
         let mut is_any_open = false;
         let mut rest = Some(range);
         while let Some(range) = rest {
@@ -352,7 +352,7 @@ impl<M: Machine> Memory<M> {
         while !self.leave(run, section, kind) {}
         // The struct pages of a boot block stay, and tell which of its frames are to come back.
         if section.is_touched() {
-            self.unmap_own_memmap(run.first(), section);
+            self.discard_struct_pages(run.first(), section);
         }
         range.behind(run)
     }

@@ -159,10 +159,10 @@ impl<M: Machine> Memory<M> {
     }
 
     fn forget(&self, id: GroupId, group: Group, stopwatch: &mut Stopwatch<'_, M>) {
+        self.forget_poison(group.range);
         for section in group.range.iter() {
             self.sections.clear(section);
         }
-        self.forget_poison(group.range.pages());
         stopwatch.lap("withdraw");
         if group.memmap == MemmapPlace::System {
             for section in group.range.iter() {
