@@ -7,6 +7,7 @@ use crate::addr::{NodeId, Order, Pfn, SectionId, SectionRange};
 use crate::alloc::{AllocError, Mobility, Place, Request, Urgency};
 use crate::content::{Block, Blocker, Content, Hold};
 use crate::inject::{Injected, Point};
+use crate::journal::Stopwatch;
 use crate::machine::{Machine, Move, Pace, Stay, Stop};
 use crate::memory::Memory;
 use crate::page::Owner;
@@ -71,28 +72,29 @@ struct Evacuation<'a, M: Machine> {
 }
 
 impl<M: Machine> Memory<M> {
-    /// Moves everything out of the open blocks of `ranges`, which are isolated, or says what is in the way; adds what has moved to
-    /// `moved` in any case.
+    /// Moves everything out of the open blocks of `ranges`, which are isolated, or says what is in the way; tells the stopwatch what
+    /// has moved in any case.
     pub(crate) fn evacuate(
         &self,
         ranges: &[SectionRange],
         pace: &mut dyn Pace,
-        moved: &mut u64,
+        stopwatch: &Stopwatch<'_, M>,
     ) -> Result<(), EvacuateError> {
         if ranges.is_empty() {
             // Nobody has touched any of it, so none is boot memory, which the reserve is in.
             return Ok(());
         }
         let kept = self.check_evacuation(ranges, pace)?;
+        stopwatch.enter("move");
         for _ in 0..PATIENCE {
             // What was given back meanwhile, or let go of.
             ranges.iter().for_each(|range| self.poison_faulty_in(*range));
-            let Some(straggler) = self.evacuate_once(ranges, kept, pace, moved)? else { return Ok(()) };
+            let Some(straggler) = self.evacuate_once(ranges, kept, pace, stopwatch)? else { return Ok(()) };
             self.drain_zones_of(ranges);
             self.machine.wait(&mut || false);
             pace.pause().map_err(|stop| EvacuateError::Unfinished(stop, straggler))?;
         }
-        let straggler = self.evacuate_once(ranges, kept, pace, moved)?;
+        let straggler = self.evacuate_once(ranges, kept, pace, stopwatch)?;
         straggler.map_or(Ok(()), |straggler| Err(EvacuateError::InFlight(straggler)))
     }
 
@@ -125,13 +127,13 @@ impl<M: Machine> Memory<M> {
         ranges: &[SectionRange],
         kept: u64,
         pace: &mut dyn Pace,
-        moved: &mut u64,
+        stopwatch: &Stopwatch<'_, M>,
     ) -> Result<Option<Pfn>, EvacuateError> {
         let mut straggler = None;
         for (id, section) in self.open_sections(ranges) {
             let mut evacuation = Evacuation::new(self, section.node, kept);
             let result = evacuation.empty(id, section, pace);
-            *moved += evacuation.moved;
+            stopwatch.note_moved(evacuation.moved);
             straggler = straggler.or(evacuation.straggler);
             result?;
         }

@@ -379,6 +379,36 @@ fn a_pin_that_comes_meanwhile_is_told_and_what_has_moved_stays_there() {
 }
 
 #[test]
+fn the_journal_tells_the_phases_of_what_failed_and_its_undoing() {
+    let memory = booted();
+    let request = AddRequest { range: blocks(34, 34), node: node(0), name: dimm(1) };
+    let step = |point, run: &dyn Fn() -> bool, expected: &[&str]| {
+        memory.arm(point, Errno::Io, 1);
+        assert!(!run(), "{point:?} is armed");
+        let last = (0..).map_while(|number| memory.event_since(number)).last().expect("it was recorded");
+        assert_eq!(last.phases.iter().map(|phase| phase.name).collect::<Vec<_>>(), expected);
+        assert!(last.phases.iter().all(|phase| phase.ns > 0), "{:?}", last.phases);
+    };
+    plug(&memory, 0, blocks(32, 33), 0, NORMAL);
+    memory.offline(&[blocks(32, 33)], &mut Unhurried).expect("empty");
+    let online = |zone| memory.online(&[blocks(32, 33)], zone, &mut Unhurried).is_ok();
+    let offline = || memory.offline(&[blocks(32, 33)], &mut Unhurried).is_ok();
+    step(Point::AddGroup, &|| memory.add(&request, &mut Unhurried).is_ok(), &["check"]);
+    step(Point::AddMap, &|| memory.add(&request, &mut Unhurried).is_ok(), &["check", "map", "undo"]);
+    step(Point::OnlineBegin, &|| online(MOVABLE), &["begin"]);
+    step(Point::OnlinePrepare, &|| online(MOVABLE), &["begin", "prepare", "undo"]);
+    assert!(online(MOVABLE));
+    hold_in(&memory, Order::PAGE, blocks(32, 32));
+    step(Point::OnlineRelabel, &|| online(NORMAL), &["begin", "isolate", "check", "undo"]);
+    step(Point::OfflineIsolate, &offline, &["begin", "isolate", "undo"]);
+    step(Point::OfflinePrepare, &offline, &["begin", "isolate", "prepare", "undo"]);
+    step(Point::OfflineEvacuate, &offline, &["begin", "isolate", "prepare", "look", "undo"]);
+    step(Point::MigrateDestination, &offline, &["begin", "isolate", "prepare", "look", "move", "undo"]);
+    assert!(offline());
+    step(Point::RemoveBegin, &|| memory.remove(&[dimm(0)], &mut Unhurried).is_ok(), &["check"]);
+}
+
+#[test]
 fn a_failure_at_any_step_leaves_every_block_online_and_everything_held() {
     for point in [
         Point::OfflineBegin,

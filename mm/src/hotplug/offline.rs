@@ -134,9 +134,9 @@ impl<M: Machine> Memory<M> {
     /// The same, for a caller that has locked all of `ranges`.
     pub(super) fn offline_locked(&self, ranges: &[SectionRange], pace: &mut dyn Pace) -> Result<(), OfflineError> {
         let hull = hull(ranges).filter(|_| is_sorted(ranges)).ok_or(OfflineError::BadList)?;
-        let mut stopwatch = Stopwatch::start(&self.machine);
-        let result = self.offline_steps(ranges, pace, &mut stopwatch);
-        self.record_ranges(&mut stopwatch, Op::Offline, ranges, hull, result.map_err(OfflineError::errno));
+        let stopwatch = Stopwatch::start(&self.machine, "begin");
+        let result = self.offline_steps(ranges, pace, &stopwatch);
+        self.record_ranges(&stopwatch, Op::Offline, ranges, hull, result.map_err(OfflineError::errno));
         result
     }
 
@@ -144,13 +144,13 @@ impl<M: Machine> Memory<M> {
         &self,
         ranges: &[SectionRange],
         pace: &mut dyn Pace,
-        stopwatch: &mut Stopwatch<'_, M>,
+        stopwatch: &Stopwatch<'_, M>,
     ) -> Result<(), OfflineError> {
         self.check_online(ranges)?;
         self.pass(Point::OfflineBegin).map_err(OfflineError::Injected)?;
-        stopwatch.lap("begin");
+        stopwatch.enter("isolate");
 
-        let isolated = Undo::new(|| {
+        let isolated = Undo::new(stopwatch, || {
             for (run, section) in self.present_runs(ranges) {
                 self.unisolate(run, section);
             }
@@ -163,7 +163,7 @@ impl<M: Machine> Memory<M> {
         // Of blocks that nobody has touched, there is nothing to be looked at from here on.
         let open = if is_any_open { ranges } else { &[] };
         self.drain_zones_of(open);
-        stopwatch.lap("isolate");
+        stopwatch.enter("prepare");
 
         self.pass(Point::OfflinePrepare).map_err(OfflineError::Injected)?;
         if let Err((veto, asked)) = self.prepare_all(ranges, Direction::Offline) {
@@ -171,7 +171,7 @@ impl<M: Machine> Memory<M> {
             self.cancelled_all(ranges, Direction::Offline, asked);
             return Err(OfflineError::Vetoed(veto));
         }
-        stopwatch.lap("prepare");
+        stopwatch.enter("look");
 
         if let Err(error) = self.empty(open, pace, stopwatch) {
             // The memory is available again before anybody hears that the change is off, as Linux documents.
@@ -179,7 +179,7 @@ impl<M: Machine> Memory<M> {
             self.cancelled_all(ranges, Direction::Offline, Asked::Everybody);
             return Err(error);
         }
-        stopwatch.lap("evacuate");
+        stopwatch.enter("withdraw");
 
         // Nothing below can fail.
         isolated.keep();
@@ -197,9 +197,8 @@ impl<M: Machine> Memory<M> {
         if !open.is_empty() {
             self.machine.settle_memmaps();
         }
-        stopwatch.lap("withdraw");
+        stopwatch.enter("committed");
         self.committed_all(ranges, Direction::Offline);
-        stopwatch.lap("committed");
         Ok(())
     }
 
@@ -296,10 +295,10 @@ impl<M: Machine> Memory<M> {
         &self,
         ranges: &[SectionRange],
         pace: &mut dyn Pace,
-        stopwatch: &mut Stopwatch<'_, M>,
+        stopwatch: &Stopwatch<'_, M>,
     ) -> Result<(), OfflineError> {
         self.pass(Point::OfflineEvacuate).map_err(OfflineError::Injected)?;
-        Ok(self.evacuate(ranges, pace, &mut stopwatch.moved)?)
+        Ok(self.evacuate(ranges, pace, stopwatch)?)
     }
 
     /// Says of open blocks that nobody may look at their struct pages any more, and waits for those who do. The struct pages of
