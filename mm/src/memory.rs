@@ -72,6 +72,8 @@ pub struct Memory<M: Machine> {
     /// Frames that are poisoned, and those that will be when they are given back; both change under the lock of their range.
     pub(crate) poisoned_count: AtomicU64,
     pub(crate) faulty_count: AtomicU64,
+    /// Pins taken in sections that were on their way out.
+    pub(crate) late_pins: AtomicU64,
     /// Who takes unmovable memory.
     pub(crate) sites: SiteTable,
 }
@@ -98,6 +100,7 @@ impl<M: Machine> Memory<M> {
             managed: [const { [const { AtomicU64::new(0) }; Origin::ALL.len()] }; ZoneKind::ALL.len()],
             poisoned_count: AtomicU64::new(0),
             faulty_count: AtomicU64::new(0),
+            late_pins: AtomicU64::new(0),
             sites: SiteTable::new(),
         }
     }
