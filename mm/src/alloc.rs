@@ -349,7 +349,7 @@ impl<M: Machine> Memory<M> {
             // Whoever marks it as that does so under the lock of the zone.
             is_faulty = page.is_faulty();
             if is_faulty {
-                page.abandon();
+                page.abandon(order);
             } else {
                 page.set_head(Head::TAIL);
                 zone.area_mut(origin).put(&self.machine, head, order);
@@ -413,11 +413,7 @@ impl<M: Machine> Memory<M> {
         self.change_zone_of(head, |_, _| {
             let block = Pageblock::of(head);
             block.mark_all_used(&self.machine);
-            let is_faulty = whole.is_faulty();
             block.pages().iter().for_each(|pfn| self.machine.page(pfn).become_part_of(whole));
-            if is_faulty {
-                self.mark_faulty_in(block.pages());
-            }
         });
     }
 

@@ -1,16 +1,19 @@
 //! Emptying blocks: what lies in them moves elsewhere.
 //!
 //! First everything is looked at: whether something cannot move, and whether there is room for what can. Only then the first
-//! page moves. The blocks are isolated all this time, so nothing new comes into them and nothing is moved into them.
+//! page moves. The blocks are isolated all this time, so nothing new comes into them and nothing is moved into them. What somebody
+//! pins meanwhile ends it before the next batch.
 
 use crate::addr::{NodeId, Order, Pfn, SectionId, SectionRange};
 use crate::alloc::{AllocError, Mobility, Place, Request, Urgency};
 use crate::content::{Block, Blocker, Content, Hold};
 use crate::inject::{Injected, Point};
+use crate::journal::Stopwatch;
 use crate::machine::{Machine, Move, Pace, Stay, Stop};
 use crate::memory::Memory;
 use crate::page::Owner;
 use crate::pageblock::Pageblock;
+use crate::pin::PinWatch;
 use crate::room::Need;
 use crate::section::{Section, ZoneKind};
 use crate::site::Site;
@@ -71,28 +74,30 @@ struct Evacuation<'a, M: Machine> {
 }
 
 impl<M: Machine> Memory<M> {
-    /// Moves everything out of the open blocks of `ranges`, which are isolated, or says what is in the way; adds what has moved to
-    /// `moved` in any case.
+    /// Moves everything out of the open blocks of `ranges`, which are isolated, or says what is in the way; tells the stopwatch what
+    /// has moved in any case.
     pub(crate) fn evacuate(
         &self,
         ranges: &[SectionRange],
         pace: &mut dyn Pace,
-        moved: &mut u64,
+        stopwatch: &Stopwatch<'_, M>,
     ) -> Result<(), EvacuateError> {
         if ranges.is_empty() {
             // Nobody has touched any of it, so none is boot memory, which the reserve is in.
             return Ok(());
         }
+        let mut watch = self.watch_pins(ranges);
         let kept = self.check_evacuation(ranges, pace)?;
+        stopwatch.enter("move");
         for _ in 0..PATIENCE {
             // What was given back meanwhile, or let go of.
-            ranges.iter().for_each(|range| self.poison_faulty_in(range.pages()));
-            let Some(straggler) = self.evacuate_once(ranges, kept, pace, moved)? else { return Ok(()) };
+            ranges.iter().for_each(|range| self.poison_faulty_in(*range));
+            let Some(straggler) = self.evacuate_once(ranges, kept, pace, &mut watch, stopwatch)? else { return Ok(()) };
             self.drain_zones_of(ranges);
             self.machine.wait(&mut || false);
             pace.pause().map_err(|stop| EvacuateError::Unfinished(stop, straggler))?;
         }
-        let straggler = self.evacuate_once(ranges, kept, pace, moved)?;
+        let straggler = self.evacuate_once(ranges, kept, pace, &mut watch, stopwatch)?;
         straggler.map_or(Ok(()), |straggler| Err(EvacuateError::InFlight(straggler)))
     }
 
@@ -125,20 +130,24 @@ impl<M: Machine> Memory<M> {
         ranges: &[SectionRange],
         kept: u64,
         pace: &mut dyn Pace,
-        moved: &mut u64,
+        watch: &mut PinWatch<'_>,
+        stopwatch: &Stopwatch<'_, M>,
     ) -> Result<Option<Pfn>, EvacuateError> {
         let mut straggler = None;
         for (id, section) in self.open_sections(ranges) {
             let mut evacuation = Evacuation::new(self, section.node, kept);
-            let result = evacuation.empty(id, section, pace);
-            *moved += evacuation.moved;
+            let result = evacuation.empty(id, section, pace, watch);
+            stopwatch.note_moved(evacuation.moved);
             straggler = straggler.or(evacuation.straggler);
             result?;
         }
         Ok(straggler)
     }
 
-    fn open_sections<'a>(&'a self, ranges: &'a [SectionRange]) -> impl Iterator<Item = (SectionId, Section)> + 'a {
+    pub(crate) fn open_sections<'a>(
+        &'a self,
+        ranges: &'a [SectionRange],
+    ) -> impl Iterator<Item = (SectionId, Section)> + 'a {
         let sections = ranges.iter().flat_map(|range| self.sections.iter_range(*range));
         sections.filter(|(_, section)| section.is_open())
     }
@@ -198,11 +207,23 @@ impl<'a, M: Machine> Evacuation<'a, M> {
     }
 
     /// Moves what it can out of a section, unless told to stop.
-    fn empty(&mut self, id: SectionId, section: Section, pace: &mut dyn Pace) -> Result<(), EvacuateError> {
-        Pageblock::of_section(id).try_for_each(|block| self.empty_block(block, section, pace))
+    fn empty(
+        &mut self,
+        id: SectionId,
+        section: Section,
+        pace: &mut dyn Pace,
+        watch: &mut PinWatch<'_>,
+    ) -> Result<(), EvacuateError> {
+        Pageblock::of_section(id).try_for_each(|block| self.empty_block(block, section, pace, watch))
     }
 
-    fn empty_block(&mut self, block: Pageblock, section: Section, pace: &mut dyn Pace) -> Result<(), EvacuateError> {
+    fn empty_block(
+        &mut self,
+        block: Pageblock,
+        section: Section,
+        pace: &mut dyn Pace,
+        watch: &mut PinWatch<'_>,
+    ) -> Result<(), EvacuateError> {
         if self.memory.is_known_empty(block, section) {
             return Ok(());
         }
@@ -211,6 +232,7 @@ impl<'a, M: Machine> Evacuation<'a, M> {
             let found = self.gather(block, &mut at)?;
             let Some(first) = found.first() else { break };
             pace.pause().map_err(|stop| EvacuateError::Unfinished(stop, first.head))?;
+            self.memory.check_pins(watch).map_err(EvacuateError::Fixed)?;
             for block in &found {
                 if self.send(*block)? {
                     // Its parts are to be moved.

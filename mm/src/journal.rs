@@ -3,6 +3,7 @@
 use crate::addr::SectionRange;
 use crate::errno::Errno;
 use crate::machine::Clock;
+use core::cell::Cell;
 use heapless::{Deque, Vec};
 
 /// The four verbs.
@@ -41,7 +42,7 @@ pub struct Phase {
 }
 
 /// The most phases of one operation.
-pub const PHASE_LIMIT: usize = 6;
+pub const PHASE_LIMIT: usize = 8;
 
 /// One operation on consecutive blocks.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -93,35 +94,52 @@ impl Journal {
     }
 }
 
-/// Measures the phases of one operation.
+/// Measures the phases of one operation, each from the moment that it is entered. Shared, so that what undoes a step can say that it
+/// has begun, wherever the step before it ended.
 pub(crate) struct Stopwatch<'a, C: Clock + ?Sized> {
     clock: &'a C,
-    since: u64,
-    phases: Vec<Phase, PHASE_LIMIT>,
-    /// Pages that were moved elsewhere.
-    pub(crate) moved: u64,
+    since: Cell<u64>,
+    /// The one that is under way.
+    current: Cell<Option<&'static str>>,
+    phases: Cell<Vec<Phase, PHASE_LIMIT>>,
+    moved: Cell<u64>,
 }
 
 impl<'a, C: Clock + ?Sized> Stopwatch<'a, C> {
-    pub(crate) fn start(clock: &'a C) -> Self {
-        Self { clock, since: clock.now_ns(), phases: Vec::new(), moved: 0 }
+    /// Starts with the phase `first`.
+    pub(crate) fn start(clock: &'a C, first: &'static str) -> Self {
+        let since = Cell::new(clock.now_ns());
+        Self { clock, since, current: Cell::new(Some(first)), phases: Cell::default(), moved: Cell::new(0) }
     }
 
-    /// The time since the start or the last lap was spent on `name`.
-    pub(crate) fn lap(&mut self, name: &'static str) {
-        let now = self.clock.now_ns();
-        let phase = Phase { name, ns: now.saturating_sub(self.since) };
-        assert!(self.phases.push(phase).is_ok(), "an operation has at most PHASE_LIMIT phases");
-        self.since = now;
-    }
-
-    /// What the journal keeps of an operation that has just ended. Of one that failed, the last phase is the step that it ended
-    /// in and the undoing of those before.
-    pub(crate) fn event(&mut self, op: Op, range: SectionRange, result: Result<(), Errno>) -> Event {
-        if result.is_err() {
-            self.lap("failed");
+    /// The phase `next` begins, and the one before it ends, unless they are the same.
+    pub(crate) fn enter(&self, next: &'static str) {
+        if self.current.get() != Some(next) {
+            self.leave();
+            self.current.set(Some(next));
         }
-        let t_ns = self.clock.now_ns();
-        Event { number: 0, t_ns, op, range, result, moved: self.moved, phases: self.phases.clone() }
+    }
+
+    fn leave(&self) {
+        let Some(name) = self.current.take() else { return };
+        let now = self.clock.now_ns();
+        let phase = Phase { name, ns: now.saturating_sub(self.since.replace(now)) };
+        let mut phases = self.phases.take();
+        assert!(phases.push(phase).is_ok(), "an operation has at most PHASE_LIMIT phases");
+        self.phases.set(phases);
+    }
+
+    /// So many pages more were moved elsewhere.
+    pub(crate) fn note_moved(&self, pages: u64) {
+        self.moved.set(self.moved.get() + pages);
+    }
+
+    /// What the journal keeps of an operation that has just ended. Of one that failed, the last phase is the undoing of those before
+    /// it, if there was anything to be undone, and the one before that is where it ended.
+    pub(crate) fn event(&self, op: Op, range: SectionRange, result: Result<(), Errno>) -> Event {
+        self.leave();
+        let phases = self.phases.take();
+        self.phases.set(phases.clone());
+        Event { number: 0, t_ns: self.clock.now_ns(), op, range, result, moved: self.moved.get(), phases }
     }
 }

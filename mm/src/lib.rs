@@ -47,8 +47,8 @@
 //!
 //! # Locks
 //! In the order in which they may be taken: a range of sections, the choice of zones or the notifier chain, the groups or
-//! the settings, one cache, one zone (of blocks that change theirs, both of the node, Normal first), the frames with an error
-//! or the journal. The first three block the task; the others are held for bounded work, spinning.
+//! the settings, one cache, one zone (of blocks that change theirs, both of the node, Normal first), the journal.
+//! The first three block the task; the others are held for bounded work, spinning.
 //!
 //! A range is held across a whole operation, by one task for each section, in the order in which they came: operations on
 //! ranges that do not overlap go on at once, and whoever waits for one can be told to stop. A list of ranges is locked as
@@ -99,6 +99,7 @@ mod open;
 pub mod outlook;
 pub mod page;
 mod pageblock;
+mod pin;
 pub mod plural;
 pub mod poison;
 pub mod policy;

@@ -10,7 +10,6 @@ use crate::machine::Machine;
 use crate::node::Distances;
 use crate::notifier::{Call, Chain, ChainError, Direction, ListenerReport, MemoryListener, Name};
 use crate::open::SPARE_HIGH;
-use crate::poison::BadFrames;
 use crate::policy::Policy;
 use crate::range_lock::RangeLocks;
 use crate::reserve::BootFree;
@@ -18,7 +17,7 @@ use crate::section::{Section, SectionTable, ZoneKind};
 use crate::site::SiteTable;
 use crate::zone::{Origin, Zone, ZoneCell};
 use core::cell::Cell;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use lock_api::{Mutex, MutexGuard};
 
 /// A zone of a machine.
@@ -70,9 +69,11 @@ pub struct Memory<M: Machine> {
     pub(crate) promised: AtomicU64,
     /// Frames that all zones of a kind manage, by origin, so that nobody looks where there can be nothing.
     managed: [[AtomicU64; Origin::ALL.len()]; ZoneKind::ALL.len()],
-    pub(crate) bad: Mutex<M::Spin, BadFrames>,
-    /// How many of them are faulty, for who only wants to know whether any is.
-    pub(crate) faulty_count: AtomicUsize,
+    /// Frames that are poisoned, and those that will be when they are given back; both change under the lock of their range.
+    pub(crate) poisoned_count: AtomicU64,
+    pub(crate) faulty_count: AtomicU64,
+    /// Pins taken in sections that were on their way out.
+    pub(crate) late_pins: AtomicU64,
     /// Who takes unmovable memory.
     pub(crate) sites: SiteTable,
 }
@@ -97,8 +98,9 @@ impl<M: Machine> Memory<M> {
             boot_free: BootFree::new(),
             promised: AtomicU64::new(0),
             managed: [const { [const { AtomicU64::new(0) }; Origin::ALL.len()] }; ZoneKind::ALL.len()],
-            bad: Mutex::new(BadFrames::NONE),
-            faulty_count: AtomicUsize::new(0),
+            poisoned_count: AtomicU64::new(0),
+            faulty_count: AtomicU64::new(0),
+            late_pins: AtomicU64::new(0),
             sites: SiteTable::new(),
         }
     }

@@ -10,7 +10,6 @@ use crate::machine::{MEMMAP_PAGES, Machine};
 use crate::memory::Memory;
 use crate::page::{Head, Owner, PageState};
 use crate::pageblock::{Descriptor, FRAMES, Pageblock};
-use crate::poison::Frames;
 use crate::range_lock::RangeGuard;
 use crate::section::{BlockState, MemmapPlace, Openness, Section, ZoneKind, head_range, table_range};
 use crate::zone::Origin;
@@ -116,6 +115,23 @@ impl<M: Machine> Memory<M> {
     }
 
     fn open_claimed(&self, id: SectionId, section: Section) {
+        let kind = section.state.zone().expect("a section that is opened is in a zone");
+        if section.poisoned {
+            self.describe_pageblocks(id, kind, |block| block.count_free(&self.machine));
+        } else {
+            self.make_struct_pages(id, section);
+            let head = head_range(id, section);
+            self.describe_pageblocks(id, kind, |block| FRAMES - block.pages().intersection(head).len());
+        }
+        self.with_zone(section.node, kind, |zone| {
+            self.sections.set(id, Section { openness: Openness::Open, ..section });
+            zone.end_changing(section);
+            zone.area_mut(Origin::Added).admit(&self.machine, id);
+        });
+    }
+
+    /// Makes the struct pages of an added section that has none: all of it is free but its head.
+    pub(crate) fn make_struct_pages(&self, id: SectionId, section: Section) {
         self.map_own_memmap(id, section);
         self.machine.clear(id.pages());
         let (head, tables) = (head_range(id, section), table_range(id, section));
@@ -124,19 +140,6 @@ impl<M: Machine> Memory<M> {
             self.machine.page(pfn).set_head(Head::single(PageState::Memmap, owner));
         }
         Pageblock::of_section(id).for_each(|block| block.reserve(&self.machine, head));
-        // None is added while the section is changing.
-        let poisoned = if section.poisoned == 0 { Frames::new() } else { self.poisoned_in(id.pages()) };
-        poisoned.iter().for_each(|pfn| self.mark_poisoned(*pfn));
-        let kind = section.state.zone().expect("a section that is opened is in a zone");
-        self.describe_pageblocks(id, kind, |block| {
-            let poisoned = poisoned.iter().filter(|pfn| block.pages().contains(**pfn)).count() as u64;
-            FRAMES - block.pages().intersection(head).len() - poisoned
-        });
-        self.with_zone(section.node, kind, |zone| {
-            self.sections.set(id, Section { openness: Openness::Open, ..section });
-            zone.end_changing(section);
-            zone.area_mut(Origin::Added).admit(&self.machine, id);
-        });
     }
 
     /// Writes what there is to know of the pageblocks of a section, each of which has as many `managed` frames.
@@ -190,7 +193,7 @@ impl<M: Machine> Memory<M> {
             return;
         }
         self.machine.wait_for_readers();
-        closing.iter().for_each(|closing| self.unmap_own_memmap(closing.id, closing.section));
+        closing.iter().for_each(|closing| self.discard_struct_pages(closing.id, closing.section));
         self.machine.settle_memmaps();
         closing.iter().for_each(|closing| self.finish_close(closing, node, kind));
         if closing.is_full() {
@@ -227,10 +230,17 @@ impl<M: Machine> Memory<M> {
     }
 
     /// Maps the struct pages that lie at the head of an added section.
-    pub(crate) fn map_own_memmap(&self, id: SectionId, section: Section) {
+    fn map_own_memmap(&self, id: SectionId, section: Section) {
         if section.memmap == MemmapPlace::Head {
             let first = table_range(id, section).end();
             self.machine.map_memmap(id, PfnRange::new(first, MEMMAP_PAGES));
+        }
+    }
+
+    /// Unmaps the struct pages of a section that is not in use any more, unless they tell what somebody will want to know.
+    pub(crate) fn discard_struct_pages(&self, id: SectionId, section: Section) {
+        if !section.poisoned {
+            self.unmap_own_memmap(id, section);
         }
     }
 

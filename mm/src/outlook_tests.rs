@@ -40,7 +40,9 @@ fn block() -> Section {
         memmap: MemmapPlace::Head,
         present: BLOCK as u16,
         managed: BLOCK as u16,
-        poisoned: 0,
+        head: 0,
+        poisoned: false,
+        faulty: false,
     }
 }
 

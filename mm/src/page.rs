@@ -6,7 +6,7 @@
 //! | word | holds | guarded by |
 //! |---|---|---|
 //! | `head` | state, order, owner, mobility, call site | whoever owns the block; in a cache, the cache's lock |
-//! | | whether an allocated block is faulty: see `poison` | the lock of the zone |
+//! | | whether an allocated block is faulty, and whether this frame of it has an error: see `poison` | the lock of the zone |
 //! | `refs` | references to an allocated block: its owner's, and pins; none while it is being moved; since when | atomic |
 //! | `private` | allocated: the owner's; in a cache: the next frame there | the owner; the cache's lock |
 //! | `used` | one bit for each of 64 frames of the pageblock: it is not free | the lock of the zone |
@@ -151,7 +151,7 @@ impl Head {
     fn decode(word: u32) -> Self {
         let field = |shift: u32| (word >> shift) as usize & 0xff;
         Self {
-            state: PageState::ALL[field(0) & !(FAULTY as usize)],
+            state: PageState::ALL[field(0) & !((FAULTY | ERROR) as usize)],
             order: Order::new(field(8) as u8).expect("only valid orders are stored"),
             owner: Owner::ALL[field(16)],
         }
@@ -161,6 +161,8 @@ impl Head {
 /// Set in the first word of an allocated block one of whose frames has an error: the block is not simply given back. It lies
 /// beside the state, so that whoever gives a block back sees it where he looks anyway.
 const FAULTY: u32 = 1 << 7;
+/// Set in the first word of every frame of a faulty block that has an error itself, its tails too.
+const ERROR: u32 = 1 << 6;
 /// Set in the first word of an allocated block that was asked for as movable.
 const MOVABLE: u32 = 1 << 24;
 /// Above it stands the number of the call site that took the block, if it is not movable.
@@ -246,15 +248,36 @@ impl PageInfo {
         self.head.update(Ordering::Relaxed, Ordering::Relaxed, marked);
     }
 
+    /// Notes that this frame of an allocated block has an error.
+    pub(crate) fn set_error(&self) {
+        self.head.fetch_or(ERROR, Ordering::Relaxed);
+    }
+
+    /// Whether this frame of an allocated block has an error.
+    pub(crate) fn has_error(&self) -> bool {
+        self.head.load(Ordering::Relaxed) & ERROR != 0
+    }
+
+    /// Undoes [`set_error`](Self::set_error).
+    pub(crate) fn forget_error(&self) {
+        self.head.fetch_and(!ERROR, Ordering::Relaxed);
+    }
+
+    /// There is no block any more that begins here; whether its first frame has an error is still known.
+    pub(crate) fn disband(&self) {
+        self.head.fetch_and(ERROR, Ordering::Relaxed);
+    }
+
     /// Whether a frame of the allocated block that begins here has an error.
     pub(crate) fn is_faulty(&self) -> bool {
         self.head.load(Ordering::Relaxed) & FAULTY != 0
     }
 
-    /// The owner of a faulty block has given it back, and nobody else shall have it.
-    pub(crate) fn abandon(&self) {
-        let head = Head { owner: Owner::None, ..self.head() };
-        self.head.store(head.encode() | FAULTY, Ordering::Relaxed);
+    /// The owner of a faulty block has given it back, and nobody else shall have what is a block of `order` now.
+    pub(crate) fn abandon(&self, order: Order) {
+        let head = Head { state: PageState::Allocated, order, owner: Owner::None }.encode();
+        let error = self.head.load(Ordering::Relaxed) & ERROR;
+        self.head.store(head | error | FAULTY, Ordering::Relaxed);
         self.refs.store(0, Ordering::Relaxed);
     }
 
@@ -281,10 +304,11 @@ impl PageInfo {
         u64::from(self.refs.load(Ordering::Relaxed) / (REFS + 1)) * NS_PER_SECOND
     }
 
-    /// A single frame of what was an allocated block with that head.
+    /// A single frame of what was an allocated block with that head; faulty if it is the one that has an error.
     pub(crate) fn become_part_of(&self, whole: &Self) {
         let mark = whole.head.load(Ordering::Relaxed) & !HEAD;
-        self.head.store(Head { order: Order::PAGE, ..whole.head() }.encode() | mark, Ordering::Relaxed);
+        let error = if self.has_error() { ERROR | FAULTY } else { 0 };
+        self.head.store(Head { order: Order::PAGE, ..whole.head() }.encode() | mark | error, Ordering::Relaxed);
         self.refs.store(whole.refs.load(Ordering::Relaxed), Ordering::Relaxed);
         self.private.store(0, Ordering::Relaxed);
     }
@@ -457,7 +481,7 @@ mod tests {
         assert!(page.is_faulty() && !page.is_abandoned());
         assert_eq!((page.head(), page.refs()), (head, 1));
         assert_eq!((page.served(head.order), page.asked_for(head.order)), (None, Some(Mobility::Movable)));
-        page.abandon();
+        page.abandon(Order::PAGEBLOCK);
         assert!(page.is_abandoned());
         assert_eq!((page.head(), page.refs()), (Head { owner: Owner::None, ..head }, 0));
         page.set_head(Head::TAIL);

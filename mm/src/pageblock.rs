@@ -8,7 +8,8 @@
 //! | 1, 2 | among 64 to 127, 128 to 191 | the next and the previous pageblock on the list |
 //! | 3 | among 192 to 255 | first of its section: how many pageblocks of the section hold nothing |
 //! | 4, 5 | ... | first of its section: the next and the previous section on the list |
-//! | 6, 7 | ... | |
+//! | 6 | ... | first of its section: somebody pinned something while it was on its way out |
+//! | 7 | ... | |
 //!
 //! The bits are right whenever the pageblock has a free frame. One that is handed out whole keeps them clear.
 
@@ -385,6 +386,21 @@ impl Pageblock {
 
     pub(crate) fn set_empty_count(self, memmap: &impl Memmap, count: u64) {
         memmap.page(self.0.add(3)).set_link(count);
+    }
+
+    /// Notes that something in the section, whose first this is, was pinned.
+    pub(crate) fn note_pin(self, memmap: &impl Memmap) {
+        memmap.page(self.0.add(6)).set_link(1);
+    }
+
+    /// Forgets that; whether there was such a note.
+    pub(crate) fn take_pin_note(self, memmap: &impl Memmap) -> bool {
+        let page = memmap.page(self.0.add(6));
+        let is_noted = page.link() != 0;
+        if is_noted {
+            page.set_link(0);
+        }
+        is_noted
     }
 }
 

@@ -1,66 +1,31 @@
 //! Memory errors: a frame in which the hardware has found one is set aside for good.
 //!
 //! What it holds is moved elsewhere if it can be, and the block manages one frame less from then on, in whatever state it
-//! is. Which frames those are is remembered here while nothing else knows: struct pages of added sections come and go.
-//! A poisoned frame does not keep its block from going offline, and is forgotten when the memory is removed.
+//! is. Its own struct page remembers it, so there is room for as many as there are frames: struct pages of added sections come
+//! and go, but those of one that has a poisoned frame stay, in use or not, until the memory is removed. A poisoned frame does not
+//! keep its block from going offline.
 //!
 //! What somebody holds who cannot do without it, or whom others refer to, is *faulty* instead: it stays his, and when he gives it
-//! back it is poisoned before anybody else can get it. Linux withholds such pages too, from `free_pages_prepare`.
+//! back it is poisoned before anybody else can get it. Linux withholds such pages too, from `free_pages_prepare`. Which frame of
+//! his block has the error is told by its struct page, which in sections by their words.
 
 use crate::addr::{NodeId, Order, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
 use crate::alloc::{AllocError, Mobility};
 use crate::content::{Block, Blocker, Content, Hold};
 use crate::errno::Errno;
 use crate::evacuate::{MoveError, PATIENCE};
+use crate::free_area::FreeArea;
 use crate::inject::Injected;
 use crate::machine::{Machine, Pace, Stay, Stop};
 use crate::memory::{Memory, zone_number};
 use crate::page::{Head, Owner, PageState};
 use crate::pageblock::Pageblock;
-use crate::section::{Openness, Section, ZoneKind, head_range, table_range};
+use crate::section::{Section, ZoneKind, head_range, table_range};
 use crate::zone::{Origin, Zone};
 use core::sync::atomic::Ordering;
-use heapless::Vec;
 
-/// Frames that can be poisoned. Memory with more errors is to be replaced.
-pub const POISON_LIMIT: usize = 127;
-
-/// Some of the frames with an error.
-pub(crate) type Frames = Vec<Pfn, POISON_LIMIT>;
-
-/// Frames with an error, [`POISON_LIMIT`] together.
-pub(crate) struct BadFrames {
-    pub(crate) poisoned: Frames,
-    /// Somebody holds them; they are poisoned when he gives them back.
-    pub(crate) faulty: Frames,
-}
-
-impl BadFrames {
-    pub(crate) const NONE: Self = Self { poisoned: Vec::new(), faulty: Vec::new() };
-
-    fn poison(&mut self, pfn: Pfn) -> Result<(), PoisonError> {
-        self.make_room_for(pfn)?;
-        self.faulty.retain(|other| *other != pfn);
-        self.poisoned.push(pfn).expect("there is room");
-        Ok(())
-    }
-
-    /// Whether it was not known as faulty.
-    fn become_faulty(&mut self, pfn: Pfn) -> Result<bool, PoisonError> {
-        self.make_room_for(pfn)?;
-        let is_new = !self.faulty.contains(&pfn);
-        if is_new {
-            self.faulty.push(pfn).expect("there is room");
-        }
-        Ok(is_new)
-    }
-
-    fn make_room_for(&self, pfn: Pfn) -> Result<(), PoisonError> {
-        let is_known = self.faulty.contains(&pfn);
-        let is_full = self.poisoned.len() + self.faulty.len() >= POISON_LIMIT;
-        if is_full && !is_known { Err(PoisonError::Full) } else { Ok(()) }
-    }
-}
+/// The largest block whose frames with an error go out of use under one hold of the lock: 32 frames.
+const AT_ONCE: Order = Order::new(5).expect("in range");
 
 /// Why a frame is not poisoned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -99,9 +64,6 @@ pub enum PoisonError {
     /// Somebody asked for a failure of the move.
     #[error("{0}")]
     Injected(Injected),
-    /// There are [`POISON_LIMIT`] already.
-    #[error("{POISON_LIMIT} frames are poisoned, and no more can be remembered")]
-    Full,
     /// It was told to stop.
     #[error("{0}")]
     Stopped(Stop),
@@ -117,7 +79,6 @@ impl PoisonError {
             Self::Held { .. } | Self::Used { .. } | Self::Pinned(_) | Self::InFlight(_) => Errno::Busy,
             Self::NoDestination(_, error) => error.errno(),
             Self::Injected(injected) => injected.errno,
-            Self::Full => Errno::NoMemory,
             Self::Stopped(stop) => stop.errno(),
         }
     }
@@ -135,8 +96,17 @@ impl<M: Machine> Memory<M> {
         let section = self.sections.get(id).ok_or(absent)?;
         self.check_poison(id, section, pfn)?;
         let Some(kind) = section.state.zone_of(pfn) else { return self.poison_offline(id, section, pfn) };
+        // Its struct page is where it is remembered.
+        self.open(id);
+        self.poison_patiently(kind, pfn, section.node, pace)?;
+        // What was given back with it, and has errors, too.
+        self.poison_faulty_of(id);
+        Ok(())
+    }
+
+    fn poison_patiently(&self, kind: ZoneKind, pfn: Pfn, node: NodeId, pace: &mut dyn Pace) -> Result<(), PoisonError> {
         for _ in 0..PATIENCE {
-            if self.poison_once(kind, pfn, section.node)? {
+            if self.poison_once(kind, pfn, node)? {
                 return Ok(());
             }
             self.machine.wait(&mut || false);
@@ -145,34 +115,66 @@ impl<M: Machine> Memory<M> {
         Err(PoisonError::InFlight(pfn))
     }
 
-    /// Frames of `range` that are poisoned.
-    pub(crate) fn poisoned_in(&self, range: PfnRange) -> Frames {
-        self.bad.lock().poisoned.iter().copied().filter(|pfn| range.contains(*pfn)).collect()
+    /// Whether a frame of a section, whose word was read under a lock or guard that keeps struct pages, is poisoned.
+    pub(crate) fn is_poisoned(&self, section: Section, pfn: Pfn) -> bool {
+        section.poisoned && self.machine.page(pfn).head().state == PageState::Poisoned
     }
 
-    pub(crate) fn is_poisoned(&self, pfn: Pfn) -> bool {
-        self.bad.lock().poisoned.contains(&pfn)
-    }
-
-    /// The hardware goes, and its errors with it.
-    pub(crate) fn forget_poison(&self, range: PfnRange) {
-        self.bad.lock().poisoned.retain(|pfn| !range.contains(*pfn));
+    /// The hardware goes, and its errors with it: blocks that have any are not known any more.
+    pub(crate) fn forget_poison(&self, range: SectionRange) {
+        let mut is_any = false;
+        for (id, section) in self.sections.iter_range(range).filter(|(_, section)| section.poisoned) {
+            self.poisoned_count.fetch_sub(section.lost_frames(), Ordering::Relaxed);
+            self.sections.clear(id);
+            // Whoever has seen that it has errors looks at its struct pages.
+            self.machine.wait_for_readers();
+            self.unmap_own_memmap(id, section);
+            is_any = true;
+        }
+        if is_any {
+            self.machine.settle_memmaps();
+        }
     }
 
     /// Poisons what is faulty and was given back.
     pub(crate) fn poison_given_back(&self) {
-        for pfn in self.faulty_frames() {
-            if let Some(_alone) = self.try_lock_range(SectionRange::single(pfn.section())) {
-                self.poison_faulty(pfn);
+        if self.faulty_count.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        for (id, _) in self.blocks().filter(|(_, section)| section.faulty) {
+            if let Some(_alone) = self.try_lock_range(SectionRange::single(id)) {
+                self.poison_faulty_of(id);
             }
         }
     }
 
     /// Poisons what is faulty in `range`, which is locked, and is not held any more, or not so that it has to stay.
-    pub(crate) fn poison_faulty_in(&self, range: PfnRange) {
+    pub(crate) fn poison_faulty_in(&self, range: SectionRange) {
         // A frame becomes faulty under the lock of its range, so those that matter here have been counted.
         if self.faulty_count.load(Ordering::Relaxed) > 0 {
-            self.faulty_in(range).into_iter().for_each(|pfn| self.poison_faulty(pfn));
+            range.iter().for_each(|id| self.poison_faulty_of(id));
+        }
+    }
+
+    fn poison_faulty_of(&self, id: SectionId) {
+        if self.sections.get(id).is_some_and(|section| section.faulty) {
+            self.with_errors(id.pages()).for_each(|pfn| self.poison_faulty(pfn));
+            self.settle_faulty(id);
+        }
+    }
+
+    /// The frames of `range`, all of it in an open section, that have an error and are still held, or were a moment ago.
+    pub(crate) fn with_errors(&self, range: PfnRange) -> impl Iterator<Item = Pfn> + '_ {
+        range.iter().filter(|pfn| self.machine.page(*pfn).has_error())
+    }
+
+    /// Has a section, whose range is locked, not count as faulty any more if no frame of it is.
+    fn settle_faulty(&self, id: SectionId) {
+        let first = id.pages().start();
+        let Some(section) = self.sections.open(first).filter(|section| section.faulty) else { return };
+        let Some(kind) = section.state.zone_of(first) else { return };
+        if self.with_errors(id.pages()).next().is_none() {
+            self.with_zone(section.node, kind, |_| self.sections.set(id, Section { faulty: false, ..section }));
         }
     }
 
@@ -192,97 +194,86 @@ impl<M: Machine> Memory<M> {
         self.content_of_any(head, found.order, found.owner)
     }
 
-    pub(crate) fn faulty_frames(&self) -> Frames {
-        self.bad.lock().faulty.clone()
-    }
-
-    pub(crate) fn has_faulty(&self, range: PfnRange) -> bool {
-        self.bad.lock().faulty.iter().any(|pfn| range.contains(*pfn))
-    }
-
-    fn faulty_in(&self, range: PfnRange) -> Frames {
-        self.bad.lock().faulty.iter().copied().filter(|pfn| range.contains(*pfn)).collect()
-    }
-
-    /// Marks the single frames in `range` that are faulty, all of which are allocated.
-    pub(crate) fn mark_faulty_in(&self, range: PfnRange) {
-        for pfn in self.faulty_in(range) {
-            self.machine.page(pfn).mark_faulty(Order::PAGE);
-        }
-    }
-
     fn check_poison(&self, id: SectionId, section: Section, pfn: Pfn) -> Result<(), PoisonError> {
-        if self.is_poisoned(pfn) {
+        if self.is_poisoned(section, pfn) {
             return Err(PoisonError::Already(pfn));
         }
         if head_range(id, section).contains(pfn) {
             let is_table = table_range(id, section).contains(pfn);
             return Err(PoisonError::Held { pfn, owner: if is_table { Owner::PageTable } else { Owner::Memmap } });
         }
-        self.bad.lock().make_room_for(pfn)
+        Ok(())
     }
 
     /// Poisons a frame of a block that is in a zone; whether it did, or it is to be tried again.
     fn poison_once(&self, kind: ZoneKind, pfn: Pfn, node: NodeId) -> Result<bool, PoisonError> {
-        Ok(self.poison_free(kind, pfn, node, None)? || self.poison_used(kind, pfn, node)?)
+        Ok(self.poison_free(kind, pfn, node, None) || self.poison_used(kind, pfn, node)?)
     }
 
-    /// Poisons a frame of an offline block, which has struct pages if it was there at boot.
+    /// Poisons a frame of an offline block.
     fn poison_offline(&self, id: SectionId, section: Section, pfn: Pfn) -> Result<(), PoisonError> {
-        if section.is_boot() {
+        if section.has_struct_pages() {
             check_head(pfn, self.machine.page(pfn).head())?;
+        } else {
+            self.make_struct_pages(id, section);
         }
-        self.remember(pfn)?;
-        if section.is_boot() {
-            self.mark_poisoned(pfn);
-        }
-        self.sections.set(id, section.less_one_frame());
+        self.mark_poisoned(pfn, section);
         Ok(())
     }
 
-    /// Poisons a frame that is free or lies in an untouched section; whether it did. If there is something to be given `back` that
+    /// Poisons a frame of an open section that is free; whether it did. If there is something to be given `back` that
     /// it lies in, nobody takes it in between, or what else of that is faulty.
-    fn poison_free(&self, kind: ZoneKind, pfn: Pfn, node: NodeId, back: Option<Block>) -> Result<bool, PoisonError> {
-        let id = pfn.section();
+    fn poison_free(&self, kind: ZoneKind, pfn: Pfn, node: NodeId, back: Option<Block>) -> bool {
         self.with_zone(node, kind, |zone| {
-            let section = self.sections.get(id).expect("a block that is locked stays");
-            let origin = Origin::of(section);
-            if let Some(Block { head, order, .. }) = back {
-                self.machine.page(head).set_head(Head::TAIL);
-                zone.area_mut(origin).put(&self.machine, head, order);
+            let Some(section) = self.sections.open(pfn) else { return false };
+            if let Some(block) = back {
+                let (head, order) = self.cut_down(zone.area_mut(Origin::of(section)), block, pfn);
+                self.give_back(zone.area_mut(Origin::of(section)), head, order);
+                let others = self.with_errors(PfnRange::new(head, order.pages())).filter(|other| *other != pfn);
+                others.for_each(|other| self.lose(zone, kind, other));
             }
-            let is_free = match section.openness {
-                Openness::Changing => false,
-                Openness::Untouched => true,
-                Openness::Open => Pageblock::of(pfn).is_free(&self.machine, pfn),
-            };
-            if !is_free {
-                return Ok(false);
+            let is_free = Pageblock::of(pfn).is_free(&self.machine, pfn);
+            if is_free {
+                self.lose(zone, kind, pfn);
             }
-            if let Some(Block { head, order, .. }) = back {
-                let others = self.faulty_in(PfnRange::new(head, order.pages()));
-                others.into_iter().filter(|other| *other != pfn).try_for_each(|other| self.lose(zone, kind, other))?;
-            }
-            // There may be no room for one that was not known.
-            self.lose(zone, kind, pfn)?;
-            Ok(true)
+            is_free
         })
     }
 
-    /// Takes a frame that is free or untouched from its zone.
-    fn lose(&self, zone: &mut Zone, kind: ZoneKind, pfn: Pfn) -> Result<(), PoisonError> {
-        self.remember(pfn)?;
-        let id = pfn.section();
-        let section = self.sections.get(id).expect("a block that is locked stays");
-        let origin = Origin::of(section);
-        if section.is_open() {
-            zone.area_mut(origin).lose_frame(&self.machine, Pageblock::of(pfn));
-            self.mark_poisoned(pfn);
+    /// Halves a block that nobody holds until what is left around `pfn` can be looked after under one hold of the lock. Halves with
+    /// errors are abandoned, the others given back.
+    fn cut_down(&self, area: &mut FreeArea, block: Block, pfn: Pfn) -> (Pfn, Order) {
+        let Block { mut head, mut order, .. } = block;
+        while let Some(half) = order.smaller().filter(|half| *half >= AT_ONCE) {
+            if order == Order::PAGEBLOCK {
+                Pageblock::of(head).mark_all_used(&self.machine);
+            }
+            let (low, high) = (head, head.add(half.pages()));
+            let (kept, other) = if pfn < high { (low, high) } else { (high, low) };
+            if self.with_errors(PfnRange::new(other, half.pages())).next().is_some() {
+                self.machine.page(other).abandon(half);
+            } else {
+                self.give_back(area, other, half);
+            }
+            (head, order) = (kept, half);
         }
-        zone.lose_frame(section);
+        (head, order)
+    }
+
+    fn give_back(&self, area: &mut FreeArea, head: Pfn, order: Order) {
+        self.machine.page(head).disband();
+        area.put(&self.machine, head, order);
+    }
+
+    /// Takes a free frame of an open section from its zone.
+    fn lose(&self, zone: &mut Zone, kind: ZoneKind, pfn: Pfn) {
+        let section = self.sections.get(pfn.section()).expect("a block that is locked stays");
+        let origin = Origin::of(section);
+        zone.area_mut(origin).lose_frame(&self.machine, Pageblock::of(pfn));
+        zone.lose_frame(origin);
         self.managed_of(kind, origin).fetch_sub(1, Ordering::Relaxed);
-        self.sections.set(id, section.less_one_frame());
-        Ok(())
+        self.faulty_count.fetch_sub(u64::from(self.machine.page(pfn).has_error()), Ordering::Relaxed);
+        self.mark_poisoned(pfn, section);
     }
 
     /// Poisons a frame of an open section that is not free; whether it did, or it is to be tried again.
@@ -295,11 +286,11 @@ impl<M: Machine> Memory<M> {
         check_head(pfn, found)?;
         if found.state != PageState::Allocated {
             self.drain_zone(zone_number(node, kind));
-            return self.poison_free(kind, pfn, node, None);
+            return Ok(self.poison_free(kind, pfn, node, None));
         }
         if self.machine.page(head).is_abandoned() {
             let block = Block { head, order: found.order, owner: found.owner, mobility: Mobility::Unmovable };
-            return self.poison_free(kind, pfn, node, Some(block));
+            return Ok(self.poison_free(kind, pfn, node, Some(block)));
         }
         let block = match self.content_of_any(head, found.order, found.owner) {
             Content::Movable(block) => block,
@@ -307,7 +298,7 @@ impl<M: Machine> Memory<M> {
             Content::Fixed(Blocker { hold, owner, .. }) => {
                 let held =
                     if hold == Hold::Pinned { PoisonError::Pinned(pfn) } else { PoisonError::Used { pfn, owner } };
-                let is_held = self.become_faulty(kind, pfn, node)? && matches!(self.content_at(pfn), Content::Fixed(_));
+                let is_held = self.become_faulty(kind, pfn, node) && matches!(self.content_at(pfn), Content::Fixed(_));
                 return if is_held { Err(held) } else { Ok(false) };
             }
         };
@@ -316,7 +307,7 @@ impl<M: Machine> Memory<M> {
             return self.poison_used(kind, pfn, node);
         }
         match self.move_away(head, &self.destination_request(block, node)) {
-            Ok(_) => self.poison_free(kind, pfn, node, Some(block)),
+            Ok(_) => Ok(self.poison_free(kind, pfn, node, Some(block))),
             // Then that is found the next time.
             Err(MoveError::Stay(Stay::InFlight | Stay::Pinned)) => Ok(false),
             Err(MoveError::Stay(Stay::Injected(injected))) => Err(PoisonError::Injected(injected)),
@@ -326,40 +317,52 @@ impl<M: Machine> Memory<M> {
     }
 
     /// Sees to it that a frame of an allocated block goes out of use when that is given back; not if it just was.
-    fn become_faulty(&self, kind: ZoneKind, pfn: Pfn, node: NodeId) -> Result<bool, PoisonError> {
-        let (head, Head { order, .. }) = self.containing_block(pfn);
-        // Before the block is marked: whoever splits it asks which of its parts are faulty.
-        let is_new = self.change_bad(|bad| bad.become_faulty(pfn))?;
-        if is_new {
-            self.with_zone(node, kind, |_| self.machine.page(head).mark_faulty(order));
+    fn become_faulty(&self, kind: ZoneKind, pfn: Pfn, node: NodeId) -> bool {
+        let page = self.machine.page(pfn);
+        if !page.has_error() {
+            let is_marked = self.with_zone(node, kind, |_| self.mark_faulty(pfn));
+            if !is_marked {
+                return false;
+            }
             // Whoever was giving it back meanwhile, and has not seen the mark, has put it into his cache by now.
             self.drain_zone(zone_number(node, kind));
         }
         // Whoever splits the block holds this lock, too.
-        Ok(self.with_zone(node, kind, |_| {
+        let is_faulty = self.with_zone(node, kind, |_| {
             let is_faulty = self.machine.page(self.containing_block(pfn).0).is_faulty();
             if !is_faulty {
-                self.change_bad(|bad| bad.faulty.retain(|other| *other != pfn));
+                page.forget_error();
+                self.faulty_count.fetch_sub(1, Ordering::Relaxed);
             }
             is_faulty
-        }))
+        });
+        if !is_faulty {
+            self.settle_faulty(pfn.section());
+        }
+        is_faulty
     }
 
-    fn remember(&self, pfn: Pfn) -> Result<(), PoisonError> {
-        self.change_bad(|bad| bad.poison(pfn))
+    /// Marks a frame of an allocated block, the block and its section, under the lock of the zone; whether there is such a block.
+    fn mark_faulty(&self, pfn: Pfn) -> bool {
+        let (head, found) = self.containing_block(pfn);
+        if found.state != PageState::Allocated {
+            return false;
+        }
+        let id = pfn.section();
+        let section = self.sections.get(id).expect("a block that is locked stays");
+        self.faulty_count.fetch_add(1, Ordering::Relaxed);
+        self.sections.set(id, Section { faulty: true, ..section });
+        self.machine.page(pfn).set_error();
+        self.machine.page(head).mark_faulty(found.order);
+        true
     }
 
-    fn change_bad<R>(&self, change: impl FnOnce(&mut BadFrames) -> R) -> R {
-        let mut bad = self.bad.lock();
-        let result = change(&mut bad);
-        self.faulty_count.store(bad.faulty.len(), Ordering::Relaxed);
-        result
-    }
-
-    /// The struct page of a poisoned frame says so, and so do the bits of its pageblock.
-    pub(crate) fn mark_poisoned(&self, pfn: Pfn) {
+    /// The struct page of a poisoned frame says so, the bits of its pageblock, and the word of its section.
+    fn mark_poisoned(&self, pfn: Pfn, section: Section) {
         self.machine.page(pfn).set_head(Head::single(PageState::Poisoned, Owner::None));
         Pageblock::of(pfn).reserve(&self.machine, PfnRange::new(pfn, 1));
+        self.sections.set(pfn.section(), section.less_one_frame());
+        self.poisoned_count.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -165,16 +165,16 @@ impl<M: Machine> Memory<M> {
             page_tables: self.machine.table_frames() * PAGE_SIZE,
             available: room.available() * PAGE_SIZE,
             kernel_available: room.kernel() * PAGE_SIZE,
-            faulty: self.faulty_count.load(Ordering::Relaxed) as u64 * PAGE_SIZE,
+            poisoned: self.poisoned_count.load(Ordering::Relaxed) * PAGE_SIZE,
+            faulty: self.faulty_count.load(Ordering::Relaxed) * PAGE_SIZE,
             ..Default::default()
         };
         for (run, section) in self.block_runs() {
             let memmap = run.count() * MEMMAP_PAGES * PAGE_SIZE;
             report.memmap_reserved += memmap;
-            if section.is_open() || section.is_boot() {
+            if section.has_struct_pages() {
                 report.memmap_used += memmap;
             }
-            report.poisoned += run.count() * u64::from(section.poisoned) * PAGE_SIZE;
             if section.state == BlockState::Offline {
                 report.offline += run.count() * u64::from(section.present) * PAGE_SIZE;
             }
@@ -259,8 +259,6 @@ impl<M: Machine> Memory<M> {
 
     /// What one frame is. Takes no lock: of a frame that is just being taken or given back it tells something in between.
     pub fn frame_report(&self, pfn: Pfn) -> FrameReport {
-        // Before it reads: that must not spin.
-        let is_poisoned = self.is_poisoned(pfn);
         let _reading = self.machine.reading();
         let id = SectionId::new(pfn.number() / crate::addr::PAGES_PER_SECTION);
         let section = id.and_then(|id| self.section(id));
@@ -277,7 +275,7 @@ impl<M: Machine> Memory<M> {
             since_ns: None,
         };
         let (Some(id), Some(section)) = (id, section) else { return report };
-        if is_poisoned {
+        if self.is_poisoned(section, pfn) {
             report.state = FrameState::Poisoned;
             return report;
         }

@@ -17,7 +17,6 @@
 use crate::addr::{NodeId, Order, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
 use crate::group::{GROUP_LIMIT, GroupId};
 use crate::machine::MEMMAP_PAGES;
-use crate::poison::POISON_LIMIT;
 use crate::zone::Origin;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -187,12 +186,16 @@ pub struct Section {
     pub group: GroupId,
     /// Where its struct pages lie.
     pub memmap: MemmapPlace,
-    /// Frames of memory in it.
+    /// Frames of memory in it; of an added section all that it can have.
     pub present: u16,
+    /// Frames at its head that hold struct pages and tables; none of a boot section, whose layout is its own.
+    pub head: u16,
     /// Frames that the allocator gets: all but memmap, page tables and what is reserved or poisoned.
     pub managed: u16,
-    /// Frames that have an error.
-    pub poisoned: u8,
+    /// Whether frames of it are poisoned. Its struct pages tell which, and so they stay, whatever becomes of the block.
+    pub poisoned: bool,
+    /// Whether somebody holds frames of it that have an error, as their struct pages tell.
+    pub faulty: bool,
 }
 
 impl Section {
@@ -226,18 +229,26 @@ impl Section {
         self.state.is_in_zone() && !matches!(self.openness, Openness::Untouched)
     }
 
+    /// Whether its struct pages are mapped and tell what its frames are, though it may not be in use.
+    #[must_use]
+    pub const fn has_struct_pages(self) -> bool {
+        self.is_open() || self.is_boot() || self.poisoned
+    }
+
     /// Frames at its head that hold struct pages and tables; none for a boot section, whose layout is its own.
     #[must_use]
     pub const fn head_frames(self) -> u64 {
-        match self.memmap {
-            MemmapPlace::Head => (self.present - self.managed) as u64 - self.poisoned as u64,
-            MemmapPlace::System | MemmapPlace::Boot => 0,
-        }
+        self.head as u64
+    }
+
+    /// Frames of an added section that are poisoned.
+    pub(crate) const fn lost_frames(self) -> u64 {
+        (self.present - self.head - self.managed) as u64
     }
 
     /// What it is when one of its frames is poisoned.
     pub(crate) const fn less_one_frame(self) -> Self {
-        Self { managed: self.managed - 1, poisoned: self.poisoned + 1, ..self }
+        Self { managed: self.managed - 1, poisoned: true, ..self }
     }
 
     /// How many of those hold page tables; they come first.
@@ -266,13 +277,15 @@ impl Section {
             BlockState::Mixed(Line(pairs)) => u64::from(pairs >> 1) << LINE_SHIFT,
             _ => (self.memmap as u64) << MEMMAP_SHIFT | (zone as u64) << ZONE_SHIFT,
         };
+        let frames = if self.is_boot() { self.present } else { self.head };
         state
             | place
             | u64::from(self.node.number()) << NODE_SHIFT
             | u64::from(self.group.number()) << GROUP_SHIFT
             | u64::from(self.poisoned) << POISONED_SHIFT
-            | u64::from(self.present) << 32
-            | u64::from(self.managed) << 48
+            | u64::from(self.faulty) << FAULTY_SHIFT
+            | u64::from(frames) << FRAMES_SHIFT
+            | u64::from(self.managed) << MANAGED_SHIFT
     }
 
     // Inlined, it costs only what its caller looks at.
@@ -294,33 +307,42 @@ impl Section {
             }
             _ => (BlockState::GoingOffline(zone), Openness::Changing),
         };
+        let memmap = match word >> MEMMAP_SHIFT & 3 {
+            _ if matches!(state, BlockState::Mixed(_)) => MemmapPlace::Boot,
+            0 => MemmapPlace::Head,
+            1 => MemmapPlace::System,
+            _ => MemmapPlace::Boot,
+        };
+        let frames = (word >> FRAMES_SHIFT) as u16;
+        let (present, head) = match memmap {
+            MemmapPlace::Boot => (frames, 0),
+            MemmapPlace::Head | MemmapPlace::System => (PAGES_PER_SECTION as u16, frames),
+        };
         Some(Self {
             state,
             openness,
             last_zone: zone,
             node: NodeId::new((word >> NODE_SHIFT & 0xff) as u32).expect("only valid nodes are stored"),
             group: GroupId::new((word >> GROUP_SHIFT) as u16 & GROUPS),
-            memmap: match word >> MEMMAP_SHIFT & 3 {
-                _ if matches!(state, BlockState::Mixed(_)) => MemmapPlace::Boot,
-                0 => MemmapPlace::Head,
-                1 => MemmapPlace::System,
-                _ => MemmapPlace::Boot,
-            },
-            present: (word >> 32) as u16,
-            managed: (word >> 48) as u16,
-            poisoned: (word >> POISONED_SHIFT) as u8 & POISONED,
+            memmap,
+            present,
+            head,
+            managed: (word >> MANAGED_SHIFT) as u16,
+            poisoned: word >> POISONED_SHIFT & 1 != 0,
+            faulty: word >> FAULTY_SHIFT & 1 != 0,
         })
     }
 }
 
 const GROUP_SHIFT: u32 = 16;
 const POISONED_SHIFT: u32 = 25;
-/// The group, below the count of poisoned frames, which is below the present ones.
 const GROUPS: u16 = (1 << (POISONED_SHIFT - GROUP_SHIFT)) - 1;
-const POISONED: u8 = (1 << (32 - POISONED_SHIFT)) - 1;
+const FAULTY_SHIFT: u32 = 26;
+/// Of a boot section the present frames: an added one is whole, and those at its head stand here instead.
+const FRAMES_SHIFT: u32 = 32;
+const MANAGED_SHIFT: u32 = 48;
 
 const _: () = assert!(GROUP_LIMIT <= GROUPS as usize + 1, "a group fits its field");
-const _: () = assert!(POISON_LIMIT <= POISONED as usize, "a count of poisoned frames fits its field");
 const _: () = assert!(PAGES_PER_SECTION <= u16::MAX as u64, "frame counts of a section fit their fields");
 
 /// The state bits of a section that is online and open: the one that every allocation and free meets.
@@ -511,7 +533,12 @@ mod tests {
                 (BlockState::GoingOffline(zone), Openness::Changing),
                 (BlockState::GoingOffline(zone), Openness::Open),
             ] {
-                for memmap in [MemmapPlace::Head, MemmapPlace::System, MemmapPlace::Boot] {
+                let all = PAGES_PER_SECTION as u16;
+                let heads =
+                    [(MemmapPlace::Head, all, 300), (MemmapPlace::System, all, 0), (MemmapPlace::Boot, 20_000, 0)];
+                for ((memmap, present, head), (poisoned, faulty)) in
+                    heads.into_iter().flat_map(|head| [(true, false), (false, true)].map(|errors| (head, errors)))
+                {
                     let section = Section {
                         state,
                         openness,
@@ -519,9 +546,11 @@ mod tests {
                         node: NodeId::new(127).expect("in reach"),
                         group: GroupId::new(511),
                         memmap,
-                        present: 32768,
-                        managed: 32000,
-                        poisoned: 127,
+                        present,
+                        head,
+                        managed: 19_000,
+                        poisoned,
+                        faulty,
                     };
                     assert_eq!(Section::decode(section.encode()), Some(section));
                     let word = Word(section.encode());
@@ -533,7 +562,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(seen, 48);
+        assert_eq!(seen, 96);
         for pairs in 1..32 {
             let frame = SectionId::new(5).expect("in reach").pages().start().add(pairs * Order::MAX.pages());
             let line = Line::before(frame).expect("between two pairs");
@@ -547,8 +576,10 @@ mod tests {
                 group: GroupId::new(511),
                 memmap: MemmapPlace::Boot,
                 present: 32768,
-                managed: 32000,
-                poisoned: 127,
+                head: 0,
+                managed: 0,
+                poisoned: true,
+                faulty: true,
             };
             assert_eq!(Section::decode(section.encode()), Some(section));
             assert!(!Word(section.encode()).is_open() && !Word(section.encode()).is_online_and_open());

@@ -11,6 +11,7 @@ use crate::pageblock::{MIXED_COUNT, PER_SECTION, Pageblock, Place};
 use crate::section::{BlockState, MemmapPlace, Openness, Section, ZoneKind};
 use crate::zone::Origin;
 use core::fmt;
+use core::sync::atomic::Ordering;
 
 /// Something that does not add up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,6 +106,7 @@ struct Sums {
 struct Elsewhere {
     tables: u64,
     memmap_frames: u64,
+    faulty: u64,
 }
 
 /// Frames of a section that are not free.
@@ -119,7 +121,6 @@ struct Taken {
 struct Found {
     present: u64,
     managed: u64,
-    poisoned: u64,
 }
 
 impl Taken {
@@ -171,17 +172,19 @@ impl<M: Machine> Memory<M> {
         compare("page-table frames", totals.page_tables, elsewhere.tables);
         compare("free boot frames", self.boot_free.pages().cast_unsigned(), boot_free);
         compare("memmap frames of the system", self.system_memmap_frames(), elsewhere.memmap_frames);
-        let poisoned = self.blocks().map(|(_, section)| u64::from(section.poisoned)).sum();
-        compare("poisoned frames", self.bad.lock().poisoned.len() as u64, poisoned);
-        for pfn in self.faulty_frames() {
-            if self.sections.open(pfn).is_none() || !self.machine.page(self.containing_block(pfn).0).is_faulty() {
-                report(Problem::Page { pfn, what: "has an error, and the block it is in is not marked" });
-            }
-        }
+        compare("faulty frames", self.faulty_count.load(Ordering::Relaxed), elsewhere.faulty);
+        let poisoned = self.blocks().map(|(id, section)| self.count_poisoned(id, section)).sum();
+        compare("poisoned frames", self.poisoned_count.load(Ordering::Relaxed), poisoned);
         self.check_blocks(&mut report);
         self.check_devices(&mut report);
         totals.problems = problem_count;
         totals
+    }
+
+    /// Poisoned frames of a block that says that it has some, in use or not.
+    fn count_poisoned(&self, id: SectionId, section: Section) -> u64 {
+        let is_poisoned = |pfn: &Pfn| self.is_poisoned(section, *pfn);
+        if section.poisoned { id.pages().iter().filter(is_poisoned).count() as u64 } else { 0 }
     }
 
     fn system_memmap_frames(&self) -> u64 {
@@ -390,7 +393,7 @@ impl<M: Machine> Memory<M> {
         let free =
             sums.free[origin] + sums.isolated + sums.cached - before.free[origin] - before.isolated - before.cached;
         let managed = free + taken.allocated;
-        Found { present: managed + taken.set_aside + taken.poisoned, managed, poisoned: taken.poisoned }
+        Found { present: managed + taken.set_aside + taken.poisoned, managed }
     }
 
     /// Compares what is kept of a block with what was counted; how many of its pageblocks hold nothing, which are counted from
@@ -409,7 +412,6 @@ impl<M: Machine> Memory<M> {
             }
         };
         compare("present", u64::from(section.present), found.present);
-        compare("poisoned", u64::from(section.poisoned), found.poisoned);
         compare("managed", u64::from(section.managed), found.managed);
         let empty = Pageblock::of_section(id).filter(|block| block.descriptor(&self.machine).is_empty()).count() as u64;
         let first = Pageblock::of(id.pages().start());
@@ -467,9 +469,14 @@ impl<M: Machine> Memory<M> {
                         sums.cached += pages;
                     } else {
                         taken.allocated += pages;
-                        if self.machine.page(pfn).is_faulty() && !self.has_faulty(PfnRange::new(pfn, pages)) {
-                            wrong("is the head of a block that is marked as faulty, and none of its frames is");
+                        let errors = self.with_errors(PfnRange::new(pfn, pages)).count() as u64;
+                        if self.machine.page(pfn).is_faulty() != (errors > 0) {
+                            wrong("is the head of a block whose mark and frames do not agree whether it is faulty");
                         }
+                        if errors > 0 && !section.faulty {
+                            wrong("is the head of a faulty block, and the word of its section does not say so");
+                        }
+                        elsewhere.faulty += errors;
                         Taken::note_owner(head.owner, pages, elsewhere);
                     }
                     if pfn.align_down(head.order) != pfn {
@@ -487,8 +494,8 @@ impl<M: Machine> Memory<M> {
                 PageState::Memmap => taken.set_aside += 1,
                 PageState::Poisoned => {
                     taken.poisoned += 1;
-                    if !self.is_poisoned(pfn) {
-                        wrong("is poisoned, but not remembered as that");
+                    if !section.poisoned {
+                        wrong("is poisoned, and the word of its section does not say so");
                     }
                 }
                 PageState::Absent => {}
@@ -529,6 +536,12 @@ impl<M: Machine> Memory<M> {
             let mut wrong = |what| report(Problem::Block { block: id, what });
             if matches!(section.state, BlockState::GoingOnline(_) | BlockState::GoingOffline(_)) {
                 wrong("is on its way, but no operation is under way");
+            }
+            if !section.is_boot() && section.lost_frames() != self.count_poisoned(id, section) {
+                wrong("does not have as many poisoned frames as it lacks");
+            }
+            if section.faulty && !(section.is_open() && self.with_errors(id.pages()).next().is_some()) {
+                wrong("says that it has faulty frames, and has none");
             }
             match self.group(section.group) {
                 None => wrong("belongs to a group that does not exist"),

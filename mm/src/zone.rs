@@ -195,10 +195,9 @@ impl Zone {
         self.span = span;
     }
 
-    /// A frame of one of its sections is nobody's from now on; of an untouched one, it was free.
-    pub(crate) fn lose_frame(&mut self, section: Section) {
-        self.managed[Origin::of(section) as usize] -= 1;
-        self.untouched.pages -= u64::from(section.is_untouched());
+    /// A frame of one of its open sections is nobody's from now on.
+    pub(crate) fn lose_frame(&mut self, origin: Origin) {
+        self.managed[origin as usize] -= 1;
     }
 
     /// Step 6 for added sections: free, without looking at their frames.

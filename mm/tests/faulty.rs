@@ -16,7 +16,7 @@ use mm::inject::Point;
 use mm::machine::{Memmap, Unhurried};
 use mm::notifier::{Accept, Change, MemoryListener, Name};
 use mm::page::Owner;
-use mm::poison::{POISON_LIMIT, PoisonError};
+use mm::poison::PoisonError;
 use mm::report::FrameState;
 use poisoning::{MOVABLE, NORMAL, assert_gone, frame, is_handed_out, offline, online, plug, poison};
 use std::collections::BTreeSet;
@@ -240,21 +240,23 @@ fn whoever_is_just_giving_memory_back_gives_back_no_error() {
 }
 
 #[test]
-fn what_is_still_held_has_its_place_among_what_is_remembered() {
+fn all_that_is_held_can_be_faulty() {
     let memory = booted();
     plug(&memory, 0, blocks(32, 32));
     online(&memory, blocks(32, 32), NORMAL);
-    let (first, second) = (kernel_block(&memory, Order::PAGE), kernel_block(&memory, Order::PAGE));
-    poison(&memory, first).expect_err("the kernel holds it");
-    for n in 1..POISON_LIMIT as u64 {
-        poison(&memory, frame(32, 10_000 + n)).expect("there is room");
+    let held: Vec<Pfn> = (0..8).map(|_| kernel_block(&memory, Order::PAGEBLOCK)).collect();
+    let frames = || held.iter().flat_map(|head| PfnRange::new(*head, Order::PAGEBLOCK.pages()).iter());
+    let bad: Vec<Pfn> = frames().collect();
+    for pfn in &bad {
+        assert_eq!(poison(&memory, *pfn).map_err(PoisonError::errno), Err(Errno::Busy));
     }
-    assert_eq!(poison(&memory, frame(32, 9000)), Err(PoisonError::Full));
-    assert_eq!(poison(&memory, second), Err(PoisonError::Full));
-    assert_eq!(poison(&memory, first).map_err(PoisonError::errno), Err(Errno::Busy));
-    memory.free(first, Order::PAGE);
-    memory.free(second, Order::PAGE);
+    assert_bad(&memory, 0, bad.len() as u64);
+    memory.free(held[0], Order::PAGEBLOCK);
     memory.keep();
-    assert_bad(&memory, POISON_LIMIT as u64, 0);
-    assert!(is_handed_out(&memory, blocks(32, 32), second));
+    assert_bad(&memory, 512, bad.len() as u64 - 512);
+    held[1..].iter().for_each(|head| memory.free(*head, Order::PAGEBLOCK));
+    memory.keep();
+    assert_bad(&memory, bad.len() as u64, 0);
+    assert!(!memory.section(bad[0].section()).expect("present").faulty);
+    bad.iter().step_by(100).for_each(|pfn| assert_gone(&memory, *pfn));
 }

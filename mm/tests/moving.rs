@@ -14,6 +14,7 @@ use mm::addr::{Order, PAGE_SIZE, Pfn, SectionRange};
 use mm::alloc::{Mobility, Request, Urgency};
 use mm::content::{Blocker, Hold};
 use mm::errno::Errno;
+use mm::evacuate::MOVED_TOGETHER;
 use mm::foresee::{Foreseen, Foresight};
 use mm::hotplug::{AddRequest, OfflineError, UnplugError};
 use mm::inject::Point;
@@ -376,6 +377,69 @@ fn a_pin_that_comes_meanwhile_is_told_and_what_has_moved_stays_there() {
     memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("all can move");
     assert_eq!(moved(&memory), 300);
     assert_valid(&memory);
+}
+
+#[test]
+fn a_pin_that_comes_late_stops_all_before_it() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 35), 0, MOVABLE);
+    plug(&memory, 1, blocks(40, 43), 0, MOVABLE);
+    for id in 32..=35 {
+        for _ in 0..2000 {
+            hold_in(&memory, Order::PAGE, blocks(id, id));
+        }
+    }
+    let (_, pinned, _) = all_places(&memory).into_iter().max_by_key(|(_, pfn, _)| *pfn).expect("many");
+    assert_eq!(pinned.section(), section(35));
+    let pin = || {
+        assert!(memory.pin(pinned));
+        Ok(())
+    };
+    // Three between the blocks as they are isolated, one after the look at each, one before each batch.
+    let error = memory.offline(&[blocks(32, 35)], &mut At(10, pin)).expect_err("pinned by now");
+    assert_eq!(error, OfflineError::Pinned { pfn: pinned, owner: Owner::Anonymous });
+    assert_eq!(moved(&memory), 2 * MOVED_TOGETHER as u64, "nothing moves for what cannot succeed");
+    assert_eq!(last_moved(&memory), moved(&memory));
+    assert_valid(&memory);
+    // One that is gone when it is looked for is none.
+    memory.machine().page(pinned).unpin();
+    let pin = || {
+        assert!(memory.pin(pinned));
+        memory.machine().page(pinned).unpin();
+        Ok(())
+    };
+    memory.offline(&[blocks(32, 35)], &mut At(10, pin)).expect("all can move");
+    assert_valid(&memory);
+}
+
+#[test]
+fn the_journal_tells_the_phases_of_what_failed_and_its_undoing() {
+    let memory = booted();
+    let request = AddRequest { range: blocks(34, 34), node: node(0), name: dimm(1) };
+    let step = |point, run: &dyn Fn() -> bool, expected: &[&str]| {
+        memory.arm(point, Errno::Io, 1);
+        assert!(!run(), "{point:?} is armed");
+        let last = (0..).map_while(|number| memory.event_since(number)).last().expect("it was recorded");
+        assert_eq!(last.phases.iter().map(|phase| phase.name).collect::<Vec<_>>(), expected);
+        assert!(last.phases.iter().all(|phase| phase.ns > 0), "{:?}", last.phases);
+    };
+    plug(&memory, 0, blocks(32, 33), 0, NORMAL);
+    memory.offline(&[blocks(32, 33)], &mut Unhurried).expect("empty");
+    let online = |zone| memory.online(&[blocks(32, 33)], zone, &mut Unhurried).is_ok();
+    let offline = || memory.offline(&[blocks(32, 33)], &mut Unhurried).is_ok();
+    step(Point::AddGroup, &|| memory.add(&request, &mut Unhurried).is_ok(), &["check"]);
+    step(Point::AddMap, &|| memory.add(&request, &mut Unhurried).is_ok(), &["check", "map", "undo"]);
+    step(Point::OnlineBegin, &|| online(MOVABLE), &["begin"]);
+    step(Point::OnlinePrepare, &|| online(MOVABLE), &["begin", "prepare", "undo"]);
+    assert!(online(MOVABLE));
+    hold_in(&memory, Order::PAGE, blocks(32, 32));
+    step(Point::OnlineRelabel, &|| online(NORMAL), &["begin", "isolate", "check", "undo"]);
+    step(Point::OfflineIsolate, &offline, &["begin", "isolate", "undo"]);
+    step(Point::OfflinePrepare, &offline, &["begin", "isolate", "prepare", "undo"]);
+    step(Point::OfflineEvacuate, &offline, &["begin", "isolate", "prepare", "look", "undo"]);
+    step(Point::MigrateDestination, &offline, &["begin", "isolate", "prepare", "look", "move", "undo"]);
+    assert!(offline());
+    step(Point::RemoveBegin, &|| memory.remove(&[dimm(0)], &mut Unhurried).is_ok(), &["check"]);
 }
 
 #[test]

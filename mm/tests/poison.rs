@@ -7,14 +7,14 @@ mod machine;
 mod poisoning;
 
 use holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
-use machine::{Snapshot, assert_valid, blocks, booted, dimm, section};
-use mm::addr::{Order, PAGE_SIZE, Pfn};
+use machine::{Snapshot, assert_valid, blocks, booted, booted_with, dimm, section};
+use mm::addr::{Order, PAGE_SIZE, PAGES_PER_SECTION, Pfn};
 use mm::alloc::Request;
 use mm::errno::Errno;
 use mm::inject::Point;
 use mm::machine::{MEMMAP_PAGES, Memmap, Unhurried};
 use mm::page::Owner;
-use mm::poison::{POISON_LIMIT, PoisonError};
+use mm::poison::PoisonError;
 use mm::policy::OnlineAs;
 use mm::report::FrameState;
 use proptest::prelude::*;
@@ -59,7 +59,6 @@ fn free_frames_are_set_aside_wherever_they_lie() {
     online(&memory, blocks(32, 33), MOVABLE);
     let untouched = frame(32, 512);
     poison(&memory, untouched).expect("free");
-    assert!(memory.section(section(32)).expect("present").is_untouched(), "there was no need to open it");
     assert_gone(&memory, untouched);
 
     // The block is open now: as a part of a whole pageblock, in a cache, alone in its pageblock.
@@ -189,16 +188,66 @@ fn a_refusal_changes_nothing() {
 }
 
 #[test]
-fn there_is_an_end_to_what_can_be_remembered() {
-    let memory = booted();
-    plug(&memory, 0, blocks(32, 32));
-    for n in 0..POISON_LIMIT as u64 {
-        poison(&memory, frame(32, 1000 + n)).expect("there is room");
+fn all_of_a_block_can_be_poisoned_and_is_remembered() {
+    for how_added in [true, false] {
+        let memory = booted();
+        memory.set_policy(|policy| policy.memmap_on_memory = how_added);
+        plug(&memory, 0, blocks(32, 33));
+        let before = memory.memory_report();
+        // Half of it offline, the rest while it is in use.
+        let usable: Vec<Pfn> = {
+            let section = memory.section(section(32)).expect("present");
+            (section.head_frames()..PAGES_PER_SECTION).map(|n| frame(32, n)).collect()
+        };
+        let (early, late) = usable.split_at(usable.len() / 2);
+        early.iter().for_each(|pfn| poison(&memory, *pfn).expect("offline"));
+        assert_valid(&memory);
+        online(&memory, blocks(32, 33), MOVABLE);
+        late.iter().for_each(|pfn| poison(&memory, *pfn).expect("free"));
+        let all = usable.len() as u64 * PAGE_SIZE;
+        for how in [NORMAL, MOVABLE] {
+            assert_eq!(memory.memory_report().poisoned, all);
+            assert_eq!(memory.section(section(32)).expect("present").managed, 0);
+            assert!(memory.allocate_within(&movable(Order::PAGE), blocks(32, 32)).is_err());
+            assert_valid(&memory);
+            offline(&memory, blocks(32, 33));
+            assert_eq!(poison(&memory, usable[0]), Err(PoisonError::Already(usable[0])));
+            assert!(usable.iter().all(|pfn| memory.frame_report(*pfn).state == FrameState::Poisoned));
+            assert_valid(&memory);
+            online(&memory, blocks(32, 33), how);
+        }
+        offline(&memory, blocks(32, 33));
+        memory.remove(&[dimm(0)], &mut Unhurried).expect("offline");
+        plug(&memory, 0, blocks(32, 33));
+        assert_eq!(memory.memory_report(), before, "it is other hardware");
+        assert_valid(&memory);
     }
-    assert_eq!(poison(&memory, frame(32, 5000)), Err(PoisonError::Full));
-    online(&memory, blocks(32, 32), MOVABLE);
-    assert_gone(&memory, frame(32, 1000));
-    assert_eq!(memory.memory_report().poisoned, POISON_LIMIT as u64 * PAGE_SIZE);
+}
+
+#[test]
+fn frames_of_both_parts_of_a_mixed_block_are_remembered() {
+    let memory = booted_with([0, 0], Some(frame(1, 8192)));
+    let bad: Vec<Pfn> = (0..150).flat_map(|n| [frame(1, 1300 + n), frame(1, 10_000 + 3 * n)]).collect();
+    bad.iter().for_each(|pfn| poison(&memory, *pfn).expect("free"));
+    assert_eq!(memory.memory_report().poisoned, 300 * PAGE_SIZE);
+    assert!(bad.iter().all(|pfn| memory.frame_report(*pfn).state == FrameState::Poisoned));
+    assert_valid(&memory);
+}
+
+#[test]
+fn what_moves_goes_into_no_frame_with_an_error() {
+    let memory = booted_with_holders();
+    plug(&memory, 0, blocks(32, 33));
+    online(&memory, blocks(32, 33), MOVABLE);
+    let bad: BTreeSet<Pfn> = (0..300).map(|n| frame(33, 500 + 107 * n)).collect();
+    bad.iter().for_each(|pfn| poison(&memory, *pfn).expect("free"));
+    let held: Vec<_> = (0..20_000).map(|_| hold_in(&memory, Order::PAGE, blocks(32, 32))).collect();
+    offline(&memory, blocks(32, 32));
+    let places: BTreeSet<Pfn> = all_places(&memory).into_iter().map(|(_, pfn, _)| pfn).collect();
+    assert_eq!(places.len(), held.len());
+    assert!(places.is_disjoint(&bad));
+    assert!(places.iter().any(|pfn| pfn.section() == section(33)), "they are where errors are");
+    assert_valid(&memory);
 }
 
 /// One step of a random history.
@@ -276,7 +325,7 @@ proptest! {
                         let pfn = head.add(part % order.pages());
                         match poison(memory, pfn) {
                             Err(PoisonError::Used { owner: Owner::Kfill, .. }) => { bad.insert(pfn); faulty.insert(pfn); }
-                            other => prop_assert_eq!(other, Err(PoisonError::Full)),
+                            other => prop_assert!(bad.contains(&pfn), "{:?}", other),
                         }
                     }
                 }

@@ -126,7 +126,7 @@ impl AddressSpace {
             self.fault_in(page).map_err(PinError::Missing)?;
             let Some((leaf, _, tables)) = self.settled_leaf(page) else { continue };
             if how == PinMode::Stay || mm().zone_of(leaf.frame) != Some(ZoneKind::Movable) {
-                if !mm().machine().page(leaf.frame).pin() {
+                if !mm().pin(leaf.frame) {
                     return Err(PinError::TooMany);
                 }
                 self.pins.lock().add(page, task::current(), time::now_ns());

@@ -81,8 +81,8 @@ impl<M: Machine> Memory<M> {
     /// See [`AddError`]; nothing has changed then.
     pub fn add(&self, request: &AddRequest, pace: &mut dyn Pace) -> Result<GroupId, AddError> {
         let _alone = self.lock_range(request.range, pace).map_err(AddError::Stopped)?;
-        let mut stopwatch = Stopwatch::start(&self.machine);
-        let result = self.add_steps(request, pace, &mut stopwatch);
+        let stopwatch = Stopwatch::start(&self.machine, "check");
+        let result = self.add_steps(request, pace, &stopwatch);
         let outcome = result.map(drop).map_err(AddError::errno);
         self.record(stopwatch.event(Op::Add, request.range, outcome));
         result
@@ -92,14 +92,14 @@ impl<M: Machine> Memory<M> {
         &self,
         request: &AddRequest,
         pace: &mut dyn Pace,
-        stopwatch: &mut Stopwatch<'_, M>,
+        stopwatch: &Stopwatch<'_, M>,
     ) -> Result<GroupId, AddError> {
         let range = request.range;
         self.check_vacant(request)?;
         let memmap = if self.policy().memmap_on_memory { MemmapPlace::Head } else { MemmapPlace::System };
         let group = self.reserve_group(Group { name: request.name, range, node: request.node, memmap })?;
-        let named = Undo::new(|| self.groups.lock().remove(group));
-        stopwatch.lap("check");
+        let named = Undo::new(stopwatch, || self.groups.lock().remove(group));
+        stopwatch.enter("map");
 
         let frames = match memmap {
             MemmapPlace::System => Some(self.promise_memmaps(range)?),
@@ -107,17 +107,17 @@ impl<M: Machine> Memory<M> {
         };
         self.pass(Point::AddMap).map_err(AddError::Injected)?;
         let part_count = Cell::new(0);
-        let mapped = Undo::new(|| self.unmap_parts(range, part_count.get()));
+        let mapped = Undo::new(stopwatch, || self.unmap_parts(range, part_count.get()));
         for part in range.cut(M::PART) {
             self.map_part(part, memmap)?;
             part_count.set(part_count.get() + 1);
         }
-        stopwatch.lap("map");
+        stopwatch.enter("memmap");
 
         if let Some(frames) = frames {
-            self.reserve_memmaps(range, request.node, &frames, pace)?;
+            self.reserve_memmaps(range, request.node, &frames, pace, stopwatch)?;
         }
-        stopwatch.lap("memmap");
+        stopwatch.enter("publish");
 
         // Nothing below can fail.
         mapped.keep();
@@ -126,7 +126,6 @@ impl<M: Machine> Memory<M> {
         for part in range.cut(M::PART) {
             self.publish(part, group, request.node, memmap);
         }
-        stopwatch.lap("publish");
         Ok(group)
     }
 
@@ -157,8 +156,10 @@ impl<M: Machine> Memory<M> {
                 group,
                 memmap,
                 present: PAGES_PER_SECTION as u16,
+                head: head as u16,
                 managed: (PAGES_PER_SECTION - head) as u16,
-                poisoned: 0,
+                poisoned: false,
+                faulty: false,
             };
             self.sections.set_all(run, section);
         }

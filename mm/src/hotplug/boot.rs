@@ -61,8 +61,10 @@ impl<M: Machine> Memory<M> {
             group: self.boot_group(boot),
             memmap: MemmapPlace::Boot,
             present: present as u16,
+            head: 0,
             managed: managed as u16,
-            poisoned: 0,
+            poisoned: false,
+            faulty: false,
         };
         self.sections.set(boot.id, section);
         match section.state {

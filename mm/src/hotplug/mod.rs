@@ -22,19 +22,20 @@ pub use remove::{RemoveError, UnplugError};
 use crate::addr::SectionRange;
 use crate::errno::Errno;
 use crate::journal::{Event, Op, Stopwatch};
-use crate::machine::Machine;
+use crate::machine::{Clock, Machine};
 use crate::memory::Memory;
 use crate::section::Section;
 
-/// Undoes something when dropped, unless it is disarmed.
+/// Undoes something when dropped, unless it is disarmed; that is a phase of the operation.
 #[must_use = "what is not kept is undone at once"]
-struct Undo<F: FnMut()> {
+struct Undo<'a, C: Clock, F: FnMut()> {
+    stopwatch: &'a Stopwatch<'a, C>,
     undo: Option<F>,
 }
 
-impl<F: FnMut()> Undo<F> {
-    fn new(undo: F) -> Self {
-        Self { undo: Some(undo) }
+impl<'a, C: Clock, F: FnMut()> Undo<'a, C, F> {
+    fn new(stopwatch: &'a Stopwatch<'a, C>, undo: F) -> Self {
+        Self { stopwatch, undo: Some(undo) }
     }
 
     /// Keeps what was done.
@@ -43,9 +44,10 @@ impl<F: FnMut()> Undo<F> {
     }
 }
 
-impl<F: FnMut()> Drop for Undo<F> {
+impl<C: Clock, F: FnMut()> Drop for Undo<'_, C, F> {
     fn drop(&mut self) {
         if let Some(mut undo) = self.undo.take() {
+            self.stopwatch.enter("undo");
             undo();
         }
     }
@@ -74,7 +76,7 @@ impl<M: Machine> Memory<M> {
     /// Tells the journal how an operation ended: on each of `ranges` if it succeeded, on all between them if not.
     fn record_ranges(
         &self,
-        stopwatch: &mut Stopwatch<'_, M>,
+        stopwatch: &Stopwatch<'_, M>,
         op: Op,
         ranges: &[SectionRange],
         hull: SectionRange,

@@ -135,9 +135,9 @@ impl<M: Machine> Memory<M> {
     /// The same, for a caller that has locked all of `ranges`.
     pub(super) fn offline_locked(&self, ranges: &[SectionRange], pace: &mut dyn Pace) -> Result<(), OfflineError> {
         let hull = hull(ranges).filter(|_| is_sorted(ranges)).ok_or(OfflineError::BadList)?;
-        let mut stopwatch = Stopwatch::start(&self.machine);
-        let result = self.offline_steps(ranges, pace, &mut stopwatch);
-        self.record_ranges(&mut stopwatch, Op::Offline, ranges, hull, result.map_err(OfflineError::errno));
+        let stopwatch = Stopwatch::start(&self.machine, "begin");
+        let result = self.offline_steps(ranges, pace, &stopwatch);
+        self.record_ranges(&stopwatch, Op::Offline, ranges, hull, result.map_err(OfflineError::errno));
         result
     }
 
@@ -145,13 +145,13 @@ impl<M: Machine> Memory<M> {
         &self,
         ranges: &[SectionRange],
         pace: &mut dyn Pace,
-        stopwatch: &mut Stopwatch<'_, M>,
+        stopwatch: &Stopwatch<'_, M>,
     ) -> Result<(), OfflineError> {
         self.check_online(ranges)?;
         self.pass(Point::OfflineBegin).map_err(OfflineError::Injected)?;
-        stopwatch.lap("begin");
+        stopwatch.enter("isolate");
 
-        let isolated = Undo::new(|| {
+        let isolated = Undo::new(stopwatch, || {
             for (run, section) in self.present_runs(ranges) {
                 self.unisolate(run, section);
             }
@@ -164,7 +164,7 @@ impl<M: Machine> Memory<M> {
         // Of blocks that nobody has touched, there is nothing to be looked at from here on.
         let open = if is_any_open { ranges } else { &[] };
         self.drain_zones_of(open);
-        stopwatch.lap("isolate");
+        stopwatch.enter("prepare");
 
         self.pass(Point::OfflinePrepare).map_err(OfflineError::Injected)?;
         if let Err((veto, asked)) = self.prepare_all(ranges, Direction::Offline) {
@@ -172,7 +172,7 @@ impl<M: Machine> Memory<M> {
             self.cancelled_all(ranges, Direction::Offline, asked);
             return Err(OfflineError::Vetoed(veto));
         }
-        stopwatch.lap("prepare");
+        stopwatch.enter("look");
 
         if let Err(error) = self.empty(open, pace, stopwatch) {
             // The memory is available again before anybody hears that the change is off, as Linux documents.
@@ -180,7 +180,7 @@ impl<M: Machine> Memory<M> {
             self.cancelled_all(ranges, Direction::Offline, Asked::Everybody);
             return Err(error);
         }
-        stopwatch.lap("evacuate");
+        stopwatch.enter("withdraw");
 
         // Nothing below can fail.
         isolated.keep();
@@ -198,9 +198,8 @@ impl<M: Machine> Memory<M> {
         if !open.is_empty() {
             self.machine.settle_memmaps();
         }
-        stopwatch.lap("withdraw");
+        stopwatch.enter("committed");
         self.committed_all(ranges, Direction::Offline);
-        stopwatch.lap("committed");
         Ok(())
     }
 
@@ -221,7 +220,7 @@ impl<M: Machine> Memory<M> {
     /// Puts what is free in the blocks out of reach, and what will be freed in them too; whether any is open.
     pub(super) fn isolate(&self, range: SectionRange, pace: &mut dyn Pace) -> Result<bool, Stop> {
         // What is faulty would only hold it up.
-        self.poison_faulty_in(range.pages());
+        self.poison_faulty_in(range);
         let mut is_any_open = false;
         let mut rest = Some(range);
         while let Some(range) = rest {
@@ -297,10 +296,10 @@ impl<M: Machine> Memory<M> {
         &self,
         ranges: &[SectionRange],
         pace: &mut dyn Pace,
-        stopwatch: &mut Stopwatch<'_, M>,
+        stopwatch: &Stopwatch<'_, M>,
     ) -> Result<(), OfflineError> {
         self.pass(Point::OfflineEvacuate).map_err(OfflineError::Injected)?;
-        Ok(self.evacuate(ranges, pace, &mut stopwatch.moved)?)
+        Ok(self.evacuate(ranges, pace, stopwatch)?)
     }
 
     /// Says of open blocks that nobody may look at their struct pages any more, and waits for those who do. The struct pages of
@@ -353,7 +352,7 @@ impl<M: Machine> Memory<M> {
         while !self.leave(run, section, kind) {}
         // The struct pages of a boot block stay, and tell which of its frames are to come back.
         if section.is_touched() {
-            self.unmap_own_memmap(run.first(), section);
+            self.discard_struct_pages(run.first(), section);
         }
         range.behind(run)
     }

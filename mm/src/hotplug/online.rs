@@ -76,12 +76,12 @@ impl<M: Machine> Memory<M> {
     ) -> Result<Option<Remark>, OnlineError> {
         let hull = hull(ranges).filter(|_| is_sorted(ranges)).ok_or(OnlineError::BadList)?;
         let alone = self.lock_range(hull, pace).map_err(OnlineError::Stopped)?;
-        let mut stopwatch = Stopwatch::start(&self.machine);
+        let stopwatch = Stopwatch::start(&self.machine, "begin");
         let result = match self.relabel_to(ranges, how) {
-            Some(zone) => self.relabel(ranges, zone, pace, &mut stopwatch).map(|()| None).map_err(OnlineError::Relabel),
-            None => self.online_steps(ranges, how, pace, &mut stopwatch),
+            Some(zone) => self.relabel(ranges, zone, pace, &stopwatch).map(|()| None).map_err(OnlineError::Relabel),
+            None => self.online_steps(ranges, how, pace, &stopwatch),
         };
-        self.record_ranges(&mut stopwatch, Op::Online, ranges, hull, result.map(drop).map_err(OnlineError::errno));
+        self.record_ranges(&stopwatch, Op::Online, ranges, hull, result.map(drop).map_err(OnlineError::errno));
         drop(alone);
         let remark = result?;
         // A warning holds nobody up: the blocks are in use by now, and others may have them.
@@ -101,12 +101,12 @@ impl<M: Machine> Memory<M> {
         ranges: &[SectionRange],
         how: OnlineAs,
         pace: &mut dyn Pace,
-        stopwatch: &mut Stopwatch<'_, M>,
+        stopwatch: &Stopwatch<'_, M>,
     ) -> Result<Option<Remark>, OnlineError> {
         self.check_offline(ranges)?;
         self.pass(Point::OnlineBegin).map_err(OnlineError::Injected)?;
         pace.pause().map_err(OnlineError::Stopped)?;
-        let going = Undo::new(|| {
+        let going = Undo::new(stopwatch, || {
             for (run, section) in self.present_runs(ranges) {
                 self.change_expectation(run, section, Zone::give_up);
                 self.shift_in_device(run, section, None);
@@ -114,7 +114,7 @@ impl<M: Machine> Memory<M> {
             }
         });
         let remark = self.choose_zones(ranges, how);
-        stopwatch.lap("begin");
+        stopwatch.enter("prepare");
 
         self.pass(Point::OnlinePrepare).map_err(OnlineError::Injected)?;
         if let Err((veto, asked)) = self.prepare_all(ranges, Direction::Online) {
@@ -122,7 +122,7 @@ impl<M: Machine> Memory<M> {
             self.cancelled_all(ranges, Direction::Online, asked);
             return Err(OnlineError::Vetoed(veto));
         }
-        stopwatch.lap("prepare");
+        stopwatch.enter("populate");
 
         // Nothing below can fail.
         going.keep();
@@ -136,9 +136,8 @@ impl<M: Machine> Memory<M> {
                 }
             }
         }
-        stopwatch.lap("populate");
+        stopwatch.enter("committed");
         self.committed_all(ranges, Direction::Online);
-        stopwatch.lap("committed");
         Ok(remark)
     }
 

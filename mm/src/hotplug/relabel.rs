@@ -98,11 +98,11 @@ impl<M: Machine> Memory<M> {
         ranges: &[SectionRange],
         zone: ZoneKind,
         pace: &mut dyn Pace,
-        stopwatch: &mut Stopwatch<'_, M>,
+        stopwatch: &Stopwatch<'_, M>,
     ) -> Result<(), RelabelError> {
         self.check_zone(ranges, zone.other())?;
-        stopwatch.lap("begin");
-        let isolated = Undo::new(|| {
+        stopwatch.enter("isolate");
+        let isolated = Undo::new(stopwatch, || {
             for (run, section) in self.present_runs(ranges) {
                 self.unisolate(run, section);
             }
@@ -111,14 +111,14 @@ impl<M: Machine> Memory<M> {
             self.isolate(*range, pace).map_err(RelabelError::Stopped)?;
         }
         self.drain_zones_of(ranges);
-        stopwatch.lap("isolate");
+        stopwatch.enter("check");
 
         self.pass(Point::OnlineRelabel).map_err(RelabelError::Injected)?;
         if zone == ZoneKind::Movable {
             self.check_reserve(ranges)?;
             self.check_movable(ranges, pace)?;
         }
-        stopwatch.lap("check");
+        stopwatch.enter("relabel");
 
         // Nothing below can fail.
         isolated.keep();
@@ -132,7 +132,6 @@ impl<M: Machine> Memory<M> {
                 }
             }
         }
-        stopwatch.lap("relabel");
         Ok(())
     }
 

@@ -128,7 +128,7 @@ impl<M: Machine> Memory<M> {
     fn check_removable(&self, names: &[GroupName], except: &[SectionRange]) -> Result<(), RemoveError> {
         for name in names {
             let (_, group) = self.find_group(*name).ok_or(RemoveError::Absent)?;
-            let mut stopwatch = Stopwatch::start(&self.machine);
+            let stopwatch = Stopwatch::start(&self.machine, "check");
             if let Err(error) = self.check_group(group, except) {
                 self.record(stopwatch.event(Op::Remove, group.range, Err(error.errno())));
                 return Err(error);
@@ -152,27 +152,26 @@ impl<M: Machine> Memory<M> {
     fn forget_all(&self, names: &[GroupName]) {
         // A name that stands there twice is gone the second time.
         for (id, group) in names.iter().filter_map(|name| self.find_group(*name)) {
-            let mut stopwatch = Stopwatch::start(&self.machine);
-            self.forget(id, group, &mut stopwatch);
+            let stopwatch = Stopwatch::start(&self.machine, "withdraw");
+            self.forget(id, group, &stopwatch);
             self.record(stopwatch.event(Op::Remove, group.range, Ok(())));
         }
     }
 
-    fn forget(&self, id: GroupId, group: Group, stopwatch: &mut Stopwatch<'_, M>) {
+    fn forget(&self, id: GroupId, group: Group, stopwatch: &Stopwatch<'_, M>) {
+        self.forget_poison(group.range);
         for section in group.range.iter() {
             self.sections.clear(section);
         }
-        self.forget_poison(group.range.pages());
-        stopwatch.lap("withdraw");
+        stopwatch.enter("memmap");
         if group.memmap == MemmapPlace::System {
             for section in group.range.iter() {
                 self.release_memmap(section, MEMMAP_PAGES);
             }
         }
-        stopwatch.lap("memmap");
+        stopwatch.enter("unmap");
         self.unmap_parts(group.range, usize::MAX);
         // Last: whoever finds no group any more may take the memory out of the machine.
         self.groups.lock().remove(id);
-        stopwatch.lap("unmap");
     }
 }

@@ -4,6 +4,7 @@ use super::{AddError, Undo};
 use crate::addr::{NodeId, Order, Pfn, SectionId, SectionRange};
 use crate::alloc::{AllocError, Place, Request};
 use crate::inject::Point;
+use crate::journal::Stopwatch;
 use crate::machine::{MEMMAP_PAGES, Machine, Pace};
 use crate::memory::Memory;
 use crate::page::Owner;
@@ -49,9 +50,10 @@ impl<M: Machine> Memory<M> {
         node: NodeId,
         frames: &Promise<'_>,
         pace: &mut dyn Pace,
+        stopwatch: &Stopwatch<'_, M>,
     ) -> Result<(), AddError> {
         let reserved = Cell::new(0);
-        let undo = Undo::new(|| {
+        let undo = Undo::new(stopwatch, || {
             for id in range.iter() {
                 self.release_memmap(id, MEMMAP_PAGES.min(reserved.get()));
                 reserved.set(reserved.get().saturating_sub(MEMMAP_PAGES));

@@ -276,8 +276,8 @@ pub(crate) fn booted_with(nodes: [u32; 2], movable_from: Option<Pfn>) -> Memory<
     memory
 }
 
-/// Everything that a failed operation must leave as it was: all but which free frames lie in caches and which sections are
-/// open.
+/// Everything that a failed operation must leave as it was: all but which free frames lie in caches, which sections are open,
+/// and which have frames with an error that are held.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Snapshot {
     sections: Vec<(SectionId, Section)>,
@@ -292,18 +292,18 @@ impl Snapshot {
         memory.drain_caches();
         let mut zones = Vec::new();
         memory.for_each_zone(|zone| zones.push(ZoneReport { untouched: 0, untouched_sections: 0, ..*zone }));
-        let open = |section: &Section| section.is_open() && section.memmap == MemmapPlace::Head;
-        let open_sections = memory.blocks().filter(|(_, section)| open(section)).count();
+        let has_own = |section: &Section| section.has_struct_pages() && section.memmap == MemmapPlace::Head;
+        let with_struct_pages = memory.blocks().filter(|(_, section)| has_own(section)).count();
         let forget_history = |(id, section): (SectionId, Section)| {
             let last_zone = section.state.zone().unwrap_or(mm::section::ZoneKind::Normal);
-            (id, Section { last_zone, openness: Openness::Untouched, ..section })
+            (id, Section { last_zone, openness: Openness::Untouched, faulty: false, ..section })
         };
         Self {
             sections: memory.blocks().map(forget_history).collect(),
             zones,
             tables: memory.machine().table_frames(),
             ranges: memory.machine().mapped_ranges(),
-            closed_memmap_pages: memory.machine().mapped_memmap_pages() - open_sections * MEMMAP_PAGES as usize,
+            closed_memmap_pages: memory.machine().mapped_memmap_pages() - with_struct_pages * MEMMAP_PAGES as usize,
         }
     }
 }

@@ -15,6 +15,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(what_cannot_be_poisoned_stays_as_it_is),
         scenario!(what_is_held_is_poisoned_when_it_is_given_back),
         scenario!(the_frames_of_an_offline_block_can_be_poisoned),
+        scenario!(a_block_with_hundreds_of_errors_takes_what_moves_beside_them),
     ]
 }
 
@@ -133,4 +134,40 @@ fn the_frames_of_an_offline_block_can_be_poisoned(vm: &mut Vm) -> Result<()> {
     vm.cmd(&format!("free {filled}"))?;
     vm.cmd("offline 33")?;
     same("poisoned", poisoned(vm)?, 2 * FRAME_BYTES)
+}
+
+fn a_block_with_hundreds_of_errors_takes_what_moves_beside_them(vm: &mut Vm) -> Result<()> {
+    const ERRORS: u64 = 300;
+    vm.plug(&dimm("d0", mib(384)))?;
+    let managed = vm.managed(33)?;
+    let bad: Vec<u64> = (0..ERRORS).map(|n| 33 * BLOCK_FRAMES + 500 + 107 * n).collect();
+    let poison =
+        |vm: &mut Vm, frames: &[u64]| frames.iter().try_for_each(|pfn| vm.cmd(&format!("poison pfn:{pfn}")).map(drop));
+    let (offline, online) = bad.split_at(bad.len() / 2);
+    poison(vm, offline)?;
+    vm.cmd("online_movable 32-33")?;
+    poison(vm, online)?;
+    same("poisoned", poisoned(vm)?, ERRORS * FRAME_BYTES)?;
+    let left = managed - ERRORS * FRAME_BYTES;
+
+    let filled = vm.json(&format!("fill --writers 2 {left} --in 32"))?["id"].to_string();
+    vm.cmd("offline 32")?;
+    let free = vm.usage()?.zone(1, "Movable").free;
+    ensure!(free < left, "nothing has moved into the block with errors");
+    vm.cmd(&format!("verify {filled}"))?;
+    for pfn in &bad {
+        same("its state", vm.frame_state(*pfn)?.as_str(), "poisoned")?;
+    }
+    vm.memcheck()?;
+    vm.cmd(&format!("free {filled}"))?;
+
+    for command in ["offline 33", "online_movable 33", "offline 33", "online_kernel 33"] {
+        vm.cmd(command).with_context(|| command.to_owned())?;
+        same("poisoned", poisoned(vm)?, ERRORS * FRAME_BYTES)?;
+        vm.memcheck()?;
+    }
+    let everything = fill(vm, "fill", left)?;
+    vm.fails("fill 4K --in 33", "ENOMEM")?;
+    vm.cmd(&format!("verify {everything}; free {everything}; offline 33; remove dimm0"))?;
+    same("poisoned", poisoned(vm)?, 0)
 }

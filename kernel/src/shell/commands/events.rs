@@ -29,8 +29,9 @@ pub(super) const COMMANDS: &[Command] = &[Command {
     details: "\
 Every add, online, offline and remove is kept, oldest first, with its result
 and the time each of its phases took. An add makes memory known, an online
-brings it into use, offline and remove undo them. The last phase of one that
-failed, `failed`, is the step it ended in and the undoing of all before.
+brings it into use, offline and remove undo them. One that failed tells the
+phases up to the one it ended in, and `undo`, the undoing of them, if there
+was any.
 
 With -f and -J every event is a JSON object on its own line.",
     example: "events -J",

@@ -1,0 +1,74 @@
+//! Pins: references that keep an allocated block where it is, and those of them that come while its section is being emptied.
+//!
+//! An offline has looked at everything before it moves the first page, and would meet a later pin only where the page lies, when all
+//! below has moved for nothing. So whoever pins a block of a section on its way out leaves a note, once for the machine and once in
+//! a struct page of the section; between its batches the offline reads the one, and where that has changed, the others. A pin that
+//! comes just as the section sets out may leave none: it is seen by the first look, or met where it is.
+
+use crate::addr::{Pfn, SectionId, SectionRange};
+use crate::content::{Blocker, Content};
+use crate::machine::Machine;
+use crate::memory::Memory;
+use crate::pageblock::Pageblock;
+use crate::section::{BlockState, Section};
+use core::sync::atomic::Ordering;
+
+/// The sections that are being emptied, and which notes have been read.
+pub(crate) struct PinWatch<'a> {
+    ranges: &'a [SectionRange],
+    seen: u64,
+}
+
+impl<M: Machine> Memory<M> {
+    /// Takes a reference beside the owner's to the allocated block that begins at `head`, as [`PageInfo::pin`] does. The caller keeps
+    /// the block from being given back meanwhile.
+    ///
+    /// [`PageInfo::pin`]: crate::page::PageInfo::pin
+    #[must_use = "without a reference the block may move"]
+    pub fn pin(&self, head: Pfn) -> bool {
+        let is_pinned = self.machine.page(head).pin();
+        if is_pinned && self.sections.open(head).is_some_and(is_leaving) {
+            Pageblock::of(head).section_first().note_pin(&self.machine);
+            // Release: whoever acquires the count sees the note.
+            self.late_pins.fetch_add(1, Ordering::Release);
+        }
+        is_pinned
+    }
+
+    /// Begins before everything in `ranges` is looked at.
+    pub(crate) fn watch_pins<'a>(&self, ranges: &'a [SectionRange]) -> PinWatch<'a> {
+        PinWatch { ranges, seen: self.late_pins.load(Ordering::Acquire) }
+    }
+
+    /// Whether something in the sections can no longer move since the last time that this was asked.
+    pub(crate) fn check_pins(&self, watch: &mut PinWatch<'_>) -> Result<(), Blocker> {
+        // Acquire: pairs with the release in `pin`.
+        let count = self.late_pins.load(Ordering::Acquire);
+        if count == core::mem::replace(&mut watch.seen, count) {
+            return Ok(());
+        }
+        for (id, section) in self.open_sections(watch.ranges) {
+            if Pageblock::of(id.pages().start()).take_pin_note(&self.machine) {
+                self.check_movable_out(id, section)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_movable_out(&self, id: SectionId, section: Section) -> Result<(), Blocker> {
+        let mut found = Ok(());
+        for block in Pageblock::of_section(id) {
+            self.look_into(block, section, |content| {
+                if let Content::Fixed(blocker) = content {
+                    found = found.and(Err(blocker));
+                }
+            });
+            found?;
+        }
+        Ok(())
+    }
+}
+
+fn is_leaving(section: Section) -> bool {
+    matches!(section.state, BlockState::GoingOffline(_))
+}
