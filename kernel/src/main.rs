@@ -47,7 +47,7 @@ fn kernel_main(boot: &'static mut bootloader_api::BootInfo) -> ! {
     power::init(firmware.power_controls());
     let cpus = arch::interrupts::choose_cpus(&firmware.madt, params::get().max_cpus);
     let params = params::get();
-    memory::start(&firmware.srat, firmware.slit.as_ref(), cpus.count(), params.mem_limit, params.cores);
+    memory::start(firmware, cpus.count(), params.mem_limit, params.cores);
     params::get().obey();
     task::init();
     // What follows may wait, which an idle task cannot.

@@ -11,9 +11,11 @@ mod fadt;
 pub(crate) mod fixtures;
 mod hpet;
 mod madt;
+pub(crate) mod owners;
 pub(crate) mod slit;
 pub(crate) mod srat;
 mod table;
+pub(crate) mod window;
 
 use acpi::sdt::fadt::Fadt;
 use acpi::sdt::hpet::HpetTable;
@@ -156,9 +158,6 @@ impl Firmware {
         }
         let (cpus, nodes) = (self.madt.cpus.len(), self.srat.nodes().len());
         log::info!(target: "acpi", "{cpus} processors, {nodes} nodes, {} memory ranges", self.srat.ranges.len());
-        if let Some(window) = self.srat.window() {
-            log::info!(target: "acpi", "memory may come between {:#x} and {:#x}", window.start, window.end());
-        }
     }
 }
 

@@ -9,12 +9,14 @@ use super::ram::PIECES_MAX;
 use super::ranges::{self, Editor};
 use super::tables::{self, KernelEditor};
 use super::{EARLY, MM, boot_map, layout, vmemmap};
+use crate::firmware::Firmware;
 use crate::firmware::slit::Slit;
 use crate::firmware::srat::Srat;
+use crate::firmware::window::{self, Reach, Window};
 use crate::sync::SpinLock;
 use alloc::vec::Vec;
 use core::sync::atomic::AtomicU64;
-use mm::addr::{NodeId, PAGE_SIZE, Pfn, PfnRange, SECTION_LIMIT, SECTION_SIZE, SectionId, SectionRange};
+use mm::addr::{MAX_PHYS_BITS, NodeId, PAGE_SIZE, Pfn, PfnRange, SECTION_LIMIT, SECTION_SIZE, SectionId, SectionRange};
 use mm::hotplug::{BootSection, BootUse};
 use mm::machine::{MEMMAP_PAGES, Mapper};
 use mm::memory::{MachineCache, MachineZone};
@@ -28,6 +30,17 @@ const MIB: u64 = 1 << 20;
 /// Less than this is no machine for us, so a smaller `mem=` is not obeyed.
 const SMALLEST: u64 = SECTION_SIZE;
 
+/// Where nobody says how far memory may come, the section table takes no more than this part of boot memory.
+const TABLE_SHARE: u64 = 256;
+
+/// Where memory may come.
+static WINDOWS: spin::Once<Vec<Window>> = spin::Once::new();
+
+/// Where memory may come, lowest first. The section table reaches to the end of the last.
+pub(crate) fn windows() -> &'static [Window] {
+    WINDOWS.get().map_or(&[], Vec::as_slice)
+}
+
 /// The sections that `mem=` hid.
 static HIDDEN: spin::Once<Vec<SectionRange>> = spin::Once::new();
 
@@ -38,21 +51,22 @@ pub(crate) fn hidden() -> &'static [SectionRange] {
 
 /// Makes `mm` the owner of all memory, for that many CPUs. `limit` is the address above which RAM is left alone (`mem=`), and
 /// `cores` says how the rest is split.
-pub(crate) fn start(srat: &Srat, slit: Option<&Slit>, cpus: usize, limit: Option<u64>, cores: Cores) {
+pub(crate) fn start(firmware: &Firmware, cpus: usize, limit: Option<u64>, cores: Cores) {
     let begun_ns = crate::time::now_ns();
     let limit = limit.map_or(u64::MAX, obeyed_limit);
     hide_ram_above(limit);
 
+    let srat = &firmware.srat;
     let sections = boot_sections(limit);
-    let ram_end = EARLY.lock().ram().end().address();
-    let window_end = srat.window().map_or(0, |window| window.end());
-    let section_count = section_limit(ram_end, window_end, boot_map::physical_bits());
+    let reach = reach(&EARLY, boot_map::physical_bits());
+    let windows = WINDOWS.call_once(|| window::windows(srat, firmware.dimm_slots, reach));
+    let section_count = section_limit(reach.ram_end, windows);
     let nodes = node_count(srat);
     let storage = Storage {
         sections: section_words(section_count),
         zones: empty_zones(nodes),
         caches: empty_caches(cpus, nodes),
-        distances: slit.map_or(Distances::UNKNOWN, |slit| distances(slit, nodes)),
+        distances: firmware.slit.as_ref().map_or(Distances::UNKNOWN, |slit| distances(slit, nodes)),
     };
     make_tables(&sections, section_count * SECTION_SIZE);
 
@@ -78,11 +92,23 @@ pub(crate) fn start(srat: &Srat, slit: Option<&Slit>, cpus: usize, limit: Option
     );
 }
 
-/// How many sections there can ever be. Whatever the firmware promises, a CPU reaches no further than its addresses are
-/// wide.
-fn section_limit(ram_end: u64, window_end: u64, physical_bits: u32) -> u64 {
-    let addressable = 1u64.checked_shl(physical_bits).unwrap_or(u64::MAX);
-    ram_end.max(window_end.min(addressable)).div_ceil(SECTION_SIZE).min(SECTION_LIMIT)
+/// How far memory can lie. Whatever the firmware promises, a CPU reaches no further than its addresses are wide, and we
+/// than the windows of the address space.
+fn reach(frames: &SpinLock<EarlyFrames>, physical_bits: u32) -> Reach {
+    let early = frames.lock();
+    let ram_bytes = early.ram().spans().map(PfnRange::len).sum::<u64>() * PAGE_SIZE;
+    let cheap_words = ram_bytes / TABLE_SHARE / size_of::<AtomicU64>() as u64;
+    Reach {
+        ram_end: early.ram().end().address(),
+        bits: physical_bits.min(MAX_PHYS_BITS),
+        cheap_end: cheap_words * SECTION_SIZE,
+    }
+}
+
+/// How many sections there can ever be.
+fn section_limit(ram_end: u64, windows: &[Window]) -> u64 {
+    let end = windows.last().map_or(ram_end, |window| window.end().max(ram_end));
+    end.div_ceil(SECTION_SIZE).min(SECTION_LIMIT)
 }
 
 fn obeyed_limit(limit: u64) -> u64 {
@@ -267,12 +293,21 @@ mod tests {
     }
 
     #[test]
-    fn there_are_no_sections_beyond_what_the_cpu_or_the_windows_hold() {
-        assert_eq!(section_limit(5 << 30, 0, 40), 40);
-        assert_eq!(section_limit(1 << 30, (5 << 30) + 1, 40), 41);
-        assert_eq!(section_limit(1 << 30, 2 << 40, 40), 8192);
-        assert_eq!(section_limit(1 << 30, 100 << 40, 48), SECTION_LIMIT);
-        assert_eq!(section_limit(1 << 30, u64::MAX, 64), SECTION_LIMIT);
+    fn there_are_no_sections_beyond_ram_and_windows() {
+        assert_eq!(section_limit(5 << 30, &[]), 40);
+        let windows = [Window { start: 0, len: 1 << 30 }, Window { start: 4 << 30, len: (1 << 30) + 1 }];
+        assert_eq!(section_limit(1 << 30, &windows), 41);
+        assert_eq!(section_limit(5 << 30, &windows[..1]), 40);
+        assert_eq!(section_limit(1 << 46, &windows), SECTION_LIMIT);
+    }
+
+    #[test]
+    fn memory_is_reached_as_far_as_the_cpu_and_the_address_space_reach() {
+        let bits = |physical_bits| reach(&frames(), physical_bits).bits;
+        assert_eq!([bits(36), bits(46), bits(52), bits(64)], [36, 46, 46, 46]);
+        // The table for this is one part in 256 of the 255 MiB of RAM.
+        assert_eq!(reach(&frames(), 40).ram_end, 2 * SECTION_SIZE);
+        assert_eq!(reach(&frames(), 40).cheap_end, (255 << 20) / 256 / 8 * SECTION_SIZE);
     }
 
     #[test]
