@@ -10,13 +10,15 @@ use super::ranges::{self, Editor};
 use super::tables::{self, KernelEditor};
 use super::{EARLY, MM, boot_map, layout, vmemmap};
 use crate::firmware::Firmware;
+use crate::firmware::owners::Owners;
 use crate::firmware::slit::Slit;
 use crate::firmware::srat::Srat;
 use crate::firmware::window::{self, Reach, Window};
 use crate::sync::SpinLock;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 use core::sync::atomic::AtomicU64;
-use mm::addr::{MAX_PHYS_BITS, NodeId, PAGE_SIZE, Pfn, PfnRange, SECTION_LIMIT, SECTION_SIZE, SectionId, SectionRange};
+use mm::addr::{MAX_PHYS_BITS, NodeId, PAGE_SIZE, PfnRange, SECTION_LIMIT, SECTION_SIZE, SectionId, SectionRange};
 use mm::hotplug::{BootSection, BootUse};
 use mm::machine::{MEMMAP_PAGES, Mapper};
 use mm::memory::{MachineCache, MachineZone};
@@ -70,14 +72,14 @@ pub(crate) fn start(firmware: &Firmware, cpus: usize, limit: Option<u64>, cores:
     };
     make_tables(&sections, section_count * SECTION_SIZE);
 
-    let ram = boot_ram(srat, &sections, limit, cores);
+    let (homes, ram) = homes(srat, &sections, limit, cores);
 
     // From here to the end the heap has only the frames that it has already.
     EARLY.lock().close();
     let mut uses = Vec::new();
     let mm = MM.call_once(|| Memory::new(Kernel::new(boot_map::huge_leaves()), storage));
-    for id in sections {
-        hand_over(mm, srat, &ram, id, limit, &mut uses);
+    for (id, node) in sections.into_iter().zip(homes) {
+        hand_over(mm, &ram, id, node, limit, &mut uses);
     }
     super::open();
     log::info!(
@@ -183,10 +185,6 @@ fn node_count(srat: &Srat) -> usize {
     highest.index() + 1
 }
 
-fn node_of(srat: &Srat, frame: Pfn) -> NodeId {
-    srat.node_of(frame.address()).and_then(NodeId::new).unwrap_or(NodeId::ZERO)
-}
-
 fn section_words(count: u64) -> &'static [AtomicU64] {
     let pages = (count * size_of::<AtomicU64>() as u64).div_ceil(PAGE_SIZE);
     let frames = EARLY.lock().take(pages, Owner::BootTables).expect("boot memory has room for the section table");
@@ -224,27 +222,44 @@ fn make_tables(sections: &[SectionId], end: u64) {
     }
 }
 
-/// The RAM of every node and where Movable begins on it.
-fn boot_ram(srat: &Srat, sections: &[SectionId], limit: u64, cores: Cores) -> BootRam {
+/// The node of every section, and the RAM of every node with where Movable begins on it.
+fn homes(srat: &Srat, sections: &[SectionId], limit: u64, cores: Cores) -> (Vec<NodeId>, BootRam) {
     let mut ram = BootRam::default();
     // While the frames are locked, the heap cannot grow.
     let spans: heapless::Vec<PfnRange, PIECES_MAX> = EARLY.lock().ram().spans().collect();
     let visible = PfnRange::inside(0, limit);
-    for id in sections {
+    let home = |id: &SectionId| {
         let parts = spans.iter().map(|span| span.intersection(visible).intersection(id.pages()));
-        let mut parts = parts.filter(|part| !part.is_empty()).peekable();
-        let Some(node) = parts.peek().map(|first| node_of(srat, first.start())) else { continue };
+        let parts = parts.filter(|part| !part.is_empty());
+        let (node, others) = node_with_most(&srat.owners, parts.clone());
+        if others > 0 {
+            let count = others + 1;
+            log::warn!(target: "memory", "block {id} lies on {count} nodes; node {node} has most and gets all of it");
+        }
         parts.for_each(|part| ram.add(node, part));
-    }
+        node
+    };
+    let nodes = sections.iter().map(home).collect();
     ram.split(cores);
-    ram
+    (nodes, ram)
+}
+
+/// The node that owns most of some RAM, the lowest one of equals, and how many others own some. What nobody owns has no say.
+fn node_with_most(owners: &Owners, ram: impl Iterator<Item = PfnRange>) -> (NodeId, usize) {
+    let mut owned = [0; NodeId::LIMIT];
+    for part in ram.flat_map(|range| owners.between(range.start().address(), range.end().address())) {
+        owned[part.domain as usize] += part.len;
+    }
+    let most = NodeId::all().min_by_key(|node| Reverse(owned[node.index()])).unwrap_or(NodeId::ZERO);
+    let count = owned.iter().filter(|bytes| **bytes > 0).count();
+    (most, count.saturating_sub(1))
 }
 
 fn hand_over(
     mm: &Memory<Kernel>,
-    srat: &Srat,
     ram: &BootRam,
     id: SectionId,
+    node: NodeId,
     limit: u64,
     uses: &mut Vec<(PfnRange, BootUse)>,
 ) {
@@ -254,12 +269,6 @@ fn hand_over(
         return;
     };
     mm.machine().map_memmap(id, memmap);
-    let first = uses.first().map_or(memmap.start(), |(pages, _)| pages.start());
-    let last = uses.last().map_or(memmap.end(), |(pages, _)| pages.end()).number() - 1;
-    let node = node_of(srat, first);
-    if node_of(srat, Pfn::new(last)) != node {
-        log::warn!(target: "memory", "block {id} lies on two nodes; node {node} gets all of it");
-    }
     mm.add_boot_section(&BootSection { id, node, movable_from: ram.movable_from(node), uses });
 }
 
@@ -281,6 +290,8 @@ mod tests {
     use super::super::ram::Ram;
     use super::*;
     use crate::boot_info::{MemoryRegion, RegionKind};
+    use crate::firmware::owners::MemoryAffinity;
+    use mm::addr::Pfn;
 
     /// Two sections with RAM whose first one has three holders.
     fn frames() -> SpinLock<EarlyFrames> {
@@ -308,6 +319,26 @@ mod tests {
         // The table for this is one part in 256 of the 255 MiB of RAM.
         assert_eq!(reach(&frames(), 40).ram_end, 2 * SECTION_SIZE);
         assert_eq!(reach(&frames(), 40).cheap_end, (255 << 20) / 256 / 8 * SECTION_SIZE);
+    }
+
+    #[test]
+    fn a_block_is_on_the_node_that_owns_most_of_its_ram() {
+        let owner = |mib: core::ops::Range<u64>, domain| MemoryAffinity {
+            start: mib.start * MIB,
+            len: (mib.end - mib.start) * MIB,
+            domain,
+            hotpluggable: false,
+            nonvolatile: false,
+        };
+        let node = |n| NodeId::new(n).expect("in reach");
+        let ram = [PfnRange::inside(0, 60 * MIB), PfnRange::inside(64 * MIB, 128 * MIB)];
+        let most = |owners: &[MemoryAffinity]| node_with_most(&Owners::new(owners.to_vec()), ram.into_iter());
+        assert_eq!(most(&[owner(0..1, 0), owner(1..256, 1)]), (node(1), 1));
+        assert_eq!(most(&[owner(0..256, 0), owner(40..100, 2)]), (node(0), 1), "it has both ends only");
+        assert_eq!(most(&[owner(0..256, 0), owner(20..100, 2)]), (node(2), 1), "it has the middle only");
+        assert_eq!(most(&[owner(0..30, 3), owner(30..60, 2), owner(60..64, 1)]), (node(2), 1));
+        assert_eq!(most(&[owner(100..101, 5)]), (node(5), 0), "nobody else says anything");
+        assert_eq!(most(&[]), (NodeId::ZERO, 0));
     }
 
     #[test]
