@@ -281,3 +281,7 @@ fn domain(said: u32, revision: u8) -> u32 {
 #[cfg(test)]
 #[path = "srat_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "srat_mutants.rs"]
+mod mutants;
