@@ -33,6 +33,7 @@ mod readme;
 mod removal;
 mod slots;
 mod soak;
+mod srat;
 mod stress;
 mod tables;
 mod untouched;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         machines::scenarios(),
         cpus::scenarios(),
         tables::scenarios(),
+        srat::scenarios(),
         discovery::scenarios(),
         online::scenarios(),
         zones::scenarios(),
