@@ -239,7 +239,7 @@ fn srat_text(report: &Affinity, srat: &Srat) -> String {
     };
     text += "\n";
     if srat.windows.is_empty() && !memory::windows().is_empty() {
-        text += "no hotplug window of the firmware's; by the slots of the machine there is\n";
+        text += "the firmware names no hotplug window; the machine has slots, so memory may come above RAM\n";
     }
     for window in memory::windows() {
         text += &format!("hotplug window: {:#x}, {}\n", window.start, Human(window.len));
