@@ -13,8 +13,9 @@ pub(crate) use probe::{ProbeError, probe};
 
 use crate::arch::ports::PortRange;
 use crate::drivers::dimm::{self, Answer, Controller, Dimm, DimmSlots, Ejected, SLOT_LIMIT, SlotEvent};
-use crate::firmware::srat::Window;
+use crate::firmware::window::Window;
 use crate::firmware::{self, events};
+use crate::memory;
 use crate::sync::Mutex;
 use crate::task;
 use alloc::collections::BTreeSet;
@@ -74,14 +75,15 @@ pub(crate) enum Refused {
 pub(crate) fn start() {
     let firmware = firmware::get();
     // Without a window nothing can come, and without a count in the firmware's code the window still says that it can.
-    let unknown = firmware.srat.window().map(|_| SLOT_LIMIT);
+    let windows = memory::windows();
+    let unknown = windows.first().map(|_| SLOT_LIMIT);
     let Some(count) = firmware.dimm_slots.or(unknown).filter(|count| *count > 0) else {
         log::info!(target: "dimm", "no slots");
         return;
     };
     let mut slots = dimm::controller(count);
     let mut blocks = KernelBlocks::new();
-    Plug { slots: &mut slots, blocks: &mut blocks, window: firmware.srat.window() }.take_in_present();
+    Plug { slots: &mut slots, blocks: &mut blocks, windows }.take_in_present();
     *SLOTS.lock() = Some(slots);
     task::spawn("hotplug", || {
         loop {
@@ -99,8 +101,7 @@ pub(crate) fn machine_events() -> u64 {
 fn handle_events() {
     MACHINE_EVENTS.fetch_add(1, Ordering::Relaxed);
     if let Some(slots) = SLOTS.lock().as_mut() {
-        let window = firmware::get().srat.window();
-        Plug { slots, blocks: &mut KernelBlocks::new(), window }.handle_events();
+        Plug { slots, blocks: &mut KernelBlocks::new(), windows: memory::windows() }.handle_events();
     }
 }
 
@@ -174,8 +175,8 @@ fn bounds(range: SectionRange) -> (u64, u64) {
 struct Plug<'a, S: DimmSlots, B: Blocks> {
     slots: &'a mut S,
     blocks: &'a mut B,
-    /// Where the firmware says that memory may come.
-    window: Option<Window>,
+    /// Where memory may come.
+    windows: &'a [Window],
 }
 
 impl<S: DimmSlots, B: Blocks> Plug<'_, S, B> {
@@ -192,7 +193,7 @@ impl<S: DimmSlots, B: Blocks> Plug<'_, S, B> {
     fn handle_events(&mut self) -> BTreeSet<u32> {
         let mut seen = BTreeSet::new();
         dimm::drain(self.slots, |slots, event| {
-            let mut plug = Plug { slots, blocks: &mut *self.blocks, window: self.window };
+            let mut plug = Plug { slots, blocks: &mut *self.blocks, windows: self.windows };
             match event {
                 SlotEvent::Inserted(dimm) => {
                     seen.insert(dimm.slot);
@@ -225,7 +226,7 @@ impl<S: DimmSlots, B: Blocks> Plug<'_, S, B> {
             dimm.start,
             dimm.domain
         );
-        if let Err(nonsense) = check(dimm, self.window, &self.blocks.groups()) {
+        if let Err(nonsense) = check(dimm, self.windows, &self.blocks.groups()) {
             log::warn!(target: "dimm", "{name}: not added: {nonsense}");
             return 0;
         }

@@ -11,9 +11,11 @@ mod fadt;
 pub(crate) mod fixtures;
 mod hpet;
 mod madt;
+pub(crate) mod owners;
 pub(crate) mod slit;
 pub(crate) mod srat;
 mod table;
+pub(crate) mod window;
 
 use acpi::sdt::fadt::Fadt;
 use acpi::sdt::hpet::HpetTable;
@@ -166,9 +168,6 @@ impl Firmware {
         let nodes = Plural(self.node_count().into(), "node");
         let ranges = Plural(self.srat.ranges.len() as u64, "memory range");
         log::info!(target: "acpi", "{cpus}, {nodes}, {ranges}");
-        if let Some(window) = self.srat.window() {
-            log::info!(target: "acpi", "memory may come between {:#x} and {:#x}", window.start, window.end());
-        }
     }
 }
 

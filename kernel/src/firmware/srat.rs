@@ -1,13 +1,16 @@
 //! The System Resource Affinity Table: which memory belongs to which node, and where memory may come later.
 //!
-//! Our own parser, because firmware tables are input: whatever the bytes are, it ends, keeps the entries that make
-//! sense, and says in one line each what was wrong with the others. ACPI 6.5 §5.2.16.
+//! Our own parser, because firmware tables are input: whatever the bytes are, it ends, keeps of every entry what makes
+//! sense, and says in one line each what does not. ACPI 6.5 §5.2.16.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use mm::plural::Plural;
 use thiserror::Error;
 
+use super::owners::{MemoryAffinity, Owners};
 use super::table::{self, TableProblem, u32_at, u64_at};
+use super::window::Window;
 
 /// Proximity domains are node ids as they are; a domain that is no node id is refused.
 pub(crate) const DOMAIN_LIMIT: u32 = 128;
@@ -34,12 +37,19 @@ const FLAG_NONVOLATILE: u32 = 1 << 2;
 /// What the firmware says about processors, memory and nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Srat {
+    /// Whether there is such a table at all.
+    pub(crate) is_there: bool,
     /// Enabled processors, in the order of the table.
     pub(crate) cpus: Vec<CpuAffinity>,
-    /// Enabled memory ranges, in the order of the table. Only a hotplug window may overlap others.
+    /// Enabled memory ranges, less what was cut from them: first those that are there, then those that may come. Only one
+    /// that may come overlaps others, which are there.
     pub(crate) ranges: Vec<MemoryAffinity>,
-    /// Nodes of enabled entries that bring neither: of devices that only initiate, of memory without length.
-    bare: Vec<u32>,
+    /// Who owns which address.
+    pub(crate) owners: Owners,
+    /// Where memory may come, whoever owns it, lowest first.
+    pub(crate) windows: Vec<Window>,
+    /// Every node that an entry names, ascending.
+    named: BTreeSet<u32>,
     /// What was wrong with the table, to be logged.
     pub(crate) problems: Vec<SratProblem>,
 }
@@ -49,47 +59,6 @@ pub(crate) struct Srat {
 pub(crate) struct CpuAffinity {
     pub(crate) apic_id: u32,
     pub(crate) domain: u32,
-}
-
-/// The node of one range of physical addresses, whole pages, not empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct MemoryAffinity {
-    pub(crate) start: u64,
-    pub(crate) len: u64,
-    pub(crate) domain: u32,
-    /// Memory may come and go here; whether it is there now is not said.
-    pub(crate) hotpluggable: bool,
-    pub(crate) nonvolatile: bool,
-}
-
-impl MemoryAffinity {
-    /// The first address behind the range.
-    pub(crate) fn end(&self) -> u64 {
-        self.start + self.len
-    }
-
-    /// Whether the address lies in the range.
-    pub(crate) fn contains(&self, address: u64) -> bool {
-        (self.start..self.end()).contains(&address)
-    }
-
-    fn overlaps(&self, other: &Self) -> bool {
-        self.start < other.end() && other.start < self.end()
-    }
-}
-
-/// A span of addresses in which memory may appear later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Window {
-    pub(crate) start: u64,
-    pub(crate) len: u64,
-}
-
-impl Window {
-    /// The first address behind the window.
-    pub(crate) fn end(&self) -> u64 {
-        self.start + self.len
-    }
 }
 
 /// Something in the table that could not be taken as it stands.
@@ -105,14 +74,16 @@ pub(crate) enum SratProblem {
     ShortEntry { offset: usize, kind: u8, len: usize, needed: usize },
     #[error("memory at {start:#x} is enabled but has no length, ignored")]
     Empty { start: u64 },
-    #[error("memory at {start:#x} with {len:#x} bytes reaches beyond any physical address, ignored")]
-    BeyondAddresses { start: u64, len: u64 },
+    #[error("memory at {start:#x} is beyond any physical address, ignored")]
+    BeyondAddresses { start: u64 },
+    #[error("memory at {start:#x} with {len:#x} bytes ends beyond any physical address, cut at {ADDRESS_LIMIT:#x}")]
+    EndsBeyondAddresses { start: u64, len: u64 },
     #[error("memory at {start:#x} with {len:#x} bytes does not lie on page boundaries, cut to whole pages")]
     Unaligned { start: u64, len: u64 },
     #[error("memory at {start:#x} with {len:#x} bytes overlaps {other:#x} of the same node")]
     OverlapsSameNode { start: u64, len: u64, other: u64 },
     #[error(
-        "memory at {start:#x} with {len:#x} bytes for node {domain} overlaps {other:#x} of node {other_domain}, ignored"
+        "memory at {start:#x} with {len:#x} bytes for node {domain} overlaps {other:#x} of node {other_domain}, cut there"
     )]
     Overlaps { start: u64, len: u64, domain: u32, other: u64, other_domain: u32 },
     #[error("memory at {start:#x} is in proximity domain {domain}, but node ids end at {}, ignored", DOMAIN_LIMIT - 1)]
@@ -130,10 +101,11 @@ pub(crate) enum SratProblem {
 impl Srat {
     /// Reads the table, keeping what makes sense.
     pub(crate) fn parse(bytes: &[u8]) -> Self {
-        let mut srat = Self::default();
+        let mut srat = Self { is_there: true, ..Self::default() };
         let Some(table) = table::open(bytes, b"SRAT", FIXED_BYTES, |problem| srat.problem(problem.into())) else {
             return srat;
         };
+        let mut claims = Vec::new();
         let mut offset = FIXED_BYTES;
         while offset < table.bytes.len() {
             let rest = &table.bytes[offset..];
@@ -146,9 +118,10 @@ impl Srat {
                 srat.problem(SratProblem::PastEnd { offset, len });
                 break;
             };
-            srat.entry(entry, offset, table.revision);
+            srat.entry(entry, offset, table.revision, &mut claims);
             offset += len;
         }
+        srat.settle(claims);
         srat
     }
 
@@ -159,41 +132,19 @@ impl Srat {
 
     /// Every node that is named, ascending; node 0 where the table names none.
     pub(crate) fn nodes(&self) -> Vec<u32> {
-        let ranges = self.ranges.iter().map(|range| range.domain);
-        let cpus = self.cpus.iter().map(|cpu| cpu.domain);
-        let mut nodes: Vec<u32> = ranges.chain(cpus).chain(self.bare.iter().copied()).collect();
-        if nodes.is_empty() {
-            nodes.push(0);
-        }
-        nodes.sort_unstable();
-        nodes.dedup();
-        nodes
+        if self.named.is_empty() { [0].into() } else { self.named.iter().copied().collect() }
     }
 
-    /// The node of an address. What lies there now decides before what may come there.
+    /// The node of an address.
     pub(crate) fn node_of(&self, address: u64) -> Option<u32> {
-        let settled = self.ranges.iter().filter(|range| !range.hotpluggable);
-        let windows = self.ranges.iter().filter(|range| range.hotpluggable);
-        settled.chain(windows).find(|range| range.contains(address)).map(|range| range.domain)
+        self.owners.between(address, address + 1).next().map(|owner| owner.domain)
     }
 
-    /// The ranges in which memory may appear later, in the order of the table.
-    pub(crate) fn windows(&self) -> impl Iterator<Item = &MemoryAffinity> {
-        self.ranges.iter().filter(|range| range.hotpluggable)
-    }
-
-    /// One span that covers all of [`Self::windows`].
-    pub(crate) fn window(&self) -> Option<Window> {
-        let start = self.windows().map(|range| range.start).min()?;
-        let end = self.windows().map(MemoryAffinity::end).max()?;
-        Some(Window { start, len: end - start })
-    }
-
-    fn entry(&mut self, entry: &[u8], offset: usize, revision: u8) {
+    fn entry(&mut self, entry: &[u8], offset: usize, revision: u8, claims: &mut Vec<MemoryAffinity>) {
         let kind = entry[0];
         let read = match kind {
             TYPE_CPU => self.cpu(entry, revision),
-            TYPE_MEMORY => self.memory(entry, revision),
+            TYPE_MEMORY => self.memory(entry, revision, claims),
             TYPE_X2APIC_CPU => self.x2apic_cpu(entry),
             TYPE_INITIATOR => self.initiator(entry),
             // Interrupt controllers, and what is not invented yet.
@@ -232,6 +183,7 @@ impl Srat {
             self.problem(SratProblem::CpuDomain { apic_id, domain });
             return;
         }
+        self.named.insert(domain);
         self.cpus.push(CpuAffinity { apic_id, domain });
     }
 
@@ -240,14 +192,14 @@ impl Srat {
         let (domain, flags) = (u32_at(entry, 4)?, u32_at(entry, 24)?);
         let is_enabled = flags & FLAG_ENABLED != 0;
         if is_enabled && domain < DOMAIN_LIMIT {
-            self.bare.push(domain);
+            self.named.insert(domain);
         } else if is_enabled {
             self.problem(SratProblem::DeviceDomain { domain });
         }
         Some(())
     }
 
-    fn memory(&mut self, entry: &[u8], revision: u8) -> Option<()> {
+    fn memory(&mut self, entry: &[u8], revision: u8, claims: &mut Vec<MemoryAffinity>) -> Option<()> {
         let entry = entry.get(..40)?;
         let flags = u32_at(entry, 28)?;
         let said = MemoryAffinity {
@@ -260,35 +212,37 @@ impl Srat {
         if flags & FLAG_ENABLED != 0
             && let Some(range) = self.check(said)
         {
-            self.ranges.push(range);
+            if claims.len() < RANGE_LIMIT {
+                self.named.insert(range.domain);
+                claims.push(range);
+            } else if !self.problems.contains(&SratProblem::TooManyRanges) {
+                self.problem(SratProblem::TooManyRanges);
+            }
         }
         Some(())
     }
 
-    /// The range as it can be used, if at all.
+    /// What of the range can be used by itself, if anything.
     fn check(&mut self, said: MemoryAffinity) -> Option<MemoryAffinity> {
         let MemoryAffinity { start, len, domain, .. } = said;
         if len == 0 {
             self.problem(SratProblem::Empty { start });
-            self.bare.extend(Some(domain).filter(|domain| *domain < DOMAIN_LIMIT));
-            return None;
-        }
-        if start.checked_add(len).is_none_or(|end| end > ADDRESS_LIMIT) {
-            self.problem(SratProblem::BeyondAddresses { start, len });
+            self.named.extend(Some(domain).filter(|domain| *domain < DOMAIN_LIMIT));
             return None;
         }
         if domain >= DOMAIN_LIMIT {
             self.problem(SratProblem::Domain { start, domain });
             return None;
         }
-        let range = self.whole_pages(said)?;
-        if self.ranges.len() == RANGE_LIMIT {
-            if !self.problems.contains(&SratProblem::TooManyRanges) {
-                self.problem(SratProblem::TooManyRanges);
-            }
+        if start >= ADDRESS_LIMIT {
+            self.problem(SratProblem::BeyondAddresses { start });
             return None;
         }
-        self.without_conflict(range)
+        let most = ADDRESS_LIMIT - start;
+        if len > most {
+            self.problem(SratProblem::EndsBeyondAddresses { start, len });
+        }
+        self.whole_pages(MemoryAffinity { len: len.min(most), ..said })
     }
 
     fn whole_pages(&mut self, said: MemoryAffinity) -> Option<MemoryAffinity> {
@@ -301,20 +255,32 @@ impl Srat {
         Some(MemoryAffinity { start: first, len, ..said })
     }
 
-    /// A window over other memory is how firmware says where memory may come; any other overlap is a mistake, and
-    /// between two nodes the one named first is believed.
-    fn without_conflict(&mut self, range: MemoryAffinity) -> Option<MemoryAffinity> {
-        let conflict = |other: &&MemoryAffinity| other.hotpluggable == range.hotpluggable && other.overlaps(&range);
-        let MemoryAffinity { start, len, domain, .. } = range;
-        let other_node = self.ranges.iter().filter(conflict).find(|other| other.domain != domain);
-        if let Some(&MemoryAffinity { start: other, domain: other_domain, .. }) = other_node {
-            self.problem(SratProblem::Overlaps { start, len, domain, other, other_domain });
-            return None;
+    /// Makes owners and windows of what the entries claim.
+    fn settle(&mut self, mut claims: Vec<MemoryAffinity>) {
+        claims.sort_unstable_by_key(MemoryAffinity::rank);
+        self.report_conflicts(&claims);
+        let spans = claims.iter().filter(|claim| claim.hotpluggable);
+        self.windows = Window::covering(spans.map(|claim| Window { start: claim.start, len: claim.len }).collect());
+        let (may_come, are_there) = claims.into_iter().partition(|claim| claim.hotpluggable);
+        let kinds = [are_there, may_come].map(Owners::new);
+        self.ranges = kinds.iter().flat_map(Owners::parts).copied().collect();
+        self.owners = Owners::new(self.ranges.clone());
+    }
+
+    /// A window over other memory is how firmware says where memory may come; any other overlap is a mistake. Each claim
+    /// comes after those that are believed before it.
+    fn report_conflicts(&mut self, claims: &[MemoryAffinity]) {
+        for (place, claim) in claims.iter().enumerate() {
+            let MemoryAffinity { start, len, domain, .. } = *claim;
+            let conflict = |other: &&MemoryAffinity| other.hotpluggable == claim.hotpluggable && other.overlaps(claim);
+            for &MemoryAffinity { start: other, domain: other_domain, .. } in claims[..place].iter().filter(conflict) {
+                self.problem(if domain == other_domain {
+                    SratProblem::OverlapsSameNode { start, len, other }
+                } else {
+                    SratProblem::Overlaps { start, len, domain, other, other_domain }
+                });
+            }
         }
-        if let Some(&MemoryAffinity { start: other, .. }) = self.ranges.iter().find(conflict) {
-            self.problem(SratProblem::OverlapsSameNode { start, len, other });
-        }
-        Some(range)
     }
 
     fn problem(&mut self, problem: SratProblem) {
@@ -334,3 +300,7 @@ fn domain(said: u32, revision: u8) -> u32 {
 #[cfg(test)]
 #[path = "srat_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "srat_mutants.rs"]
+mod mutants;

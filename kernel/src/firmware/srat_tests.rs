@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::firmware::fixtures;
+use proptest::prelude::{Just, Strategy};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -68,7 +69,7 @@ fn every_fixture_gives_its_numbers() {
         assert_eq!(seen, cpus, "{config}");
         assert_eq!(srat.ranges, ranges, "{config}");
         assert_eq!(srat.nodes(), nodes, "{config}");
-        assert_eq!(srat.window(), Some(Window { start: 4 * GIB, len: 0x2_e000_0000 }), "{config}");
+        assert_eq!(srat.windows, [Window { start: 4 * GIB, len: 0x2_e000_0000 }], "{config}");
     }
     assert_eq!(tables, 16);
 }
@@ -87,7 +88,9 @@ fn the_node_of_an_address_is_that_of_what_lies_there_now() {
 #[test]
 fn a_machine_without_the_table_is_one_node() {
     assert_eq!(Srat::absent().nodes(), [0]);
-    assert_eq!(Srat::absent().window(), None);
+    assert_eq!(Srat::absent().windows, []);
+    assert!(!Srat::absent().is_there && parse(&[]).is_there);
+    assert_eq!(parse(&[]).nodes(), [0]);
 }
 
 #[test]
@@ -109,9 +112,17 @@ fn whoever_brings_neither_memory_nor_processors_names_a_node_all_the_same() {
 }
 
 #[test]
-fn several_windows_are_covered_by_one() {
-    let srat = parse(&[memory(8 * GIB, GIB, 1, 3), memory(4 * GIB, GIB, 0, 3), memory(16 * GIB, GIB, 0, 2)]);
-    assert_eq!(srat.window(), Some(Window { start: 4 * GIB, len: 5 * GIB }));
+fn windows_of_several_nodes_are_one_where_they_touch() {
+    let srat = parse(&[
+        memory(8 * GIB, GIB, 1, 3),
+        memory(4 * GIB, GIB, 0, 3),
+        memory(16 * GIB, GIB, 0, 2),
+        memory(5 * GIB, GIB + 4096, 1, 3),
+    ]);
+    let window = |start, len| Window { start, len };
+    assert_eq!(srat.windows, [window(4 * GIB, 2 * GIB + 4096), window(8 * GIB, GIB)]);
+    assert_eq!((srat.node_of(5 * GIB - 1), srat.node_of(5 * GIB)), (Some(0), Some(1)));
+    assert_eq!(srat.problems, []);
 }
 
 #[test]
@@ -200,15 +211,26 @@ fn absurd_ranges_are_ignored_one_by_one() {
     let srat = parse(&[
         memory(u64::MAX - 0xfff, 0x2000, 0, 1),
         memory(1 << 52, 0x1000, 0, 1),
-        memory(0, u64::MAX, 0, 1),
         memory(GIB, 0, 0, 1),
         memory(GIB, 0, 0, 0),
         memory(0, MIB, 128, 1),
         memory((1 << 52) - 0x1000, 0x1000, 127, 1),
     ]);
     assert_eq!(srat.ranges, [range((1 << 52) - 0x1000, 0x1000, 127)]);
-    assert_eq!(srat.problems.len(), 5);
-    assert_eq!(srat.problems[3], SratProblem::Empty { start: GIB });
+    assert_eq!(srat.problems.len(), 4);
+    assert_eq!(srat.problems[2], SratProblem::Empty { start: GIB });
+}
+
+#[test]
+fn a_range_that_ends_beyond_any_address_is_cut_there() {
+    let srat = parse(&[memory(GIB, 1 << 52, 0, 3), memory(GIB, u64::MAX, 0, 1), memory((1 << 52) - 1, 2, 0, 1)]);
+    let most = (1 << 52) - GIB;
+    assert_eq!(srat.ranges, [range(GIB, most, 0), MemoryAffinity { hotpluggable: true, ..range(GIB, most, 0) }]);
+    assert_eq!(srat.windows, [Window { start: GIB, len: most }]);
+    assert_eq!(
+        srat.problems[0].to_string(),
+        "memory at 0x40000000 with 0x10000000000000 bytes ends beyond any physical address, cut at 0x10000000000000"
+    );
 }
 
 #[test]
@@ -219,17 +241,45 @@ fn a_range_off_page_boundaries_is_cut_to_whole_pages() {
 }
 
 #[test]
-fn of_two_nodes_for_one_address_the_first_is_believed() {
-    let srat = parse(&[memory(0, 4 * MIB, 0, 1), memory(MIB, MIB, 1, 1), memory(3 * MIB, 2 * MIB, 0, 1)]);
-    assert_eq!(srat.ranges, [range(0, 4 * MIB, 0), range(3 * MIB, 2 * MIB, 0)]);
+fn a_conflict_costs_nothing_but_what_is_in_it_and_is_said_in_one_line() {
+    let entries = [memory(0, 4 * MIB, 0, 1), memory(MIB, MIB, 1, 1), memory(3 * MIB, 2 * MIB, 0, 1)];
+    let srat = parse(&entries);
+    assert_eq!(srat.ranges, [range(0, MIB, 0), range(MIB, MIB, 1), range(2 * MIB, MIB, 0), range(3 * MIB, 2 * MIB, 0)]);
+    assert_eq!(srat.owners.parts(), srat.ranges);
     let text: Vec<String> = srat.problems.iter().map(ToString::to_string).collect();
     assert_eq!(
         text,
         [
-            "memory at 0x100000 with 0x100000 bytes for node 1 overlaps 0x0 of node 0, ignored",
-            "memory at 0x300000 with 0x200000 bytes overlaps 0x0 of the same node",
+            "memory at 0x0 with 0x400000 bytes for node 0 overlaps 0x100000 of node 1, cut there",
+            "memory at 0x0 with 0x400000 bytes overlaps 0x300000 of the same node",
         ]
     );
+    let srat = parse(&entries[..2].iter().cloned().chain([memory(0, 4 * MIB, 0, 3)]).collect::<Vec<_>>());
+    assert_eq!(srat.windows, [Window { start: 0, len: 4 * MIB }], "memory in a window is no conflict");
+    assert_eq!(srat.problems.len(), 1);
+}
+
+#[test]
+fn ranges_of_one_node_that_overlap_count_once() {
+    let srat = parse(&[memory(0, 4 * MIB, 0, 1), memory(3 * MIB, 2 * MIB, 0, 1), memory(3 * MIB, 2 * MIB, 0, 1)]);
+    assert_eq!(srat.ranges, [range(0, 3 * MIB, 0), range(3 * MIB, 2 * MIB, 0)]);
+    let said = |start, len| SratProblem::OverlapsSameNode { start, len, other: 3 * MIB };
+    assert_eq!(srat.problems, [said(3 * MIB, 2 * MIB), said(0, 4 * MIB), said(0, 4 * MIB)]);
+}
+
+#[test]
+fn a_window_that_overlaps_another_nodes_is_a_window_all_the_same() {
+    let srat = parse(&[memory(4 * GIB, 4 * GIB, 1, 3), memory(8 * GIB - 4096, 2 * GIB, 0, 3), memory(0, GIB, 0, 1)]);
+    assert_eq!(srat.windows, [Window { start: 4 * GIB, len: 6 * GIB - 4096 }]);
+    assert_eq!(srat.node_of(8 * GIB - 4096), Some(0));
+    assert_eq!(srat.node_of(8 * GIB - 4097), Some(1));
+    assert_eq!(srat.problems.len(), 1);
+}
+
+#[test]
+fn a_node_that_loses_all_its_memory_is_still_named() {
+    let srat = parse(&[memory(0, MIB, 0, 1), memory(0, MIB, 1, 1)]);
+    assert_eq!((srat.ranges.len(), srat.node_of(0), srat.nodes()), (1, Some(0), vec![0, 1]));
 }
 
 #[test]
@@ -242,7 +292,21 @@ fn thousands_of_bad_entries_are_a_few_lines() {
     assert_eq!((srat.ranges.len(), &srat.problems[..]), (1024, &[SratProblem::TooManyRanges][..]));
 }
 
+/// Entries on a few addresses, so that many are in each other's way.
+fn crowd() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    let entry = (0..12u64, 1..8u64, 0..3u32, 0..8u32);
+    let entry = entry.prop_map(|(start, len, domain, flags)| memory(start * MIB, len * MIB, domain, flags | 1));
+    proptest::collection::vec(entry, 0..8)
+}
+
 proptest::proptest! {
+    #[test]
+    fn the_order_of_the_entries_does_not_matter(
+        (entries, shuffled) in crowd().prop_flat_map(|entries| (Just(entries.clone()), Just(entries).prop_shuffle())),
+    ) {
+        proptest::prop_assert_eq!(parse(&entries), parse(&shuffled));
+    }
+
     #[test]
     fn any_bytes_are_survived(flips in fixtures::mutations(300)) {
         check(&Srat::parse(&fixtures::mutated("q35-bios-numa-nvdimm", "srat.dat", &flips)));
@@ -261,6 +325,7 @@ fn check(srat: &Srat) {
         assert!(range.len > 0 && range.end() <= 1 << 52 && range.domain < DOMAIN_LIMIT);
         assert!(range.start.is_multiple_of(4096) && range.len.is_multiple_of(4096));
     }
-    assert!(srat.window().is_none_or(|window| window.end() <= 1 << 52));
+    assert!(srat.windows.iter().all(|window| window.end() <= 1 << 52));
+    assert!(srat.owners.parts().is_sorted_by(|low, high| low.end() <= high.start));
     assert!(!srat.nodes().is_empty());
 }

@@ -3,7 +3,7 @@
 
 use super::end;
 use crate::drivers::dimm::Dimm;
-use crate::firmware::srat::Window;
+use crate::firmware::window::Window;
 use mm::group::{Group, GroupKind, GroupName};
 use thiserror::Error;
 
@@ -14,23 +14,28 @@ pub(super) enum Nonsense {
     Empty,
     #[error("it ends beyond any address")]
     Endless,
-    #[error("the firmware names no addresses where memory may come")]
+    #[error("there are no addresses where memory may come")]
     NoWindow,
     #[error("memory may come between {:#x} and {:#x} only", .0.start, .0.end())]
     OutsideWindow(Window),
+    #[error("it is not in one of the windows where memory may come, which `iomem` shows")]
+    OutsideWindows,
     #[error("its addresses are those of {0}")]
     Taken(GroupName),
 }
 
-/// Checks a DIMM against where the firmware says that memory may come, and what is there.
-pub(super) fn check(dimm: &Dimm, window: Option<Window>, groups: &[Group]) -> Result<(), Nonsense> {
+/// Checks a DIMM against where memory may come, and what is there.
+pub(super) fn check(dimm: &Dimm, windows: &[Window], groups: &[Group]) -> Result<(), Nonsense> {
     if dimm.len == 0 {
         return Err(Nonsense::Empty);
     }
     let end = dimm.start.checked_add(dimm.len).ok_or(Nonsense::Endless)?;
-    let window = window.ok_or(Nonsense::NoWindow)?;
-    if dimm.start < window.start || window.end() < end {
-        return Err(Nonsense::OutsideWindow(window));
+    if !windows.iter().any(|window| window.start <= dimm.start && end <= window.end()) {
+        return Err(match *windows {
+            [] => Nonsense::NoWindow,
+            [window] => Nonsense::OutsideWindow(window),
+            _ => Nonsense::OutsideWindows,
+        });
     }
     foreign_group(dimm, groups).map_or(Ok(()), |name| Err(Nonsense::Taken(name)))
 }

@@ -47,8 +47,8 @@ pub(crate) fn probe(start: u64, len: Option<u64>) -> Result<(), ProbeError> {
     let mut known: Vec<Backed> = memory::hidden().iter().map(|range| hidden(*range)).collect();
     let mut slots = SLOTS.lock();
     let mut blocks = KernelBlocks::new();
-    let (window, groups) = (firmware::get().srat.window(), blocks.groups());
-    let dimms = slots.iter_mut().flat_map(dimm::present).filter(|dimm| check(dimm, window, &groups).is_ok());
+    let (windows, groups) = (memory::windows(), blocks.groups());
+    let dimms = slots.iter_mut().flat_map(dimm::present).filter(|dimm| check(dimm, windows, &groups).is_ok());
     known.extend(dimms.map(Backed::from));
     add_by_hand(&known, start, len, &mut blocks)
 }

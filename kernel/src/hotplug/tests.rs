@@ -75,10 +75,10 @@ impl Blocks for Fake {
 }
 
 /// Where memory may come: all that can be held from 4 GiB on, and more.
-const WINDOW: Option<Window> = Some(Window { start: BASE, len: 1 << 47 });
+const WINDOW: Window = Window { start: BASE, len: 1 << 47 };
 
 fn plug<'a, S: DimmSlots>(slots: &'a mut S, blocks: &'a mut Fake) -> Plug<'a, S, Fake> {
-    Plug { slots, blocks, window: WINDOW }
+    Plug { slots, blocks, windows: &[WINDOW] }
 }
 
 fn handle(slots: &mut impl DimmSlots, blocks: &mut Fake) {
@@ -177,7 +177,6 @@ fn neighbours() -> Fake {
 
 #[test]
 fn a_dimm_that_cannot_be_is_refused_with_the_reason() {
-    let window = WINDOW.expect("there is one");
     let name = |text| GroupName::parse(text).expect("a name");
     let all_ones = u64::from(u32::MAX) << 32 | u64::from(u32::MAX);
     for (start, len, why) in [
@@ -185,10 +184,10 @@ fn a_dimm_that_cannot_be_is_refused_with_the_reason() {
         (all_ones, 0, Nonsense::Empty),
         (all_ones, all_ones, Nonsense::Endless),
         (BASE, all_ones, Nonsense::Endless),
-        (0, all_ones, Nonsense::OutsideWindow(window)),
-        (0, BLOCK, Nonsense::OutsideWindow(window)),
-        (BASE - BLOCK, 2 * BLOCK, Nonsense::OutsideWindow(window)),
-        (window.end() - BLOCK, 2 * BLOCK, Nonsense::OutsideWindow(window)),
+        (0, all_ones, Nonsense::OutsideWindow(WINDOW)),
+        (0, BLOCK, Nonsense::OutsideWindow(WINDOW)),
+        (BASE - BLOCK, 2 * BLOCK, Nonsense::OutsideWindow(WINDOW)),
+        (WINDOW.end() - BLOCK, 2 * BLOCK, Nonsense::OutsideWindow(WINDOW)),
         (40 * BLOCK, 4 * BLOCK, Nonsense::Taken(name("boot0"))),
         (41 * BLOCK + 64 * MIB, 2 * MIB, Nonsense::Taken(name("boot0"))),
         (42 * BLOCK, BLOCK, Nonsense::Taken(name("dimm1"))),
@@ -198,14 +197,17 @@ fn a_dimm_that_cannot_be_is_refused_with_the_reason() {
         let before = blocks.groups.clone();
         slots.plug(0, start, len, 0);
         let dimm = slots.dimm(0).expect("it is in its slot");
-        assert_eq!(check(&dimm, WINDOW, &blocks.groups), Err(why), "{dimm:x?}");
+        assert_eq!(check(&dimm, &[WINDOW], &blocks.groups), Err(why), "{dimm:x?}");
         handle(&mut slots, &mut blocks);
         assert!(slots.messages(0).ends_with(&[(1, 1)]), "{dimm:x?}");
         assert_eq!(blocks.groups, before, "{dimm:x?}");
     }
     let dimm = Dimm { slot: 0, start: BASE, len: BLOCK, domain: 0 };
-    assert_eq!(check(&dimm, None, &[]), Err(Nonsense::NoWindow));
-    assert_eq!(check(&dimm, WINDOW, &neighbours().groups), Ok(()));
+    assert_eq!(check(&dimm, &[], &[]), Err(Nonsense::NoWindow));
+    assert_eq!(check(&dimm, &[WINDOW], &neighbours().groups), Ok(()));
+    let windows = [Window { start: BASE, len: BLOCK }, Window { start: BASE + 2 * BLOCK, len: BLOCK }];
+    assert_eq!(check(&dimm, &windows, &[]), Ok(()));
+    assert_eq!(check(&Dimm { len: 3 * BLOCK, ..dimm }, &windows, &[]), Err(Nonsense::OutsideWindows));
 }
 
 #[test]

@@ -64,7 +64,7 @@ pub(crate) use machine::Kernel;
 pub(crate) use recount::recount;
 pub(crate) use space_tree::{Leaf, Place, Slot, SpaceTree, space_table_bytes};
 pub(crate) use stack::{STACK_BYTES, Stack, alloc_stack};
-pub(crate) use start::{hidden, start};
+pub(crate) use start::{hidden, start, windows};
 
 use crate::arch;
 use crate::boot_info::BootFacts;

@@ -10,12 +10,15 @@ use super::ranges::{self, Editor};
 use super::tables::{self, KernelEditor};
 use super::{EARLY, MM, boot_map, layout, vmemmap};
 use crate::firmware::Firmware;
+use crate::firmware::owners::Owners;
 use crate::firmware::slit::Slit;
 use crate::firmware::srat::Srat;
+use crate::firmware::window::{self, Reach, Window};
 use crate::sync::SpinLock;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 use core::sync::atomic::AtomicU64;
-use mm::addr::{NodeId, PAGE_SIZE, Pfn, PfnRange, SECTION_LIMIT, SECTION_SIZE, SectionId, SectionRange};
+use mm::addr::{MAX_PHYS_BITS, NodeId, PAGE_SIZE, PfnRange, SECTION_LIMIT, SECTION_SIZE, SectionId, SectionRange};
 use mm::hotplug::{BootSection, BootUse};
 use mm::machine::{MEMMAP_PAGES, Mapper};
 use mm::memory::{MachineCache, MachineZone};
@@ -29,6 +32,17 @@ const MIB: u64 = 1 << 20;
 
 /// Less than this is no machine for us, so a smaller `mem=` is not obeyed.
 const SMALLEST: u64 = SECTION_SIZE;
+
+/// Where nobody says how far memory may come, the section table takes no more than this part of boot memory.
+const TABLE_SHARE: u64 = 256;
+
+/// Where memory may come.
+static WINDOWS: spin::Once<Vec<Window>> = spin::Once::new();
+
+/// Where memory may come, lowest first. The section table reaches to the end of the last.
+pub(crate) fn windows() -> &'static [Window] {
+    WINDOWS.get().map_or(&[], Vec::as_slice)
+}
 
 /// The sections that `mem=` hid.
 static HIDDEN: spin::Once<Vec<SectionRange>> = spin::Once::new();
@@ -45,11 +59,11 @@ pub(crate) fn start(firmware: &Firmware, cpus: usize, limit: Option<u64>, cores:
     let limit = limit.map_or(u64::MAX, obeyed_limit);
     hide_ram_above(limit);
 
-    let sections = boot_sections(limit);
-    let ram_end = EARLY.lock().ram().end().address();
     let srat = &firmware.srat;
-    let window_end = srat.window().map_or(0, |window| window.end());
-    let section_count = section_limit(ram_end, window_end, boot_map::physical_bits());
+    let sections = boot_sections(limit);
+    let reach = reach(&EARLY, boot_map::physical_bits());
+    let windows = WINDOWS.call_once(|| window::windows(srat, firmware.dimm_slots, reach));
+    let section_count = section_limit(reach.ram_end, windows);
     let nodes = firmware.node_count() as usize;
     let storage = Storage {
         sections: section_words(section_count),
@@ -59,14 +73,14 @@ pub(crate) fn start(firmware: &Firmware, cpus: usize, limit: Option<u64>, cores:
     };
     make_tables(&sections, section_count * SECTION_SIZE);
 
-    let ram = boot_ram(srat, &sections, limit, cores);
+    let (homes, ram) = homes(srat, &sections, limit, cores);
 
     // From here to the end the heap has only the frames that it has already.
     EARLY.lock().close();
     let mut uses = Vec::new();
     let mm = MM.call_once(|| Memory::new(Kernel::new(boot_map::huge_leaves()), storage));
-    for id in sections {
-        hand_over(mm, srat, &ram, id, limit, &mut uses);
+    for (id, node) in sections.into_iter().zip(homes) {
+        hand_over(mm, &ram, id, node, limit, &mut uses);
     }
     super::open();
     log::info!(
@@ -81,11 +95,23 @@ pub(crate) fn start(firmware: &Firmware, cpus: usize, limit: Option<u64>, cores:
     );
 }
 
-/// How many sections there can ever be. Whatever the firmware promises, a CPU reaches no further than its addresses are
-/// wide.
-fn section_limit(ram_end: u64, window_end: u64, physical_bits: u32) -> u64 {
-    let addressable = 1u64.checked_shl(physical_bits).unwrap_or(u64::MAX);
-    ram_end.max(window_end.min(addressable)).div_ceil(SECTION_SIZE).min(SECTION_LIMIT)
+/// How far memory can lie. Whatever the firmware promises, a CPU reaches no further than its addresses are wide, and we
+/// than the windows of the address space.
+fn reach(frames: &SpinLock<EarlyFrames>, physical_bits: u32) -> Reach {
+    let early = frames.lock();
+    let ram_bytes = early.ram().spans().map(PfnRange::len).sum::<u64>() * PAGE_SIZE;
+    let cheap_words = ram_bytes / TABLE_SHARE / size_of::<AtomicU64>() as u64;
+    Reach {
+        ram_end: early.ram().end().address(),
+        bits: physical_bits.min(MAX_PHYS_BITS),
+        cheap_end: cheap_words * SECTION_SIZE,
+    }
+}
+
+/// How many sections there can ever be.
+fn section_limit(ram_end: u64, windows: &[Window]) -> u64 {
+    let end = windows.last().map_or(ram_end, |window| window.end().max(ram_end));
+    end.div_ceil(SECTION_SIZE).min(SECTION_LIMIT)
 }
 
 fn obeyed_limit(limit: u64) -> u64 {
@@ -154,10 +180,6 @@ fn collect_uses(frames: &SpinLock<EarlyFrames>, id: SectionId, visible: PfnRange
     });
 }
 
-fn node_of(srat: &Srat, frame: Pfn) -> NodeId {
-    srat.node_of(frame.address()).and_then(NodeId::new).unwrap_or(NodeId::ZERO)
-}
-
 fn section_words(count: u64) -> &'static [AtomicU64] {
     let pages = (count * size_of::<AtomicU64>() as u64).div_ceil(PAGE_SIZE);
     let frames = EARLY.lock().take(pages, Owner::BootTables).expect("boot memory has room for the section table");
@@ -195,27 +217,44 @@ fn make_tables(sections: &[SectionId], end: u64) {
     }
 }
 
-/// The RAM of every node and where Movable begins on it.
-fn boot_ram(srat: &Srat, sections: &[SectionId], limit: u64, cores: Cores) -> BootRam {
+/// The node of every section, and the RAM of every node with where Movable begins on it.
+fn homes(srat: &Srat, sections: &[SectionId], limit: u64, cores: Cores) -> (Vec<NodeId>, BootRam) {
     let mut ram = BootRam::default();
     // While the frames are locked, the heap cannot grow.
     let spans: heapless::Vec<PfnRange, PIECES_MAX> = EARLY.lock().ram().spans().collect();
     let visible = PfnRange::inside(0, limit);
-    for id in sections {
+    let home = |id: &SectionId| {
         let parts = spans.iter().map(|span| span.intersection(visible).intersection(id.pages()));
-        let mut parts = parts.filter(|part| !part.is_empty()).peekable();
-        let Some(node) = parts.peek().map(|first| node_of(srat, first.start())) else { continue };
+        let parts = parts.filter(|part| !part.is_empty());
+        let (node, others) = node_with_most(&srat.owners, parts.clone());
+        if others > 0 {
+            let count = others + 1;
+            log::warn!(target: "memory", "block {id} lies on {count} nodes; node {node} has most and gets all of it");
+        }
         parts.for_each(|part| ram.add(node, part));
-    }
+        node
+    };
+    let nodes = sections.iter().map(home).collect();
     ram.split(cores);
-    ram
+    (nodes, ram)
+}
+
+/// The node that owns most of some RAM, the lowest one of equals, and how many others own some. What nobody owns has no say.
+fn node_with_most(owners: &Owners, ram: impl Iterator<Item = PfnRange>) -> (NodeId, usize) {
+    let mut owned = [0; NodeId::LIMIT];
+    for part in ram.flat_map(|range| owners.between(range.start().address(), range.end().address())) {
+        owned[part.domain as usize] += part.len;
+    }
+    let most = NodeId::all().min_by_key(|node| Reverse(owned[node.index()])).unwrap_or(NodeId::ZERO);
+    let count = owned.iter().filter(|bytes| **bytes > 0).count();
+    (most, count.saturating_sub(1))
 }
 
 fn hand_over(
     mm: &Memory<Kernel>,
-    srat: &Srat,
     ram: &BootRam,
     id: SectionId,
+    node: NodeId,
     limit: u64,
     uses: &mut Vec<(PfnRange, BootUse)>,
 ) {
@@ -225,12 +264,6 @@ fn hand_over(
         return;
     };
     mm.machine().map_memmap(id, memmap);
-    let first = uses.first().map_or(memmap.start(), |(pages, _)| pages.start());
-    let last = uses.last().map_or(memmap.end(), |(pages, _)| pages.end()).number() - 1;
-    let node = node_of(srat, first);
-    if node_of(srat, Pfn::new(last)) != node {
-        log::warn!(target: "memory", "block {id} lies on two nodes; node {node} gets all of it");
-    }
     mm.add_boot_section(&BootSection { id, node, movable_from: ram.movable_from(node), uses });
 }
 
@@ -252,6 +285,8 @@ mod tests {
     use super::super::ram::Ram;
     use super::*;
     use crate::boot_info::{MemoryRegion, RegionKind};
+    use crate::firmware::owners::MemoryAffinity;
+    use mm::addr::Pfn;
 
     /// Two sections with RAM whose first one has three holders.
     fn frames() -> SpinLock<EarlyFrames> {
@@ -264,12 +299,41 @@ mod tests {
     }
 
     #[test]
-    fn there_are_no_sections_beyond_what_the_cpu_or_the_windows_hold() {
-        assert_eq!(section_limit(5 << 30, 0, 40), 40);
-        assert_eq!(section_limit(1 << 30, (5 << 30) + 1, 40), 41);
-        assert_eq!(section_limit(1 << 30, 2 << 40, 40), 8192);
-        assert_eq!(section_limit(1 << 30, 100 << 40, 48), SECTION_LIMIT);
-        assert_eq!(section_limit(1 << 30, u64::MAX, 64), SECTION_LIMIT);
+    fn there_are_no_sections_beyond_ram_and_windows() {
+        assert_eq!(section_limit(5 << 30, &[]), 40);
+        let windows = [Window { start: 0, len: 1 << 30 }, Window { start: 4 << 30, len: (1 << 30) + 1 }];
+        assert_eq!(section_limit(1 << 30, &windows), 41);
+        assert_eq!(section_limit(5 << 30, &windows[..1]), 40);
+        assert_eq!(section_limit(1 << 46, &windows), SECTION_LIMIT);
+    }
+
+    #[test]
+    fn memory_is_reached_as_far_as_the_cpu_and_the_address_space_reach() {
+        let bits = |physical_bits| reach(&frames(), physical_bits).bits;
+        assert_eq!([bits(36), bits(46), bits(52), bits(64)], [36, 46, 46, 46]);
+        // The table for this is one part in 256 of the 255 MiB of RAM.
+        assert_eq!(reach(&frames(), 40).ram_end, 2 * SECTION_SIZE);
+        assert_eq!(reach(&frames(), 40).cheap_end, (255 << 20) / 256 / 8 * SECTION_SIZE);
+    }
+
+    #[test]
+    fn a_block_is_on_the_node_that_owns_most_of_its_ram() {
+        let owner = |mib: core::ops::Range<u64>, domain| MemoryAffinity {
+            start: mib.start * MIB,
+            len: (mib.end - mib.start) * MIB,
+            domain,
+            hotpluggable: false,
+            nonvolatile: false,
+        };
+        let node = |n| NodeId::new(n).expect("in reach");
+        let ram = [PfnRange::inside(0, 60 * MIB), PfnRange::inside(64 * MIB, 128 * MIB)];
+        let most = |owners: &[MemoryAffinity]| node_with_most(&Owners::new(owners.to_vec()), ram.into_iter());
+        assert_eq!(most(&[owner(0..1, 0), owner(1..256, 1)]), (node(1), 1));
+        assert_eq!(most(&[owner(0..256, 0), owner(40..100, 2)]), (node(0), 1), "it has both ends only");
+        assert_eq!(most(&[owner(0..256, 0), owner(20..100, 2)]), (node(2), 1), "it has the middle only");
+        assert_eq!(most(&[owner(0..30, 3), owner(30..60, 2), owner(60..64, 1)]), (node(2), 1));
+        assert_eq!(most(&[owner(100..101, 5)]), (node(5), 0), "nobody else says anything");
+        assert_eq!(most(&[]), (NodeId::ZERO, 0));
     }
 
     #[test]

@@ -15,7 +15,7 @@
 
 mod before;
 mod blocks;
-mod dice;
+pub(crate) mod dice;
 mod memory;
 mod operation;
 mod settings;

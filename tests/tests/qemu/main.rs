@@ -34,6 +34,7 @@ mod readme;
 mod removal;
 mod slots;
 mod soak;
+mod srat;
 mod stress;
 mod tables;
 mod untouched;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         machines::scenarios(),
         cpus::scenarios(),
         tables::scenarios(),
+        srat::scenarios(),
         discovery::scenarios(),
         online::scenarios(),
         zones::scenarios(),

@@ -9,7 +9,10 @@ use super::super::table::{Align, Table};
 use super::super::values::Human;
 use super::{Command, resolve};
 use crate::boot_info::{self, RegionKind};
-use crate::memory::mm;
+use crate::firmware::owners::MemoryAffinity;
+use crate::firmware::srat::Srat;
+use crate::firmware::window;
+use crate::memory::{self, mm};
 use crate::{firmware, hotplug};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -36,8 +39,8 @@ pub(super) const COMMANDS: &[Command] = &[
         },
         summary: "show who owns which physical addresses, nested",
         details: "\
-Memory from boot, the window in which memory may come, the devices in it, and
-in each added block its altmap: the struct pages of the block, at its head.
+Memory from boot, the windows in which memory may come, the devices in them,
+and in each added block its altmap: the struct pages of the block, at its head.
 More than 64 blocks in a row whose altmaps lie alike are one line.",
         example: "iomem",
         run: iomem,
@@ -50,8 +53,11 @@ More than 64 blocks in a row whose altmaps lie alike are one line.",
 The ACPI tables SRAT and SLIT, read once at boot: which range belongs to which
 node, where memory may be plugged later (hotpluggable), and how far the nodes
 are from each other (10 is local). Nodes are numbered without gaps; one without
-a range may get memory later. The window's node is only a default: a DIMM tells
-its own.",
+a range may get memory later. Of ranges that overlap the smaller one is
+believed, and the other is shown without that part. The hotplug window is what
+of the hotpluggable ranges the CPU reaches; where the SRAT has none, it is all
+above RAM if the machine has slots for DIMMs. A window's node is only a
+default: a DIMM tells its own.",
         example: "srat",
         run: srat,
     },
@@ -63,8 +69,7 @@ const FEW_BLOCKS: u64 = 64;
 fn iomem(call: &mut Call<'_>) -> Outcome {
     let mut ranges = boot_regions();
     ranges.extend(devices());
-    ranges
-        .extend(firmware::get().srat.window().map(|window| Resource::new(window.start, window.len, "Hotplug window")));
+    ranges.extend(memory::windows().iter().map(|window| Resource::new(window.start, window.len, "Hotplug window")));
     for (_, group) in resolve::groups() {
         // Boot memory is told by its regions, holes and all.
         if group.memmap != MemmapPlace::Boot {
@@ -196,7 +201,9 @@ struct Window {
 
 fn srat(call: &mut Call<'_>) -> Outcome {
     let firmware = firmware::get();
-    let range_of = |range: &firmware::srat::MemoryAffinity| Range {
+    // Windows that the SRAT does not tell of are none of the firmware's.
+    let windows = if firmware.srat.windows.is_empty() { &[][..] } else { memory::windows() };
+    let range_of = |range: &MemoryAffinity| Range {
         start: range.start,
         size: range.len,
         node: range.domain,
@@ -206,14 +213,14 @@ fn srat(call: &mut Call<'_>) -> Outcome {
     let report = Affinity {
         nodes: (0..firmware.node_count()).collect(),
         ranges: firmware.srat.ranges.iter().map(range_of).collect(),
-        window: firmware.srat.window().map(|window| Window { start: window.start, size: window.len }),
+        window: window::Window::span(windows).map(|span| Window { start: span.start, size: span.len }),
         distances: firmware.distances(),
     };
-    call.show(&report, srat_text);
+    call.show(&report, |report| srat_text(report, &firmware.srat));
     Ok(())
 }
 
-fn srat_text(report: &Affinity) -> String {
+fn srat_text(report: &Affinity, srat: &Srat) -> String {
     let mut table =
         Table::new(&[("RANGE", Align::Left), ("SIZE", Align::Right), ("NODE", Align::Right), ("FLAGS", Align::Left)]);
     for range in &report.ranges {
@@ -226,13 +233,20 @@ fn srat_text(report: &Affinity) -> String {
             if set.is_empty() { "-".into() } else { set.join(" ") },
         ]);
     }
-    let mut text = if report.ranges.is_empty() {
-        String::from("the firmware's SRAT names no memory: one node, and no memory can come\n")
-    } else {
-        table.to_string()
+    let mut text = match srat {
+        Srat { is_there: false, .. } => String::from("the firmware has no SRAT: all memory is on one node\n"),
+        _ if report.ranges.is_empty() => String::from("the firmware's SRAT names no memory\n"),
+        _ => table.to_string(),
     };
-    if let Some(window) = &report.window {
-        text += &format!("\nhotplug window: {:#x}, {}\n", window.start, Human(window.size));
+    text += "\n";
+    if srat.windows.is_empty() && !memory::windows().is_empty() {
+        text += "the firmware names no hotplug window; the machine has slots, so memory may come above RAM\n";
+    }
+    for window in memory::windows() {
+        text += &format!("hotplug window: {:#x}, {}\n", window.start, Human(window.len));
+    }
+    if memory::windows().is_empty() {
+        text += "no hotplug window: no memory can come\n";
     }
     text += "\ndistance from node to node\n";
     let titles: Vec<String> = report.nodes.iter().map(ToString::to_string).collect();
