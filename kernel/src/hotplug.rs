@@ -1,13 +1,15 @@
 //! Hotplug: what happens to DIMMs becomes verbs of the memory subsystem, and the host hears the truth about the end.
 //!
 //! Only whole blocks become memory. A DIMM may begin and end anywhere on 2 MiB; what is left at its ends is reported by
-//! [`leftovers`] and never touched. One lock orders everything that looks at a slot and acts on it: the worker that handles
-//! the machine's events, and people who add memory by hand.
+//! [`leftovers`] and never touched. The device's lock is held for a look at a slot, never for what follows from it: nobody who
+//! only looks waits behind a removal. Whoever acts on what is in a slot has the slot's turn: the worker that handles the
+//! machine's events, and people who add memory by hand.
 #![deny(unsafe_code)]
 
 mod blocks;
 mod check;
 mod probe;
+mod turns;
 
 pub(crate) use probe::{ProbeError, probe};
 
@@ -28,6 +30,7 @@ use mm::group::{GroupKind, GroupName};
 use mm::hotplug::{AddError, AddRequest, OfflineError, UnplugError};
 use mm::policy::AutoOnline;
 use thiserror::Error;
+use turns::Turns;
 
 /// Taking in more than this takes long enough for the host to be told that it is under way.
 const LONG_BYTES: u64 = 1 << 30;
@@ -36,7 +39,7 @@ const LONG_BYTES: u64 = 1 << 30;
 const REACH: u64 = 1 << MAX_PHYS_BITS;
 
 /// The slots of this machine; none where there is no controller.
-static SLOTS: Mutex<Option<Controller<PortRange>>> = Mutex::new(None);
+static SLOTS: spin::Once<Slots<Controller<PortRange>>> = spin::Once::new();
 
 static MACHINE_EVENTS: AtomicU64 = AtomicU64::new(0);
 
@@ -79,14 +82,13 @@ pub(crate) fn start() {
         log::info!(target: "dimm", "no slots");
         return;
     };
-    let mut slots = dimm::controller(count);
-    let mut blocks = KernelBlocks::new();
-    Plug { slots: &mut slots, blocks: &mut blocks, window: firmware.srat.window() }.take_in_present();
-    *SLOTS.lock() = Some(slots);
+    let slots = SLOTS.call_once(|| Slots::new(dimm::controller(count)));
+    Plug::of_machine(slots, &mut KernelBlocks::new()).take_in_present();
     task::spawn("hotplug", || {
         loop {
             events::MEMORY.wait();
-            handle_events();
+            MACHINE_EVENTS.fetch_add(1, Ordering::Relaxed);
+            Plug::of_machine(slots, &mut KernelBlocks::new()).handle_events();
         }
     });
 }
@@ -96,17 +98,9 @@ pub(crate) fn machine_events() -> u64 {
     MACHINE_EVENTS.load(Ordering::Relaxed)
 }
 
-fn handle_events() {
-    MACHINE_EVENTS.fetch_add(1, Ordering::Relaxed);
-    if let Some(slots) = SLOTS.lock().as_mut() {
-        let window = firmware::get().srat.window();
-        Plug { slots, blocks: &mut KernelBlocks::new(), window }.handle_events();
-    }
-}
-
 /// What DIMMs hold beside blocks, by address.
 pub(crate) fn leftovers() -> Vec<Leftover> {
-    let dimms: Vec<Dimm> = SLOTS.lock().iter_mut().flat_map(dimm::present).collect();
+    let dimms: Vec<Dimm> = SLOTS.get().into_iter().flat_map(|slots| dimm::present(&slots.device)).collect();
     let mut leftovers: Vec<Leftover> = dimms.iter().flat_map(|dimm| leftovers_of(dimm, blocks::known)).collect();
     leftovers.sort_unstable_by_key(|leftover| leftover.start);
     leftovers
@@ -170,20 +164,38 @@ fn bounds(range: SectionRange) -> (u64, u64) {
     (start, start + range.size_bytes())
 }
 
-/// Slots and blocks together, while somebody acts on both.
+/// The slots of a machine.
+struct Slots<S> {
+    device: Mutex<S>,
+    turns: Turns,
+}
+
+impl<S> Slots<S> {
+    const fn new(device: S) -> Self {
+        Self { device: Mutex::new(device), turns: Turns::new() }
+    }
+}
+
+/// Slots and blocks together, for whoever acts on both.
 struct Plug<'a, S: DimmSlots, B: Blocks> {
-    slots: &'a mut S,
+    slots: &'a Slots<S>,
     blocks: &'a mut B,
     /// Where the firmware says that memory may come.
     window: Option<Window>,
 }
 
-impl<S: DimmSlots, B: Blocks> Plug<'_, S, B> {
+impl<'a, S: DimmSlots, B: Blocks> Plug<'a, S, B> {
+    fn of_machine(slots: &'a Slots<S>, blocks: &'a mut B) -> Self {
+        Self { slots, blocks, window: firmware::get().srat.window() }
+    }
+
     /// Takes in what is there at boot. Only what was put in behind the firmware's back is answered.
     fn take_in_present(&mut self) {
         let answered = self.handle_events();
-        let present: Vec<Dimm> = dimm::present(self.slots).filter(|dimm| !answered.contains(&dimm.slot)).collect();
+        let present: Vec<Dimm> =
+            dimm::present(&self.slots.device).filter(|dimm| !answered.contains(&dimm.slot)).collect();
         for dimm in present {
+            let _turn = self.slots.turns.take(dimm.slot);
             self.take_in(&dimm);
         }
     }
@@ -191,28 +203,29 @@ impl<S: DimmSlots, B: Blocks> Plug<'_, S, B> {
     /// Handles all events and says which slots had one.
     fn handle_events(&mut self) -> BTreeSet<u32> {
         let mut seen = BTreeSet::new();
-        dimm::drain(self.slots, |slots, event| {
-            let mut plug = Plug { slots, blocks: &mut *self.blocks, window: self.window };
+        let slots = self.slots;
+        dimm::drain(&slots.device, |event| {
+            let slot = event.dimm().slot;
+            let _turn = slots.turns.take(slot);
+            seen.insert(slot);
             match event {
-                SlotEvent::Inserted(dimm) => {
-                    seen.insert(dimm.slot);
-                    plug.inserted(&dimm);
-                }
-                SlotEvent::RemovalRequested(dimm) => {
-                    seen.insert(dimm.slot);
-                    plug.removal_requested(&dimm);
-                }
+                SlotEvent::Inserted(dimm) => self.inserted(&dimm),
+                SlotEvent::RemovalRequested(dimm) => self.removal_requested(&dimm),
             }
         });
         seen
     }
 
+    fn answer(&self, dimm: &Dimm, answer: Answer) {
+        self.slots.device.lock().answer(dimm.slot, answer);
+    }
+
     fn inserted(&mut self, dimm: &Dimm) {
         if dimm.len > LONG_BYTES {
-            self.slots.answer(dimm.slot, Answer::InsertionInProgress);
+            self.answer(dimm, Answer::InsertionInProgress);
         }
         let answer = if self.take_in(dimm) > 0 { Answer::Inserted } else { Answer::InsertionFailed };
-        self.slots.answer(dimm.slot, answer);
+        self.answer(dimm, answer);
     }
 
     /// Makes memory of a DIMM; says how many of its blocks are known then.
@@ -248,9 +261,9 @@ impl<S: DimmSlots, B: Blocks> Plug<'_, S, B> {
     fn removal_requested(&mut self, dimm: &Dimm) {
         let name = name(dimm);
         log::info!(target: "dimm", "{name}: the host wants it back");
-        self.slots.answer(dimm.slot, Answer::EjectionInProgress);
+        self.answer(dimm, Answer::EjectionInProgress);
         let answer = match self.give_up(dimm) {
-            Ok(()) => match self.slots.eject(dimm.slot) {
+            Ok(()) => match self.slots.device.lock().eject(dimm.slot) {
                 Ejected::Gone => {
                     log::info!(target: "dimm", "{name}: ejected");
                     Answer::Ejected
@@ -265,7 +278,7 @@ impl<S: DimmSlots, B: Blocks> Plug<'_, S, B> {
                 error.answer()
             }
         };
-        self.slots.answer(dimm.slot, answer);
+        self.answer(dimm, answer);
     }
 
     /// Takes all memory of a DIMM out of use, or nothing.

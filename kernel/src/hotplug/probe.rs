@@ -2,13 +2,15 @@
 
 use super::blocks::{Blocks, KernelBlocks};
 use super::check::check;
-use super::{Refused, SLOTS, add, end, name};
-use crate::drivers::dimm::{self, Dimm};
+use super::{Plug, Refused, SLOTS, add, end, name};
+use crate::drivers::dimm::{self, Dimm, DimmSlots};
+use crate::task::Cancelled;
 use crate::{firmware, memory};
 use alloc::vec::Vec;
 use mm::Errno;
 use mm::addr::{SECTION_SIZE, SectionId, SectionRange};
 use mm::group::{GroupKind, GroupName};
+use mm::hotplug::AddError;
 use thiserror::Error;
 
 /// Why memory could not be added by hand.
@@ -26,6 +28,8 @@ pub(crate) enum ProbeError {
     Nothing(u64),
     #[error(transparent)]
     Refused(Refused),
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
 }
 
 impl ProbeError {
@@ -37,6 +41,7 @@ impl ProbeError {
             Self::Nothing(_) => Errno::NoDevice,
             Self::Refused(Refused::Domain(_)) => Errno::Invalid,
             Self::Refused(Refused::Add(error)) => error.errno(),
+            Self::Cancelled(_) => Errno::Canceled,
         }
     }
 }
@@ -44,13 +49,36 @@ impl ProbeError {
 /// Adds memory by hand that the machine is known to have: a DIMM that is not added, or what `mem=` hid. Without a length,
 /// all of it from `start` on.
 pub(crate) fn probe(start: u64, len: Option<u64>) -> Result<(), ProbeError> {
-    let mut known: Vec<Backed> = memory::hidden().iter().map(|range| hidden(*range)).collect();
-    let mut slots = SLOTS.lock();
+    let hidden: Vec<Backed> = memory::hidden().iter().map(|range| hidden(*range)).collect();
     let mut blocks = KernelBlocks::new();
-    let (window, groups) = (firmware::get().srat.window(), blocks.groups());
-    let dimms = slots.iter_mut().flat_map(dimm::present).filter(|dimm| check(dimm, window, &groups).is_ok());
-    known.extend(dimms.map(Backed::from));
-    add_by_hand(&known, start, len, &mut blocks)
+    match SLOTS.get() {
+        Some(slots) => Plug::of_machine(slots, &mut blocks).probe(&hidden, start, len),
+        None => add_by_hand(&hidden, start, len, &mut blocks),
+    }
+}
+
+impl<S: DimmSlots, B: Blocks> Plug<'_, S, B> {
+    /// Adds memory of a DIMM by hand, or some that was hidden at boot.
+    pub(super) fn probe(&mut self, hidden: &[Backed], start: u64, len: Option<u64>) -> Result<(), ProbeError> {
+        let is_hidden = hidden.iter().any(|range| range.holds(start));
+        let dimm = if is_hidden { None } else { self.dimm_at(start) };
+        let Some(dimm) = dimm else { return add_by_hand(hidden, start, len, self.blocks) };
+        // What is wrong anyway is told without waiting.
+        wanted(&[dimm.into()], start, len, self.blocks)?;
+        let _turn = self.slots.turns.take_cancellable(dimm.slot)?;
+        // Meanwhile it may have gone.
+        if self.slots.device.lock().dimm(dimm.slot) != Some(dimm) {
+            return Err(ProbeError::Nothing(start));
+        }
+        add_by_hand(&[dimm.into()], start, len, self.blocks)
+    }
+
+    /// The DIMM at an address, if it can be there.
+    fn dimm_at(&self, start: u64) -> Option<Dimm> {
+        let groups = self.blocks.groups();
+        let is_there = |dimm: &Dimm| Backed::from(*dimm).holds(start) && check(dimm, self.window, &groups).is_ok();
+        dimm::present(&self.slots.device).find(is_there)
+    }
 }
 
 /// Memory that the machine is known to have.
@@ -69,22 +97,49 @@ impl From<Dimm> for Backed {
     }
 }
 
+impl Backed {
+    fn holds(&self, address: u64) -> bool {
+        (self.start..self.end).contains(&address)
+    }
+}
+
 fn hidden(range: SectionRange) -> Backed {
     let start = range.first().address();
     let domain = firmware::get().srat.node_of(start).unwrap_or(0);
     Backed { start, end: start + range.size_bytes(), domain, name: None }
 }
 
+/// Adds memory by hand, of which `known` is there.
 pub(super) fn add_by_hand(
     known: &[Backed],
     start: u64,
     len: Option<u64>,
     blocks: &mut impl Blocks,
 ) -> Result<(), ProbeError> {
+    let (range, backed) = wanted(known, start, len, blocks)?;
+    let is_whole = SectionRange::inside(backed.start, backed.end) == Some(range);
+    loop {
+        let own_name = backed.name.filter(|_| is_whole);
+        let name = own_name.unwrap_or_else(|| free_probe_name(blocks));
+        match add(range, backed.domain, name, blocks) {
+            // Somebody else added memory by hand at the same time.
+            Err(Refused::Add(AddError::NameTaken(_))) if own_name.is_none() => {}
+            result => return result.map_err(ProbeError::Refused),
+        }
+    }
+}
+
+/// The blocks that are to be added, and what they are a part of.
+fn wanted(
+    known: &[Backed],
+    start: u64,
+    len: Option<u64>,
+    blocks: &impl Blocks,
+) -> Result<(SectionRange, Backed), ProbeError> {
     if !start.is_multiple_of(SECTION_SIZE) {
         return Err(ProbeError::Unaligned(start));
     }
-    let here = known.iter().find(|backed| (backed.start..backed.end).contains(&start));
+    let here = known.iter().find(|backed| backed.holds(start));
     let to_end = here.map(|backed| (backed.end - start) / SECTION_SIZE * SECTION_SIZE);
     let len = len.or(to_end.filter(|len| *len > 0)).unwrap_or(SECTION_SIZE);
     if len == 0 || !len.is_multiple_of(SECTION_SIZE) {
@@ -96,9 +151,7 @@ pub(super) fn add_by_hand(
         return Err(ProbeError::Exists(known.first()));
     }
     let backed = here.filter(|backed| start + len <= backed.end).ok_or(ProbeError::Nothing(start))?;
-    let is_whole = SectionRange::inside(backed.start, backed.end) == Some(range);
-    let name = backed.name.filter(|_| is_whole).unwrap_or_else(|| free_probe_name(blocks));
-    add(range, backed.domain, name, blocks).map_err(ProbeError::Refused)
+    Ok((range, *backed))
 }
 
 fn free_probe_name(blocks: &impl Blocks) -> GroupName {
