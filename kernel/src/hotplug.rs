@@ -8,10 +8,13 @@
 
 mod blocks;
 mod check;
+mod intake;
 mod probe;
+mod refusal;
 mod turns;
 
 pub(crate) use probe::{ProbeError, probe};
+pub(crate) use refusal::{Refusal, Refused};
 
 use crate::arch::ports::PortRange;
 use crate::drivers::dimm::{self, Answer, Controller, Dimm, DimmSlots, Ejected, SLOT_LIMIT, SlotEvent};
@@ -24,11 +27,12 @@ use alloc::vec::Vec;
 use blocks::{Blocks, KernelBlocks};
 use check::{check, foreign_group};
 use core::sync::atomic::{AtomicU64, Ordering};
+use intake::{Intake, add, log_refusal};
 use mm::Errno;
-use mm::addr::{MAX_PHYS_BITS, NodeId, SectionRange};
-use mm::group::{GroupKind, GroupName};
-use mm::hotplug::{AddError, AddRequest, OfflineError, UnplugError};
-use mm::policy::AutoOnline;
+use mm::addr::{MAX_PHYS_BITS, SectionRange};
+use mm::group::{Group, GroupKind, GroupName};
+use mm::hotplug::{OfflineError, UnplugError};
+use refusal::Refusals;
 use thiserror::Error;
 use turns::Turns;
 
@@ -64,15 +68,6 @@ pub(crate) enum Why {
     NotAdded,
 }
 
-/// Why memory that is there does not become blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(crate) enum Refused {
-    #[error("proximity domain {0} is beyond the nodes known at boot")]
-    Domain(u32),
-    #[error(transparent)]
-    Add(AddError),
-}
-
 /// Takes in the DIMMs that are there already and starts listening for more. The memory subsystem and ACPI's events work.
 pub(crate) fn start() {
     let firmware = firmware::get();
@@ -100,28 +95,19 @@ pub(crate) fn machine_events() -> u64 {
 
 /// What DIMMs hold beside blocks, by address.
 pub(crate) fn leftovers() -> Vec<Leftover> {
-    let dimms: Vec<Dimm> = SLOTS.get().into_iter().flat_map(|slots| dimm::present(&slots.device)).collect();
+    let dimms = present();
     let mut leftovers: Vec<Leftover> = dimms.iter().flat_map(|dimm| leftovers_of(dimm, blocks::known)).collect();
     leftovers.sort_unstable_by_key(|leftover| leftover.start);
     leftovers
 }
 
-/// Adds blocks and does with them what the policy says. They stay when going online fails.
-fn add(range: SectionRange, domain: u32, name: GroupName, blocks: &mut impl Blocks) -> Result<(), Refused> {
-    let node = NodeId::new(domain).ok_or(Refused::Domain(domain))?;
-    blocks.add(&AddRequest { range, node, name }).map_err(Refused::Add)?;
-    match range.count() {
-        1 => log::info!(target: "dimm", "{name}: block {} added on node {node}", range.first()),
-        _ => log::info!(target: "dimm", "{name}: blocks {}-{} added on node {node}", range.first(), range.last()),
-    }
-    if let AutoOnline::As(how) = blocks.auto_online() {
-        match blocks.online(range, how) {
-            Ok(None) => log::info!(target: "dimm", "{name}: online"),
-            Ok(Some(remark)) => log::warn!(target: "dimm", "{name}: online; {remark}"),
-            Err(error) => log::warn!(target: "dimm", "{name}: stays offline: {error}"),
-        }
-    }
-    Ok(())
+/// The DIMMs that are in their slots and were refused, by slot.
+pub(crate) fn refused() -> Vec<Refusal> {
+    SLOTS.get().map_or_else(Vec::new, |slots| slots.refusals.of(&present()))
+}
+
+fn present() -> Vec<Dimm> {
+    SLOTS.get().into_iter().flat_map(|slots| dimm::present(&slots.device)).collect()
 }
 
 fn name(dimm: &Dimm) -> GroupName {
@@ -131,6 +117,13 @@ fn name(dimm: &Dimm) -> GroupName {
 /// The first address behind a DIMM.
 fn end(dimm: &Dimm) -> u64 {
     dimm.start.saturating_add(dimm.len)
+}
+
+/// The blocks that a DIMM can be.
+fn usable(dimm: &Dimm, window: Option<Window>, groups: &[Group]) -> Result<SectionRange, Refused> {
+    check(dimm, window, groups).map_err(Refused::Nonsense)?;
+    let none = if end(dimm) > REACH { Refused::OutOfReach } else { Refused::NoBlock };
+    SectionRange::inside(dimm.start, end(dimm)).ok_or(none)
 }
 
 /// `known` says which blocks of a range exist.
@@ -168,11 +161,12 @@ fn bounds(range: SectionRange) -> (u64, u64) {
 struct Slots<S> {
     device: Mutex<S>,
     turns: Turns,
+    refusals: Refusals,
 }
 
 impl<S> Slots<S> {
     const fn new(device: S) -> Self {
-        Self { device: Mutex::new(device), turns: Turns::new() }
+        Self { device: Mutex::new(device), turns: Turns::new(), refusals: Refusals::new() }
     }
 }
 
@@ -196,7 +190,9 @@ impl<'a, S: DimmSlots, B: Blocks> Plug<'a, S, B> {
             dimm::present(&self.slots.device).filter(|dimm| !answered.contains(&dimm.slot)).collect();
         for dimm in present {
             let _turn = self.slots.turns.take(dimm.slot);
-            self.take_in(&dimm);
+            if let Ok(intake) = self.take_in(&dimm) {
+                intake.log();
+            }
         }
     }
 
@@ -224,61 +220,66 @@ impl<'a, S: DimmSlots, B: Blocks> Plug<'a, S, B> {
         if dimm.len > LONG_BYTES {
             self.answer(dimm, Answer::InsertionInProgress);
         }
-        let answer = if self.take_in(dimm) > 0 { Answer::Inserted } else { Answer::InsertionFailed };
+        let answer = match self.take_in(dimm) {
+            Ok(intake) => {
+                intake.log();
+                Answer::Inserted
+            }
+            Err(_) => Answer::InsertionFailed,
+        };
         self.answer(dimm, answer);
     }
 
-    /// Makes memory of a DIMM; says how many of its blocks are known then.
-    fn take_in(&mut self, dimm: &Dimm) -> u64 {
-        let name = name(dimm);
-        log::info!(
-            target: "dimm",
-            "{name}: {} MiB at {:#x}, node {}",
-            dimm.len >> 20,
-            dimm.start,
-            dimm.domain
-        );
-        if let Err(nonsense) = check(dimm, self.window, &self.blocks.groups()) {
-            log::warn!(target: "dimm", "{name}: not added: {nonsense}");
-            return 0;
+    /// Makes memory of a DIMM, or notes and tells why not.
+    fn take_in(&mut self, dimm: &Dimm) -> Result<Intake, Refused> {
+        let result = self.add_all(dimm);
+        match result {
+            Ok(_) => self.slots.refusals.forget(dimm.slot),
+            Err(why) => {
+                self.slots.refusals.note(*dimm, why);
+                log_refusal(dimm, why);
+            }
         }
-        if let Some(range) = SectionRange::inside(dimm.start, end(dimm))
-            && self.blocks.known(range).is_empty()
-            && let Err(error) = add(range, dimm.domain, name, self.blocks)
-        {
-            log::warn!(target: "dimm", "{name}: not added: {error}");
-        }
-        let blocks = &*self.blocks;
-        for leftover in leftovers_of(dimm, |range| blocks.known(range)) {
-            let Leftover { start, len, why, .. } = leftover;
-            let (last, mib) = (start + (len - 1), len >> 20);
-            log::warn!(target: "dimm", "{name}: {mib} MiB at {start:#x}-{last:#x} are left alone: {why}");
-        }
-        SectionRange::inside(dimm.start, end(dimm))
-            .map_or(0, |range| blocks.known(range).into_iter().map(SectionRange::count).sum())
+        result
+    }
+
+    /// What is there already is left as it is.
+    fn add_all(&mut self, dimm: &Dimm) -> Result<Intake, Refused> {
+        let range = usable(dimm, self.window, &self.blocks.groups())?;
+        let is_known = !self.blocks.known(range).is_empty();
+        let added = if is_known { None } else { Some(add(range, dimm.domain, name(dimm), self.blocks)?) };
+        Ok(Intake::new(*dimm, added, self.blocks))
     }
 
     fn removal_requested(&mut self, dimm: &Dimm) {
         let name = name(dimm);
-        log::info!(target: "dimm", "{name}: the host wants it back");
+        log::info!(target: "dimm", "{name}: removal requested");
         self.answer(dimm, Answer::EjectionInProgress);
         let answer = match self.give_up(dimm) {
-            Ok(()) => match self.slots.device.lock().eject(dimm.slot) {
+            Ok(()) => match self.eject(dimm) {
                 Ejected::Gone => {
                     log::info!(target: "dimm", "{name}: ejected");
                     Answer::Ejected
                 }
                 Ejected::StillThere => {
-                    log::error!(target: "dimm", "{name}: the machine keeps it; its memory stays unused");
+                    log::error!(target: "dimm", "{name}: eject failed: the machine keeps it; its memory stays unused");
                     Answer::EjectionFailed
                 }
             },
             Err(error) => {
-                log::warn!(target: "dimm", "{name}: stays: {error}");
+                log::warn!(target: "dimm", "{name}: removal refused: {error}");
                 error.answer()
             }
         };
         self.answer(dimm, answer);
+    }
+
+    fn eject(&self, dimm: &Dimm) -> Ejected {
+        let ejected = self.slots.device.lock().eject(dimm.slot);
+        if ejected == Ejected::Gone {
+            self.slots.refusals.forget(dimm.slot);
+        }
+        ejected
     }
 
     /// Takes all memory of a DIMM out of use, or nothing.

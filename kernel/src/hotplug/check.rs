@@ -4,12 +4,13 @@
 use super::end;
 use crate::drivers::dimm::Dimm;
 use crate::firmware::srat::Window;
+use mm::Errno;
 use mm::group::{Group, GroupKind, GroupName};
 use thiserror::Error;
 
 /// Why a DIMM cannot be what the controller says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(super) enum Nonsense {
+pub(crate) enum Nonsense {
     #[error("it is empty")]
     Empty,
     #[error("it ends beyond any address")]
@@ -20,6 +21,16 @@ pub(super) enum Nonsense {
     OutsideWindow(Window),
     #[error("its addresses are those of {0}")]
     Taken(GroupName),
+}
+
+impl Nonsense {
+    /// The errno name.
+    pub(super) fn errno(self) -> Errno {
+        match self {
+            Self::Empty | Self::Endless | Self::NoWindow | Self::OutsideWindow(_) => Errno::Invalid,
+            Self::Taken(_) => Errno::Exists,
+        }
+    }
 }
 
 /// Checks a DIMM against where the firmware says that memory may come, and what is there.

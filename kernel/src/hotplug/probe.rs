@@ -1,8 +1,9 @@
 //! Memory that is added by hand: only what the machine is known to have, as nothing is ever poked to find out.
 
 use super::blocks::{Blocks, KernelBlocks};
-use super::check::check;
-use super::{Plug, Refused, SLOTS, add, end, name};
+use super::intake::{Added, add};
+use super::refusal::Refused;
+use super::{Plug, SLOTS, end, name, usable};
 use crate::drivers::dimm::{self, Dimm, DimmSlots};
 use crate::task::Cancelled;
 use crate::{firmware, memory};
@@ -26,8 +27,8 @@ pub(crate) enum ProbeError {
     Exists(SectionId),
     #[error("the machine is not known to have memory at {0:#x}")]
     Nothing(u64),
-    #[error(transparent)]
-    Refused(Refused),
+    #[error("{name}: {why}")]
+    Refused { name: GroupName, why: Refused },
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
 }
@@ -39,8 +40,7 @@ impl ProbeError {
             Self::Unaligned(_) | Self::BadSize(_) | Self::OutOfReach { .. } => Errno::Invalid,
             Self::Exists(_) => Errno::Exists,
             Self::Nothing(_) => Errno::NoDevice,
-            Self::Refused(Refused::Domain(_)) => Errno::Invalid,
-            Self::Refused(Refused::Add(error)) => error.errno(),
+            Self::Refused { why, .. } => why.errno(),
             Self::Cancelled(_) => Errno::Canceled,
         }
     }
@@ -51,17 +51,18 @@ impl ProbeError {
 pub(crate) fn probe(start: u64, len: Option<u64>) -> Result<(), ProbeError> {
     let hidden: Vec<Backed> = memory::hidden().iter().map(|range| hidden(*range)).collect();
     let mut blocks = KernelBlocks::new();
-    match SLOTS.get() {
+    let added = match SLOTS.get() {
         Some(slots) => Plug::of_machine(slots, &mut blocks).probe(&hidden, start, len),
         None => add_by_hand(&hidden, start, len, &mut blocks),
-    }
+    };
+    added.map(|added| added.log())
 }
 
 impl<S: DimmSlots, B: Blocks> Plug<'_, S, B> {
     /// Adds memory of a DIMM by hand, or some that was hidden at boot.
-    pub(super) fn probe(&mut self, hidden: &[Backed], start: u64, len: Option<u64>) -> Result<(), ProbeError> {
+    pub(super) fn probe(&mut self, hidden: &[Backed], start: u64, len: Option<u64>) -> Result<Added, ProbeError> {
         let is_hidden = hidden.iter().any(|range| range.holds(start));
-        let dimm = if is_hidden { None } else { self.dimm_at(start) };
+        let dimm = if is_hidden { None } else { self.dimm_at(start)? };
         let Some(dimm) = dimm else { return add_by_hand(hidden, start, len, self.blocks) };
         // What is wrong anyway is told without waiting.
         wanted(&[dimm.into()], start, len, self.blocks)?;
@@ -70,14 +71,20 @@ impl<S: DimmSlots, B: Blocks> Plug<'_, S, B> {
         if self.slots.device.lock().dimm(dimm.slot) != Some(dimm) {
             return Err(ProbeError::Nothing(start));
         }
-        add_by_hand(&[dimm.into()], start, len, self.blocks)
+        let added = add_by_hand(&[dimm.into()], start, len, self.blocks)?;
+        self.slots.refusals.forget(dimm.slot);
+        Ok(added)
     }
 
-    /// The DIMM at an address, if it can be there.
-    fn dimm_at(&self, start: u64) -> Option<Dimm> {
+    /// The DIMM at an address. If two say that they are there, one that can be is preferred.
+    fn dimm_at(&self, start: u64) -> Result<Option<Dimm>, ProbeError> {
         let groups = self.blocks.groups();
-        let is_there = |dimm: &Dimm| Backed::from(*dimm).holds(start) && check(dimm, self.window, &groups).is_ok();
-        dimm::present(&self.slots.device).find(is_there)
+        let here = dimm::present(&self.slots.device).filter(|dimm| Backed::from(*dimm).holds(start));
+        let judged = here.map(|dimm| match usable(&dimm, self.window, &groups) {
+            Ok(_) => Ok(dimm),
+            Err(why) => Err(ProbeError::Refused { name: name(&dimm), why }),
+        });
+        judged.min_by_key(Result::is_err).transpose()
     }
 }
 
@@ -115,7 +122,7 @@ pub(super) fn add_by_hand(
     start: u64,
     len: Option<u64>,
     blocks: &mut impl Blocks,
-) -> Result<(), ProbeError> {
+) -> Result<Added, ProbeError> {
     let (range, backed) = wanted(known, start, len, blocks)?;
     let is_whole = SectionRange::inside(backed.start, backed.end) == Some(range);
     loop {
@@ -124,7 +131,7 @@ pub(super) fn add_by_hand(
         match add(range, backed.domain, name, blocks) {
             // Somebody else added memory by hand at the same time.
             Err(Refused::Add(AddError::NameTaken(_))) if own_name.is_none() => {}
-            result => return result.map_err(ProbeError::Refused),
+            result => return result.map_err(|why| ProbeError::Refused { name, why }),
         }
     }
 }

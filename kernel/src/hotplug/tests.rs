@@ -4,16 +4,16 @@ use super::check::Nonsense;
 use super::probe::{Backed, add_by_hand};
 use super::*;
 use crate::drivers::dimm::tests::FakeRegisters;
-use mm::addr::SectionId;
-use mm::group::Group;
-use mm::hotplug::{OfflineError, OnlineError, RemoveError};
+use mm::addr::{NodeId, SectionId};
+use mm::hotplug::{AddError, AddRequest, OnlineError, RemoveError};
 use mm::outlook::Remark;
 use mm::page::Owner;
-use mm::policy::OnlineAs;
+use mm::policy::{AutoOnline, OnlineAs};
 use mm::section::MemmapPlace;
 use std::boxed::Box;
 use std::cell::Cell;
 use std::rc::Rc;
+use std::string::ToString;
 use std::vec;
 
 const MIB: u64 = 1 << 20;
@@ -375,6 +375,7 @@ fn nobody_who_looks_waits_while_a_dimm_comes_or_goes() {
     let (seen, counted) = (Rc::clone(&slots), Rc::clone(&looked));
     let look = move || {
         assert_eq!(dimm::present(&seen.device).count(), 1);
+        assert_eq!(seen.refusals.of(&[]), []);
         counted.set(counted.get() + 1);
     };
     let mut blocks = Fake { meanwhile: Some(Box::new(look)), ..Fake::default() };
@@ -405,6 +406,62 @@ fn whoever_acts_on_a_slot_has_its_turn_and_no_other() {
     assert!(slots.turns.try_take(0).is_some());
 }
 
+#[test]
+fn a_refused_dimm_is_remembered_until_it_goes_or_is_taken_after_all() {
+    let why = Refused::Add(AddError::NoMemory);
+    let refused = |slots: &Slots<Device>| {
+        let dimms: Vec<Dimm> = dimm::present(&slots.device).collect();
+        slots.refusals.of(&dimms).iter().map(|refusal| (refusal.dimm.slot, refusal.why)).collect::<Vec<_>>()
+    };
+    let (slots, mut blocks) = (slots(4), Fake { add_fails: Some(AddError::NoMemory), ..Fake::default() });
+    for slot in 0..4 {
+        slots.host().plug(slot, BASE + slot as u64 * BLOCK, BLOCK, 0);
+    }
+    handle(&slots, &mut blocks);
+    assert_eq!(refused(&slots), [(0, why), (1, why), (2, why), (3, why)]);
+
+    // Removed as the host wishes, pulled without asking, replaced, added by hand.
+    slots.host().request_removal(0);
+    handle(&slots, &mut blocks);
+    slots.host().eject(1);
+    slots.host().cold_plug(2, BASE + 8 * BLOCK, BLOCK, 0);
+    assert_eq!(refused(&slots), [(3, why)]);
+    let by_hand = plug(&slots, &mut blocks).probe(&[], BASE + 3 * BLOCK, None).map(drop);
+    let name = GroupName::parse("dimm3").expect("a name");
+    assert_eq!(by_hand, Err(ProbeError::Refused { name, why }));
+    assert_eq!(refused(&slots), [(3, why)]);
+    blocks.add_fails = None;
+    plug(&slots, &mut blocks).probe(&[], BASE + 3 * BLOCK, None).expect("there is memory now");
+    assert_eq!(refused(&slots), []);
+    assert_eq!(slots.refusals.of(&[Dimm { slot: 0, start: BASE, len: BLOCK, domain: 0 }]), []);
+}
+
+#[test]
+fn a_probe_of_a_dimm_that_cannot_be_says_why() {
+    let window = WINDOW.expect("there is one");
+    let taken = Nonsense::Taken(GroupName::parse("boot0").expect("a name"));
+    for (start, len, domain, why, errno) in [
+        (40 * BLOCK, BLOCK, 0, Refused::Nonsense(taken), Errno::Exists),
+        (BASE - BLOCK, BLOCK, 0, Refused::Nonsense(Nonsense::OutsideWindow(window)), Errno::Invalid),
+        (BASE, 64 * MIB, 0, Refused::NoBlock, Errno::Invalid),
+        (1 << 46, BLOCK, 0, Refused::OutOfReach, Errno::Invalid),
+        (BASE, BLOCK, 128, Refused::Domain(128), Errno::Invalid),
+    ] {
+        let (slots, mut blocks) = (slots(1), neighbours());
+        slots.host().plug(0, start, len, domain);
+        handle(&slots, &mut blocks);
+        let dimm = slots.host().dimm(0).expect("it is in its slot");
+        assert_eq!(slots.refusals.of(&[dimm]), [Refusal { dimm, why }]);
+        let error = plug(&slots, &mut blocks).probe(&[], start, None).map(drop).expect_err("it is refused");
+        assert_eq!(error, ProbeError::Refused { name: name(&dimm), why });
+        assert_eq!((error.errno(), error.to_string()), (errno, std::format!("dimm0: {why}")));
+    }
+}
+
+fn by_hand(known: &[Backed], start: u64, len: Option<u64>, blocks: &mut Fake) -> Result<(), ProbeError> {
+    add_by_hand(known, start, len, blocks).map(drop)
+}
+
 fn backed(start: u64, end: u64) -> Backed {
     Backed { start, end, domain: 1, name: GroupName::parse("dimm5") }
 }
@@ -413,12 +470,12 @@ fn backed(start: u64, end: u64) -> Backed {
 fn what_is_known_to_be_there_can_be_added_by_hand() {
     let known = [backed(BASE, BASE + 4 * BLOCK)];
     let mut blocks = Fake::default();
-    assert_eq!(add_by_hand(&known, BASE, None, &mut blocks), Ok(()));
+    assert_eq!(by_hand(&known, BASE, None, &mut blocks), Ok(()));
     assert_eq!(names(&blocks), [("dimm5".into(), 32, 4, 1)]);
 
     let mut blocks = Fake::default();
-    assert_eq!(add_by_hand(&known, BASE + BLOCK, Some(BLOCK), &mut blocks), Ok(()));
-    assert_eq!(add_by_hand(&known, BASE + 2 * BLOCK, None, &mut blocks), Ok(()));
+    assert_eq!(by_hand(&known, BASE + BLOCK, Some(BLOCK), &mut blocks), Ok(()));
+    assert_eq!(by_hand(&known, BASE + 2 * BLOCK, None, &mut blocks), Ok(()));
     assert_eq!(names(&blocks), [("probe0".into(), 33, 1, 1), ("probe1".into(), 34, 2, 1)]);
 }
 
@@ -426,7 +483,7 @@ fn what_is_known_to_be_there_can_be_added_by_hand() {
 fn nothing_is_poked_to_find_out() {
     let known = [backed(BASE, BASE + 2 * BLOCK + 64 * MIB)];
     let mut blocks = Fake::default();
-    let mut probe = |start, len| add_by_hand(&known, start, len, &mut blocks);
+    let mut probe = |start, len| by_hand(&known, start, len, &mut blocks);
     assert_eq!(probe(BASE + 2 * MIB, None), Err(ProbeError::Unaligned(BASE + 2 * MIB)));
     assert_eq!(probe(BASE, Some(MIB)), Err(ProbeError::BadSize(MIB)));
     assert_eq!(probe(BASE, Some(0)), Err(ProbeError::BadSize(0)));
@@ -445,7 +502,7 @@ fn nothing_is_poked_to_find_out() {
 fn memory_hidden_at_boot_can_be_added_by_hand() {
     let known = [Backed { start: BLOCK, end: 4 * BLOCK, domain: 0, name: None }];
     let mut blocks = Fake::default();
-    assert_eq!(add_by_hand(&known, BLOCK, None, &mut blocks), Ok(()));
+    assert_eq!(by_hand(&known, BLOCK, None, &mut blocks), Ok(()));
     assert_eq!(names(&blocks), [("probe0".into(), 1, 3, 0)]);
 }
 
