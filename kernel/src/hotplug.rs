@@ -27,7 +27,7 @@ use alloc::vec::Vec;
 use blocks::{Blocks, KernelBlocks};
 use check::{check, foreign_group};
 use core::sync::atomic::{AtomicU64, Ordering};
-use intake::{Intake, add, log_refusal};
+use intake::{Intake, Summary, add, log_refusal};
 use mm::Errno;
 use mm::addr::{MAX_PHYS_BITS, SectionRange};
 use mm::group::{Group, GroupKind, GroupName};
@@ -188,12 +188,14 @@ impl<'a, S: DimmSlots, B: Blocks> Plug<'a, S, B> {
         let answered = self.handle_events();
         let present: Vec<Dimm> =
             dimm::present(&self.slots.device).filter(|dimm| !answered.contains(&dimm.slot)).collect();
+        let mut summary = Summary::default();
         for dimm in present {
             let _turn = self.slots.turns.take(dimm.slot);
             if let Ok(intake) = self.take_in(&dimm) {
-                intake.log();
+                summary.add(intake);
             }
         }
+        summary.log();
     }
 
     /// Handles all events and says which slots had one.

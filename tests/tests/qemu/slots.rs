@@ -12,7 +12,7 @@ use system_tests::check::same;
 use system_tests::dimms::{SUCCESS, dimm, dimm_at, dimm_on};
 use system_tests::memory::BLOCK_BYTES;
 use system_tests::scenario;
-use system_tests::scenario::{FIRST_HOT, Scenario};
+use system_tests::scenario::{FIRST_HOT, Scenario, two_nodes};
 use system_tests::vm::Vm;
 
 use crate::iomem;
@@ -20,6 +20,8 @@ use crate::iomem;
 const FOUR_GIB: u64 = FIRST_HOT * BLOCK_BYTES;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
+    let mut alike: Vec<_> = (0..14).map(|number| dimm(&format!("d{number}"), mib(128))).collect();
+    alike.insert(6, dimm_at("small", mib(64), 0x2_0000_0000));
     vec![
         scenario!(whole_blocks_of_a_dimm_are_used_and_the_rest_is_reported),
         scenario!(a_dimm_off_the_block_grid_gives_its_whole_blocks),
@@ -28,6 +30,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             .emulated()
             .on(Machine { maxmem: gib(70 << 10), ..Machine::default() }),
         scenario!(a_refused_dimm_is_told_until_it_is_taken_after_all),
+        scenario!(dimms_that_are_alike_are_told_in_one_line_at_boot).on(Machine { dimms: alike, ..two_nodes() }),
         scenario!(a_dimm_deleted_before_it_was_handled_leaves_nothing),
         scenario!(one_dimm_comes_while_another_goes),
         scenario!(a_dimm_asked_for_twice_goes_once),
@@ -140,6 +143,14 @@ fn a_refused_dimm_is_told_until_it_is_taken_after_all(vm: &mut Vm) -> Result<()>
 
     vm.plug_status(&dimm("small", mib(64)))?;
     same("sentence", vm.fails("probe 0x1_1000_0000", "EINVAL")?.as_str(), "dimm1: it holds no whole block")
+}
+
+fn dimms_that_are_alike_are_told_in_one_line_at_boot(vm: &mut Vm) -> Result<()> {
+    let log = vm.kernel_log()?;
+    let said: Vec<_> = log.iter().filter_map(|line| line.split_once("dimm: ")).map(|(_, said)| said).collect();
+    same("lines", said.len(), 2)?;
+    ensure!(said[0].starts_with("dimm6: 64 MiB at ") && said[0].ends_with(": it holds no whole block"), "{said:?}");
+    same("the others", said[1], "14 DIMMs of 128 MiB each added on node 0: dimm0-dimm5, dimm7-dimm14")
 }
 
 fn a_dimm_deleted_before_it_was_handled_leaves_nothing(vm: &mut Vm) -> Result<()> {
