@@ -8,8 +8,8 @@ use super::super::resource_tree::{Resource, Step, merged, sorted, walk};
 use super::super::table::{Align, Table};
 use super::super::values::Human;
 use super::{Command, resolve};
-use crate::boot_info::{self, RegionKind};
-use crate::memory::mm;
+use crate::boot_info::{self, MemoryRegion, RegionKind};
+use crate::memory::{self, Fate, mm};
 use crate::{firmware, hotplug};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -38,7 +38,12 @@ pub(super) const COMMANDS: &[Command] = &[
         details: "\
 Memory from boot, the window in which memory may come, the devices in it, and
 in each added block its altmap: the struct pages of the block, at its head.
-More than 64 blocks in a row whose altmaps lie alike are one line.",
+More than 64 blocks in a row whose altmaps lie alike are one line.
+
+System RAM         memory that the kernel has, of boot or of a group
+Unused RAM         memory that it has not: hidden by mem=, or left out because
+                   its block has no room for its own struct pages
+Part of a DIMM     what is no block of it, and why",
         example: "iomem",
         run: iomem,
     },
@@ -120,15 +125,26 @@ fn boot_regions() -> Vec<Resource> {
     let Some(facts) = boot_info::facts() else {
         return Vec::new();
     };
-    let regions = facts.memory.iter().map(|region| {
-        let name = match region.kind {
-            RegionKind::Usable => "System RAM",
-            RegionKind::Bootloader => "System RAM (kernel and boot tables)",
-            RegionKind::Firmware => "Firmware",
+    facts.memory.iter().flat_map(boot_region).collect()
+}
+
+/// A region of the boot loader's, in parts if the kernel has not all of it.
+fn boot_region(region: &MemoryRegion) -> Vec<Resource> {
+    let MemoryRegion { start, end, kind } = *region;
+    let kept = match kind {
+        RegionKind::Usable => "System RAM",
+        RegionKind::Bootloader => "System RAM (kernel and boot tables)",
+        RegionKind::Firmware => return Vec::from([Resource::new(start, end - start, "Firmware")]),
+    };
+    let parts = memory::fates(start, end).into_iter().map(|(start, end, fate)| {
+        let name = match fate {
+            Fate::Kept => kept,
+            Fate::Hidden => "Unused RAM (hidden by mem=)",
+            Fate::LeftOut => "Unused RAM (left out)",
         };
-        Resource::new(region.start, region.end - region.start, name)
+        Resource::new(start, end - start, name)
     });
-    regions.collect()
+    parts.collect()
 }
 
 fn devices() -> Vec<Resource> {
