@@ -11,6 +11,7 @@ mod fadt;
 pub(crate) mod fixtures;
 mod hpet;
 mod madt;
+mod nfit;
 pub(crate) mod slit;
 pub(crate) mod srat;
 mod table;
@@ -30,6 +31,7 @@ use crate::time::{ClockSource, PmTimerWidth};
 use aml::SleepType;
 use fadt::{FadtFacts, PortBlock};
 use hpet::HpetProblem;
+use nfit::Nfit;
 use slit::Slit;
 use srat::Srat;
 
@@ -44,6 +46,7 @@ pub(crate) struct Firmware {
     hpet_problem: Option<HpetProblem>,
     pub(crate) srat: Srat,
     pub(crate) slit: Option<Slit>,
+    pub(crate) nfit: Nfit,
     /// How to switch off; `None` if the firmware does not say.
     pub(crate) sleep_type: Option<SleepType>,
     /// Slots of the memory-hotplug controller; `None` if there is no such controller.
@@ -101,6 +104,7 @@ impl Firmware {
             hpet_problem: hpet.and_then(Result::err),
             srat: bytes_of(b"SRAT").map_or_else(Srat::absent, Srat::parse),
             slit: bytes_of(b"SLIT").map(Slit::parse),
+            nfit: bytes_of(b"NFIT").map(Nfit::parse).unwrap_or_default(),
             sleep_type: aml::sleep_type_s5(dsdt),
             dimm_slots: aml::dimm_slot_count(dsdt),
             fadt,
@@ -153,6 +157,9 @@ impl Firmware {
         }
         for problem in self.slit.iter().flat_map(|slit| &slit.problems) {
             log::warn!(target: "acpi", "SLIT: {problem}");
+        }
+        for problem in &self.nfit.problems {
+            log::warn!(target: "acpi", "NFIT: {problem}");
         }
         let (cpus, nodes) = (self.madt.cpus.len(), self.srat.nodes().len());
         log::info!(target: "acpi", "{cpus} processors, {nodes} nodes, {} memory ranges", self.srat.ranges.len());

@@ -106,6 +106,7 @@ fn every_fixture_says_what_memory_may_come() {
             _ => vec![vec![10, 20], vec![20, 10]],
         };
         assert_eq!(firmware.distances(), expected, "{config}");
+        assert_eq!(firmware.nfit.ranges.len(), usize::from(config.contains("nvdimm")), "{config}");
     }
 }
 

@@ -43,7 +43,8 @@ More than 64 blocks in a row whose altmaps lie alike are one line.
 System RAM         memory that the kernel has, of boot or of a group
 Unused RAM         memory that it has not: hidden by mem=, or left out because
                    its block has no room for its own struct pages
-Part of a DIMM     what is no block of it, and why",
+Part of a DIMM     what is no block of it, and why
+Persistent Memory  NVDIMMs that were there at boot",
         example: "iomem",
         run: iomem,
     },
@@ -157,6 +158,7 @@ fn devices() -> Vec<Resource> {
         .collect();
     devices.push(Resource::new(firmware.madt.local_apic_address, LOCAL_APIC_BYTES, "Local APIC"));
     devices.extend(firmware.hpet.map(|address| Resource::new(address, HPET_BYTES, "HPET")));
+    devices.extend(firmware.nfit.ranges.iter().map(|range| Resource::new(range.start, range.len, "Persistent Memory")));
     devices
 }
 
