@@ -11,6 +11,7 @@ mod fadt;
 pub(crate) mod fixtures;
 mod hpet;
 mod madt;
+mod mcfg;
 mod nfit;
 pub(crate) mod slit;
 pub(crate) mod srat;
@@ -31,6 +32,7 @@ use crate::time::{ClockSource, PmTimerWidth};
 use aml::SleepType;
 use fadt::{FadtFacts, PortBlock};
 use hpet::HpetProblem;
+use mcfg::Mcfg;
 use nfit::Nfit;
 use slit::Slit;
 use srat::Srat;
@@ -46,6 +48,7 @@ pub(crate) struct Firmware {
     hpet_problem: Option<HpetProblem>,
     pub(crate) srat: Srat,
     pub(crate) slit: Option<Slit>,
+    pub(crate) mcfg: Mcfg,
     pub(crate) nfit: Nfit,
     /// How to switch off; `None` if the firmware does not say.
     pub(crate) sleep_type: Option<SleepType>,
@@ -104,6 +107,7 @@ impl Firmware {
             hpet_problem: hpet.and_then(Result::err),
             srat: bytes_of(b"SRAT").map_or_else(Srat::absent, Srat::parse),
             slit: bytes_of(b"SLIT").map(Slit::parse),
+            mcfg: bytes_of(b"MCFG").map(Mcfg::parse).unwrap_or_default(),
             nfit: bytes_of(b"NFIT").map(Nfit::parse).unwrap_or_default(),
             sleep_type: aml::sleep_type_s5(dsdt),
             dimm_slots: aml::dimm_slot_count(dsdt),
@@ -157,6 +161,9 @@ impl Firmware {
         }
         for problem in self.slit.iter().flat_map(|slit| &slit.problems) {
             log::warn!(target: "acpi", "SLIT: {problem}");
+        }
+        for problem in &self.mcfg.problems {
+            log::warn!(target: "acpi", "MCFG: {problem}");
         }
         for problem in &self.nfit.problems {
             log::warn!(target: "acpi", "NFIT: {problem}");

@@ -107,6 +107,7 @@ fn every_fixture_says_what_memory_may_come() {
         };
         assert_eq!(firmware.distances(), expected, "{config}");
         assert_eq!(firmware.nfit.ranges.len(), usize::from(config.contains("nvdimm")), "{config}");
+        assert_eq!(firmware.mcfg.regions.len(), usize::from(config.starts_with("q35")), "{config}");
     }
 }
 

@@ -1,6 +1,6 @@
-//! What lies where.
+//! What lies where: memory, NVDIMMs and PCI, as the VMM has them.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use boot::qemu::Machine;
 use boot::size::{gib, mib};
 use system_tests::check::same;
@@ -12,11 +12,19 @@ use system_tests::vm::Vm;
 use crate::iomem::{self, Entry};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let port = words(&["-device", "pcie-root-port,id=slot1,chassis=1,slot=1"]);
+    let behind = words(&["-device", "virtio-balloon-pci,bus=slot1"]);
+    let nvdimm = words(&["-machine", "nvdimm=on"]);
+    let cold =
+        words(&["-object", "memory-backend-ram,id=nv0-ram,size=256M", "-device", "nvdimm,id=nv0,memdev=nv0-ram"]);
     let left_out = Machine { memory: mib(1025), ..Machine::default() };
     let two_gib = Machine { memory: gib(2), ..Machine::default() };
     vec![
         scenario!(system_ram_is_what_the_kernel_has).with("where_a_block_is_left_out").on(left_out),
         scenario!(system_ram_is_what_the_kernel_has).with("where_mem_hides_some").on(two_gib).params(&["mem=1100M"]),
+        scenario!(pci_and_nvdimms_lie_where_the_vmm_says)
+            .on(Machine { extra: [port, behind, nvdimm, cold].concat(), ..Machine::default() }),
     ]
 }
 
@@ -50,4 +58,45 @@ fn system_ram_is_what_the_kernel_has(vm: &mut Vm) -> Result<()> {
     ensure!(unused > 0, "nothing is unused in {map:#x?}");
     let present: u64 = vm.usage()?.zones.iter().map(|zone| zone.present).sum();
     same("bytes in zones", present, frames * FRAME_BYTES)
+}
+
+/// The two numbers of a line such as `BAR2: 32 bit memory at 0xfebd0000 [0xfebd0fff].`
+fn numbers(line: &str) -> Option<(u64, u64)> {
+    let mut words = line.split(|c: char| !c.is_ascii_alphanumeric()).filter_map(|word| word.strip_prefix("0x"));
+    let mut number = || u64::from_str_radix(words.next()?, 16).ok();
+    Some((number()?, number()?))
+}
+
+fn pci_and_nvdimms_lie_where_the_vmm_says(vm: &mut Vm) -> Result<()> {
+    let map = iomem::map(vm)?;
+    iomem::is_a_tree(&map)?;
+    let owner = |map: &[Entry], start, end| {
+        let found = map.iter().find(|entry| (entry.start, entry.end) == (start, end));
+        found.map(|entry| entry.owner.clone()).with_context(|| format!("no {start:#x}-{end:#x} in {map:#x?}"))
+    };
+    let (mut function, mut bars, mut windows) = (String::new(), 0, 0);
+    for line in vm.monitor("info pci")?.lines().map(str::trim) {
+        let digits = |word: &str| word.trim_matches(|c: char| !c.is_ascii_digit()).parse::<u8>().ok();
+        let words: Vec<_> = line.split_whitespace().collect();
+        if let ["Bus", bus, "device", device, "function", number] = words[..] {
+            let place = digits(bus).zip(digits(device)).zip(digits(number));
+            let ((bus, device), number) = place.with_context(|| format!("no address: {line}"))?;
+            function = format!("0000:{bus:02x}:{device:02x}.{number}");
+        } else if line.contains(" memory at ") && !line.starts_with("BAR6") {
+            let (start, end) = numbers(line).with_context(|| format!("no range: {line}"))?;
+            same("owner", owner(&map, start, end)?, function.clone())?;
+            bars += 1;
+        } else if line.contains("memory range") {
+            let (start, end) = numbers(line).with_context(|| format!("no range: {line}"))?;
+            if 0 < start && start < end {
+                same("owner", owner(&map, start, end)?, "PCI Bus 0000:01".to_owned())?;
+                windows += 1;
+            }
+        }
+    }
+    ensure!(bars >= 3 && windows >= 1, "{bars} BARs and {windows} windows in {map:#x?}");
+    same("ECAM", owner(&map, 0xb000_0000, 0xbfff_ffff)?.as_str(), "Firmware")?;
+    ensure!(map.iter().any(|entry| entry.owner == "PCI ECAM 0000 [bus 00-ff]"), "{map:#x?}");
+    let address = vm.modules()?["nv0"].address;
+    same("NVDIMM", owner(&map, address, address + (256 << 20) - 1)?.as_str(), "Persistent Memory")
 }

@@ -9,6 +9,7 @@ use super::super::table::{Align, Table};
 use super::super::values::Human;
 use super::{Command, resolve};
 use crate::boot_info::{self, MemoryRegion, RegionKind};
+use crate::drivers::pci;
 use crate::memory::{self, Fate, mm};
 use crate::{firmware, hotplug};
 use alloc::format;
@@ -44,7 +45,10 @@ System RAM         memory that the kernel has, of boot or of a group
 Unused RAM         memory that it has not: hidden by mem=, or left out because
                    its block has no room for its own struct pages
 Part of a DIMM     what is no block of it, and why
-Persistent Memory  NVDIMMs that were there at boot",
+Persistent Memory  NVDIMMs that were there at boot
+PCI ECAM           the configuration space of PCI
+PCI Bus            what a bridge passes on to its bus
+0000:BB:DD.F       what a PCI function decodes since boot",
         example: "iomem",
         run: iomem,
     },
@@ -68,6 +72,7 @@ const FEW_BLOCKS: u64 = 64;
 fn iomem(call: &mut Call<'_>) -> Outcome {
     let mut ranges = boot_regions();
     ranges.extend(devices());
+    ranges.extend(pci());
     ranges
         .extend(firmware::get().srat.window().map(|window| Resource::new(window.start, window.len, "Hotplug window")));
     for (_, group) in resolve::groups() {
@@ -160,6 +165,24 @@ fn devices() -> Vec<Resource> {
     devices.extend(firmware.hpet.map(|address| Resource::new(address, HPET_BYTES, "HPET")));
     devices.extend(firmware.nfit.ranges.iter().map(|range| Resource::new(range.start, range.len, "Persistent Memory")));
     devices
+}
+
+/// What the firmware has set up of PCI, what passes on first: of equal ranges that holds the other.
+fn pci() -> Vec<Resource> {
+    let spaces = firmware::get().mcfg.regions.iter().map(|space| {
+        let (first, last) = (space.first_bus, space.last_bus);
+        let name = format!("PCI ECAM {:04x} [bus {first:02x}-{last:02x}]", space.segment);
+        Resource::new(space.start, space.len(), name)
+    });
+    let windows = pci::functions().iter().filter_map(|function| function.bridge.as_ref()).flat_map(|bridge| {
+        let name = move || format!("PCI Bus 0000:{:02x}", bridge.bus);
+        bridge.windows.iter().map(move |window| Resource::new(window.start, window.len, name()))
+    });
+    let bars = pci::functions().iter().flat_map(|function| {
+        let name = move || function.address.to_string();
+        function.bars.iter().map(move |bar| Resource::new(bar.start, bar.len, name()))
+    });
+    spaces.chain(windows).chain(bars).collect()
 }
 
 /// What the heads of added blocks hold: page tables of the group, then the block's own struct pages. At most `few` blocks
