@@ -1,8 +1,9 @@
-//! What lies where: memory, NVDIMMs and PCI, as the VMM has them.
+//! What lies where, and what comes that nobody uses: memory, NVDIMMs and PCI, as the VMM has them.
 
 use anyhow::{Context, Result, ensure};
-use boot::qemu::Machine;
+use boot::qemu::{Board, Machine};
 use boot::size::{gib, mib};
+use serde_json::json;
 use system_tests::check::same;
 use system_tests::memory::FRAME_BYTES;
 use system_tests::scenario;
@@ -14,8 +15,8 @@ use crate::iomem::{self, Entry};
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let port = words(&["-device", "pcie-root-port,id=slot1,chassis=1,slot=1"]);
+    let nvdimm = words(&["-machine", "nvdimm=on", "-smp", "2,maxcpus=3"]);
     let behind = words(&["-device", "virtio-balloon-pci,bus=slot1"]);
-    let nvdimm = words(&["-machine", "nvdimm=on"]);
     let cold =
         words(&["-object", "memory-backend-ram,id=nv0-ram,size=256M", "-device", "nvdimm,id=nv0,memdev=nv0-ram"]);
     let left_out = Machine { memory: mib(1025), ..Machine::default() };
@@ -24,7 +25,14 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(system_ram_is_what_the_kernel_has).with("where_a_block_is_left_out").on(left_out),
         scenario!(system_ram_is_what_the_kernel_has).with("where_mem_hides_some").on(two_gib).params(&["mem=1100M"]),
         scenario!(pci_and_nvdimms_lie_where_the_vmm_says)
-            .on(Machine { extra: [port, behind, nvdimm, cold].concat(), ..Machine::default() }),
+            .on(Machine { extra: [port.clone(), behind, nvdimm.clone(), cold].concat(), ..Machine::default() }),
+        scenario!(what_comes_and_is_not_used_is_told)
+            .on(Machine { extra: [port, nvdimm.clone()].concat(), ..Machine::default() }),
+        scenario!(what_comes_and_is_not_used_is_told).with("on_pc").on(Machine {
+            board: Board::Pc,
+            extra: nvdimm,
+            ..Machine::default()
+        }),
     ]
 }
 
@@ -99,4 +107,29 @@ fn pci_and_nvdimms_lie_where_the_vmm_says(vm: &mut Vm) -> Result<()> {
     ensure!(map.iter().any(|entry| entry.owner == "PCI ECAM 0000 [bus 00-ff]"), "{map:#x?}");
     let address = vm.modules()?["nv0"].address;
     same("NVDIMM", owner(&map, address, address + (256 << 20) - 1)?.as_str(), "Persistent Memory")
+}
+
+fn what_comes_and_is_not_used_is_told(vm: &mut Vm) -> Result<()> {
+    let before = vm.trace()?;
+    vm.qmp("object-add", json!({"qom-type": "memory-backend-ram", "id": "nv0-ram", "size": 256 << 20}))?;
+    vm.qmp("device_add", json!({"driver": "nvdimm", "id": "nv0", "memdev": "nv0-ram"}))?;
+    vm.expect("acpi: an NVDIMM came; it is not used")?;
+
+    let cpus = vm.qmp("query-hotpluggable-cpus", json!({}))?;
+    let absent = cpus.as_array().and_then(|cpus| cpus.iter().find(|cpu| cpu["qom-path"].is_null()));
+    let absent = absent.with_context(|| format!("no place for a CPU in {cpus}"))?;
+    let mut cpu = absent["props"].clone();
+    cpu["driver"] = absent["type"].clone();
+    cpu["id"] = json!("cpu2");
+    vm.qmp("device_add", cpu)?;
+    vm.expect("acpi: a CPU came or shall go; it is not used")?;
+
+    let is_pc = !vm.monitor("info qtree")?.contains("q35");
+    let mut balloon = json!({"driver": "virtio-balloon-pci", "id": "balloon0"});
+    if !is_pc {
+        balloon["bus"] = json!("slot1");
+    }
+    vm.qmp("device_add", balloon)?;
+    vm.expect("acpi: a PCI device came or shall go; it is not used")?;
+    vm.unchanged_since("what is not used", &before)
 }
