@@ -74,7 +74,8 @@ fn execute_echoed(commands: &str) {
 
 fn banner() {
     let total = mm().memory_report().total;
-    let blocks = mm().blocks().count();
+    let online = mm().block_runs().filter(|(_, section)| section.state.is_in_zone());
+    let blocks: u64 = online.map(|(run, _)| run.count()).sum();
     console::write_str(&alloc::format!(
         "altmap {}: {} of memory in {blocks} blocks; `help` lists the commands\n",
         commands::VERSION,
