@@ -1,15 +1,20 @@
 //! Hotplug: what happens to DIMMs becomes verbs of the memory subsystem, and the host hears the truth about the end.
 //!
 //! Only whole blocks become memory. A DIMM may begin and end anywhere on 2 MiB; what is left at its ends is reported by
-//! [`leftovers`] and never touched. One lock orders everything that looks at a slot and acts on it: the worker that handles
-//! the machine's events, and people who add memory by hand.
+//! [`leftovers`] and never touched. The device's lock is held for a look at a slot, never for what follows from it: nobody who
+//! only looks waits behind a removal. Whoever acts on what is in a slot has the slot's turn: the worker that handles the
+//! machine's events, and people who add memory by hand.
 #![deny(unsafe_code)]
 
 mod blocks;
 mod check;
+mod intake;
 mod probe;
+mod refusal;
+mod turns;
 
 pub(crate) use probe::{ProbeError, probe};
+pub(crate) use refusal::{Refusal, Refused};
 
 use crate::arch::ports::PortRange;
 use crate::drivers::dimm::{self, Answer, Controller, Dimm, DimmSlots, Ejected, SLOT_LIMIT, SlotEvent};
@@ -23,12 +28,14 @@ use alloc::vec::Vec;
 use blocks::{Blocks, KernelBlocks};
 use check::{check, foreign_group};
 use core::sync::atomic::{AtomicU64, Ordering};
+use intake::{Intake, Summary, add, log_refusal};
 use mm::Errno;
-use mm::addr::{MAX_PHYS_BITS, NodeId, SectionRange};
-use mm::group::{GroupKind, GroupName};
-use mm::hotplug::{AddError, AddRequest, OfflineError, UnplugError};
-use mm::policy::AutoOnline;
+use mm::addr::{MAX_PHYS_BITS, SectionRange};
+use mm::group::{Group, GroupKind, GroupName};
+use mm::hotplug::{OfflineError, UnplugError};
+use refusal::Refusals;
 use thiserror::Error;
+use turns::Turns;
 
 /// Taking in more than this takes long enough for the host to be told that it is under way.
 const LONG_BYTES: u64 = 1 << 30;
@@ -37,7 +44,7 @@ const LONG_BYTES: u64 = 1 << 30;
 const REACH: u64 = 1 << MAX_PHYS_BITS;
 
 /// The slots of this machine; none where there is no controller.
-static SLOTS: Mutex<Option<Controller<PortRange>>> = Mutex::new(None);
+static SLOTS: spin::Once<Slots<Controller<PortRange>>> = spin::Once::new();
 
 static MACHINE_EVENTS: AtomicU64 = AtomicU64::new(0);
 
@@ -62,15 +69,6 @@ pub(crate) enum Why {
     NotAdded,
 }
 
-/// Why memory that is there does not become blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(crate) enum Refused {
-    #[error("proximity domain {domain} is no node: their numbers end at {}", NodeId::LIMIT - 1)]
-    Domain { domain: u32 },
-    #[error(transparent)]
-    Add(AddError),
-}
-
 /// Takes in the DIMMs that are there already and starts listening for more. The memory subsystem and ACPI's events work.
 pub(crate) fn start() {
     let firmware = firmware::get();
@@ -81,14 +79,13 @@ pub(crate) fn start() {
         log::info!(target: "dimm", "no slots");
         return;
     };
-    let mut slots = dimm::controller(count);
-    let mut blocks = KernelBlocks::new();
-    Plug { slots: &mut slots, blocks: &mut blocks, windows }.take_in_present();
-    *SLOTS.lock() = Some(slots);
+    let slots = SLOTS.call_once(|| Slots::new(dimm::controller(count)));
+    Plug::of_machine(slots, &mut KernelBlocks::new()).take_in_present();
     task::spawn("hotplug", || {
         loop {
             events::MEMORY.wait();
-            handle_events();
+            MACHINE_EVENTS.fetch_add(1, Ordering::Relaxed);
+            Plug::of_machine(slots, &mut KernelBlocks::new()).handle_events();
         }
     });
 }
@@ -98,37 +95,21 @@ pub(crate) fn machine_events() -> u64 {
     MACHINE_EVENTS.load(Ordering::Relaxed)
 }
 
-fn handle_events() {
-    MACHINE_EVENTS.fetch_add(1, Ordering::Relaxed);
-    if let Some(slots) = SLOTS.lock().as_mut() {
-        Plug { slots, blocks: &mut KernelBlocks::new(), windows: memory::windows() }.handle_events();
-    }
-}
-
 /// What DIMMs hold beside blocks, by address.
 pub(crate) fn leftovers() -> Vec<Leftover> {
-    let dimms: Vec<Dimm> = SLOTS.lock().iter_mut().flat_map(dimm::present).collect();
+    let dimms = present();
     let mut leftovers: Vec<Leftover> = dimms.iter().flat_map(|dimm| leftovers_of(dimm, blocks::known)).collect();
     leftovers.sort_unstable_by_key(|leftover| leftover.start);
     leftovers
 }
 
-/// Adds blocks and does with them what the policy says. They stay when going online fails.
-fn add(range: SectionRange, domain: u32, name: GroupName, blocks: &mut impl Blocks) -> Result<(), Refused> {
-    let node = NodeId::new(domain).ok_or(Refused::Domain { domain })?;
-    blocks.add(&AddRequest { range, node, name }).map_err(Refused::Add)?;
-    match range.count() {
-        1 => log::info!(target: "dimm", "{name}: block {} added on node {node}", range.first()),
-        _ => log::info!(target: "dimm", "{name}: blocks {}-{} added on node {node}", range.first(), range.last()),
-    }
-    if let AutoOnline::As(how) = blocks.auto_online() {
-        match blocks.online(range, how) {
-            Ok(None) => log::info!(target: "dimm", "{name}: online"),
-            Ok(Some(remark)) => log::warn!(target: "dimm", "{name}: online; {remark}"),
-            Err(error) => log::warn!(target: "dimm", "{name}: stays offline: {error}"),
-        }
-    }
-    Ok(())
+/// The DIMMs that are in their slots and were refused, by slot.
+pub(crate) fn refused() -> Vec<Refusal> {
+    SLOTS.get().map_or_else(Vec::new, |slots| slots.refusals.of(&present()))
+}
+
+fn present() -> Vec<Dimm> {
+    SLOTS.get().into_iter().flat_map(|slots| dimm::present(&slots.device)).collect()
 }
 
 fn name(dimm: &Dimm) -> GroupName {
@@ -138,6 +119,13 @@ fn name(dimm: &Dimm) -> GroupName {
 /// The first address behind a DIMM.
 fn end(dimm: &Dimm) -> u64 {
     dimm.start.saturating_add(dimm.len)
+}
+
+/// The blocks that a DIMM can be.
+fn usable(dimm: &Dimm, windows: &[Window], groups: &[Group]) -> Result<SectionRange, Refused> {
+    check(dimm, windows, groups).map_err(Refused::Nonsense)?;
+    let none = if end(dimm) > REACH { Refused::OutOfReach } else { Refused::NoBlock };
+    SectionRange::inside(dimm.start, end(dimm)).ok_or(none)
 }
 
 /// `known` says which blocks of a range exist.
@@ -171,102 +159,131 @@ fn bounds(range: SectionRange) -> (u64, u64) {
     (start, start + range.size_bytes())
 }
 
-/// Slots and blocks together, while somebody acts on both.
+/// The slots of a machine.
+struct Slots<S> {
+    device: Mutex<S>,
+    turns: Turns,
+    refusals: Refusals,
+}
+
+impl<S> Slots<S> {
+    const fn new(device: S) -> Self {
+        Self { device: Mutex::new(device), turns: Turns::new(), refusals: Refusals::new() }
+    }
+}
+
+/// Slots and blocks together, for whoever acts on both.
 struct Plug<'a, S: DimmSlots, B: Blocks> {
-    slots: &'a mut S,
+    slots: &'a Slots<S>,
     blocks: &'a mut B,
     /// Where memory may come.
     windows: &'a [Window],
 }
 
-impl<S: DimmSlots, B: Blocks> Plug<'_, S, B> {
+impl<'a, S: DimmSlots, B: Blocks> Plug<'a, S, B> {
+    fn of_machine(slots: &'a Slots<S>, blocks: &'a mut B) -> Self {
+        Self { slots, blocks, windows: memory::windows() }
+    }
+
     /// Takes in what is there at boot. Only what was put in behind the firmware's back is answered.
     fn take_in_present(&mut self) {
         let answered = self.handle_events();
-        let present: Vec<Dimm> = dimm::present(self.slots).filter(|dimm| !answered.contains(&dimm.slot)).collect();
+        let present: Vec<Dimm> =
+            dimm::present(&self.slots.device).filter(|dimm| !answered.contains(&dimm.slot)).collect();
+        let mut summary = Summary::default();
         for dimm in present {
-            self.take_in(&dimm);
+            let _turn = self.slots.turns.take(dimm.slot);
+            if let Ok(intake) = self.take_in(&dimm) {
+                summary.add(intake);
+            }
         }
+        summary.log();
     }
 
     /// Handles all events and says which slots had one.
     fn handle_events(&mut self) -> BTreeSet<u32> {
         let mut seen = BTreeSet::new();
-        dimm::drain(self.slots, |slots, event| {
-            let mut plug = Plug { slots, blocks: &mut *self.blocks, windows: self.windows };
+        let slots = self.slots;
+        dimm::drain(&slots.device, |event| {
+            let slot = event.dimm().slot;
+            let _turn = slots.turns.take(slot);
+            seen.insert(slot);
             match event {
-                SlotEvent::Inserted(dimm) => {
-                    seen.insert(dimm.slot);
-                    plug.inserted(&dimm);
-                }
-                SlotEvent::RemovalRequested(dimm) => {
-                    seen.insert(dimm.slot);
-                    plug.removal_requested(&dimm);
-                }
+                SlotEvent::Inserted(dimm) => self.inserted(&dimm),
+                SlotEvent::RemovalRequested(dimm) => self.removal_requested(&dimm),
             }
         });
         seen
     }
 
-    fn inserted(&mut self, dimm: &Dimm) {
-        if dimm.len > LONG_BYTES {
-            self.slots.answer(dimm.slot, Answer::InsertionInProgress);
-        }
-        let answer = if self.take_in(dimm) > 0 { Answer::Inserted } else { Answer::InsertionFailed };
-        self.slots.answer(dimm.slot, answer);
+    fn answer(&self, dimm: &Dimm, answer: Answer) {
+        self.slots.device.lock().answer(dimm.slot, answer);
     }
 
-    /// Makes memory of a DIMM; says how many of its blocks are known then.
-    fn take_in(&mut self, dimm: &Dimm) -> u64 {
-        let name = name(dimm);
-        log::info!(
-            target: "dimm",
-            "{name}: {} MiB at {:#x}, node {}",
-            dimm.len >> 20,
-            dimm.start,
-            dimm.domain
-        );
-        if let Err(nonsense) = check(dimm, self.windows, &self.blocks.groups()) {
-            log::warn!(target: "dimm", "{name}: not added: {nonsense}");
-            return 0;
+    fn inserted(&mut self, dimm: &Dimm) {
+        if dimm.len > LONG_BYTES {
+            self.answer(dimm, Answer::InsertionInProgress);
         }
-        if let Some(range) = SectionRange::inside(dimm.start, end(dimm))
-            && self.blocks.known(range).is_empty()
-            && let Err(error) = add(range, dimm.domain, name, self.blocks)
-        {
-            log::warn!(target: "dimm", "{name}: not added: {error}");
+        let answer = match self.take_in(dimm) {
+            Ok(intake) => {
+                intake.log();
+                Answer::Inserted
+            }
+            Err(_) => Answer::InsertionFailed,
+        };
+        self.answer(dimm, answer);
+    }
+
+    /// Makes memory of a DIMM, or notes and tells why not.
+    fn take_in(&mut self, dimm: &Dimm) -> Result<Intake, Refused> {
+        let result = self.add_all(dimm);
+        match result {
+            Ok(_) => self.slots.refusals.forget(dimm.slot),
+            Err(why) => {
+                self.slots.refusals.note(*dimm, why);
+                log_refusal(dimm, why);
+            }
         }
-        let blocks = &*self.blocks;
-        for leftover in leftovers_of(dimm, |range| blocks.known(range)) {
-            let Leftover { start, len, why, .. } = leftover;
-            let (last, mib) = (start + (len - 1), len >> 20);
-            log::warn!(target: "dimm", "{name}: {mib} MiB at {start:#x}-{last:#x} are left alone: {why}");
-        }
-        SectionRange::inside(dimm.start, end(dimm))
-            .map_or(0, |range| blocks.known(range).into_iter().map(SectionRange::count).sum())
+        result
+    }
+
+    /// What is there already is left as it is.
+    fn add_all(&mut self, dimm: &Dimm) -> Result<Intake, Refused> {
+        let range = usable(dimm, self.windows, &self.blocks.groups())?;
+        let is_known = !self.blocks.known(range).is_empty();
+        let added = if is_known { None } else { Some(add(range, dimm.domain, name(dimm), self.blocks)?) };
+        Ok(Intake::new(*dimm, added, self.blocks))
     }
 
     fn removal_requested(&mut self, dimm: &Dimm) {
         let name = name(dimm);
-        log::info!(target: "dimm", "{name}: the host wants it back");
-        self.slots.answer(dimm.slot, Answer::EjectionInProgress);
+        log::info!(target: "dimm", "{name}: removal requested");
+        self.answer(dimm, Answer::EjectionInProgress);
         let answer = match self.give_up(dimm) {
-            Ok(()) => match self.slots.eject(dimm.slot) {
+            Ok(()) => match self.eject(dimm) {
                 Ejected::Gone => {
                     log::info!(target: "dimm", "{name}: ejected");
                     Answer::Ejected
                 }
                 Ejected::StillThere => {
-                    log::error!(target: "dimm", "{name}: the machine keeps it; its memory stays unused");
+                    log::error!(target: "dimm", "{name}: eject failed: the machine keeps it; its memory stays unused");
                     Answer::EjectionFailed
                 }
             },
             Err(error) => {
-                log::warn!(target: "dimm", "{name}: stays: {error}");
+                log::warn!(target: "dimm", "{name}: removal refused: {error}");
                 error.answer()
             }
         };
-        self.slots.answer(dimm.slot, answer);
+        self.answer(dimm, answer);
+    }
+
+    fn eject(&self, dimm: &Dimm) -> Ejected {
+        let ejected = self.slots.device.lock().eject(dimm.slot);
+        if ejected == Ejected::Gone {
+            self.slots.refusals.forget(dimm.slot);
+        }
+        ejected
     }
 
     /// Takes all memory of a DIMM out of use, or nothing.

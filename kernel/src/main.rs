@@ -30,7 +30,7 @@ mod watchdog;
 
 // Tasks and locks take these from here: `kernel/model` compiles the same files with those of a model checker.
 use core::{hint, sync::atomic};
-use drivers::console;
+use drivers::{console, pci};
 
 /// Brings the machine up, in order; becomes the idle task of the boot CPU.
 fn kernel_main(boot: &'static mut bootloader_api::BootInfo) -> ! {
@@ -45,6 +45,7 @@ fn kernel_main(boot: &'static mut bootloader_api::BootInfo) -> ! {
     arch::interrupts::init(&firmware.madt);
     time::init(firmware.clocks());
     power::init(firmware.power_controls());
+    pci::start();
     let cpus = arch::interrupts::choose_cpus(&firmware.madt, params::get().max_cpus);
     let params = params::get();
     memory::start(firmware, cpus.count(), params.mem_limit, params.cores);

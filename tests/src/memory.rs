@@ -47,7 +47,7 @@ impl Block {
     }
 }
 
-/// One group of `groups -J`.
+/// One group of `groups -J` that is present.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Group {
     pub name: String,
@@ -196,12 +196,28 @@ impl Vm {
         Ok(nodes.into_iter().collect())
     }
 
-    /// All groups by name.
+    /// All groups that are present, by name.
     #[track_caller]
     pub fn groups(&mut self) -> Result<BTreeMap<String, Group>> {
-        let mut list = self.json("groups")?;
-        let groups: Vec<Group> = serde_json::from_value(list["groups"].take()).context("`groups -J`")?;
+        let groups: Vec<Group> = serde_json::from_value(self.groups_that_are("present")?).context("`groups -J`")?;
         Ok(groups.into_iter().map(|group| (group.name.clone(), group)).collect())
+    }
+
+    /// The DIMMs that were refused, by name, and why.
+    #[track_caller]
+    pub fn refused(&mut self) -> Result<BTreeMap<String, String>> {
+        let list = self.groups_that_are("refused")?;
+        let text = |group: &Value, key: &str| group[key].as_str().map(str::to_owned);
+        let of =
+            |group| text(group, "name").zip(text(group, "reason")).with_context(|| format!("no reason in {group}"));
+        list.as_array().into_iter().flatten().map(of).collect()
+    }
+
+    fn groups_that_are(&mut self, state: &str) -> Result<Value> {
+        let mut list = self.json("groups")?;
+        let groups = list["groups"].as_array_mut().context("no groups")?;
+        groups.retain(|group| group["state"] == state);
+        Ok(list["groups"].take())
     }
 
     /// The journal, oldest first.
@@ -223,7 +239,7 @@ impl Vm {
     pub fn trace(&mut self) -> Result<Trace> {
         Ok(Trace {
             blocks: self.json("lsmem -a")?,
-            groups: self.json("groups")?,
+            groups: self.groups_that_are("present")?,
             free_blocks: self.json("buddyinfo")?,
             usage: self.usage()?,
         })

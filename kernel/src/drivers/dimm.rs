@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 use crate::arch::ports::{self, PortRange};
+use crate::sync::Mutex;
 use bitflags::bitflags;
 
 /// QEMU has no more slots than this.
@@ -52,6 +53,15 @@ pub(crate) enum SlotEvent {
     Inserted(Dimm),
     /// The host wants the DIMM back.
     RemovalRequested(Dimm),
+}
+
+impl SlotEvent {
+    /// What it happened to.
+    pub(crate) fn dimm(self) -> Dimm {
+        match self {
+            Self::Inserted(dimm) | Self::RemovalRequested(dimm) => dimm,
+        }
+    }
 }
 
 /// What the host hears of a DIMM (ACPI 6.5 §6.3.5).
@@ -111,20 +121,23 @@ pub(crate) enum Ejected {
     StillThere,
 }
 
-/// Every DIMM that is in a slot.
-pub(crate) fn present(slots: &mut impl DimmSlots) -> impl Iterator<Item = Dimm> {
-    (0..slots.count()).filter_map(|slot| slots.dimm(slot))
+/// Every DIMM that is in a slot. Others may use the device between two of them.
+pub(crate) fn present<S: DimmSlots>(slots: &Mutex<S>) -> impl Iterator<Item = Dimm> {
+    let count = slots.lock().count();
+    (0..count).filter_map(|slot| slots.lock().dimm(slot))
 }
 
 /// Hands over events slot by slot until a whole round finds none: one that comes up while another is handled raises no
-/// new interrupt if its slot had one pending already.
-pub(crate) fn drain<S: DimmSlots>(slots: &mut S, mut handle: impl FnMut(&mut S, SlotEvent)) {
+/// new interrupt if its slot had one pending already. Each is taken from the device under its lock and handled without it.
+pub(crate) fn drain<S: DimmSlots>(slots: &Mutex<S>, mut handle: impl FnMut(SlotEvent)) {
+    let count = slots.lock().count();
+    let take_event = |slot| slots.lock().take_event(slot);
     loop {
         let mut found = false;
-        for slot in 0..slots.count() {
-            while let Some(event) = slots.take_event(slot) {
+        for slot in 0..count {
+            while let Some(event) = take_event(slot) {
                 found = true;
-                handle(slots, event);
+                handle(event);
             }
         }
         if !found {

@@ -128,55 +128,60 @@ fn dimm(slot: u32, start: u64, len: u64, domain: u32) -> Dimm {
     Dimm { slot, start, len, domain }
 }
 
-fn drained(controller: &mut Controller<FakeRegisters>) -> Vec<SlotEvent> {
+/// Slots behind their lock.
+fn slots(count: usize) -> Mutex<Controller<FakeRegisters>> {
+    Mutex::new(Controller::fake(count))
+}
+
+fn drained(slots: &Mutex<Controller<FakeRegisters>>) -> Vec<SlotEvent> {
     let mut events = Vec::new();
-    drain(controller, |_, event| events.push(event));
+    drain(slots, |event| events.push(event));
     events
 }
 
 #[test]
 fn dimms_plugged_before_boot_are_found() {
-    let mut controller = Controller::fake(4);
-    controller.cold_plug(1, 0x1_0000_0000, 256 * MIB, 1);
-    controller.cold_plug(3, 0x42_1000_0000, 0x5_4321_0000, 0);
-    let found: Vec<Dimm> = present(&mut controller).collect();
+    let slots = slots(4);
+    slots.lock().cold_plug(1, 0x1_0000_0000, 256 * MIB, 1);
+    slots.lock().cold_plug(3, 0x42_1000_0000, 0x5_4321_0000, 0);
+    let found: Vec<Dimm> = present(&slots).collect();
     assert_eq!(found, [dimm(1, 0x1_0000_0000, 256 * MIB, 1), dimm(3, 0x42_1000_0000, 0x5_4321_0000, 0)]);
-    assert_eq!(drained(&mut controller), []);
+    assert_eq!(drained(&slots), []);
 }
 
 #[test]
 fn an_insertion_is_seen_once() {
-    let mut controller = Controller::fake(4);
-    controller.plug(2, 0x1_0000_0000, 128 * MIB, 0);
-    assert_eq!(drained(&mut controller), [SlotEvent::Inserted(dimm(2, 0x1_0000_0000, 128 * MIB, 0))]);
-    assert_eq!(drained(&mut controller), []);
-    assert_eq!(present(&mut controller).count(), 1);
+    let slots = slots(4);
+    slots.lock().plug(2, 0x1_0000_0000, 128 * MIB, 0);
+    assert_eq!(drained(&slots), [SlotEvent::Inserted(dimm(2, 0x1_0000_0000, 128 * MIB, 0))]);
+    assert_eq!(drained(&slots), []);
+    assert_eq!(present(&slots).count(), 1);
 }
 
 #[test]
 fn events_of_several_slots_are_all_seen() {
-    let mut controller = Controller::fake(3);
+    let slots = slots(3);
     let dimms = [dimm(0, 0x1_0000_0000, 128 * MIB, 0), dimm(1, 0x1_0800_0000, 128 * MIB, 1)];
-    controller.plug(0, dimms[0].start, dimms[0].len, 0);
-    controller.plug(1, dimms[1].start, dimms[1].len, 1);
-    controller.request_removal(1);
+    slots.lock().plug(0, dimms[0].start, dimms[0].len, 0);
+    slots.lock().plug(1, dimms[1].start, dimms[1].len, 1);
+    slots.lock().request_removal(1);
     let expected =
         [SlotEvent::Inserted(dimms[0]), SlotEvent::Inserted(dimms[1]), SlotEvent::RemovalRequested(dimms[1])];
-    assert_eq!(drained(&mut controller), expected);
+    assert_eq!(drained(&slots), expected);
 }
 
 #[test]
 fn an_event_that_comes_while_another_is_handled_is_seen_too() {
-    let mut controller = Controller::fake(2);
-    controller.plug(1, 0x1_0000_0000, 128 * MIB, 0);
+    let slots = slots(2);
+    slots.lock().plug(1, 0x1_0000_0000, 128 * MIB, 0);
     let mut events = 0;
-    drain(&mut controller, |controller, event| {
+    drain(&slots, |event| {
         events += 1;
         if let SlotEvent::Inserted(found) = event
             && found.slot == 1
         {
-            controller.plug(0, 0x1_0800_0000, 128 * MIB, 0);
-            controller.request_removal(1);
+            slots.lock().plug(0, 0x1_0800_0000, 128 * MIB, 0);
+            slots.lock().request_removal(1);
         }
     });
     assert_eq!(events, 3);
@@ -184,74 +189,75 @@ fn an_event_that_comes_while_another_is_handled_is_seen_too() {
 
 #[test]
 fn a_removal_bit_on_an_empty_slot_is_cleared_and_nothing_else() {
-    let mut controller = Controller::fake(2);
-    controller.request_removal(0);
-    assert_eq!(drained(&mut controller), []);
-    assert!(!controller.registers.slots[0].is_removing);
-    assert_eq!(controller.messages(0), []);
-    assert!(controller.ejected().is_empty());
+    let slots = slots(2);
+    slots.lock().request_removal(0);
+    assert_eq!(drained(&slots), []);
+    assert!(!slots.lock().registers.slots[0].is_removing);
+    assert_eq!(slots.lock().messages(0), []);
+    assert!(slots.lock().ejected().is_empty());
 }
 
 #[test]
 fn both_bits_on_an_empty_slot_are_cleared() {
-    let mut controller = Controller::fake(1);
-    controller.request_removal(0);
-    controller.registers.slots[0].is_inserting = true;
-    assert_eq!(drained(&mut controller), []);
-    assert!(!controller.registers.slots[0].is_removing && !controller.registers.slots[0].is_inserting);
+    let slots = slots(1);
+    slots.lock().request_removal(0);
+    slots.lock().registers.slots[0].is_inserting = true;
+    assert_eq!(drained(&slots), []);
+    let slot = slots.lock().registers.slots[0];
+    assert!(!slot.is_removing && !slot.is_inserting);
 }
 
 #[test]
 fn an_event_that_cannot_be_cleared_is_seen_once() {
-    let mut controller = Controller::fake(2);
+    let slots = slots(2);
     let [first, second] = [dimm(0, 0x1_0000_0000, 128 * MIB, 0), dimm(1, 0x1_0800_0000, 128 * MIB, 0)];
-    controller.registers.keeps_events = true;
-    controller.plug(0, first.start, first.len, 0);
-    controller.request_removal(0);
-    controller.plug(1, second.start, second.len, 0);
+    slots.lock().registers.keeps_events = true;
+    slots.lock().plug(0, first.start, first.len, 0);
+    slots.lock().request_removal(0);
+    slots.lock().plug(1, second.start, second.len, 0);
     let expected = [SlotEvent::Inserted(first), SlotEvent::RemovalRequested(first), SlotEvent::Inserted(second)];
-    assert_eq!(drained(&mut controller), expected);
-    assert_eq!(drained(&mut controller), []);
+    assert_eq!(drained(&slots), expected);
+    assert_eq!(drained(&slots), []);
 
     // It gets well again.
-    controller.registers.keeps_events = false;
-    controller.registers.slots[0].is_inserting = false;
-    assert_eq!(drained(&mut controller), []);
-    controller.plug(0, first.start, first.len, 0);
-    assert_eq!(drained(&mut controller), [SlotEvent::Inserted(first)]);
+    slots.lock().registers.keeps_events = false;
+    slots.lock().registers.slots[0].is_inserting = false;
+    assert_eq!(drained(&slots), []);
+    slots.lock().plug(0, first.start, first.len, 0);
+    assert_eq!(drained(&slots), [SlotEvent::Inserted(first)]);
 }
 
 #[test]
 fn a_request_repeated_before_ejection_leaves_nothing_to_do() {
-    let mut controller = Controller::fake(1);
-    controller.cold_plug(0, 0x1_0000_0000, 128 * MIB, 0);
-    controller.request_removal(0);
+    let slots = slots(1);
+    slots.lock().cold_plug(0, 0x1_0000_0000, 128 * MIB, 0);
+    slots.lock().request_removal(0);
     let mut ejections = Vec::new();
-    drain(&mut controller, |controller, _| {
-        controller.request_removal(0);
-        ejections.push(controller.eject(0));
+    drain(&slots, |_| {
+        slots.lock().request_removal(0);
+        ejections.push(slots.lock().eject(0));
     });
     assert_eq!(ejections, [Ejected::Gone]);
-    assert_eq!(controller.ejected(), [0]);
+    assert_eq!(slots.lock().ejected(), [0]);
 }
 
 #[test]
 fn a_request_for_an_ejected_dimm_is_not_one_for_its_successor() {
-    let mut controller = Controller::fake(1);
-    controller.cold_plug(0, 0x1_0000_0000, 128 * MIB, 0);
-    controller.request_removal(0);
+    let slots = slots(1);
+    slots.lock().cold_plug(0, 0x1_0000_0000, 128 * MIB, 0);
+    slots.lock().request_removal(0);
     let mut events = Vec::new();
-    drain(&mut controller, |controller, event| {
+    drain(&slots, |event| {
         events.push(event);
         if let SlotEvent::RemovalRequested(_) = event {
-            controller.request_removal(0);
-            assert_eq!(controller.eject(0), Ejected::Gone);
-            controller.plug(0, 0x1_0800_0000, 256 * MIB, 1);
+            slots.lock().request_removal(0);
+            assert_eq!(slots.lock().eject(0), Ejected::Gone);
+            slots.lock().plug(0, 0x1_0800_0000, 256 * MIB, 1);
         }
     });
     let (old, new) = (dimm(0, 0x1_0000_0000, 128 * MIB, 0), dimm(0, 0x1_0800_0000, 256 * MIB, 1));
     assert_eq!(events, [SlotEvent::RemovalRequested(old), SlotEvent::Inserted(new)]);
-    assert_eq!(controller.ejected(), [0]);
+    assert_eq!(slots.lock().ejected(), [0]);
 }
 
 #[test]
@@ -288,11 +294,12 @@ fn the_host_hears_the_codes_of_the_slot() {
 
 #[test]
 fn slots_beyond_the_last_are_empty() {
-    let mut controller = Controller::new(FakeRegisters::with_slots(2), u32::MAX);
-    assert_eq!(controller.count(), SLOT_LIMIT);
-    controller.cold_plug(1, 0x1_0000_0000, 128 * MIB, 0);
-    assert_eq!(present(&mut controller).count(), 1);
-    assert_eq!((controller.dimm(2), controller.take_event(9)), (None, None));
+    let slots = Mutex::new(Controller::new(FakeRegisters::with_slots(2), u32::MAX));
+    assert_eq!(slots.lock().count(), SLOT_LIMIT);
+    slots.lock().cold_plug(1, 0x1_0000_0000, 128 * MIB, 0);
+    assert_eq!(present(&slots).count(), 1);
+    assert_eq!(slots.lock().dimm(2), None);
+    assert_eq!(slots.lock().take_event(9), None);
 }
 
 #[test]
@@ -313,7 +320,7 @@ fn without_a_controller_every_slot_is_empty() {
         fn write_u32(&mut self, _: u16, _: u32) {}
     }
 
-    let mut controller = Controller::new(Nothing, SLOT_LIMIT);
-    assert_eq!(present(&mut controller).count(), 0);
-    drain(&mut controller, |_, event| panic!("{event:?} from nowhere"));
+    let slots = Mutex::new(Controller::new(Nothing, SLOT_LIMIT));
+    assert_eq!(present(&slots).count(), 0);
+    drain(&slots, |event| panic!("{event:?} from nowhere"));
 }

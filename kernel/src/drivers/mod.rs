@@ -4,3 +4,4 @@
 pub(crate) mod console;
 pub(crate) mod dimm;
 pub(crate) mod fw_cfg;
+pub(crate) mod pci;

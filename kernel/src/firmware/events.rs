@@ -1,7 +1,7 @@
-//! ACPI's events: the system control interrupt, the power button, and the general-purpose event of memory hotplug.
+//! ACPI's events: the system control interrupt, the power button, and the general-purpose events of hotplug.
 //!
 //! The interrupt handler notes what came, makes the hardware quiet, and wakes whoever waits; everything else happens in
-//! tasks. ACPI 6.5 §4.8; which bit means what is QEMU's (docs/specs/acpi_mem_hotplug.rst).
+//! tasks. ACPI 6.5 §4.8; which bit means what is QEMU's (docs/specs/acpi_mem_hotplug.rst, include/hw/acpi).
 
 use super::Firmware;
 use super::fadt::{FadtFacts, PortBlock};
@@ -10,7 +10,7 @@ use crate::arch::ports::{self, PortRange};
 use crate::arch::{self, GsiMode, Polarity, Trigger};
 use crate::power;
 use crate::task::{self, WaitQueue};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use core::time::Duration;
 use spin::Once;
 
@@ -20,8 +20,43 @@ const POWER_BUTTON: u16 = 1 << 8;
 const ALL_FIXED_EVENTS: u16 = 0x8731;
 /// In PM1 control: events raise the SCI rather than an SMI.
 const SCI_ENABLED: u16 = 1 << 0;
-/// In byte 0 of GPE0 status and enable.
-const MEMORY_HOTPLUG: u8 = 1 << 3;
+
+/// What is listened to of byte 0 of GPE0, bit by bit.
+const GENERAL_EVENTS: [GeneralEvent; 4] = [
+    GeneralEvent { bit: 1, handler: Handler::Told("a PCI device came or shall go; it is not used") },
+    GeneralEvent { bit: 2, handler: Handler::Told("a CPU came or shall go; it is not used") },
+    GeneralEvent { bit: 3, handler: Handler::Wakes(&MEMORY) },
+    GeneralEvent { bit: 4, handler: Handler::Told("an NVDIMM came; it is not used") },
+];
+
+/// All of [`GENERAL_EVENTS`].
+const ALL_GENERAL_EVENTS: u8 = {
+    let (mut mask, mut number) = (0, 0);
+    while number < GENERAL_EVENTS.len() {
+        mask |= GENERAL_EVENTS[number].mask();
+        number += 1;
+    }
+    mask
+};
+
+struct GeneralEvent {
+    bit: u8,
+    handler: Handler,
+}
+
+impl GeneralEvent {
+    const fn mask(&self) -> u8 {
+        1 << self.bit
+    }
+}
+
+/// Whose a general-purpose event is.
+enum Handler {
+    /// Of whoever waits for it.
+    Wakes(&'static Signal),
+    /// Nobody's: the log tells of it, and that is all.
+    Told(&'static str),
+}
 
 /// How long the firmware may take to hand the hardware over.
 const PATIENCE_STEPS: u32 = 300;
@@ -54,6 +89,9 @@ impl Signal {
 /// Something about a DIMM.
 pub(crate) static MEMORY: Signal = Signal::new();
 static BUTTON: Signal = Signal::new();
+/// Something that the log is to tell; what came is in [`UNTOLD`].
+static NEWS: Signal = Signal::new();
+static UNTOLD: AtomicU8 = AtomicU8::new(0);
 
 /// The registers that the interrupt handler looks at.
 static HARDWARE: Once<Hardware> = Once::new();
@@ -71,6 +109,12 @@ pub(crate) fn start(firmware: &Firmware) {
         BUTTON.wait();
         log::info!(target: "power", "the power button was pressed");
         power::exit(power::Outcome::Success)
+    });
+    task::spawn("acpi", || {
+        loop {
+            NEWS.wait();
+            tell(UNTOLD.swap(0, Ordering::Acquire));
+        }
     });
     route(facts.sci, firmware);
     hardware.listen(facts.fixed_power_button);
@@ -102,12 +146,21 @@ fn enable_acpi(facts: &FadtFacts) {
     log::warn!(target: "acpi", "the firmware does not hand over ACPI's hardware; events may not arrive");
 }
 
-/// Whether ACPI's hardware is ours and tells us about DIMMs.
+/// Tells the log of what nobody handles.
+fn tell(came: u8) {
+    for event in GENERAL_EVENTS.iter().filter(|event| came & event.mask() != 0) {
+        if let Handler::Told(news) = event.handler {
+            log::info!(target: "acpi", "{news}");
+        }
+    }
+}
+
+/// Whether ACPI's hardware is ours and tells us about hotplug.
 pub(crate) fn is_listening() -> bool {
     let control = super::get().fadt.pm1a_control.map(|block| ports::from_fadt(block.base, block.len));
     let is_ours = control.is_some_and(|control| control.read_u16(0) & SCI_ENABLED != 0);
     let general = HARDWARE.get().and_then(|hardware| hardware.general.as_ref());
-    is_ours && general.is_some_and(|general| general.ports.read_u8(general.half) & MEMORY_HOTPLUG != 0)
+    is_ours && general.is_some_and(|general| general.ports.read_u8(general.half) == ALL_GENERAL_EVENTS)
 }
 
 fn on_interrupt() {
@@ -157,7 +210,7 @@ impl Hardware {
             fixed.ports.write_u16(fixed.half, POWER_BUTTON);
         }
         match &self.general {
-            Some(general) => general.ports.write_u8(general.half, MEMORY_HOTPLUG),
+            Some(general) => general.ports.write_u8(general.half, ALL_GENERAL_EVENTS),
             None => log::warn!(target: "acpi", "no general-purpose events: hotplug will not be noticed"),
         }
     }
@@ -174,9 +227,37 @@ impl Hardware {
         if let Some(general) = &self.general {
             let came = general.ports.read_u8(0);
             general.ports.write_u8(0, came);
-            if came & MEMORY_HOTPLUG != 0 {
-                MEMORY.raise();
+            raise(came);
+        }
+    }
+}
+
+/// Passes general-purpose events on.
+fn raise(came: u8) {
+    for event in GENERAL_EVENTS.iter().filter(|event| came & event.mask() != 0) {
+        match event.handler {
+            Handler::Wakes(signal) => signal.raise(),
+            Handler::Told(_) => {
+                UNTOLD.fetch_or(event.mask(), Ordering::Release);
+                NEWS.raise();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_general_event_is_listened_to_and_has_one_handler() {
+        let masks = GENERAL_EVENTS.iter().map(GeneralEvent::mask);
+        assert_eq!(masks.clone().fold(0, |all, mask| all | mask), ALL_GENERAL_EVENTS);
+        assert_eq!(masks.map(u32::from).sum::<u32>(), u32::from(ALL_GENERAL_EVENTS));
+        let is_news = |event: &&GeneralEvent| matches!(event.handler, Handler::Told(_));
+        raise(ALL_GENERAL_EVENTS);
+        let news: u8 = GENERAL_EVENTS.iter().filter(is_news).map(GeneralEvent::mask).sum();
+        assert_eq!(UNTOLD.load(Ordering::Relaxed), news);
+        assert!(MEMORY.is_raised.load(Ordering::Relaxed) && NEWS.is_raised.load(Ordering::Relaxed));
     }
 }

@@ -11,6 +11,8 @@ mod fadt;
 pub(crate) mod fixtures;
 mod hpet;
 mod madt;
+mod mcfg;
+mod nfit;
 pub(crate) mod owners;
 pub(crate) mod slit;
 pub(crate) mod srat;
@@ -33,6 +35,8 @@ use crate::time::{ClockSource, PmTimerWidth};
 use aml::SleepType;
 use fadt::{FadtFacts, PortBlock};
 use hpet::HpetProblem;
+use mcfg::Mcfg;
+use nfit::Nfit;
 use slit::Slit;
 use srat::Srat;
 
@@ -47,6 +51,8 @@ pub(crate) struct Firmware {
     hpet_problem: Option<HpetProblem>,
     pub(crate) srat: Srat,
     pub(crate) slit: Option<Slit>,
+    pub(crate) mcfg: Mcfg,
+    pub(crate) nfit: Nfit,
     /// How to switch off; `None` if the firmware does not say.
     pub(crate) sleep_type: Option<SleepType>,
     /// Slots of the memory-hotplug controller; `None` if there is no such controller.
@@ -104,6 +110,8 @@ impl Firmware {
             hpet_problem: hpet.and_then(Result::err),
             srat: bytes_of(b"SRAT").map_or_else(Srat::absent, Srat::parse),
             slit: bytes_of(b"SLIT").map(Slit::parse),
+            mcfg: bytes_of(b"MCFG").map(Mcfg::parse).unwrap_or_default(),
+            nfit: bytes_of(b"NFIT").map(Nfit::parse).unwrap_or_default(),
             sleep_type: aml::sleep_type_s5(dsdt),
             dimm_slots: aml::dimm_slot_count(dsdt),
             fadt,
@@ -163,6 +171,12 @@ impl Firmware {
         }
         for problem in self.slit.iter().flat_map(|slit| &slit.problems) {
             log::warn!(target: "acpi", "SLIT: {problem}");
+        }
+        for problem in &self.mcfg.problems {
+            log::warn!(target: "acpi", "MCFG: {problem}");
+        }
+        for problem in &self.nfit.problems {
+            log::warn!(target: "acpi", "NFIT: {problem}");
         }
         let cpus = Plural(self.madt.cpus.len() as u64, "processor");
         let nodes = Plural(self.node_count().into(), "node");

@@ -106,6 +106,8 @@ fn every_fixture_says_what_memory_may_come() {
             _ => vec![vec![10, 20], vec![20, 10]],
         };
         assert_eq!(firmware.distances(), expected, "{config}");
+        assert_eq!(firmware.nfit.ranges.len(), usize::from(config.contains("nvdimm")), "{config}");
+        assert_eq!(firmware.mcfg.regions.len(), usize::from(config.starts_with("q35")), "{config}");
     }
 }
 

@@ -4,12 +4,13 @@
 use super::end;
 use crate::drivers::dimm::Dimm;
 use crate::firmware::window::Window;
+use mm::Errno;
 use mm::group::{Group, GroupKind, GroupName};
 use thiserror::Error;
 
 /// Why a DIMM cannot be what the controller says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(super) enum Nonsense {
+pub(crate) enum Nonsense {
     #[error("it is empty")]
     Empty,
     #[error("it ends beyond any address")]
@@ -22,6 +23,18 @@ pub(super) enum Nonsense {
     OutsideWindows,
     #[error("its addresses are those of {0}")]
     Taken(GroupName),
+}
+
+impl Nonsense {
+    /// The errno name.
+    pub(super) fn errno(self) -> Errno {
+        match self {
+            Self::Empty | Self::Endless | Self::NoWindow | Self::OutsideWindow(_) | Self::OutsideWindows => {
+                Errno::Invalid
+            }
+            Self::Taken(_) => Errno::Exists,
+        }
+    }
 }
 
 /// Checks a DIMM against where memory may come, and what is there.

@@ -8,6 +8,7 @@
 //! | [`plan`], [`ranges`], [`vmemmap`] | mapping sections and their struct pages: which tables, and whose they are |
 //! | [`tables`], [`boot_map`] | the tables in use, and how the first were built |
 //! | [`machine`], [`mod@start`] | `mm`'s seams, and boot memory handed to it |
+//! | [`kept`] | what became of the RAM that the boot loader reports |
 //! | [`keeper`] | the task that opens and closes sections for `mm` |
 //! | [`table_copy`] | tables of the firmware as the acpi crate wants them |
 //! | [`space_tree`] | the page tables of address spaces |
@@ -35,6 +36,7 @@ mod heap;
 mod heap_frames;
 mod inspect;
 mod keeper;
+mod kept;
 mod layout;
 mod low;
 mod machine;
@@ -58,6 +60,7 @@ pub(crate) use frame_list::FrameList;
 pub(crate) use heap::{heap_size, heap_used};
 pub(crate) use inspect::{inspect, maps_lower_half};
 pub(crate) use keeper::start_keeper;
+pub(crate) use kept::{Fate, fates};
 pub(crate) use layout::{SPACE, SPACE_PAGES};
 pub(crate) use low::{LowPages, low_pages};
 pub(crate) use machine::Kernel;

@@ -46,17 +46,23 @@ pub(crate) fn windows() -> &'static [Window] {
 
 /// The sections that `mem=` hid.
 static HIDDEN: spin::Once<Vec<SectionRange>> = spin::Once::new();
+/// The address above which `mem=` hides RAM.
+static LIMIT: spin::Once<u64> = spin::Once::new();
 
 /// The RAM that `mem=` hid, in whole sections: it may be added by hand.
 pub(crate) fn hidden() -> &'static [SectionRange] {
     HIDDEN.get().map_or(&[], Vec::as_slice)
 }
 
+pub(super) fn limit() -> u64 {
+    LIMIT.get().copied().unwrap_or(u64::MAX)
+}
+
 /// Makes `mm` the owner of all memory, for that many CPUs. `limit` is the address above which RAM is left alone (`mem=`), and
 /// `cores` says how the rest is split.
 pub(crate) fn start(firmware: &Firmware, cpus: usize, limit: Option<u64>, cores: Cores) {
     let begun_ns = crate::time::now_ns();
-    let limit = limit.map_or(u64::MAX, obeyed_limit);
+    let limit = *LIMIT.call_once(|| limit.map_or(u64::MAX, obeyed_limit));
     hide_ram_above(limit);
 
     let srat = &firmware.srat;

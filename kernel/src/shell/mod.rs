@@ -75,7 +75,8 @@ fn execute_echoed(commands: &str) {
 
 fn banner() {
     let total = mm().memory_report().total;
-    let blocks = Plural(mm().blocks().count() as u64, "block");
+    let online = mm().block_runs().filter(|(_, section)| section.state.is_in_zone());
+    let blocks = Plural(online.map(|(run, _)| run.count()).sum(), "block");
     console::write_str(&alloc::format!(
         "altmap {}: {} of memory in {blocks}; `help` lists the commands\n",
         commands::VERSION,

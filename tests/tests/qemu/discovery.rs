@@ -6,7 +6,7 @@ use boot::plug;
 use boot::qemu::Machine;
 use boot::size::mib;
 use serde_json::json;
-use system_tests::check::same;
+use system_tests::check::{contains, same};
 use system_tests::dimms::{SUCCESS, dimm, dimm_at, dimm_on};
 use system_tests::memory::{BLOCK_BYTES, Usage};
 use system_tests::scenario;
@@ -95,6 +95,7 @@ fn dimms_of_different_sizes_fill_slots_without_overlap(vm: &mut Vm) -> Result<()
 }
 
 fn cold_plugged_dimms_are_there_after_boot(vm: &mut Vm) -> Result<()> {
+    contains("banner", &vm.console.log(), " of memory in 16 blocks;")?;
     three_dimms_are_known(vm)
 }
 

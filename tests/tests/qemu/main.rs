@@ -2,6 +2,7 @@
 //!
 //! Two machines run at a time. A failure prints what the machine was and everything it said.
 
+mod address_map;
 mod agreement;
 mod bench;
 mod console;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         parallel::scenarios(),
         pressure::scenarios(),
         nodes::scenarios(),
+        address_map::scenarios(),
         agreement::scenarios(),
         faults::scenarios(),
         fills::scenarios(),

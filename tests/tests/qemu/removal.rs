@@ -1,7 +1,10 @@
 //! Memory goes: offline, device_del, and everything that adding took comes back.
 
 use anyhow::{Result, ensure};
+use boot::ost;
+use boot::qemu::backend;
 use boot::size::mib;
+use serde_json::json;
 use system_tests::check::{contains, same};
 use system_tests::dimms::{BUSY, SUCCESS, dimm, dimm_on};
 use system_tests::memory::{BLOCK_BYTES, BLOCK_FRAMES};
@@ -20,6 +23,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(online_idle_blocks_are_taken_offline_by_device_del),
         scenario!(a_busy_dimm_is_refused_and_every_block_stays_as_it_was),
         scenario!(a_dimm_in_pieces_goes_as_a_whole),
+        scenario!(nobody_who_looks_waits_for_a_removal),
         scenario!(a_block_with_kernel_memory_stays_online_and_usable),
         scenario!(sixteen_dimms_go_in_any_order),
         scenario!(sixty_four_rounds_cost_nothing),
@@ -108,6 +112,33 @@ fn a_dimm_in_pieces_goes_as_a_whole(vm: &mut Vm) -> Result<()> {
     vm.cmd("notify remove doorman")?;
     vm.unplug("d0")?;
     vm.unchanged_since("a DIMM that came and went", &empty)
+}
+
+/// Half of the DIMM is in use, so that its removal takes a while; the other half is not added.
+fn nobody_who_looks_waits_for_a_removal(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm("d0", mib(2048)))?;
+    vm.cmd("remove dimm0")?;
+    vm.cmd("probe 0x1_0000_0000 1G")?;
+    vm.cmd("online_movable probe0")?;
+    vm.fill("fill 960M --in probe0 --writers 2")?;
+    vm.qmp.forget_events();
+    vm.qmp("device_del", json!({"id": "d0"}))?;
+    let is_going = |vm: &mut Vm| Ok((vm.block(32)?.state == "going-offline").then_some(()));
+    vm.wait_for("the removal to begin", is_going)?;
+    contains("iomem", &vm.cmd("iomem")?, "Part of dimm0, unused: not added")?;
+    vm.cmd("groups")?;
+    // Whoever wants to change what is in the slot waits, and need not.
+    let job = vm.job("probe 0x1_4000_0000")?;
+    vm.cmd(&format!("kill {job}"))?;
+    vm.fails(&format!("wait {job}"), "ECANCELED")?;
+    same("state after all that", vm.block(32)?.state.as_str(), "going-offline")?;
+
+    let job = vm.job("probe 0x1_4000_0000")?;
+    same("answer to device_del", vm.answers(&["d0"], ost::Event::Ejection)?["d0"], SUCCESS)?;
+    vm.fails(&format!("wait {job}"), "ENODEV")?;
+    vm.qmp("object-del", json!({"id": backend("d0")}))?;
+    vm.expect_blocks(&[(32..=47, "absent")])?;
+    vm.cmd("verify").map(drop)
 }
 
 fn a_block_with_kernel_memory_stays_online_and_usable(vm: &mut Vm) -> Result<()> {

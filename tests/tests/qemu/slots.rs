@@ -1,15 +1,18 @@
 //! The corners of the DIMM controller: odd sizes and places, and events that overtake each other.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, ensure};
 use boot::ost;
 use boot::plug;
 use boot::qemu::{Machine, backend};
 use boot::size::{gib, mib};
 use serde_json::json;
-use system_tests::dimms::{SUCCESS, dimm, dimm_at};
+use system_tests::check::same;
+use system_tests::dimms::{SUCCESS, dimm, dimm_at, dimm_on};
 use system_tests::memory::BLOCK_BYTES;
 use system_tests::scenario;
-use system_tests::scenario::{FIRST_HOT, Scenario};
+use system_tests::scenario::{FIRST_HOT, Scenario, two_nodes};
 use system_tests::vm::Vm;
 
 use crate::iomem;
@@ -17,6 +20,8 @@ use crate::iomem;
 const FOUR_GIB: u64 = FIRST_HOT * BLOCK_BYTES;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
+    let mut alike: Vec<_> = (0..14).map(|number| dimm(&format!("d{number}"), mib(128))).collect();
+    alike.insert(6, dimm_at("small", mib(64), 0x2_0000_0000));
     vec![
         scenario!(whole_blocks_of_a_dimm_are_used_and_the_rest_is_reported),
         scenario!(a_dimm_off_the_block_grid_gives_its_whole_blocks),
@@ -24,6 +29,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(a_dimm_beyond_the_addresses_that_can_be_held_is_refused_and_can_go)
             .emulated()
             .on(Machine { maxmem: gib(70 << 10), ..Machine::default() }),
+        scenario!(a_refused_dimm_is_told_until_it_is_taken_after_all),
+        scenario!(dimms_that_are_alike_are_told_in_one_line_at_boot).on(Machine { dimms: alike, ..two_nodes() }),
         scenario!(a_dimm_deleted_before_it_was_handled_leaves_nothing),
         scenario!(one_dimm_comes_while_another_goes),
         scenario!(a_dimm_asked_for_twice_goes_once),
@@ -83,7 +90,9 @@ fn a_dimm_without_a_whole_block_is_refused_and_can_go(vm: &mut Vm) -> Result<()>
         let status = vm.plug_status(&module)?;
         ensure!(status != SUCCESS, "{id}: the guest claims success");
         vm.unchanged_since("a DIMM without a whole block", &before)?;
+        same(&id, vm.refused()?, BTreeMap::from([("dimm0".to_owned(), "it holds no whole block".to_owned())]))?;
         vm.unplug(&id)?;
+        same(&format!("{id}, gone"), vm.refused()?, BTreeMap::new())?;
         vm.unchanged_since("a DIMM without a whole block that went", &before)?;
     }
     Ok(())
@@ -96,7 +105,8 @@ fn a_dimm_beyond_the_addresses_that_can_be_held_is_refused_and_can_go(vm: &mut V
         let status = vm.plug_status(&dimm_at(id, mib(256), address))?;
         ensure!(status != SUCCESS, "{id}: the guest claims success");
         let log = vm.kernel_log()?;
-        let reason = format!("256 MiB at {address:#x}-{:#x} are left alone: beyond", address + (256 << 20) - 1);
+        let place = format!("{address:#x}-{:#x}", address + (256 << 20) - 1);
+        let reason = format!("dimm0: 256 MiB at {place}, node 0, not added: it lies beyond the addresses");
         ensure!(log.iter().any(|line| line.contains(&reason)), "{id}: not in the log: {reason}\n{log:#?}");
         vm.unchanged_since(id, &before)?;
         vm.unplug(id)?;
@@ -107,6 +117,40 @@ fn a_dimm_beyond_the_addresses_that_can_be_held_is_refused_and_can_go(vm: &mut V
     vm.memcheck()?;
     vm.unplug("last")?;
     vm.unchanged_since("the last blocks that can be, gone", &before)
+}
+
+fn a_refused_dimm_is_told_until_it_is_taken_after_all(vm: &mut Vm) -> Result<()> {
+    vm.cmd("inject add.map ENOMEM")?;
+    let status = vm.plug_status(&dimm_on("d0", mib(256), 1))?;
+    ensure!(status != SUCCESS, "the guest claims success");
+    let why = "failure injected at add.map";
+    same("refused", vm.refused()?, BTreeMap::from([("dimm0".to_owned(), why.to_owned())]))?;
+    let list = vm.json("groups")?;
+    let group = list["groups"].as_array().and_then(|groups| groups.iter().find(|group| group["name"] == "dimm0"));
+    let group = group.context("no dimm0")?;
+    same("blocks", (&group["first"], &group["last"]), (&json!(null), &json!(null)))?;
+    same("place", (&group["start"], &group["size"]), (&json!(FOUR_GIB), &json!(256 << 20)))?;
+    same("slot and node", (&group["slot"], &group["node"]), (&json!(0), &json!(1)))?;
+    let table = vm.cmd("groups")?;
+    ensure!(table.lines().any(|line| line.ends_with(&format!("refused: {why}"))), "{table}");
+
+    vm.cmd("inject add.map EIO")?;
+    same("sentence", vm.fails("probe 0x1_0000_0000", "EIO")?, format!("dimm0: {why}"))?;
+    same("DIMMs that are refused", vm.refused()?.len(), 1)?;
+    vm.cmd("probe 0x1_0000_0000")?;
+    same("refused", vm.refused()?, BTreeMap::new())?;
+    same("state", &vm.json("groups")?["groups"][2]["state"], &json!("present"))?;
+
+    vm.plug_status(&dimm("small", mib(64)))?;
+    same("sentence", vm.fails("probe 0x1_1000_0000", "EINVAL")?.as_str(), "dimm1: it holds no whole block")
+}
+
+fn dimms_that_are_alike_are_told_in_one_line_at_boot(vm: &mut Vm) -> Result<()> {
+    let log = vm.kernel_log()?;
+    let said: Vec<_> = log.iter().filter_map(|line| line.split_once("dimm: ")).map(|(_, said)| said).collect();
+    same("lines", said.len(), 2)?;
+    ensure!(said[0].starts_with("dimm6: 64 MiB at ") && said[0].ends_with(": it holds no whole block"), "{said:?}");
+    same("the others", said[1], "14 DIMMs of 128 MiB each added on node 0: dimm0-dimm5, dimm7-dimm14")
 }
 
 fn a_dimm_deleted_before_it_was_handled_leaves_nothing(vm: &mut Vm) -> Result<()> {

@@ -99,6 +99,13 @@ pub(crate) fn dimm_controller() -> PortRange {
     unsafe { PortRange::claim(0xa00, 0x18) }
 }
 
+/// The address and the data of PCI's configuration space.
+pub(crate) fn pci_config() -> PortRange {
+    // SAFETY: fixed on every PC, by nobody else on machines without PCI; only the PCI driver asks for it, by 32 bits at a time,
+    // which do not reach the chipset's reset control between the two. It starts no function as a bus master.
+    unsafe { PortRange::claim(0xcf8, 8) }
+}
+
 /// A register block that the FADT names: PM1 event and control, PM timer, GPE, SMI command, reset register.
 pub(crate) fn from_fadt(base: u16, length: u16) -> PortRange {
     // SAFETY: the firmware says that these ports belong to ACPI's fixed hardware, which masters no bus.

@@ -6,6 +6,7 @@ use super::super::failure::Outcome;
 use super::super::table::{Align, Cell, Table, cell};
 use super::super::values::{Human, Span};
 use super::{Command, resolve};
+use crate::hotplug::{self, Refusal};
 use crate::memory::mm;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -45,7 +46,10 @@ VALID_ZONES  where `online` may put it, its own choice first",
         details: "\
 A group is what comes and goes together: a DIMM (dimmN is the one in slot N),
 memory added by hand with `probe`, or what was there at boot. Its blocks can be
-online and offline one by one, but it is removed as a whole.",
+online and offline one by one, but it is removed as a whole.
+
+STATE        present, or refused and why: a DIMM that is in its slot and did
+             not become memory; `probe` tries again",
         example: "groups",
         run: groups,
     },
@@ -190,16 +194,25 @@ struct Entry {
     name: String,
     kind: &'static str,
     slot: Option<u16>,
-    node: u8,
+    node: u32,
     start: u64,
     size: u64,
-    first: u32,
-    last: u32,
+    first: Option<u32>,
+    last: Option<u32>,
     online: u64,
     offline: u64,
+    state: &'static str,
+    reason: Option<String>,
 }
 
 fn groups(call: &mut Call<'_>) -> Outcome {
+    let mut groups = present_groups();
+    groups.extend(hotplug::refused().iter().map(refused_group));
+    call.show(&Groups { groups }, groups_table);
+    Ok(())
+}
+
+fn present_groups() -> Vec<Entry> {
     let mut groups = Vec::new();
     for (_, group) in resolve::groups() {
         let (mut online, mut offline) = (0, 0);
@@ -216,17 +229,37 @@ fn groups(call: &mut Call<'_>) -> Outcome {
             name: group.name.to_string(),
             kind: group.name.kind.name(),
             slot: (group.name.kind == GroupKind::Dimm).then_some(group.name.number),
-            node: group.node.number(),
+            node: group.node.number().into(),
             start: group.range.first().address(),
             size: group.range.size_bytes(),
-            first: group.range.first().number(),
-            last: group.range.last().number(),
+            first: Some(group.range.first().number()),
+            last: Some(group.range.last().number()),
             online,
             offline,
+            state: "present",
+            reason: None,
         });
     }
-    call.show(&Groups { groups }, groups_table);
-    Ok(())
+    groups
+}
+
+/// What a DIMM would be that was refused.
+fn refused_group(refusal: &Refusal) -> Entry {
+    let name = refusal.name();
+    Entry {
+        name: name.to_string(),
+        kind: name.kind.name(),
+        slot: Some(name.number),
+        node: refusal.dimm.domain,
+        start: refusal.dimm.start,
+        size: refusal.dimm.len,
+        first: None,
+        last: None,
+        online: 0,
+        offline: 0,
+        state: "refused",
+        reason: Some(refusal.why.to_string()),
+    }
 }
 
 fn groups_table(report: &Groups) -> String {
@@ -240,18 +273,23 @@ fn groups_table(report: &Groups) -> String {
         ("BLOCK", Align::Right),
         ("ONLINE", Align::Right),
         ("OFFLINE", Align::Right),
+        ("STATE", Align::Left),
     ]);
     for group in &report.groups {
+        let last_address = group.start.saturating_add(group.size.saturating_sub(1));
+        let blocks = group.first.zip(group.last).map(|(first, last)| Span(first.into(), last.into()).to_string());
+        let reason = group.reason.as_ref().map(|reason| format!(": {reason}"));
         table.row([
             group.name.clone(),
             group.kind.into(),
             group.slot.map_or_else(|| "-".into(), |slot| slot.to_string()),
             group.node.to_string(),
-            format!("{:#014x}-{:#014x}", group.start, group.start + (group.size - 1)),
+            format!("{:#014x}-{last_address:#014x}", group.start),
             Human(group.size).to_string(),
-            Span(group.first.into(), group.last.into()).to_string(),
+            blocks.unwrap_or_else(|| "-".into()),
             Human(group.online).to_string(),
             Human(group.offline).to_string(),
+            format!("{}{}", group.state, reason.unwrap_or_default()),
         ]);
     }
     table.to_string()
@@ -261,6 +299,21 @@ fn groups_table(report: &Groups) -> String {
 mod tests {
     use super::super::super::json;
     use super::*;
+    use crate::drivers::dimm::Dimm;
+    use crate::hotplug::Refused;
+
+    #[test]
+    fn a_refused_dimm_is_a_group_without_blocks() {
+        let dimm = Dimm { slot: 5, start: u64::MAX, len: u64::MAX, domain: 300 };
+        let entry = refused_group(&Refusal { dimm, why: Refused::NoBlock });
+        assert_eq!(
+            json::line(&entry),
+            r#"{"name":"dimm5","kind":"dimm","slot":5,"node":300,"start":18446744073709551615,"size":18446744073709551615,"first":null,"last":null,"online":0,"offline":0,"state":"refused","reason":"it holds no whole block"}"#
+        );
+        let empty = refused_group(&Refusal { dimm: Dimm { start: 0, len: 0, ..dimm }, why: Refused::NoBlock });
+        let table = groups_table(&Groups { groups: Vec::from([entry, empty]) });
+        assert_eq!(table.matches("refused: it holds no whole block").count(), 2);
+    }
 
     #[test]
     fn a_range_in_json_has_the_fields_scripts_rely_on() {

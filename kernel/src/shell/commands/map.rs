@@ -8,11 +8,12 @@ use super::super::resource_tree::{Resource, Step, merged, sorted, walk};
 use super::super::table::{Align, Table};
 use super::super::values::Human;
 use super::{Command, resolve};
-use crate::boot_info::{self, RegionKind};
+use crate::boot_info::{self, MemoryRegion, RegionKind};
+use crate::drivers::pci;
 use crate::firmware::owners::MemoryAffinity;
 use crate::firmware::srat::Srat;
 use crate::firmware::window;
-use crate::memory::{self, mm};
+use crate::memory::{self, Fate, mm};
 use crate::{firmware, hotplug};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -41,7 +42,16 @@ pub(super) const COMMANDS: &[Command] = &[
         details: "\
 Memory from boot, the windows in which memory may come, the devices in them,
 and in each added block its altmap: the struct pages of the block, at its head.
-More than 64 blocks in a row whose altmaps lie alike are one line.",
+More than 64 blocks in a row whose altmaps lie alike are one line.
+
+System RAM         memory that the kernel has, of boot or of a group
+Unused RAM         memory that it has not: hidden by mem=, or left out because
+                   its block has no room for its own struct pages
+Part of a DIMM     what is no block of it, and why
+Persistent Memory  NVDIMMs that were there at boot
+PCI ECAM           the configuration space of PCI
+PCI Bus            what a bridge passes on to its bus
+0000:BB:DD.F       what a PCI function decodes since boot",
         example: "iomem",
         run: iomem,
     },
@@ -69,6 +79,7 @@ const FEW_BLOCKS: u64 = 64;
 fn iomem(call: &mut Call<'_>) -> Outcome {
     let mut ranges = boot_regions();
     ranges.extend(devices());
+    ranges.extend(pci());
     ranges.extend(memory::windows().iter().map(|window| Resource::new(window.start, window.len, "Hotplug window")));
     for (_, group) in resolve::groups() {
         // Boot memory is told by its regions, holes and all.
@@ -126,15 +137,26 @@ fn boot_regions() -> Vec<Resource> {
     let Some(facts) = boot_info::facts() else {
         return Vec::new();
     };
-    let regions = facts.memory.iter().map(|region| {
-        let name = match region.kind {
-            RegionKind::Usable => "System RAM",
-            RegionKind::Bootloader => "System RAM (kernel and boot tables)",
-            RegionKind::Firmware => "Firmware",
+    facts.memory.iter().flat_map(boot_region).collect()
+}
+
+/// A region of the boot loader's, in parts if the kernel has not all of it.
+fn boot_region(region: &MemoryRegion) -> Vec<Resource> {
+    let MemoryRegion { start, end, kind } = *region;
+    let kept = match kind {
+        RegionKind::Usable => "System RAM",
+        RegionKind::Bootloader => "System RAM (kernel and boot tables)",
+        RegionKind::Firmware => return Vec::from([Resource::new(start, end - start, "Firmware")]),
+    };
+    let parts = memory::fates(start, end).into_iter().map(|(start, end, fate)| {
+        let name = match fate {
+            Fate::Kept => kept,
+            Fate::Hidden => "Unused RAM (hidden by mem=)",
+            Fate::LeftOut => "Unused RAM (left out)",
         };
-        Resource::new(region.start, region.end - region.start, name)
+        Resource::new(start, end - start, name)
     });
-    regions.collect()
+    parts.collect()
 }
 
 fn devices() -> Vec<Resource> {
@@ -147,7 +169,26 @@ fn devices() -> Vec<Resource> {
         .collect();
     devices.push(Resource::new(firmware.madt.local_apic_address, LOCAL_APIC_BYTES, "Local APIC"));
     devices.extend(firmware.hpet.map(|address| Resource::new(address, HPET_BYTES, "HPET")));
+    devices.extend(firmware.nfit.ranges.iter().map(|range| Resource::new(range.start, range.len, "Persistent Memory")));
     devices
+}
+
+/// What the firmware has set up of PCI, what passes on first: of equal ranges that holds the other.
+fn pci() -> Vec<Resource> {
+    let spaces = firmware::get().mcfg.regions.iter().map(|space| {
+        let (first, last) = (space.first_bus, space.last_bus);
+        let name = format!("PCI ECAM {:04x} [bus {first:02x}-{last:02x}]", space.segment);
+        Resource::new(space.start, space.len(), name)
+    });
+    let windows = pci::functions().iter().filter_map(|function| function.bridge.as_ref()).flat_map(|bridge| {
+        let name = move || format!("PCI Bus 0000:{:02x}", bridge.bus);
+        bridge.windows.iter().map(move |window| Resource::new(window.start, window.len, name()))
+    });
+    let bars = pci::functions().iter().flat_map(|function| {
+        let name = move || function.address.to_string();
+        function.bars.iter().map(move |bar| Resource::new(bar.start, bar.len, name()))
+    });
+    spaces.chain(windows).chain(bars).collect()
 }
 
 /// What the heads of added blocks hold: page tables of the group, then the block's own struct pages. At most `few` blocks

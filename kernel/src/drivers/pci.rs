@@ -1,0 +1,243 @@
+//! PCI: which functions there are, which addresses they decode, and which of them their bridges pass on.
+//!
+//! Configuration space is reached by two ports (PCI Local Bus 3.0 §3.2.2.3.2), as on every PC. All of it is read once, at
+//! boot, before anybody drives a device: how large a BAR is, it tells only while it is written. What the firmware has not
+//! switched on has no addresses yet.
+#![deny(unsafe_code)]
+
+use crate::arch::ports::{self, PortRange};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt;
+
+const DEVICES: u8 = 32;
+const FUNCTIONS: u8 = 8;
+
+// Registers of configuration space, of 32 bits each (PCI Local Bus 3.0 §6.1, PCI-to-PCI Bridge 1.2 §3.2).
+const ID: u8 = 0x00;
+const COMMAND: u8 = 0x04;
+const CLASS: u8 = 0x08;
+const HEADER: u8 = 0x0c;
+const FIRST_BAR: u8 = 0x10;
+const BUS_NUMBERS: u8 = 0x18;
+const MEMORY_WINDOW: u8 = 0x20;
+const PREFETCH_WINDOW: u8 = 0x24;
+const PREFETCH_BASE_HIGH: u8 = 0x28;
+const PREFETCH_LIMIT_HIGH: u8 = 0x2c;
+
+/// The vendor that a function has which is not there.
+const NOBODY: u32 = 0xffff;
+/// In [`COMMAND`]: memory is decoded.
+const DECODES_MEMORY: u32 = 1 << 1;
+/// In [`COMMAND`], the lower half; bits of the upper one are cleared by writing ones.
+const COMMAND_BITS: u32 = 0xffff;
+/// In [`CLASS`], the upper half. A host bridge that stops decoding may cut the CPU off from its memory.
+const HOST_BRIDGE: u32 = 0x0600;
+/// In a BAR: it is about ports.
+const BAR_IO: u32 = 1 << 0;
+const BAR_FLAGS: u64 = 0xf;
+
+/// A function of a device on a bus, all of the one segment that the ports reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Address {
+    pub(crate) bus: u8,
+    pub(crate) device: u8,
+    pub(crate) function: u8,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0000:{:02x}:{:02x}.{}", self.bus, self.device, self.function)
+    }
+}
+
+/// Physical addresses, at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub(crate) start: u64,
+    pub(crate) len: u64,
+}
+
+/// A function that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Function {
+    pub(crate) address: Address,
+    /// The memory that it decodes.
+    pub(crate) bars: Vec<Range>,
+    /// What is behind it.
+    pub(crate) bridge: Option<Bridge>,
+}
+
+/// A bridge to another bus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bridge {
+    pub(crate) bus: u8,
+    /// The memory that it passes on.
+    pub(crate) windows: Vec<Range>,
+}
+
+static FUNCTIONS_THERE: spin::Once<Vec<Function>> = spin::Once::new();
+
+/// Looks at everything that the firmware has set up. Nobody else uses PCI yet.
+pub(crate) fn start() {
+    let functions = FUNCTIONS_THERE.call_once(|| scan(&mut ports::pci_config()));
+    log::debug!(target: "pci", "{} functions", functions.len());
+}
+
+/// Every function that was there at boot, by address.
+pub(crate) fn functions() -> &'static [Function] {
+    FUNCTIONS_THERE.get().map_or(&[], Vec::as_slice)
+}
+
+/// Reading and writing registers of functions.
+trait ConfigSpace {
+    /// All ones where nothing is.
+    fn read(&mut self, function: Address, register: u8) -> u32;
+    fn write(&mut self, function: Address, register: u8, value: u32);
+}
+
+const ADDRESS_PORT: u16 = 0;
+const DATA_PORT: u16 = 4;
+const ENABLE: u32 = 1 << 31;
+
+fn select(ports: &PortRange, Address { bus, device, function }: Address, register: u8) {
+    let place = u32::from(bus) << 16 | u32::from(device) << 11 | u32::from(function) << 8 | u32::from(register & !3);
+    ports.write_u32(ADDRESS_PORT, ENABLE | place);
+}
+
+impl ConfigSpace for PortRange {
+    fn read(&mut self, function: Address, register: u8) -> u32 {
+        select(self, function, register);
+        self.read_u32(DATA_PORT)
+    }
+
+    fn write(&mut self, function: Address, register: u8, value: u32) {
+        select(self, function, register);
+        self.write_u32(DATA_PORT, value);
+    }
+}
+
+/// Every function on the first bus and on those behind bridges.
+fn scan(config: &mut impl ConfigSpace) -> Vec<Function> {
+    let mut functions = Vec::new();
+    let (mut buses, mut seen) = (vec![0], [false; 256]);
+    while let Some(bus) = buses.pop() {
+        // Bridges that nobody has numbered may lead anywhere, even back.
+        if core::mem::replace(&mut seen[usize::from(bus)], true) {
+            continue;
+        }
+        for device in 0..DEVICES {
+            scan_device(config, bus, device, &mut functions);
+        }
+        let behind = functions.iter().filter(|function| function.address.bus == bus);
+        buses.extend(behind.filter_map(|function| Some(function.bridge.as_ref()?.bus)));
+    }
+    functions.sort_unstable_by_key(|function| function.address);
+    functions
+}
+
+fn scan_device(config: &mut impl ConfigSpace, bus: u8, device: u8, functions: &mut Vec<Function>) {
+    const HAS_SEVERAL: u32 = 1 << 23;
+    let first = Address { bus, device, function: 0 };
+    let count = if config.read(first, HEADER) & HAS_SEVERAL != 0 { FUNCTIONS } else { 1 };
+    for function in 0..count {
+        match read_function(config, Address { function, ..first }) {
+            Some(found) => functions.push(found),
+            // Without the first one there is no device.
+            None if function == 0 => return,
+            None => {}
+        }
+    }
+}
+
+fn read_function(config: &mut impl ConfigSpace, address: Address) -> Option<Function> {
+    if config.read(address, ID) & 0xffff == NOBODY {
+        return None;
+    }
+    let is_host_bridge = config.read(address, CLASS) >> 16 == HOST_BRIDGE;
+    let decodes = config.read(address, COMMAND) & DECODES_MEMORY != 0;
+    let (bar_count, is_bridge) = match config.read(address, HEADER) >> 16 & 0x7f {
+        0 => (6, false),
+        1 => (2, true),
+        _ => (0, false),
+    };
+    let bars = if decodes && !is_host_bridge { bars(config, address, bar_count) } else { Vec::new() };
+    let bridge = is_bridge.then(|| Bridge {
+        bus: (config.read(address, BUS_NUMBERS) >> 8) as u8,
+        windows: if decodes { windows(config, address) } else { Vec::new() },
+    });
+    Some(Function { address, bars, bridge })
+}
+
+/// What the BARs decode. Decoding is off while they are written.
+fn bars(config: &mut impl ConfigSpace, address: Address, count: u8) -> Vec<Range> {
+    let command = config.read(address, COMMAND) & COMMAND_BITS;
+    config.write(address, COMMAND, command & !DECODES_MEMORY);
+    let mut bars = Vec::new();
+    let mut registers = (0..count).map(|number| FIRST_BAR + 4 * number);
+    while let Some(register) = registers.next() {
+        let low = config.read(address, register);
+        if low & BAR_IO != 0 {
+            continue;
+        }
+        match low >> 1 & 3 {
+            0 => {
+                let mask = size_mask(config, address, register, low);
+                bars.extend(decoded(low.into(), mask.into()));
+            }
+            2 => {
+                let Some(upper) = registers.next() else { break };
+                let high = config.read(address, upper);
+                let mask_low = size_mask(config, address, register, low);
+                let mask_high = size_mask(config, address, upper, high);
+                bars.extend(decoded(joined(low, high), joined(mask_low, mask_high)));
+            }
+            // Below 1 MiB, which nothing has been for decades, and what is not defined.
+            _ => {}
+        }
+    }
+    config.write(address, COMMAND, command);
+    bars
+}
+
+/// Which bits of a BAR can be set.
+fn size_mask(config: &mut impl ConfigSpace, address: Address, register: u8, value: u32) -> u32 {
+    config.write(address, register, u32::MAX);
+    let mask = config.read(address, register);
+    config.write(address, register, value);
+    mask
+}
+
+fn joined(low: u32, high: u32) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// The range of a BAR, of which the bits of `mask` can be set. One that is not there has none of them, and one that
+/// nobody has placed lies at zero.
+fn decoded(value: u64, mask: u64) -> Option<Range> {
+    let (start, mask) = (value & !BAR_FLAGS, mask & !BAR_FLAGS);
+    let len = 1u64.checked_shl(mask.trailing_zeros())?;
+    (start != 0 && start.checked_add(len - 1).is_some()).then_some(Range { start, len })
+}
+
+/// What a bridge passes on: memory, and memory that may be read ahead.
+fn windows(config: &mut impl ConfigSpace, address: Address) -> Vec<Range> {
+    const IS_WIDE: u32 = 1;
+    let memory = config.read(address, MEMORY_WINDOW);
+    let prefetch = config.read(address, PREFETCH_WINDOW);
+    let mut high = |register| if prefetch & 0xf == IS_WIDE { config.read(address, register) } else { 0 };
+    let (base_high, limit_high) = (high(PREFETCH_BASE_HIGH), high(PREFETCH_LIMIT_HIGH));
+    [window(memory, 0, 0), window(prefetch, base_high, limit_high)].into_iter().flatten().collect()
+}
+
+/// A window in units of 1 MiB: its first one in the lower half of `bounds`, its last one in the upper. One that ends before
+/// it begins is closed, and one at zero nobody has placed.
+fn window(bounds: u32, base_high: u32, limit_high: u32) -> Option<Range> {
+    let start = joined((bounds & 0xfff0) << 16, base_high);
+    let last = joined(bounds & 0xfff0_0000 | 0x000f_ffff, limit_high);
+    (start != 0 && start < last).then(|| Range { start, len: last - start + 1 })
+}
+
+#[cfg(test)]
+#[path = "pci_tests.rs"]
+mod tests;

@@ -1,0 +1,169 @@
+//! The walk over configuration spaces as devices make them, sound and not.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::string::ToString;
+
+/// Registers of functions; what is not named reads as zero in a function that is there, else as ones.
+#[derive(Clone, Debug, Default)]
+struct FakeConfig {
+    registers: BTreeMap<(Address, u8), u32>,
+    /// Which bits of a register can be written; of others, none.
+    writable: BTreeMap<(Address, u8), u32>,
+}
+
+fn at(bus: u8, device: u8, function: u8) -> Address {
+    Address { bus, device, function }
+}
+
+impl FakeConfig {
+    fn put(&mut self, address: Address, header: u32, class: u32) -> &mut Self {
+        self.set(address, ID, 0x1111_8086).set(address, CLASS, class << 16).set(address, HEADER, header << 16);
+        self.set(address, COMMAND, DECODES_MEMORY | 1 << 20);
+        self.writable.insert((address, COMMAND), COMMAND_BITS);
+        self
+    }
+
+    fn set(&mut self, address: Address, register: u8, value: u32) -> &mut Self {
+        self.registers.insert((address, register), value);
+        self
+    }
+
+    /// A BAR of that many bytes.
+    fn bar(&mut self, address: Address, register: u8, value: u64, len: u64) -> &mut Self {
+        self.set(address, register, value as u32);
+        self.writable.insert((address, register), !(len - 1) as u32);
+        if value & 4 != 0 {
+            self.set(address, register + 4, (value >> 32) as u32);
+            self.writable.insert((address, register + 4), (!(len - 1) >> 32) as u32);
+        }
+        self
+    }
+
+    fn bridge(&mut self, address: Address, bus: u32) -> &mut Self {
+        self.put(address, 1, 0x0604).set(address, BUS_NUMBERS, bus << 8)
+    }
+}
+
+impl ConfigSpace for FakeConfig {
+    fn read(&mut self, function: Address, register: u8) -> u32 {
+        let absent = if self.registers.contains_key(&(function, ID)) { 0 } else { u32::MAX };
+        self.registers.get(&(function, register)).copied().unwrap_or(absent)
+    }
+
+    fn write(&mut self, function: Address, register: u8, value: u32) {
+        let is_deaf = self.read(function, COMMAND) & DECODES_MEMORY == 0;
+        assert!(register == COMMAND || is_deaf, "{function} decodes while {register:#x} is written");
+        assert_eq!(if register == COMMAND { value >> 16 } else { 0 }, 0, "status bits of {function} are cleared");
+        let bits = self.writable.get(&(function, register)).copied().unwrap_or(0);
+        if let Some(kept) = self.registers.get_mut(&(function, register)) {
+            *kept = *kept & !bits | value & bits;
+        }
+    }
+}
+
+#[test]
+fn bars_are_as_large_as_they_say_and_stay_where_they_are() {
+    let mut config = FakeConfig::default();
+    let vga = at(0, 2, 0);
+    config.put(vga, 0, 0x0300);
+    config.bar(vga, 0x10, 0xfd00_0008, 16 << 20).bar(vga, 0x18, 0xfebd_0000, 0x1000);
+    let disk = at(0, 3, 0);
+    config.put(disk, 0, 0x0100);
+    config.bar(disk, 0x10, 0xc001, 0x80).bar(disk, 0x14, 0xfebd_1000, 0x1000);
+    config.bar(disk, 0x20, 0x80_0000_400c, 0x4000);
+    let large = at(0, 4, 0);
+    config.put(large, 0, 0x0500).bar(large, 0x18, 0x40_0000_000c, 8 << 30);
+    let before = config.registers.clone();
+    let range = |start, len| Range { start, len };
+    let bars: Vec<_> = scan(&mut config).into_iter().map(|function| (function.address, function.bars)).collect();
+    assert_eq!(
+        bars,
+        [
+            (vga, vec![range(0xfd00_0000, 16 << 20), range(0xfebd_0000, 0x1000)]),
+            (disk, vec![range(0xfebd_1000, 0x1000), range(0x80_0000_4000, 0x4000)]),
+            (large, vec![range(0x40_0000_0000, 8 << 30)]),
+        ]
+    );
+    assert_eq!(config.registers, before);
+}
+
+#[test]
+fn what_is_not_placed_or_not_switched_on_has_no_addresses() {
+    let mut config = FakeConfig::default();
+    config.put(at(0, 1, 0), 0, 0x0200).bar(at(0, 1, 0), 0x10, 0, 0x1000).bar(at(0, 1, 0), 0x14, 0xc, 0x4000);
+    config.put(at(0, 2, 0), 0, 0x0200).bar(at(0, 2, 0), 0x10, 0xfe00_0000, 0x1000).set(at(0, 2, 0), COMMAND, 1);
+    config.bridge(at(0, 3, 0), 1).set(at(0, 3, 0), MEMORY_WINDOW, 0xfe00_fe00).set(at(0, 3, 0), COMMAND, 0);
+    config.bridge(at(0, 4, 0), 2).set(at(0, 4, 0), MEMORY_WINDOW, 0x0000_fff0);
+    config.bridge(at(0, 5, 0), 3);
+    // A host bridge is not even asked.
+    config.put(at(0, 0, 0), 0, HOST_BRIDGE).bar(at(0, 0, 0), 0x10, 0xfe00_0000, 0x1000);
+    for function in scan(&mut config) {
+        assert_eq!(function.bars, [], "{}", function.address);
+        assert!(function.bridge.is_none_or(|bridge| bridge.windows.is_empty()), "{}", function.address);
+    }
+}
+
+#[test]
+fn bridges_pass_on_their_windows_and_lead_to_their_buses() {
+    let mut config = FakeConfig::default();
+    let port = at(0, 1, 2);
+    config.put(at(0, 1, 0), 0x80, 0x0600);
+    config.bridge(port, 5).set(port, MEMORY_WINDOW, 0xfe90_fe80).set(port, PREFETCH_WINDOW, 0x0021_0011);
+    config.set(port, PREFETCH_BASE_HIGH, 8).set(port, PREFETCH_LIMIT_HIGH, 9);
+    config.put(at(5, 0, 0), 0, 0x0200).bar(at(5, 0, 0), 0x10, 0xfe80_0000, 0x2000);
+    let functions = scan(&mut config);
+    assert_eq!(functions.iter().map(|it| it.address).collect::<Vec<_>>(), [at(0, 1, 0), port, at(5, 0, 0)]);
+    let windows =
+        vec![Range { start: 0xfe80_0000, len: 0x20_0000 }, Range { start: 0x8_0010_0000, len: 0x1_0020_0000 }];
+    assert_eq!(functions[1].bridge, Some(Bridge { bus: 5, windows }));
+    assert_eq!(functions[2].bars, [Range { start: 0xfe80_0000, len: 0x2000 }]);
+    assert_eq!(at(5, 31, 7).to_string(), "0000:05:1f.7");
+}
+
+#[test]
+fn bridges_in_a_circle_are_walked_once() {
+    let mut config = FakeConfig::default();
+    config.bridge(at(0, 1, 0), 0).bridge(at(0, 2, 0), 7).bridge(at(7, 0, 0), 7).bridge(at(7, 1, 0), 0);
+    assert_eq!(scan(&mut config).len(), 4);
+}
+
+#[test]
+fn without_pci_there_is_nothing() {
+    assert_eq!(scan(&mut FakeConfig::default()), []);
+}
+
+#[test]
+fn a_bar_that_makes_no_sense_is_left_out() {
+    // Kinds that are not defined, and an upper half beyond the last register.
+    let mut config = FakeConfig::default();
+    let odd = at(0, 1, 0);
+    config.put(odd, 0, 0xff00).set(odd, 0x10, 0xfe00_0002).set(odd, 0x14, 0xfe00_0006).set(odd, 0x24, 0xfe00_0004);
+    assert_eq!(scan(&mut config).remove(0).bars, []);
+    // No bit that can be set, no place, an end beyond any address.
+    for (value, mask) in [(0xfe00_0000, 0), (0, !0xfff), (u64::MAX << 40, u64::MAX << 41)] {
+        assert_eq!(decoded(value, mask), None, "{value:#x}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_configuration_space_is_walked_to_its_end(
+        functions in prop::collection::vec((0u8..4, 0u8..4, 0u8..8, prop::collection::vec(any::<(u32, u32)>(), 16)), 0..24),
+    ) {
+        let mut config = FakeConfig::default();
+        for (bus, device, function, registers) in functions {
+            for (number, (value, writable)) in (0u8..).zip(registers) {
+                config.set(at(bus, device, function), 4 * number, value);
+                config.writable.insert((at(bus, device, function), 4 * number), writable);
+            }
+            config.writable.insert((at(bus, device, function), COMMAND), COMMAND_BITS);
+        }
+        for function in scan(&mut config) {
+            for range in function.bars.iter().chain(function.bridge.iter().flat_map(|bridge| &bridge.windows)) {
+                prop_assert!(range.len > 0 && range.start.checked_add(range.len - 1).is_some());
+            }
+        }
+    }
+}
