@@ -101,6 +101,7 @@ pub mod page;
 mod pageblock;
 pub mod poison;
 pub mod policy;
+mod promise;
 mod range_lock;
 pub mod report;
 mod request;

@@ -8,7 +8,7 @@
 //! back it is poisoned before anybody else can get it. Linux withholds such pages too, from `free_pages_prepare`.
 
 use crate::addr::{NodeId, Order, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
-use crate::alloc::{AllocError, Mobility};
+use crate::alloc::{AllocError, Mobility, Request, Urgency};
 use crate::content::{Block, Blocker, Content, Hold};
 use crate::errno::Errno;
 use crate::evacuate::{MoveError, PATIENCE};
@@ -315,7 +315,9 @@ impl<M: Machine> Memory<M> {
         if block.order == Order::PAGEBLOCK && self.machine.split(head).is_ok() {
             return self.poison_used(kind, pfn, node);
         }
-        match self.move_away(head, &self.destination_request(block, node)) {
+        // It is one, and nobody's choice.
+        let request = Request { urgency: Urgency::Ordinary, ..self.destination_request(block, node) };
+        match self.move_away(head, &request) {
             Ok(_) => self.poison_free(kind, pfn, node, Some(block)),
             // Then that is found the next time.
             Err(MoveError::Stay(Stay::InFlight | Stay::Pinned)) => Ok(false),
