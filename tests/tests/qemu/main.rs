@@ -31,6 +31,7 @@ mod pressure;
 mod races;
 mod readme;
 mod removal;
+mod scarce;
 mod slots;
 mod soak;
 mod stress;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         many::scenarios(),
         untouched::scenarios(),
         large::scenarios(),
+        scarce::scenarios(),
         slots::scenarios(),
         races::scenarios(),
         parallel::scenarios(),
