@@ -3,7 +3,7 @@
 //! Unmovable memory comes from Normal zones only, and from boot memory on any node before added memory on any: what came
 //! last shall be able to go first. Movable memory prefers Movable zones, then added memory, and boot memory last; only what
 //! moves out of its block stays on its node if it can. A pageblock serves both kinds only when nothing else is left, not even
-//! a section to be opened.
+//! a section to be opened. Page tables of address spaces move, too, but lie in Normal zones as long as those have enough.
 
 pub use crate::request::{AllocError, Mobility, Place, Request, Urgency};
 
@@ -66,7 +66,10 @@ impl<M: Machine> Memory<M> {
             return None;
         }
         let shelf = request.shelf()?;
-        let (kind, origin) = request.mobility.sources()[0];
+        let (kind, origin) = request.sources()[0];
+        if request.spares(kind) {
+            return None;
+        }
         let mut cache = self.own_cache(zone_number(request.place.node(), kind))?.lock();
         let (head, page) = cache.stack(origin, shelf).pop(&self.machine)?;
         self.hand_out(page, request);
@@ -99,9 +102,7 @@ impl<M: Machine> Memory<M> {
 
     fn find(&self, request: &Request) -> Option<Pfn> {
         let of_source = |source| self.take(source, request);
-        [Mixing::Never, Mixing::Allowed]
-            .into_iter()
-            .find_map(|mixing| self.first_that_serves(request, mixing, of_source))
+        request.mixings().iter().find_map(|mixing| self.first_that_serves(request, *mixing, of_source))
     }
 
     /// Goes through the zones that may serve a request, in its order, until `take` gets something of one.
@@ -112,7 +113,7 @@ impl<M: Machine> Memory<M> {
         take: impl Fn(Source) -> Option<R>,
     ) -> Option<R> {
         let sources = || {
-            let sources = request.mobility.sources().iter().copied();
+            let sources = request.sources().iter().copied();
             sources.filter(|(kind, origin)| self.managed(*kind, *origin) > 0)
         };
         let take = |node, (kind, origin)| take(Source { node, kind, origin, mixing });
@@ -149,7 +150,7 @@ impl<M: Machine> Memory<M> {
                 None => self.search_zone(source, request),
             };
             // What an opening brought may have gone to somebody else.
-            let may_open = source.origin == Origin::Added && request.urgency == Urgency::Ordinary;
+            let may_open = source.origin == Origin::Added && request.urgency != Urgency::Hotplug;
             if taken.is_some() || !may_open || !cell.has_unopened() || !self.open_lowest(source.node, source.kind) {
                 return taken;
             }
@@ -157,10 +158,14 @@ impl<M: Machine> Memory<M> {
     }
 
     fn take_cached(&self, source: Source, shelf: Shelf, request: &Request) -> Option<Pfn> {
+        // What lies in a cache may be taken when there is enough beside all of them.
+        if request.spares(source.kind) && self.kernel_free() < self.kept() {
+            return None;
+        }
         let mut cache = self.cache_of(self.machine.cpu(), zone_number(source.node, source.kind)).lock();
         let stack = cache.stack(source.origin, shelf);
         let (head, page) = stack.pop(&self.machine).or_else(|| {
-            self.refill(source, shelf, request.mobility, stack);
+            self.refill(source, shelf, request, stack);
             stack.pop(&self.machine)
         })?;
         self.hand_out(page, request);
@@ -168,14 +173,14 @@ impl<M: Machine> Memory<M> {
     }
 
     /// Gets a batch from the zone, if it has one to spare.
-    fn refill(&self, source: Source, shelf: Shelf, mobility: Mobility, stack: &mut Stack) {
-        let order = shelf.order();
+    fn refill(&self, source: Source, shelf: Shelf, request: &Request, stack: &mut Stack) {
+        let Request { order, mobility, .. } = *request;
         if self.zone_cell(source.node, source.kind).open_free(source.origin) < order.pages() {
             return;
         }
         let most = Cell::new(0);
         let set_aside = || {
-            let Share { count, pages } = self.set_aside(source, order, shelf.batch())?;
+            let Share { count, pages } = self.set_aside(source, request, shelf.batch())?;
             most.set(count);
             Some(pages)
         };
@@ -224,20 +229,25 @@ impl<M: Machine> Memory<M> {
         work: impl FnOnce(&mut Zone) -> R,
     ) -> Option<R> {
         let set_aside = || match request.urgency {
-            Urgency::Ordinary => self.set_aside(source, request.order, 1).map(|share| share.pages),
+            Urgency::Bulk | Urgency::Ordinary => self.set_aside(source, request, 1).map(|share| share.pages),
             Urgency::Hotplug => Some(0),
         };
         self.take_from_zone(zone_number(source.node, source.kind), set_aside, work)
     }
 
-    /// Sets free boot memory above the reserve aside for up to `most` blocks, so that nobody else counts on it; none if there is
-    /// not enough for one.
-    fn set_aside(&self, source: Source, order: Order, most: u64) -> Option<Share> {
-        if !source.has_reserve() {
-            return Some(Share { count: most, pages: 0 });
-        }
-        let count = self.boot_free.set_aside(order, most);
-        (count > 0).then_some(Share { count, pages: count << order.index() })
+    /// Sets free boot memory aside for up to `most` such blocks, so that nobody else counts on it; none if one would be too much
+    /// for what must be left.
+    fn set_aside(&self, source: Source, request: &Request, most: u64) -> Option<Share> {
+        let (order, spares) = (request.order, request.spares(source.kind));
+        let (count, pages) = if source.has_reserve() {
+            let kept = if spares { self.kept().saturating_sub(self.added_free()) } else { 0 };
+            let count = self.boot_free.set_aside(order, most, kept);
+            (count, count << order.index())
+        } else {
+            let count = if spares { most.min(self.bulk_spare() >> order.index()) } else { most };
+            (count, 0)
+        };
+        (count > 0).then_some(Share { count, pages })
     }
 
     /// How many frames may be taken from `source` without touching the reserve.
@@ -289,7 +299,7 @@ impl<M: Machine> Memory<M> {
         if wrong_zone {
             return None;
         }
-        if section.openness != Openness::Open && request.urgency == Urgency::Ordinary {
+        if section.openness != Openness::Open && request.urgency != Urgency::Hotplug {
             self.open(id);
         }
         self.take_one(source, request, |zone| {

@@ -14,8 +14,9 @@ use crate::memory::Memory;
 use crate::page::Owner;
 use crate::pageblock::Pageblock;
 use crate::pin::PinWatch;
+use crate::promise::Promise;
 use crate::room::Need;
-use crate::section::{Section, ZoneKind};
+use crate::section::Section;
 use crate::site::Site;
 use heapless::Vec;
 
@@ -62,8 +63,8 @@ struct Evacuation<'a, M: Machine> {
     memory: &'a Memory<M>,
     /// The node that they should stay on if they can.
     home: NodeId,
-    /// So many free frames in Normal zones are not for large pages that can be split.
-    kept: u64,
+    /// For what can go to Normal zones only.
+    promise: &'a Promise<'a>,
     /// Not moved yet, all of one owner.
     batch: Vec<Move, MOVED_TOGETHER>,
     owner: Owner,
@@ -87,22 +88,23 @@ impl<M: Machine> Memory<M> {
             return Ok(());
         }
         let mut watch = self.watch_pins(ranges);
-        let kept = self.check_evacuation(ranges, pace)?;
+        let promise = self.check_evacuation(ranges, pace)?;
         stopwatch.enter("move");
         for _ in 0..PATIENCE {
             // What was given back meanwhile, or let go of.
             ranges.iter().for_each(|range| self.poison_faulty_in(*range));
-            let Some(straggler) = self.evacuate_once(ranges, kept, pace, &mut watch, stopwatch)? else { return Ok(()) };
+            let straggler = self.evacuate_once(ranges, &promise, pace, &mut watch, stopwatch)?;
+            let Some(straggler) = straggler else { return Ok(()) };
             self.drain_zones_of(ranges);
             self.machine.wait(&mut || false);
             pace.pause().map_err(|stop| EvacuateError::Unfinished(stop, straggler))?;
         }
-        let straggler = self.evacuate_once(ranges, kept, pace, &mut watch, stopwatch)?;
+        let straggler = self.evacuate_once(ranges, &promise, pace, &mut watch, stopwatch)?;
         straggler.map_or(Ok(()), |straggler| Err(EvacuateError::InFlight(straggler)))
     }
 
-    /// Whether all that is known beforehand lets the blocks be emptied; so many free frames in Normal zones large pages shall leave.
-    fn check_evacuation(&self, ranges: &[SectionRange], pace: &mut dyn Pace) -> Result<u64, EvacuateError> {
+    /// Whether all that is known beforehand lets the blocks be emptied; keeps free what can go to Normal zones only.
+    fn check_evacuation(&self, ranges: &[SectionRange], pace: &mut dyn Pace) -> Result<Promise<'_>, EvacuateError> {
         let mut need = Need::default();
         for (id, section) in self.open_sections(ranges) {
             for block in Pageblock::of_section(id) {
@@ -118,7 +120,7 @@ impl<M: Machine> Memory<M> {
         }
         let room = self.room();
         match (room.lack(need), room.reserve_lack(self.boot_room_in(ranges))) {
-            (0, 0) => Ok(room.kept(need)),
+            (0, 0) => Ok(Promise::new(&self.promised, need.kernel())),
             (0, short_by) => Err(EvacuateError::ReserveShort { short_by }),
             (short_by, _) => Err(EvacuateError::NoDestination { short_by }),
         }
@@ -128,14 +130,14 @@ impl<M: Machine> Memory<M> {
     fn evacuate_once(
         &self,
         ranges: &[SectionRange],
-        kept: u64,
+        promise: &Promise<'_>,
         pace: &mut dyn Pace,
         watch: &mut PinWatch<'_>,
         stopwatch: &Stopwatch<'_, M>,
     ) -> Result<Option<Pfn>, EvacuateError> {
         let mut straggler = None;
         for (id, section) in self.open_sections(ranges) {
-            let mut evacuation = Evacuation::new(self, section.node, kept);
+            let mut evacuation = Evacuation::new(self, section.node, promise);
             let result = evacuation.empty(id, section, pace, watch);
             stopwatch.note_moved(evacuation.moved);
             straggler = straggler.or(evacuation.straggler);
@@ -190,7 +192,10 @@ impl<M: Machine> Memory<M> {
             mobility: block.mobility,
             place: Place::Home(home),
             owner: block.owner,
-            urgency: Urgency::Ordinary,
+            urgency: match block.mobility {
+                Mobility::Movable => Urgency::Bulk,
+                Mobility::Unmovable => Urgency::Ordinary,
+            },
             site: site.unwrap_or_else(Site::here),
         }
     }
@@ -202,8 +207,8 @@ impl<M: Machine> Memory<M> {
 }
 
 impl<'a, M: Machine> Evacuation<'a, M> {
-    const fn new(memory: &'a Memory<M>, home: NodeId, kept: u64) -> Self {
-        Self { memory, home, kept, batch: Vec::new(), owner: Owner::None, straggler: None, moved: 0 }
+    const fn new(memory: &'a Memory<M>, home: NodeId, promise: &'a Promise<'a>) -> Self {
+        Self { memory, home, promise, batch: Vec::new(), owner: Owner::None, straggler: None, moved: 0 }
     }
 
     /// Moves what it can out of a section, unless told to stop.
@@ -271,10 +276,6 @@ impl<'a, M: Machine> Evacuation<'a, M> {
         }
         self.owner = block.owner;
         match self.memory.take_destination(&self.memory.destination_request(block, self.home)) {
-            Ok(to) if self.is_kept(to, block) => {
-                self.memory.free(to, block.order);
-                self.split(block.head)
-            }
             Ok(to) => {
                 let wanted = Move { from: block.head, to, order: block.order, outcome: Ok(()) };
                 assert!(self.batch.push(wanted).is_ok(), "there are no more blocks than places for them");
@@ -290,14 +291,6 @@ impl<'a, M: Machine> Evacuation<'a, M> {
                 Err(EvacuateError::Injected(injected))
             }
         }
-    }
-
-    /// Whether a place just taken is a part of what shall be left, and the block can do without it.
-    fn is_kept(&self, to: Pfn, block: Block) -> bool {
-        if block.order != Order::PAGEBLOCK || block.mobility == Mobility::Unmovable {
-            return false;
-        }
-        self.memory.zone_of(to) == Some(ZoneKind::Normal) && self.memory.kernel_available() < self.kept
     }
 
     fn split(&mut self, head: Pfn) -> Result<bool, EvacuateError> {
@@ -316,6 +309,9 @@ impl<'a, M: Machine> Evacuation<'a, M> {
         let batch = core::mem::take(&mut self.batch);
         let moved = batch.iter().filter(|done| done.outcome.is_ok());
         self.moved += moved.clone().map(|done| done.order.pages()).sum::<u64>();
+        let of_kernel =
+            |done: &&Move| self.memory.machine.page(done.from).served(done.order) == Some(Mobility::Unmovable);
+        self.promise.use_up(moved.clone().filter(of_kernel).map(|done| done.order.pages()).sum());
         self.memory.free_together(moved.map(|done| (done.from, done.order)));
         let mut result = Ok(());
         for Move { from, to, order, outcome } in batch {

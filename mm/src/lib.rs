@@ -103,6 +103,7 @@ mod pin;
 pub mod plural;
 pub mod poison;
 pub mod policy;
+mod promise;
 mod range_lock;
 pub mod report;
 mod request;

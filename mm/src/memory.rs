@@ -41,7 +41,7 @@ pub struct Storage<M: Machine> {
 /// Frames of boot memory that only hotplug itself may take, so that it still works when everything else is gone.
 pub const RESERVE_PAGES: u64 = 256;
 
-/// Frames above the reserve that bulk users (struct pages of added memory, the shell's fills) leave for the kernel.
+/// Frames above the reserve that bulk users (struct pages of added memory, address spaces, the shell's fills) leave for the kernel.
 pub const KERNEL_PAGES: u64 = 256;
 
 /// The memory of the machine.
@@ -65,7 +65,7 @@ pub struct Memory<M: Machine> {
     pub(crate) journal: Mutex<M::Spin, Journal>,
     pub(crate) points: Points,
     pub(crate) boot_free: BootFree,
-    /// Frames that adds under way will still take for struct pages.
+    /// Frames in Normal zones that operations under way will still take.
     pub(crate) promised: AtomicU64,
     /// Frames that all zones of a kind manage, by origin, so that nobody looks where there can be nothing.
     managed: [[AtomicU64; Origin::ALL.len()]; ZoneKind::ALL.len()],

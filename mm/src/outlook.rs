@@ -7,7 +7,7 @@
 //! [`OnlinePolicy::ContigZones`].
 //!
 //! Whatever the policy, no block is made Movable that the kernel could not serve: mapping memory takes page tables, and those
-//! come from Normal zones. What kernel memory can still get must hold the tables of all Movable memory that is free or on its
+//! lie in Movable zones only where Normal ones are short. What kernel memory can still get must hold the tables of all Movable memory that is free or on its
 //! way, mapped page by page, and [`KERNEL_FLOOR_PAGES`] beside them; else Normal is chosen. The offline rest of a device is on
 //! its way only where it is to follow.
 
@@ -42,9 +42,9 @@ pub enum Remark {
         /// How many the ratio allows.
         most: u64,
     },
-    /// They are Movable now, or were Normal and are offline, as somebody wished, and kernel memory may run out before Movable
-    /// memory is used up.
-    #[error("the kernel can get {} MiB, and to use all Movable memory it may need {} MiB", mib(*.available), mib(*.needed))]
+    /// They are Movable now, or were Normal and are offline, as somebody wished, and kernel memory may become scarce before
+    /// Movable memory is used up, whose page tables must lie in it then.
+    #[error("the kernel can get {} MiB, and with the page tables of all Movable memory it may need {} MiB", mib(*.available), mib(*.needed))]
     KernelShort {
         /// Frames that kernel memory can still get.
         available: u64,

@@ -10,7 +10,7 @@
 //! his block has the error is told by its struct page, which in sections by their words.
 
 use crate::addr::{NodeId, Order, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
-use crate::alloc::{AllocError, Mobility};
+use crate::alloc::{AllocError, Mobility, Request, Urgency};
 use crate::content::{Block, Blocker, Content, Hold};
 use crate::errno::Errno;
 use crate::evacuate::{MoveError, PATIENCE};
@@ -306,7 +306,9 @@ impl<M: Machine> Memory<M> {
         if block.order == Order::PAGEBLOCK && self.machine.split(head).is_ok() {
             return self.poison_used(kind, pfn, node);
         }
-        match self.move_away(head, &self.destination_request(block, node)) {
+        // It is one, and nobody's choice.
+        let request = Request { urgency: Urgency::Ordinary, ..self.destination_request(block, node) };
+        match self.move_away(head, &request) {
             Ok(_) => Ok(self.poison_free(kind, pfn, node, Some(block))),
             // Then that is found the next time.
             Err(MoveError::Stay(Stay::InFlight | Stay::Pinned)) => Ok(false),

@@ -3,6 +3,7 @@
 use crate::addr::{NodeId, Order};
 use crate::cache::Shelf;
 use crate::errno::Errno;
+use crate::free_area::Mixing;
 use crate::inject::Injected;
 use crate::page::Owner;
 use crate::section::ZoneKind;
@@ -31,25 +32,15 @@ impl Mobility {
             Self::Movable => Self::Unmovable,
         }
     }
-
-    /// The zones and origins that serve it, in the order in which they are asked.
-    pub(crate) const fn sources(self) -> &'static [(ZoneKind, Origin)] {
-        match self {
-            Self::Unmovable => &[(ZoneKind::Normal, Origin::Boot), (ZoneKind::Normal, Origin::Added)],
-            Self::Movable => &[
-                (ZoneKind::Movable, Origin::Added),
-                (ZoneKind::Movable, Origin::Boot),
-                (ZoneKind::Normal, Origin::Added),
-                (ZoneKind::Normal, Origin::Boot),
-            ],
-        }
-    }
 }
 
-/// Who may use the reserve.
+/// How much of Normal memory must be left when it is served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Urgency {
-    /// Everybody else.
+    /// Whoever takes in bulk, or may lie elsewhere: what is left for the kernel stays as well, which is
+    /// [`KERNEL_PAGES`](crate::memory::KERNEL_PAGES) and what operations under way will still take.
+    Bulk,
+    /// Everybody else: the reserve stays.
     Ordinary,
     /// Hotplug itself, which brings memory, and what it cannot do without: page tables and the kernel heap. It is served
     /// under their locks, so no section is opened for it.
@@ -92,7 +83,7 @@ pub struct Request {
     pub place: Place,
     /// For whom.
     pub owner: Owner,
-    /// Whether the reserve may be used.
+    /// How much must be left.
     pub urgency: Urgency,
     /// Where in the source it is made; kept of unmovable memory.
     pub site: Site,
@@ -113,11 +104,47 @@ impl Request {
         }
     }
 
+    /// The zones and origins that serve it, in the order in which they are asked.
+    #[inline]
+    pub(crate) const fn sources(&self) -> &'static [(ZoneKind, Origin)] {
+        match (self.mobility, self.owner) {
+            (Mobility::Unmovable, _) => &[(ZoneKind::Normal, Origin::Boot), (ZoneKind::Normal, Origin::Added)],
+            // They can move, but Movable is for what is not the kernel's, as long as there is something else.
+            (Mobility::Movable, Owner::UserTable) => &[
+                (ZoneKind::Normal, Origin::Boot),
+                (ZoneKind::Normal, Origin::Added),
+                (ZoneKind::Movable, Origin::Boot),
+                (ZoneKind::Movable, Origin::Added),
+            ],
+            (Mobility::Movable, _) => &[
+                (ZoneKind::Movable, Origin::Added),
+                (ZoneKind::Movable, Origin::Boot),
+                (ZoneKind::Normal, Origin::Added),
+                (ZoneKind::Normal, Origin::Boot),
+            ],
+        }
+    }
+
+    /// Whether pageblocks of the other mobility may serve, in each round through the sources.
+    pub(crate) const fn mixings(&self) -> &'static [Mixing] {
+        match (self.mobility, self.owner) {
+            // For them a pageblock of the kernel's is better than another zone.
+            (Mobility::Movable, Owner::UserTable) => &[Mixing::Allowed],
+            _ => &[Mixing::Never, Mixing::Allowed],
+        }
+    }
+
+    /// Whether it must leave the kernel more of a zone of that kind than the reserve.
+    #[inline]
+    pub(crate) const fn spares(&self, kind: ZoneKind) -> bool {
+        matches!((self.urgency, kind), (Urgency::Bulk, ZoneKind::Normal))
+    }
+
     /// Where caches keep what it asks for. What hotplug itself takes may come from the reserve, which is no cache's.
     #[inline]
     pub(crate) const fn shelf(&self) -> Option<Shelf> {
         match self.urgency {
-            Urgency::Ordinary => Shelf::of(self.order, self.mobility),
+            Urgency::Bulk | Urgency::Ordinary => Shelf::of(self.order, self.mobility),
             Urgency::Hotplug => None,
         }
     }

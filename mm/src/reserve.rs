@@ -47,9 +47,10 @@ impl BootFree {
         u64::try_from(pages - Self::RESERVE).unwrap_or(0)
     }
 
-    /// Sets up to `most` blocks above the reserve aside, for somebody who is going to take them; how many those are.
-    pub(crate) fn set_aside(&self, order: Order, most: u64) -> u64 {
-        let count_of = |pages: i64| (Self::above_reserve(pages) >> order.index()).min(most);
+    /// Sets up to `most` blocks above the reserve and so many frames more aside, for somebody who is going to take them; how
+    /// many those are.
+    pub(crate) fn set_aside(&self, order: Order, most: u64, kept: u64) -> u64 {
+        let count_of = |pages: i64| (Self::above_reserve(pages).saturating_sub(kept) >> order.index()).min(most);
         let take = |pages: i64| pages - (count_of(pages) << order.index()) as i64;
         count_of(self.0.update(Ordering::Relaxed, Ordering::Relaxed, take))
     }
@@ -62,14 +63,23 @@ mod tests {
     #[test]
     fn only_what_is_above_the_reserve_is_set_aside() {
         let free = BootFree::new();
-        assert_eq!(free.set_aside(Order::PAGE, 1), 0);
+        assert_eq!(free.set_aside(Order::PAGE, 1, 0), 0);
         free.add(BootFree::RESERVE + 5);
-        assert_eq!(free.set_aside(Order::PAGEBLOCK, 1), 0);
-        assert_eq!(free.set_aside(Order::PAGE, 3), 3);
-        assert_eq!(free.set_aside(Order::PAGE, 3), 2);
+        assert_eq!(free.set_aside(Order::PAGEBLOCK, 1, 0), 0);
+        assert_eq!(free.set_aside(Order::PAGE, 3, 0), 3);
+        assert_eq!(free.set_aside(Order::PAGE, 3, 0), 2);
         assert_eq!((free.spare(), free.is_reserve_short()), (0, false));
         free.add(-BootFree::RESERVE - 1);
         assert!(free.is_reserve_short());
-        assert_eq!(free.set_aside(Order::PAGE, 1), 0);
+        assert_eq!(free.set_aside(Order::PAGE, 1, 0), 0);
+    }
+
+    #[test]
+    fn what_is_kept_beside_the_reserve_is_not_set_aside() {
+        let free = BootFree::new();
+        free.add(BootFree::RESERVE + 5);
+        assert_eq!(free.set_aside(Order::PAGE, 1, 6), 0);
+        assert_eq!(free.set_aside(Order::PAGE, 9, 3), 2);
+        assert_eq!((free.set_aside(Order::PAGE, 1, 3), free.spare()), (0, 3));
     }
 }

@@ -1,15 +1,15 @@
 //! What is free, and what of it must be left alone: the one place where that is counted.
 //!
 //! The kernel lives on Normal memory. The last [`RESERVE_PAGES`] of what the machine booted with are for hotplug itself; all
-//! else there may be taken, also added memory, of which nothing is reserved. Whoever takes in bulk leaves [`KERNEL_PAGES`] of it: an
-//! add whose struct pages lie in the system, a fill, and what moves there. A policy leaves more, see [`outlook`](crate::outlook).
+//! else there may be taken, also added memory, of which nothing is reserved. Whoever takes in bulk leaves [`KERNEL_PAGES`] of it, and
+//! what others were [promised](crate::promise): an add whose struct pages lie in the system, a fill, page tables of address spaces,
+//! and what moves there. A policy leaves more, see [`outlook`](crate::outlook).
 //!
 //! Somebody who takes Normal memory away by a command, to Movable or offline, is obeyed, as on Linux, though the kernel may have
 //! little left. But the reserve stays: without it, no command could bring memory back.
 //!
-//! A large page for which there is no whole pageblock is split, and its parts need a page table, which only a Normal zone can
-//! give. What is left there for the kernel, [`KERNEL_PAGES`] if there are so many, is enough for as many splits, which need not be
-//! counted; those beyond are, and large pages that would go to Normal whole are split instead of taking what is left.
+//! A large page for which there is no whole pageblock is split, and its parts need a page table, which finds its place where
+//! they do.
 
 use crate::addr::{Order, SectionRange};
 use crate::alloc::Mobility;
@@ -20,6 +20,7 @@ use crate::pageblock::{FRAMES, Pageblock};
 use crate::section::ZoneKind;
 use crate::zone::Origin;
 use core::ops::AddAssign;
+use core::sync::atomic::Ordering;
 
 /// Frames that need a place, by where they may go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -53,6 +54,11 @@ impl Need {
         self.movable + self.kernel
     }
 
+    /// To Normal zones only.
+    pub(crate) const fn kernel(self) -> u64 {
+        self.kernel
+    }
+
     /// Pageblocks that all the smaller ones fill.
     const fn filled(self) -> u64 {
         self.pages().saturating_sub(self.large * FRAMES).div_ceil(FRAMES)
@@ -70,6 +76,8 @@ pub(crate) struct Room {
     movable: u64,
     /// Pageblocks among those in Movable zones that are free as a whole.
     whole: u64,
+    /// Of what is in Normal zones, what operations under way will still take.
+    promised: u64,
 }
 
 impl Room {
@@ -100,6 +108,7 @@ impl Room {
             added: self.added.saturating_sub(other.added),
             movable: self.movable.saturating_sub(other.movable),
             whole: self.whole.saturating_sub(other.whole),
+            ..self
         }
     }
 
@@ -130,46 +139,23 @@ impl Room {
 
     /// How many frames are missing to give `need` a place, and leave the kernel what bulk users leave it.
     pub(crate) const fn lack(self, need: Need) -> u64 {
-        let normal = self.bulk();
-        let kernel = need.kernel + self.tables(need);
-        let kernel_lack = kernel.saturating_sub(normal);
-        let rest = normal.saturating_sub(kernel) + self.movable;
-        kernel_lack + need.movable.saturating_sub(rest)
+        let normal = self.bulk().saturating_sub(self.promised);
+        let kernel_lack = need.kernel.saturating_sub(normal);
+        let rest = normal.saturating_sub(need.kernel) + self.movable;
+        kernel_lack + (need.movable + self.tables(need)).saturating_sub(rest)
     }
 
-    /// Page tables for splits, beyond those that what is left for the kernel has frames for.
+    /// Page tables for large pages that may have to be split. Smaller ones may fill whole pageblocks before those come.
     const fn tables(self, need: Need) -> u64 {
-        let splits = need.large.saturating_sub(self.whole.saturating_sub(need.filled()));
-        let left = self.kernel() - self.bulk();
-        splits.saturating_sub(left)
-    }
-
-    /// Free frames that must stay in Normal zones when movable memory comes there, for the kernel and for what else of `need` can
-    /// go nowhere else.
-    pub(crate) const fn kept(self, need: Need) -> u64 {
-        KERNEL_PAGES + need.kernel + self.tables(need)
+        need.large.saturating_sub(self.whole.saturating_sub(need.filled()))
     }
 }
 
 impl<M: Machine> Memory<M> {
     /// What is free in all zones, caches included; what an offline under way has isolated is not.
     pub(crate) fn room(&self) -> Room {
-        self.room_in(&ZoneKind::ALL)
-    }
-
-    /// Free frames that unmovable memory can get.
-    pub(crate) fn kernel_available(&self) -> u64 {
-        self.room_in(&[ZoneKind::Normal]).kernel()
-    }
-
-    /// Whether bulk users have to leave what there is to the kernel.
-    pub fn is_kernel_short(&self) -> bool {
-        self.kernel_available() < KERNEL_PAGES
-    }
-
-    fn room_in(&self, kinds: &[ZoneKind]) -> Room {
-        let mut room = Room::default();
-        for (node, kind) in self.all_zones().filter(|(_, kind)| kinds.contains(kind)) {
+        let mut room = Room { promised: self.promised.load(Ordering::Relaxed), ..Room::default() };
+        for (node, kind) in self.all_zones() {
             let cached = Origin::ALL.map(|origin| self.cached_pages_of(zone_number(node, kind), origin));
             let zone = self.zone(node, kind);
             for (origin, cached) in Origin::ALL.into_iter().zip(cached) {
@@ -180,6 +166,35 @@ impl<M: Machine> Memory<M> {
             room.include_whole(kind, zone.whole_blocks());
         }
         room
+    }
+
+    /// Frames in Normal zones that bulk users can have, as far as can be told without a lock; those in caches are not among them.
+    pub(crate) fn bulk_spare(&self) -> u64 {
+        self.kernel_free().saturating_sub(self.kept())
+    }
+
+    /// Those that unmovable memory can get, in the same way.
+    pub(crate) fn kernel_free(&self) -> u64 {
+        self.boot_free.spare() + self.added_free()
+    }
+
+    /// Whether bulk users can have nothing of Normal zones any more, but what may lie in caches.
+    pub fn is_kernel_short(&self) -> bool {
+        self.bulk_spare() == 0
+    }
+
+    /// Frames in Normal zones, the reserve not among them, that bulk users leave.
+    pub(crate) fn kept(&self) -> u64 {
+        KERNEL_PAGES + self.promised.load(Ordering::Relaxed)
+    }
+
+    /// Added frames in Normal zones that are free, as far as can be told without a lock.
+    pub(crate) fn added_free(&self) -> u64 {
+        if self.managed(ZoneKind::Normal, Origin::Added) == 0 {
+            return 0;
+        }
+        let normal = self.all_zones().filter(|(_, kind)| *kind == ZoneKind::Normal);
+        normal.map(|(node, kind)| self.zone_cell(node, kind).added_free()).sum()
     }
 
     /// What is free in those of `ranges` that are boot memory.
@@ -202,7 +217,7 @@ mod tests {
 
     #[test]
     fn movable_memory_goes_anywhere_and_kernel_memory_to_normal_only() {
-        let room = Room { boot: LEFT + 10, added: 5, movable: 100, whole: 0 };
+        let room = Room { boot: LEFT + 10, added: 5, movable: 100, ..Room::default() };
         let lack = |movable, kernel| room.lack(Need { movable, kernel, large: 0 });
         assert_eq!((lack(115, 0), lack(116, 0)), (0, 1));
         assert_eq!((lack(100, 15), lack(101, 15)), (0, 1));
@@ -217,21 +232,32 @@ mod tests {
     }
 
     #[test]
-    fn tables_for_splits_are_missing_when_they_are_more_than_what_is_left_for_the_kernel() {
-        let lack = |boot, whole, large, small| {
-            let room = Room { boot: LEFT + boot, added: 0, movable: 1 << 40, whole };
-            room.lack(Need { movable: large * FRAMES + small, kernel: 0, large })
+    fn tables_for_splits_are_counted_where_the_parts_are() {
+        let lack = |spare, whole, large, small| {
+            let movable = large * FRAMES + small;
+            let room = Room { boot: LEFT, movable: movable + spare, whole, ..Room::default() };
+            room.lack(Need { movable, kernel: 0, large })
         };
-        assert_eq!((lack(0, 0, KERNEL_PAGES, 0), lack(0, 0, KERNEL_PAGES + 1, 0)), (0, 1));
-        assert_eq!((lack(1, 0, KERNEL_PAGES + 1, 0), lack(1, 0, KERNEL_PAGES + 2, 0)), (0, 1));
-        assert_eq!((lack(0, 9, KERNEL_PAGES + 9, 0), lack(0, 9, KERNEL_PAGES + 10, 0)), (0, 1));
+        assert_eq!((lack(7, 0, 7, 0), lack(7, 0, 8, 0)), (0, 1));
+        assert_eq!((lack(7, 9, 16, 0), lack(7, 9, 17, 0)), (0, 1));
         // Smaller ones may fill whole pageblocks before the large ones come.
-        assert_eq!((lack(0, 9, KERNEL_PAGES + 8, FRAMES), lack(0, 9, KERNEL_PAGES + 8, FRAMES + 1)), (0, 1));
+        assert_eq!((lack(7, 9, 15, FRAMES), lack(7, 9, 15, FRAMES + 1)), (0, 1));
         assert_eq!(lack(0, 0, 0, 1 << 39), 0);
-        // There may be less than shall be left.
-        let few = Room { boot: RESERVE_PAGES + 3, added: 0, movable: 1 << 40, whole: 1 };
-        let few_lack = |large| few.lack(Need { movable: large * FRAMES, kernel: 0, large });
-        assert_eq!((few_lack(4), few_lack(5)), (0, 1));
+        // Normal memory serves, too, as far as it is not the kernel's.
+        let lack = |boot| {
+            let room = Room { boot, movable: 8 * FRAMES, ..Room::default() };
+            room.lack(Need { movable: 8 * FRAMES, kernel: 0, large: 8 })
+        };
+        assert_eq!((lack(LEFT + 8), lack(LEFT + 7), lack(RESERVE_PAGES)), (0, 1, 8));
+    }
+
+    #[test]
+    fn what_is_promised_to_others_is_no_room() {
+        let lack = |promised| {
+            let room = Room { boot: LEFT + 10, movable: 5, promised, ..Room::default() };
+            room.lack(Need { movable: 8, kernel: 4, large: 0 })
+        };
+        assert_eq!([3, 4, 7, 99].map(lack), [0, 1, 4, 7]);
     }
 
     #[test]
@@ -239,7 +265,7 @@ mod tests {
         for (boot, added, kernel) in
             [(0, 300, 300), (RESERVE_PAGES - 1, 300, 300), (RESERVE_PAGES, 0, 0), (LEFT, 300, KERNEL_PAGES + 300)]
         {
-            let room = Room { boot, added, movable: 7, whole: 0 };
+            let room = Room { boot, added, movable: 7, ..Room::default() };
             let bulk = kernel.saturating_sub(KERNEL_PAGES);
             assert_eq!((room.kernel(), room.bulk(), room.available()), (kernel, bulk, kernel + 7));
         }

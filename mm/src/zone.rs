@@ -251,7 +251,7 @@ pub struct ZoneCell<S> {
     zone: Mutex<S, Zone>,
     /// What can be had of each origin without opening a section, to be read by whoever does not want to take the lock.
     open_free: [AtomicU64; Origin::ALL.len()],
-    /// Sections that are untouched or just being opened.
+    /// Frames of sections that are untouched or just being opened.
     unopened: AtomicU64,
 }
 
@@ -295,7 +295,7 @@ impl<S: RawMutex> ZoneCell<S> {
         for origin in Origin::ALL {
             self.open_free[origin as usize].store(zone.area(origin).pages(), Ordering::Relaxed);
         }
-        self.unopened.store(zone.untouched.sections + zone.untouched.changing, Ordering::Relaxed);
+        self.unopened.store(zone.untouched.pages + zone.untouched.changing_pages, Ordering::Relaxed);
         let changed = Changed {
             boot_pages: zone.area(Origin::Boot).pages().wrapping_sub(before),
             empty_sections: zone.area(Origin::Added).empty_sections(),
@@ -313,5 +313,10 @@ impl<S: RawMutex> ZoneCell<S> {
     /// Whether there were sections to be opened, a moment ago.
     pub(crate) fn has_unopened(&self) -> bool {
         self.unopened.load(Ordering::Relaxed) > 0
+    }
+
+    /// Frames of added memory, also of sections to be opened, a moment ago.
+    pub(crate) fn added_free(&self) -> u64 {
+        self.open_free(Origin::Added) + self.unopened.load(Ordering::Relaxed)
     }
 }

@@ -2,10 +2,11 @@
 
 mod machine;
 
+use machine::holders::TABLE;
 use machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, Pfn, SectionRange};
-use mm::alloc::{Request, Urgency};
+use mm::alloc::{AllocError, Mobility, Request, Urgency};
 use mm::errno::Errno;
 use mm::hotplug::{AddError, AddRequest, OfflineError, OnlineError, RelabelError};
 use mm::machine::{MEMMAP_PAGES, Mapper, Unhurried};
@@ -116,21 +117,124 @@ fn nothing_is_reserved_of_added_memory() {
     exhaust(&memory, blocks(0, 1), Urgency::Hotplug);
     let mut singles = exhaust(&memory, blocks(32, 32), Urgency::Ordinary);
     memory.drain_caches();
-    assert_eq!((kernel_available(&memory), memory.is_kernel_short()), (0, true));
+    assert_eq!(kernel_available(&memory), 0);
     let mut give_back = |count: u64| {
         (0..count).for_each(|_| memory.free(singles.pop().expect("many"), Order::PAGE));
+        memory.drain_caches();
     };
-    give_back(KERNEL_PAGES - 1);
-    assert_eq!((kernel_available(&memory), memory.is_kernel_short()), (KERNEL_PAGES - 1, true));
-    give_back(1);
-    assert_eq!((kernel_available(&memory), memory.is_kernel_short()), (KERNEL_PAGES, false));
+    give_back(KERNEL_PAGES);
+    assert_eq!((kernel_available(&memory), memory.is_kernel_short()), (KERNEL_PAGES, true));
     // Struct pages in the system leave the kernel so many, too.
     memory.set_policy(|policy| policy.memmap_on_memory = false);
     let needed = MEMMAP_PAGES + memory.machine().own_tables(blocks(40, 40));
     give_back(needed - 1);
     assert_eq!(plug(&memory, 1, blocks(40, 40)), Err(AddError::NoMemory));
     give_back(1);
+    assert!(!memory.is_kernel_short());
     plug(&memory, 1, blocks(40, 40)).expect("exactly enough");
     assert_eq!(memory.section(section(40)).expect("added").state, BlockState::Offline);
+    assert_valid(&memory);
+}
+
+/// A machine whose kernel can get exactly so many frames, of boot memory or of a block that was added; some lie in caches.
+fn left_with(pages: u64, is_added: bool) -> Memory<Fake> {
+    let memory = booted();
+    let mut singles = exhaust(&memory, blocks(0, 1), Urgency::Ordinary);
+    if is_added {
+        plug(&memory, 0, blocks(32, 32)).expect("vacant");
+        memory.online(&[blocks(32, 32)], NORMAL, &mut Unhurried).expect("offline");
+        singles = exhaust(&memory, blocks(32, 32), Urgency::Ordinary);
+    }
+    singles[..pages as usize].iter().for_each(|pfn| memory.free(*pfn, Order::PAGE));
+    assert_eq!(kernel_available(&memory), pages);
+    memory
+}
+
+fn bulk(order: Order, mobility: Mobility) -> Request {
+    Request { order, mobility, urgency: Urgency::Bulk, ..Request::kernel(Owner::Kfill) }
+}
+
+#[test]
+fn bulk_users_leave_the_kernel_its_frames_whatever_they_ask_for() {
+    for (is_added, mobility) in [false, true].into_iter().flat_map(|added| Mobility::ALL.map(|it| (added, it))) {
+        for (left, spare) in [(KERNEL_PAGES - 2, 0), (KERNEL_PAGES, 0), (KERNEL_PAGES + 2, 2), (KERNEL_PAGES + 77, 77)]
+        {
+            let memory = left_with(left, is_added);
+            for order in Order::all() {
+                let request = bulk(order, mobility);
+                if order.pages() > spare {
+                    assert_eq!(memory.allocate(&request), Err(AllocError::OutOfMemory), "{left} {order:?}");
+                    assert_eq!(memory.allocate_within(&request, blocks(0, 32)), Err(AllocError::OutOfMemory));
+                }
+            }
+            let request = bulk(Order::PAGE, mobility);
+            let taken: Vec<_> = std::iter::from_fn(|| memory.allocate(&request).ok()).collect();
+            assert_eq!((taken.len() as u64, kernel_available(&memory)), (spare, left - spare));
+            taken.into_iter().for_each(|pfn| memory.free(pfn, Order::PAGE));
+            let take = || memory.allocate_within(&request, blocks(0, 32)).ok();
+            assert_eq!(std::iter::from_fn(take).count() as u64, spare);
+            assert_eq!(kernel_available(&memory), left - spare);
+            // The kernel itself has the rest, down to the reserve.
+            let kernel = Request::kernel(Owner::Stack);
+            assert_eq!(std::iter::from_fn(|| memory.allocate(&kernel).ok()).count() as u64, left - spare);
+            assert_valid(&memory);
+        }
+    }
+}
+
+#[test]
+fn added_memory_that_nobody_has_touched_is_the_kernels_too() {
+    let memory = left_with(0, false);
+    assert_eq!(memory.allocate(&bulk(Order::PAGE, Mobility::Unmovable)), Err(AllocError::OutOfMemory));
+    plug(&memory, 0, blocks(32, 32)).expect("vacant");
+    memory.online(&[blocks(32, 32)], NORMAL, &mut Unhurried).expect("offline");
+    let all = kernel_available(&memory);
+    let take = || memory.allocate(&bulk(Order::PAGE, Mobility::Unmovable)).ok();
+    assert_eq!(std::iter::from_fn(take).count() as u64, all - KERNEL_PAGES);
+    assert_eq!(kernel_available(&memory), KERNEL_PAGES);
+    assert_valid(&memory);
+}
+
+#[test]
+fn page_tables_lie_in_normal_zones_down_to_what_is_left_for_the_kernel() {
+    for is_added in [false, true] {
+        for left in KERNEL_PAGES - 2..=KERNEL_PAGES + 2 {
+            let memory = left_with(left, is_added);
+            plug(&memory, 1, blocks(40, 40)).expect("vacant");
+            memory.online(&[blocks(40, 40)], MOVABLE, &mut Unhurried).expect("offline");
+            memory.drain_caches();
+            let spare = left.saturating_sub(KERNEL_PAGES);
+            let tables: Vec<_> = (0..5).map(|_| memory.allocate(&TABLE).expect("there is room")).collect();
+            let in_normal = tables.iter().take_while(|pfn| memory.zone_of(**pfn) == Some(ZoneKind::Normal)).count();
+            assert_eq!((in_normal as u64, kernel_available(&memory)), (spare, left - spare));
+            assert!(tables[in_normal..].iter().all(|pfn| memory.zone_of(*pfn) == Some(ZoneKind::Movable)));
+            tables.into_iter().for_each(|pfn| memory.free(pfn, Order::PAGE));
+            assert_eq!(kernel_available(&memory), left);
+            assert_valid(&memory);
+        }
+    }
+}
+
+#[test]
+fn movable_memory_can_be_used_to_its_end_with_page_tables_in_it() {
+    let memory = left_with(KERNEL_PAGES, false);
+    plug(&memory, 1, blocks(40, 41)).expect("vacant");
+    memory.online(&[blocks(40, 41)], MOVABLE, &mut Unhurried).expect("offline");
+    let free = || (memory.memory_report().available - memory.memory_report().kernel_available) / PAGE_SIZE;
+    let (all, mut taken, mut tables) = (free(), 0, 0);
+    let page = Request { owner: Owner::Anonymous, ..bulk(Order::PAGE, Mobility::Movable) };
+    while taken + tables < all {
+        if taken % Order::PAGEBLOCK.pages() == 0 && tables == taken / Order::PAGEBLOCK.pages() {
+            memory.allocate(&TABLE).expect("there is room");
+            tables += 1;
+        } else {
+            memory.allocate(&page).expect("there is room");
+            taken += 1;
+        }
+    }
+    assert_eq!((free(), kernel_available(&memory)), (0, KERNEL_PAGES));
+    for request in [page, TABLE] {
+        assert_eq!(memory.allocate(&request), Err(AllocError::OutOfMemory));
+    }
     assert_valid(&memory);
 }

@@ -231,14 +231,15 @@ impl World {
     /// Blocks in which somebody holds memory.
     fn blocks_in_use(&self) -> BTreeSet<u64> {
         let places = all_places(&self.memory);
-        self.fixed().into_iter().chain(places.into_iter().map(|(_, pfn, _)| pfn)).map(block_of).collect()
+        let moving = places.into_iter().map(|(_, pfn, _)| pfn).chain(self.tables());
+        self.fixed().into_iter().chain(moving).map(block_of).collect()
     }
 
-    /// What stays where it is: what cannot move, tables of large pages that were split, and what is pinned.
+    /// What stays where it is: what cannot move, and what is pinned.
     fn fixed(&self) -> Vec<Pfn> {
         let held = self.held.iter().map(|(pfn, _)| *pfn);
         let pinned = self.pinned.iter().map(|(_, pfn)| *pfn);
-        held.chain(pinned).chain(self.tables()).collect()
+        held.chain(pinned).collect()
     }
 
     fn tables(&self) -> Vec<Pfn> {
@@ -258,13 +259,17 @@ impl World {
     /// Whether there is room outside these blocks for what would have to move, and for the kernel.
     fn has_room_beside(&self, first: u64, count: u64) -> bool {
         let is_inside = |block: u64| (first..first + count).contains(&block);
-        let frames = all_places(&self.memory).into_iter().filter(|(_, pfn, _)| is_inside(block_of(*pfn)));
-        let need: u64 = frames.map(|(.., order)| order.pages()).sum();
+        let places = all_places(&self.memory).into_iter().filter(|(_, pfn, _)| is_inside(block_of(*pfn)));
+        let orders: Vec<_> = places.map(|(.., order)| order).collect();
+        let tables = self.tables().into_iter().filter(|pfn| is_inside(block_of(*pfn))).count() as u64;
+        let need = tables + orders.iter().map(|order| order.pages()).sum::<u64>();
+        // Each large page may have to be split.
+        let new_tables = orders.iter().filter(|order| **order > Order::PAGE).count() as u64;
         let online = (first..first + count).filter(|block| self.model.online[block].is_some());
         let managed: u64 =
             online.map(|block| u64::from(self.memory.section(section(block)).expect("present").managed)).sum();
         let free = self.memory.memory_report().free / PAGE_SIZE;
-        need == 0 || free + need >= managed + need + RESERVE_PAGES + KERNEL_PAGES
+        need == 0 || free + need >= managed + need + new_tables + RESERVE_PAGES + KERNEL_PAGES
     }
 
     /// Whoever is told to be in the way is, and nobody before him.

@@ -7,7 +7,7 @@ mod machine;
 mod pausing;
 
 use holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
-use machine::holders::Holder;
+use machine::holders::{Holder, TABLE};
 use machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, Pfn, SectionRange};
@@ -239,29 +239,73 @@ fn a_large_page_is_split_rather_than_take_what_tables_for_the_others_need() {
 
 #[test]
 fn too_few_frames_for_tables_are_known_beforehand_to_the_page() {
-    const LARGE: u64 = 300;
+    const LARGE: u64 = 100;
+    let pages = LARGE * Order::PAGEBLOCK.pages();
     let memory = &*booted_with_holders();
-    plug(memory, 0, blocks(32, 36), 0, MOVABLE);
-    plug(memory, 1, blocks(40, 51), 0, MOVABLE);
+    plug(memory, 0, blocks(32, 33), 0, MOVABLE);
+    plug(memory, 1, blocks(40, 43), 0, MOVABLE);
     plug(memory, 2, blocks(56, 56), 0, NORMAL);
     for _ in 0..LARGE {
-        hold_in(memory, Order::PAGEBLOCK, blocks(32, 36));
+        hold_in(memory, Order::PAGEBLOCK, blocks(32, 33));
     }
-    use_half_of_every_pageblock(memory, &[blocks(40, 51)]);
+    use_half_of_every_pageblock(memory, &[blocks(40, 43)]);
     use_all_but(memory, blocks(0, 1), 0);
-    let mut others = use_all_but(memory, blocks(56, 56), KERNEL_PAGES);
+    // What is left for the kernel is for no tables.
+    use_all_but(memory, blocks(56, 56), KERNEL_PAGES);
+    let short_by = 44;
+    let mut others = use_all_but(memory, blocks(40, 43), pages + LARGE - short_by);
     let before = Snapshot::of(memory);
-    let short_by = LARGE - KERNEL_PAGES;
-    assert_eq!(
-        foresee(memory, blocks(32, 36)),
-        (vec![], Foresight { movable: LARGE * Order::PAGEBLOCK.pages(), short_by, reserve_short_by: 0 })
-    );
-    let error = memory.offline(&[blocks(32, 36)], &mut Unhurried).expect_err("too few frames for tables");
+    assert_eq!(foresee(memory, blocks(32, 33)), (vec![], Foresight { movable: pages, short_by, reserve_short_by: 0 }));
+    let error = memory.offline(&[blocks(32, 33)], &mut Unhurried).expect_err("too few frames for tables");
     assert_eq!((error, moved(memory)), (OfflineError::NoDestination { short_by }, 0));
     assert_eq!(Snapshot::of(memory), before);
     (0..short_by).for_each(|_| memory.free(others.pop().expect("many"), Order::PAGE));
-    memory.offline(&[blocks(32, 36)], &mut Unhurried).expect("exactly enough");
-    assert_eq!(moved(memory), LARGE * Order::PAGEBLOCK.pages());
+    memory.offline(&[blocks(32, 33)], &mut Unhurried).expect("exactly enough");
+    assert_eq!(moved(memory), pages);
+    assert_valid(memory);
+}
+
+#[test]
+fn page_tables_leave_room_for_what_can_go_to_normal_zones_only() {
+    const FIXED: u64 = 40;
+    let memory = &*booted_with_holders();
+    plug(memory, 0, blocks(32, 32), 0, NORMAL);
+    plug(memory, 1, blocks(40, 40), 0, MOVABLE);
+    plug(memory, 2, blocks(48, 48), 0, NORMAL);
+    // They come first.
+    let tables: Vec<_> = (0..20).map(|_| memory.allocate_within(&TABLE, blocks(32, 32)).expect("free")).collect();
+    memory.machine().holders.tables.lock().unwrap().extend(tables);
+    let of_kernel = Request { mobility: Mobility::Unmovable, ..movable(Order::PAGE) };
+    for _ in 0..FIXED {
+        let head = memory.allocate_within(&of_kernel, blocks(32, 32)).expect("free");
+        memory.machine().settle_down(head, Order::PAGE);
+    }
+    use_all_but(memory, blocks(0, 1), 0);
+    use_all_but(memory, blocks(48, 48), KERNEL_PAGES + FIXED);
+    use_all_but(memory, blocks(40, 40), 20);
+    let (blockers, foresight) = foresee(memory, blocks(32, 32));
+    assert_eq!((blockers.len(), foresight.movable, foresight.short_by), (0, FIXED + 20, 0));
+    memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("as foreseen");
+    assert!(all_places(memory).iter().all(|(_, pfn, _)| pfn.section() == section(48)));
+    let tables = memory.machine().holders.tables.lock().unwrap().clone();
+    assert!(tables.iter().all(|pfn| pfn.section() == section(40)));
+    assert_eq!(memory.memory_report().kernel_available / PAGE_SIZE, KERNEL_PAGES);
+    assert_valid(memory);
+}
+
+#[test]
+fn page_tables_leave_a_movable_block_for_another_when_normal_is_short() {
+    let memory = &*booted_with_holders();
+    use_all_but(memory, blocks(0, 1), 0);
+    plug(memory, 0, blocks(32, 32), 0, MOVABLE);
+    let tables: Vec<_> = (0..300).map(|_| memory.allocate(&TABLE).expect("free")).collect();
+    memory.machine().holders.tables.lock().unwrap().extend(tables);
+    plug(memory, 1, blocks(40, 40), 0, MOVABLE);
+    let (blockers, foresight) = foresee(memory, blocks(32, 32));
+    assert_eq!((blockers.len(), foresight), (0, Foresight { movable: 300, ..Foresight::default() }));
+    memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("as foreseen");
+    let tables = memory.machine().holders.tables.lock().unwrap().clone();
+    assert!(tables.iter().all(|pfn| pfn.section() == section(40)));
     assert_valid(memory);
 }
 
@@ -582,10 +626,9 @@ fn expected_lack(memory: &Memory<Fake>, taken: &[Taken], range: SectionRange, mo
     let kernel = boot - RESERVE_PAGES.min(boot) + added;
     let is_large =
         |(pfn, order, why): &&Taken| range.contains(pfn.section()) && *order == Order::PAGEBLOCK && why.is_none();
-    // There are not so many that what the kernel shall keep would not do for their tables, and no whole pageblock if it has less.
-    let tables = (taken.iter().filter(is_large).count() as u64).saturating_sub(kernel.min(KERNEL_PAGES));
-    let normal = kernel.saturating_sub(KERNEL_PAGES);
-    tables.saturating_sub(normal) + movable.saturating_sub(normal.saturating_sub(tables) + anywhere)
+    // Where little is free, no pageblock is free as a whole.
+    let tables = taken.iter().filter(is_large).count() as u64;
+    (movable + tables).saturating_sub(kernel.saturating_sub(KERNEL_PAGES) + anywhere)
 }
 
 proptest! {

@@ -7,6 +7,7 @@ mod machine;
 mod pausing;
 
 use holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
+use machine::holders::TABLE;
 use machine::{CPU, CPUS, Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::addr::{Order, Pfn, SectionRange};
 use mm::alloc::{Mobility, Request};
@@ -83,6 +84,20 @@ fn what_is_allocated_stays_and_comes_back_to_the_new_zone() {
     to(&memory, blocks(32, 33), ZoneKind::Normal).expect("everything may be in Normal");
     assert_eq!(Snapshot::of(&memory), before);
     memory.offline(&[blocks(32, 33)], &mut Unhurried).expect("free");
+}
+
+#[test]
+fn page_tables_of_spaces_go_with_their_block_to_either_zone() {
+    let memory = booted_with_holders();
+    plug(&memory, 0, blocks(32, 32), 0, ZoneKind::Normal);
+    let tables: Vec<_> = (0..9).map(|_| memory.allocate_within(&TABLE, blocks(32, 32)).expect("free")).collect();
+    for zone in [ZoneKind::Movable, ZoneKind::Normal] {
+        to(&memory, blocks(32, 32), zone).expect("they can move");
+        assert!(tables.iter().all(|table| memory.zone_of(*table) == Some(zone)));
+        assert_valid(&memory);
+    }
+    tables.into_iter().for_each(|table| memory.free(table, Order::PAGE));
+    memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("free");
 }
 
 #[test]

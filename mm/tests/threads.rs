@@ -7,7 +7,7 @@ use mm::addr::{Order, PAGE_SIZE};
 use mm::alloc::{Mobility, Place, Request, Urgency};
 use mm::hotplug::{AddRequest, UnplugError};
 use mm::machine::Unhurried;
-use mm::memory::RESERVE_PAGES;
+use mm::memory::{KERNEL_PAGES, RESERVE_PAGES};
 use mm::page::Owner;
 use mm::policy::OnlineAs;
 use mm::section::ZoneKind;
@@ -68,6 +68,16 @@ fn memory_comes_and_goes_while_others_allocate() {
 
 #[test]
 fn cpus_that_take_all_there_is_leave_the_reserve_as_it_is() {
+    all_is_taken_but(RESERVE_PAGES, Urgency::Ordinary);
+}
+
+#[test]
+fn cpus_that_take_in_bulk_leave_the_kernel_its_frames() {
+    all_is_taken_but(RESERVE_PAGES + KERNEL_PAGES, Urgency::Bulk);
+}
+
+/// All CPUs together take boot memory, and leave so many frames.
+fn all_is_taken_but(left: u64, urgency: Urgency) {
     let memory = booted_on([0, 1]);
     let before = Snapshot::of(&memory);
     let free_boot = || {
@@ -81,7 +91,7 @@ fn cpus_that_take_all_there_is_leave_the_reserve_as_it_is() {
             let takers: Vec<_> = (0..CPUS)
                 .map(|cpu| {
                     let order = Order::new(if cpu == round % CPUS { 3 } else { 0 }).expect("kept");
-                    let request = Request { order, ..Request::kernel(Owner::Selftest) };
+                    let request = Request { order, urgency, ..Request::kernel(Owner::Selftest) };
                     let (memory, start) = (&memory, &start);
                     scope.spawn(move || {
                         start.wait();
@@ -91,10 +101,11 @@ fn cpus_that_take_all_there_is_leave_the_reserve_as_it_is() {
                 })
                 .collect();
             let taken: Vec<_> = takers.into_iter().map(|taker| taker.join().expect("it ends")).collect();
-            assert!(free_boot() >= RESERVE_PAGES, "together they took more than they may");
+            assert!(free_boot() >= left, "together they took more than they may");
             // One may have given up while another had set aside what it then did not find.
-            let rest: Vec<_> = std::iter::from_fn(|| memory.allocate(&Request::kernel(Owner::Selftest)).ok()).collect();
-            assert_eq!(free_boot(), RESERVE_PAGES);
+            let single = Request { urgency, ..Request::kernel(Owner::Selftest) };
+            let rest: Vec<_> = std::iter::from_fn(|| memory.allocate(&single).ok()).collect();
+            assert_eq!(free_boot(), left);
             taken.into_iter().flatten().for_each(|(head, order)| memory.free(head, order));
             rest.into_iter().for_each(|head| memory.free(head, Order::PAGE));
         });

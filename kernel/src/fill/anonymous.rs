@@ -24,26 +24,18 @@ pub(crate) struct Taken {
 impl Taken {
     /// Takes memory for so many pages of 4 KiB: whole ones of 2 MiB, if those are asked for.
     pub(crate) fn new(pages: u64, placement: Placement, pace: &mut dyn Pace) -> Result<Self, TakeError> {
-        let was_short = mm().is_kernel_short();
         let unit = placement.page.order().pages();
-        let space = AddressSpace::new(pages, placement).map_err(|error| TakeError::after(0, error))?;
+        let is_anywhere = placement.blocks.is_none();
+        let space = AddressSpace::new(pages, placement).map_err(|error| TakeError::no_table(0, error))?;
         let whole = Self { space, pages };
-        let mut taken = 0;
-        // The first pages count as a whole batch, so that small fills look, too.
-        let mut since_pause = BATCH;
+        let (mut taken, mut since_pause) = (0, 0);
         while taken < pages {
-            let page = taken;
-            let more = whole.bring(page, unit)?;
+            let more = whole.bring(taken, unit, is_anywhere)?;
             taken += more;
             since_pause += more;
             if since_pause >= BATCH {
                 since_pause = 0;
                 pace.pause().map_err(TakeError::Stopped)?;
-                // Memory in a Movable zone costs the kernel page tables; where it was short before, they are not what makes it so.
-                let is_costly = !was_short || whole.zone_of(page) == Some(ZoneKind::Normal);
-                if is_costly && mm().is_kernel_short() {
-                    return Err(TakeError::KernelShort);
-                }
             }
         }
         Ok(whole)
@@ -51,16 +43,13 @@ impl Taken {
 
     /// Brings a page, and those behind it that come with it. Where no page of so many frames is to be had there are small ones,
     /// which is not what was asked for.
-    fn bring(&self, page: u64, unit: u64) -> Result<u64, TakeError> {
+    fn bring(&self, page: u64, unit: u64, is_anywhere: bool) -> Result<u64, TakeError> {
         match self.space.fault_in(page) {
             Ok(pages) if pages >= unit => Ok(pages),
             Ok(_) => Err(TakeError::TooLittle { taken: page }),
-            Err(FaultError::NoFrame(error) | FaultError::NoTable(error)) => Err(TakeError::after(page, error)),
+            Err(FaultError::NoFrame(error)) => Err(TakeError::no_frame(page, error, is_anywhere)),
+            Err(FaultError::NoTable(error)) => Err(TakeError::no_table(page, error)),
         }
-    }
-
-    fn zone_of(&self, page: u64) -> Option<ZoneKind> {
-        self.space.frame_of(page).and_then(|(frame, _)| mm().zone_of(frame))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Why memory could not be filled, checked, pinned or freed.
 
+use crate::memory::mm;
 use crate::task::SpawnError;
 use crate::vm::PinError;
 use mm::Errno;
@@ -14,8 +15,10 @@ use thiserror::Error;
 pub(crate) enum TakeError {
     #[error("only {} could be had", Plural(*taken, "page"))]
     TooLittle { taken: u64 },
-    #[error("the kernel would not have enough left")]
-    KernelShort,
+    #[error("only {taken} pages could be had with their page tables")]
+    NoTable { taken: u64 },
+    #[error("only {taken} pages could be had beside what is left for the kernel")]
+    KernelShort { taken: u64 },
     #[error("no writer can be started: {0}")]
     NoWriter(SpawnError),
     #[error("{0}")]
@@ -25,10 +28,19 @@ pub(crate) enum TakeError {
 }
 
 impl TakeError {
-    /// After `taken` pages there was no other.
-    pub(super) fn after(taken: u64, error: AllocError) -> Self {
+    /// After `taken` pages there was no other; if it might lie anywhere, there may be some that are left for the kernel.
+    pub(super) fn no_frame(taken: u64, error: AllocError, is_anywhere: bool) -> Self {
         match error {
+            AllocError::OutOfMemory if is_anywhere && mm().is_kernel_short() => Self::KernelShort { taken },
             AllocError::OutOfMemory => Self::TooLittle { taken },
+            AllocError::Injected(injected) => Self::Injected(injected),
+        }
+    }
+
+    /// After `taken` pages there was no page table for another.
+    pub(super) fn no_table(taken: u64, error: AllocError) -> Self {
+        match error {
+            AllocError::OutOfMemory => Self::NoTable { taken },
             AllocError::Injected(injected) => Self::Injected(injected),
         }
     }
@@ -36,7 +48,10 @@ impl TakeError {
     /// The errno name.
     pub(crate) fn errno(self) -> Errno {
         match self {
-            Self::TooLittle { .. } | Self::KernelShort | Self::NoWriter(SpawnError::NoStack) => Errno::NoMemory,
+            Self::TooLittle { .. }
+            | Self::NoTable { .. }
+            | Self::KernelShort { .. }
+            | Self::NoWriter(SpawnError::NoStack) => Errno::NoMemory,
             Self::NoWriter(SpawnError::NoSlot) => Errno::Again,
             Self::Injected(injected) => injected.errno,
             Self::Stopped(stop) => stop.errno(),

@@ -1,10 +1,10 @@
 //! Where the frames of the kernel's own fills come from.
 
 use super::{BATCH, TakeError};
-use crate::memory::{FrameList, OwnedFrames, mm};
+use crate::memory::{FrameList, OwnedFrames};
 use alloc::vec::Vec;
 use mm::addr::{Order, SectionRange};
-use mm::alloc::{AllocError, Request};
+use mm::alloc::{AllocError, Request, Urgency};
 use mm::machine::Pace;
 use mm::page::Owner;
 
@@ -20,8 +20,7 @@ impl Source {
         let mut taken = FrameList::new();
         // Inside blocks large pieces first: each request there looks for its piece from the first frame on.
         let mut order = if self.blocks.is_some() { Order::MAX } else { Order::PAGE };
-        // The first block counts as a whole batch, so that small fills look, too.
-        let mut since_pause = BATCH;
+        let mut since_pause = 0;
         while taken.page_count() < pages {
             let missing = pages - taken.page_count();
             while order.pages() > missing {
@@ -29,19 +28,15 @@ impl Source {
             }
             match self.take_one(order) {
                 Ok(frames) => taken.push(frames),
-                Err(AllocError::OutOfMemory) => match order.smaller() {
-                    Some(smaller) => order = smaller,
-                    None => return Err(TakeError::TooLittle { taken: taken.page_count() }),
+                Err(error) => match order.smaller() {
+                    Some(smaller) if error == AllocError::OutOfMemory => order = smaller,
+                    _ => return Err(TakeError::no_frame(taken.page_count(), error, self.blocks.is_none())),
                 },
-                Err(AllocError::Injected(injected)) => return Err(TakeError::Injected(injected)),
             }
             since_pause += order.pages();
             if since_pause >= BATCH {
                 since_pause = 0;
                 pace.pause().map_err(TakeError::Stopped)?;
-                if mm().is_kernel_short() {
-                    return Err(TakeError::KernelShort);
-                }
             }
         }
         Ok(taken)
@@ -49,7 +44,7 @@ impl Source {
 
     /// Takes one block of frames.
     pub(crate) fn take_one(&self, order: Order) -> Result<OwnedFrames, AllocError> {
-        let request = Request { order, ..Request::kernel(Owner::Kfill) };
+        let request = Request { order, urgency: Urgency::Bulk, ..Request::kernel(Owner::Kfill) };
         let Some(blocks) = &self.blocks else {
             return OwnedFrames::allocate(&request);
         };

@@ -15,6 +15,7 @@ use mm::alloc::{Mobility, Place, Request, Urgency};
 use mm::machine::{Move, Mover, Stay};
 use mm::page::Owner;
 use mm::report::FrameState;
+use mm::section::ZoneKind;
 use mm::site::Site;
 
 /// A frame of the heap's.
@@ -153,7 +154,7 @@ fn frames_leave_a_block() {
     let words = Words::new();
     let frames = words.frames();
     assert!(frames.len() > 7, "{} frames", frames.len());
-    leave_a_block(Owner::Heap, &frames, || words.count_up());
+    leave_a_block(ZoneKind::Normal, &Request::kernel(Owner::Heap), &frames, || words.count_up());
 }
 
 fn a_frame_with_an_error_is_replaced() {

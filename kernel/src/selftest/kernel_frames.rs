@@ -12,7 +12,6 @@ use mm::foresee::{Foreseen, Foresight};
 use mm::hotplug::OfflineError;
 use mm::inject::{Injected, Point};
 use mm::machine::{Move, Mover, Stay, Unhurried};
-use mm::page::Owner;
 use mm::poison::PoisonError;
 use mm::report::FrameState;
 use mm::section::{BlockState, ZoneKind};
@@ -20,15 +19,15 @@ use mm::section::{BlockState, ZoneKind};
 /// Where a move can fail once there is a place to move to.
 const POINTS: [Point; 2] = [Point::MigrateUnmap, Point::MigrateCopy];
 
-/// Moves frames of `owner` into a block, which fails to go offline, stays as it is, and goes in the end. `work` uses what
-/// they hold, and fails if that is not what it was.
-pub(super) fn leave_a_block(owner: Owner, frames: &[Pfn], work: impl Fn()) {
-    with_a_block(ZoneKind::Normal, |range| {
-        let places = move_into(range, owner, frames);
+/// Moves frames that such a request gives into a block, which fails to go offline, stays as it is, and goes in the end. `work`
+/// uses what they hold, and fails if that is not what it was.
+pub(super) fn leave_a_block(zone: ZoneKind, request: &Request, frames: &[Pfn], work: impl Fn()) {
+    with_a_block(zone, |range| {
+        let places = move_into(range, request, frames);
         work();
         let is_held = |place: &Pfn| {
             let report = mm().frame_report(*place);
-            (report.state, report.owner) == (FrameState::Allocated, owner)
+            (report.state, report.owner) == (FrameState::Allocated, request.owner)
         };
         for point in POINTS {
             let before = totals();
@@ -36,7 +35,7 @@ pub(super) fn leave_a_block(owner: Owner, frames: &[Pfn], work: impl Fn()) {
             let result = mm().offline(&[range], &mut Unhurried);
             mm().arm(point, Errno::Io, 0);
             assert_eq!(result, Err(OfflineError::Injected(Injected { point, errno: Errno::Io })));
-            assert_eq!(state(range), BlockState::Online(ZoneKind::Normal));
+            assert_eq!(state(range), BlockState::Online(zone));
             assert!(places.iter().all(is_held), "{point:?}");
             assert_eq!(totals(), before, "{point:?}");
             work();
@@ -81,11 +80,10 @@ fn foreseen(range: SectionRange) -> Foresight {
     mm().foresee(&[range], &mut Unhurried, nothing).expect("it is online")
 }
 
-/// Moves frames of one owner, one after the other: a table does not move while another one does that it points to.
-fn move_into(range: SectionRange, owner: Owner, frames: &[Pfn]) -> Vec<Pfn> {
-    let request = Request::kernel(owner);
+/// Moves frames one after the other: a table does not move while another one does that it points to.
+fn move_into(range: SectionRange, request: &Request, frames: &[Pfn]) -> Vec<Pfn> {
     let move_one = |from: &Pfn| {
-        let to = mm().allocate_within(&request, range).expect("there is room");
+        let to = mm().allocate_within(request, range).expect("there is room");
         let mut moves = [Move { from: *from, to, order: request.order, outcome: Err(Stay::InFlight) }];
         mm().machine().migrate(&mut moves);
         assert_eq!(moves[0].outcome, Ok(()));

@@ -4,8 +4,8 @@ use super::blocks;
 use super::operation::Operation;
 use super::trouble::Trouble;
 use super::worker::{HOLDINGS, Setback, WorkPace, Worker};
-use crate::fill::{CheckError, Fill, PinFailure, Source, TakeError, Taken};
-use crate::memory::{FrameList, mm};
+use crate::fill::{CheckError, Fill, PinFailure, Source, Taken};
+use crate::memory::FrameList;
 use crate::pace::SteadyPace;
 use crate::vm::{PageSize, PinMode, Placement};
 use alloc::vec;
@@ -43,9 +43,6 @@ impl Worker {
 
     /// One block of frames of any order.
     pub(super) fn allocate(&mut self) -> Result<(), Setback> {
-        if mm().is_kernel_short() {
-            return Err(TakeError::KernelShort.into());
-        }
         let order = Order::new(self.dice.below(Order::COUNT as u64) as u8).expect("there are so many orders");
         let mut frames = FrameList::new();
         frames.push(Source { blocks: self.some_blocks() }.take_one(order)?);

@@ -180,7 +180,7 @@ fn move_out_of_movable(leaf: Leaf) -> Result<(), MoveError> {
         mobility: Mobility::Unmovable,
         place: Place::Near(node),
         owner: Owner::Anonymous,
-        urgency: Urgency::Ordinary,
+        urgency: Urgency::Bulk,
         site: Site::here(),
     };
     match mm().move_block(leaf.frame, &request) {

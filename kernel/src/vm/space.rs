@@ -50,15 +50,15 @@ pub(crate) struct Placement {
 }
 
 impl Placement {
-    fn request(&self, order: Order, owner: Owner, mobility: Mobility, place: From) -> Request {
-        Request { order, mobility, place, owner, urgency: Urgency::Ordinary, site: Site::here() }
+    fn request(&self, order: Order, owner: Owner, place: From) -> Request {
+        Request { order, mobility: Mobility::Movable, place, owner, urgency: Urgency::Bulk, site: Site::here() }
     }
 
     /// A block of frames for pages. `last` is the memory block in which one was found last: those below were full then, and
     /// are not looked through for each page.
     pub(super) fn take(&self, order: Order, last: &AtomicU32) -> Result<OwnedFrames, AllocError> {
         let place = self.node.unwrap_or(From::Near(NodeId::ZERO));
-        let request = self.request(order, Owner::Anonymous, Mobility::Movable, place);
+        let request = self.request(order, Owner::Anonymous, place);
         let Some(blocks) = &self.blocks else { return OwnedFrames::allocate(&request) };
         let found = match take_within(&request, blocks, last.load(Relaxed)) {
             Err(AllocError::OutOfMemory) => take_within(&request, blocks, 0),
@@ -70,9 +70,8 @@ impl Placement {
 
     /// A frame for a page table.
     pub(super) fn take_table(&self) -> Result<OwnedFrames, AllocError> {
-        // They can move, but Movable is for what can always move.
         let place = From::Near(self.node.map_or(NodeId::ZERO, From::node));
-        OwnedFrames::allocate(&self.request(Order::PAGE, Owner::UserTable, Mobility::Unmovable, place))
+        OwnedFrames::allocate(&self.request(Order::PAGE, Owner::UserTable, place))
     }
 }
 

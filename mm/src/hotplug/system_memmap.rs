@@ -8,39 +8,15 @@ use crate::journal::Stopwatch;
 use crate::machine::{MEMMAP_PAGES, Machine, Pace};
 use crate::memory::Memory;
 use crate::page::Owner;
+use crate::promise::Promise;
 use core::cell::Cell;
-use core::sync::atomic::{AtomicU64, Ordering};
-
-/// Frames that an add may take while others are under way.
-#[must_use = "what nobody holds is promised to nobody"]
-pub(super) struct Promise<'a> {
-    all: &'a AtomicU64,
-    left: Cell<u64>,
-}
-
-impl Promise<'_> {
-    /// One of the frames is taken, and counted where all are that are in use.
-    fn use_one(&self) {
-        self.left.set(self.left.get() - 1);
-        self.all.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Promise<'_> {
-    fn drop(&mut self) {
-        self.all.fetch_sub(self.left.get(), Ordering::Relaxed);
-    }
-}
 
 impl<M: Machine> Memory<M> {
     /// An add that cannot fit, alone or beside others, shall not empty the machine before it notices.
     pub(super) fn promise_memmaps(&self, range: SectionRange) -> Result<Promise<'_>, AddError> {
         let wanted = range.count() * MEMMAP_PAGES + self.machine.own_tables(range);
         let budget = self.room().bulk();
-        let promise = |before: u64| Some(before + wanted).filter(|all| *all <= budget);
-        let all = &self.promised;
-        all.try_update(Ordering::Relaxed, Ordering::Relaxed, promise).map_err(|_| AddError::NoMemory)?;
-        Ok(Promise { all, left: Cell::new(wanted) })
+        Promise::within(&self.promised, wanted, budget).ok_or(AddError::NoMemory)
     }
 
     /// Takes the frames for the struct pages of every section from the system, all or none.
@@ -64,7 +40,7 @@ impl<M: Machine> Memory<M> {
             self.pass(Point::AddMemmap).map_err(AddError::Injected)?;
             for index in 0..MEMMAP_PAGES {
                 let frame = self.memmap_frame(node)?;
-                frames.use_one();
+                frames.use_up(1);
                 self.machine.map_memmap_page(id, index, frame);
                 reserved.set(reserved.get() + 1);
             }

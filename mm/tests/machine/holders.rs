@@ -3,9 +3,9 @@
 use super::Fake;
 use mm::Memory;
 use mm::addr::{Order, Pfn};
-use mm::alloc::{AllocError, Request};
+use mm::alloc::{AllocError, Mobility, Request, Urgency};
 use mm::machine::{Memmap, Move, Stay};
-use mm::page::Owner;
+use mm::page::{Owner, PageInfo};
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,7 +28,7 @@ pub(crate) struct Holders {
     /// Every so many moves find their block in flight; never if zero.
     pub(crate) in_flight_every: AtomicU64,
     asked: AtomicU64,
-    /// Of large blocks that were split.
+    /// Page tables, first of all of large blocks that were split.
     pub(crate) tables: Mutex<Vec<Pfn>>,
     /// How many frames have moved.
     pub(crate) moved: AtomicU64,
@@ -46,8 +46,11 @@ impl Holders {
         if every > 0 && (self.asked.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(every) {
             return Err(Stay::InFlight);
         }
-        let mut places = self.places.lock().unwrap();
         let page = memmap.page(wanted.from);
+        if page.head().owner == Owner::UserTable {
+            return self.migrate_table(page, wanted);
+        }
+        let mut places = self.places.lock().unwrap();
         let holder = Holder(page.private());
         if places.get(&holder) != Some(&(wanted.from, wanted.order)) {
             return Err(Stay::InFlight);
@@ -58,6 +61,16 @@ impl Holders {
         memmap.page(wanted.to).set_private(holder.word());
         places.insert(holder, (wanted.to, wanted.order));
         self.moved.fetch_add(wanted.order.pages(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn migrate_table(&self, page: &PageInfo, wanted: Move) -> Result<(), Stay> {
+        let mut tables = self.tables.lock().unwrap();
+        let table = tables.iter_mut().find(|table| **table == wanted.from).ok_or(Stay::InFlight)?;
+        if !page.freeze() {
+            return Err(Stay::Pinned);
+        }
+        *table = wanted.to;
         Ok(())
     }
 }
@@ -86,10 +99,14 @@ impl Fake {
     }
 }
 
+/// For a page table of an address space.
+pub(crate) const TABLE: Request =
+    Request { mobility: Mobility::Movable, urgency: Urgency::Bulk, ..Request::kernel(Owner::UserTable) };
+
 /// Makes single frames of a large block; the holder is gone, each frame has one of its own. All of them share a table.
 pub(crate) fn split(memory: &Memory<Fake>, head: Pfn) -> Result<(), Stay> {
     let machine = memory.machine();
-    let table = memory.allocate(&Request::kernel(Owner::UserTable)).map_err(|error| match error {
+    let table = memory.allocate(&TABLE).map_err(|error| match error {
         AllocError::OutOfMemory => Stay::NoTable,
         AllocError::Injected(injected) => Stay::Injected(injected),
     })?;

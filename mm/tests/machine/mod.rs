@@ -160,7 +160,7 @@ impl Mapper for Fake {
 
 impl Mover for Fake {
     fn can_move(&self, owner: Owner) -> bool {
-        owner == Owner::Anonymous
+        matches!(owner, Owner::Anonymous | Owner::UserTable)
     }
 
     fn migrate(&self, moves: &mut [Move]) {

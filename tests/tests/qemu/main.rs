@@ -33,6 +33,7 @@ mod pressure;
 mod races;
 mod readme;
 mod removal;
+mod scarce;
 mod slots;
 mod soak;
 mod srat;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         many::scenarios(),
         untouched::scenarios(),
         large::scenarios(),
+        scarce::scenarios(),
         slots::scenarios(),
         races::scenarios(),
         parallel::scenarios(),

@@ -230,7 +230,7 @@ fn nothing_becomes_movable_by_policy_while_kernel_memory_is_scarce(vm: &mut Vm) 
     // Whoever insists is obeyed, and warned.
     let warnings = |vm: &mut Vm| {
         let log = vm.kernel_log()?;
-        Ok::<_, anyhow::Error>(log.iter().filter(|line| line.contains("to use all Movable memory")).count())
+        Ok::<_, anyhow::Error>(log.iter().filter(|line| line.contains("page tables of all Movable memory")).count())
     };
     vm.cmd("offline 34-35")?;
     same("warnings when Movable memory went", warnings(vm)?, 0)?;

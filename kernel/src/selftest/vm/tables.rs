@@ -12,9 +12,10 @@ use crate::vm::AddressSpace;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use mm::addr::{Order, Pfn};
-use mm::alloc::{Mobility, Request};
+use mm::alloc::Request;
 use mm::machine::Memmap;
 use mm::page::Owner;
+use mm::section::ZoneKind;
 use mm::validate::Problem;
 
 pub(in crate::selftest) const TESTS: &[Test] = &[
@@ -24,6 +25,9 @@ pub(in crate::selftest) const TESTS: &[Test] = &[
     Test { name: "vm::a_recount_notices_what_tables_do_not_agree_with", run: a_recount_notices_disagreement },
     Test { name: "vm::page_tables_with_an_error_are_replaced", run: page_tables_with_an_error_are_replaced },
 ];
+
+/// For a page table of a space.
+const TABLE: Request = Request { owner: Owner::UserTable, ..REQUEST };
 
 /// Every page table of a space.
 pub(super) fn page_tables() -> Vec<Pfn> {
@@ -40,12 +44,11 @@ fn page_tables_move_under_writers() {
         let space = space(3 * 512, ANYWHERE);
         let writers = Writers::start(&space, 2);
         writers.wait_for_round();
-        let request = Request { mobility: Mobility::Unmovable, owner: Owner::UserTable, ..REQUEST };
         for _ in 0..50 {
             let tables = page_tables();
             // Three with pages, and one at each level above.
             assert_eq!(tables.len(), 6);
-            assert!(tables.iter().all(|table| mm().move_block(*table, &request).is_ok()));
+            assert!(tables.iter().all(|table| mm().move_block(*table, &TABLE).is_ok()));
             move_all(&space, Order::PAGE);
         }
         writers.finish(&space);
@@ -85,19 +88,23 @@ impl Mapped {
 }
 
 fn page_tables_leave_a_block() {
-    without_a_trace(|| {
-        let mapped = Mapped::new();
-        leave_a_block(Owner::UserTable, &mapped.lower, || mapped.work());
-        mapped.finish();
-    });
+    for zone in ZoneKind::ALL {
+        without_a_trace(|| {
+            let mapped = Mapped::new();
+            leave_a_block(zone, &TABLE, &mapped.lower, || mapped.work());
+            mapped.finish();
+        });
+    }
 }
 
 fn the_topmost_leaves_a_block() {
-    without_a_trace(|| {
-        let mapped = Mapped::new();
-        leave_a_block(Owner::UserTable, &[mapped.topmost], || mapped.work());
-        mapped.finish();
-    });
+    for zone in ZoneKind::ALL {
+        without_a_trace(|| {
+            let mapped = Mapped::new();
+            leave_a_block(zone, &TABLE, &[mapped.topmost], || mapped.work());
+            mapped.finish();
+        });
+    }
 }
 
 /// Replaces the entry in the topmost table of a space for all that the space maps.

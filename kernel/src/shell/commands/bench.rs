@@ -229,11 +229,8 @@ fn take_everything(lists: &mut [FrameList], seed: u64) -> Result<u64, Failure> {
     let mut random = seed;
     loop {
         breathe()?;
-        if mm().is_kernel_short() {
-            return Ok(frames);
-        }
         for _ in 0..BATCH {
-            let frame = match OwnedFrames::allocate(&movable(Order::PAGE)) {
+            let frame = match OwnedFrames::allocate(&Request { urgency: Urgency::Bulk, ..movable(Order::PAGE) }) {
                 Ok(frame) => frame,
                 Err(AllocError::OutOfMemory) => return Ok(frames),
                 Err(injected) => return Err(injected.into()),

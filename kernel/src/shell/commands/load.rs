@@ -54,12 +54,14 @@ pub(super) const COMMANDS: &[Command] = &[
         details: "\
 Prints `fill ID`. The memory is that of an address space, and goes elsewhere
 when its block goes offline. Each page gets content of its own, which `verify`
-checks and `free` gives back. Movable zones are used first, then Normal ones;
-with --prefer, all of that node first, then of others by distance (`srat`), but
-for what the kernel needs there.
-SIZE is rounded up to whole pages, with --huge of 2 MiB; if not all of it can be
-had, nothing is kept: ENOMEM. With --writers every word counts up, page by page,
-until the fill is freed; `verify` knows how far each page has come.",
+checks and `free` gives back. Movable zones are used first, then Normal ones,
+but for the last 1 MiB that the kernel can get; with --prefer, all of that node
+first, then of others by distance (`srat`), but for what the kernel needs there.
+Its page tables lie in Normal zones, and in Movable ones where those have no
+more than that. SIZE is rounded up to whole pages, with --huge of 2 MiB; if not
+all of it can be had, nothing is kept: ENOMEM. With --writers every word counts
+up, page by page, until the fill is freed; `verify` knows how far each page has
+come.",
         example: "fill 64M --in 32-34; fill 16M --huge --writers 2; fill 1G --prefer 0",
         run: fill,
     },
@@ -69,7 +71,8 @@ until the fill is freed; `verify` knows how far each page has come.",
         summary: "take kernel memory, which cannot be moved",
         details: "\
 As `fill`, but from Normal zones only, as the kernel's own data: the blocks
-that it lies in cannot go offline before it is freed.",
+that it lies in cannot go offline before it is freed. It leaves 1 MiB of what
+the kernel can get, too.",
         example: "kfill 4M --in 0",
         run: kfill,
     },
@@ -189,17 +192,15 @@ fn online_blocks(word: &str) -> Result<Vec<SectionRange>, Failure> {
 
 fn not_taken(error: TakeError, pages: u64) -> Failure {
     let wanted = Human(pages * PAGE_SIZE);
+    let only = |taken, how| {
+        let taken = Human(taken * PAGE_SIZE);
+        let sentence = format_args!("only {taken} of {wanted} could be had{how}, and all of it was given back");
+        Failure::new(error.errno(), sentence)
+    };
     match error {
-        TakeError::TooLittle { taken } => {
-            let taken = Human(taken * PAGE_SIZE);
-            Failure::new(
-                error.errno(),
-                format_args!("only {taken} of {wanted} could be had, and all of it was given back"),
-            )
-        }
-        TakeError::KernelShort => {
-            Failure::new(error.errno(), format_args!("{wanted} would not leave the kernel enough"))
-        }
+        TakeError::TooLittle { taken } => only(taken, ""),
+        TakeError::NoTable { taken } => only(taken, " with page tables"),
+        TakeError::KernelShort { taken } => only(taken, " beside what is left for the kernel"),
         TakeError::NoWriter(_) | TakeError::Injected(_) | TakeError::Stopped(_) => Failure::new(error.errno(), error),
     }
 }
