@@ -208,9 +208,15 @@ fn boot_ram(srat: &Srat, sections: &[SectionId], limit: u64, cores: Cores) -> Bo
         let parts = spans.iter().map(|span| span.intersection(visible).intersection(id.pages()));
         let mut parts = parts.filter(|part| !part.is_empty()).peekable();
         let Some(node) = parts.peek().map(|first| node_of(srat, first.start())) else { continue };
-        parts.for_each(|part| ram.add(node, part));
+        let is_kept = EARLY.lock().is_kept(*id);
+        parts.for_each(|part| if is_kept { ram.add_kept(node, part) } else { ram.add(node, part) });
     }
-    ram.split(cores);
+    if cores != Cores::default() {
+        ram.split(cores);
+        for node in ram.kept_nodes() {
+            log::warn!(target: "memory", "node {node} has no Movable memory: firmware or the kernel has frames in all its blocks");
+        }
+    }
     ram
 }
 
@@ -234,7 +240,18 @@ fn hand_over(
     if node_of(srat, Pfn::new(last)) != node {
         log::warn!(target: "memory", "block {id} lies on two nodes; node {node} gets all of it");
     }
-    mm.add_boot_section(&BootSection { id, node, movable_from: ram.movable_from(node), uses });
+    mm.add_boot_section(&BootSection { id, node, movable_from: movable_from(ram, node, id, uses), uses });
+}
+
+/// Where Movable begins on the node of a block, unless that could never leave it.
+fn movable_from(ram: &BootRam, node: NodeId, id: SectionId, uses: &[(PfnRange, BootUse)]) -> Option<Pfn> {
+    let line = ram.movable_from(node)?;
+    let is_kept = uses.iter().any(|(_, usage)| matches!(usage, BootUse::Reserved(_)));
+    if is_kept && line < id.pages().end() {
+        log::info!(target: "memory", "block {id} is Normal: firmware or the kernel has frames in it");
+        return None;
+    }
+    Some(line)
 }
 
 /// Sets the lowest frames aside that are free in a row and hold the memmap of a section.
