@@ -2,6 +2,9 @@
 //!
 //! As Linux has it: what is to be Normal is spread evenly over the nodes; where one has less than its share, the others have
 //! more. Of both parameters the one counts that leaves more in Normal.
+//!
+//! Blocks in which firmware or the kernel has frames for ever could never leave Movable, so they are Normal wherever they lie; they
+//! count first, and the line is drawn through the others.
 
 use alloc::vec::Vec;
 use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn, PfnRange};
@@ -47,19 +50,25 @@ impl Cores {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NodeRam {
     node: NodeId,
-    /// Lowest first.
+    /// What may be Movable, lowest first.
     ranges: Vec<PfnRange>,
+    /// In blocks that are Normal in any case.
+    kept: u64,
     movable_from: Option<Pfn>,
 }
 
 impl NodeRam {
-    fn pages(&self) -> u64 {
-        self.ranges.iter().map(|range| range.len()).sum()
+    const fn new(node: NodeId) -> Self {
+        Self { node, ranges: Vec::new(), kept: 0, movable_from: None }
     }
 
-    /// The frame behind the first `pages`, between two pairs of pageblocks.
+    fn pages(&self) -> u64 {
+        self.kept + self.ranges.iter().map(|range| range.len()).sum::<u64>()
+    }
+
+    /// The frame, between two pairs of pageblocks, behind so many that they are `pages` with those that are Normal in any case.
     fn line_behind(&self, pages: u64) -> Option<Pfn> {
-        let mut left = pages;
+        let mut left = pages.saturating_sub(self.kept);
         let range = self.ranges.iter().find(|range| {
             let is_in = left < range.len();
             left -= if is_in { 0 } else { range.len() };
@@ -75,13 +84,22 @@ impl NodeRam {
 pub(crate) struct BootRam(Vec<NodeRam>);
 
 impl BootRam {
-    /// RAM of a node, above what was added of it before.
-    pub(crate) fn add(&mut self, node: NodeId, range: PfnRange) {
+    fn node(&mut self, node: NodeId) -> &mut NodeRam {
         let place = self.0.iter().position(|ram| ram.node == node).unwrap_or_else(|| {
-            self.0.push(NodeRam { node, ranges: Vec::new(), movable_from: None });
+            self.0.push(NodeRam::new(node));
             self.0.len() - 1
         });
-        let ranges = &mut self.0[place].ranges;
+        &mut self.0[place]
+    }
+
+    /// RAM of a node in a block in which somebody has frames for ever.
+    pub(crate) fn add_kept(&mut self, node: NodeId, range: PfnRange) {
+        self.node(node).kept += range.len();
+    }
+
+    /// RAM of a node in another block, above what was added of it before.
+    pub(crate) fn add(&mut self, node: NodeId, range: PfnRange) {
+        let ranges = &mut self.node(node).ranges;
         match ranges.last_mut() {
             Some(last) if last.end() == range.start() => *last = PfnRange::new(last.start(), last.len() + range.len()),
             _ => ranges.push(range),
@@ -97,12 +115,17 @@ impl BootRam {
         for ram in &mut self.0 {
             let share = wanted.div_ceil(nodes).min(ram.pages());
             ram.movable_from = ram.line_behind(share);
-            wanted -= share;
+            wanted = wanted.saturating_sub(share.max(ram.kept));
             nodes -= 1;
         }
     }
 
-    /// Where Movable begins on a node.
+    /// The nodes on which nothing can be Movable.
+    pub(crate) fn kept_nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.0.iter().filter(|ram| ram.ranges.is_empty()).map(|ram| ram.node)
+    }
+
+    /// Where Movable begins on a node, but for blocks that are Normal in any case.
     pub(crate) fn movable_from(&self, node: NodeId) -> Option<Pfn> {
         self.0.iter().find(|ram| ram.node == node)?.movable_from
     }
@@ -124,8 +147,14 @@ mod tests {
 
     /// In MiB, where Movable begins on the first nodes.
     fn lines(ram: &[(u32, PfnRange)], cores: Cores) -> Vec<Option<u64>> {
+        lines_around(&[], ram, cores)
+    }
+
+    /// The same where some of the RAM lies in blocks in which somebody has frames.
+    fn lines_around(kept: &[(u32, PfnRange)], ram: &[(u32, PfnRange)], cores: Cores) -> Vec<Option<u64>> {
         let mut boot = BootRam::default();
         ram.iter().for_each(|(of, range)| boot.add(node(*of), *range));
+        kept.iter().for_each(|(of, range)| boot.add_kept(node(*of), *range));
         boot.split(cores);
         (0..2).map(|n| boot.movable_from(node(n)).map(|line| line.number() / MIB)).collect()
     }
@@ -160,6 +189,40 @@ mod tests {
         let ram = [(0, mib(0, 200)), (1, mib(200, 1200))];
         assert_eq!(lines(&ram, kernel(size(600))), [None, Some(600)]);
         assert_eq!(lines(&ram, kernel(size(1200))), [None, None]);
+    }
+
+    #[test]
+    fn the_line_is_drawn_around_blocks_that_are_kept() {
+        #[track_caller]
+        fn check(kept: &[(u32, PfnRange)], ram: &[(u32, PfnRange)], normal: u64, expected: [Option<u64>; 2]) {
+            assert_eq!(lines_around(kept, ram, kernel(size(normal))), expected);
+        }
+        // Two nodes of 1000 MiB: the kernel has frames in the lowest block, firmware in the highest.
+        let ends = [(0, mib(0, 128)), (1, mib(1920, 2000))];
+        let between = [(0, mib(128, 1024)), (1, mib(1024, 1920))];
+        check(&ends, &between, 600, [Some(300), Some(1024 + 220)]);
+        check(&ends, &between, 512, [Some(256), Some(1024 + 176)]);
+        // As much as they have already, and less.
+        check(&ends, &between, 208, [Some(128), Some(1024 + 24)]);
+        check(&ends, &between, 128, [Some(128), Some(1024)]);
+        // Two of 300 MiB, of which the second has nothing else.
+        let all = [(0, mib(0, 128)), (1, mib(384, 600))];
+        check(&all, &[(0, mib(128, 384))], 300, [Some(128), None]);
+        // In the middle, above the line and below it.
+        let middle = [(0, mib(512, 640))];
+        let around = [(0, mib(0, 512)), (0, mib(640, 1024))];
+        check(&middle, &around, 256, [Some(128), None]);
+        check(&middle, &around, 704, [Some(704), None]);
+        check(&middle, &around, 640, [Some(640), None]);
+    }
+
+    #[test]
+    fn a_node_whose_blocks_are_all_kept_is_named() {
+        let mut boot = BootRam::default();
+        boot.add_kept(node(0), mib(0, 128));
+        boot.add(node(0), mib(128, 256));
+        boot.add_kept(node(1), mib(256, 300));
+        assert_eq!(boot.kept_nodes().collect::<Vec<_>>(), [node(1)]);
     }
 
     #[test]

@@ -35,6 +35,12 @@ impl EarlyFrames {
         self.ram.is_unused(section) && self.taken.iter().all(|(run, _)| run.intersection(section.pages()).is_empty())
     }
 
+    /// Whether somebody has frames of `section`, or has taken some.
+    pub(super) fn is_kept(&self, section: SectionId) -> bool {
+        self.ram.in_section(section).any(|piece| piece.holder != Holder::Nobody)
+            || self.taken.iter().any(|(run, _)| !run.intersection(section.pages()).is_empty())
+    }
+
     /// Takes `count` frames in a row.
     pub(super) fn take(&mut self, count: u64, owner: Owner) -> Option<PfnRange> {
         if self.is_closed {

@@ -18,7 +18,7 @@ use crate::sync::SpinLock;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 use core::sync::atomic::AtomicU64;
-use mm::addr::{MAX_PHYS_BITS, NodeId, PAGE_SIZE, PfnRange, SECTION_LIMIT, SECTION_SIZE, SectionId, SectionRange};
+use mm::addr::{MAX_PHYS_BITS, NodeId, PAGE_SIZE, Pfn, PfnRange, SECTION_LIMIT, SECTION_SIZE, SectionId, SectionRange};
 use mm::hotplug::{BootSection, BootUse};
 use mm::machine::{MEMMAP_PAGES, Mapper};
 use mm::memory::{MachineCache, MachineZone};
@@ -237,11 +237,17 @@ fn homes(srat: &Srat, sections: &[SectionId], limit: u64, cores: Cores) -> (Vec<
             let count = others + 1;
             log::warn!(target: "memory", "block {id} lies on {count} nodes; node {node} has most and gets all of it");
         }
-        parts.for_each(|part| ram.add(node, part));
+        let is_kept = EARLY.lock().is_kept(*id);
+        parts.for_each(|part| if is_kept { ram.add_kept(node, part) } else { ram.add(node, part) });
         node
     };
     let nodes = sections.iter().map(home).collect();
-    ram.split(cores);
+    if cores != Cores::default() {
+        ram.split(cores);
+        for node in ram.kept_nodes() {
+            log::warn!(target: "memory", "node {node} has no Movable memory: firmware or the kernel has frames in all its blocks");
+        }
+    }
     (nodes, ram)
 }
 
@@ -270,7 +276,18 @@ fn hand_over(
         return;
     };
     mm.machine().map_memmap(id, memmap);
-    mm.add_boot_section(&BootSection { id, node, movable_from: ram.movable_from(node), uses });
+    mm.add_boot_section(&BootSection { id, node, movable_from: movable_from(ram, node, id, uses), uses });
+}
+
+/// Where Movable begins on the node of a block, unless that could never leave it.
+fn movable_from(ram: &BootRam, node: NodeId, id: SectionId, uses: &[(PfnRange, BootUse)]) -> Option<Pfn> {
+    let line = ram.movable_from(node)?;
+    let is_kept = uses.iter().any(|(_, usage)| matches!(usage, BootUse::Reserved(_)));
+    if is_kept && line < id.pages().end() {
+        log::info!(target: "memory", "block {id} is Normal: firmware or the kernel has frames in it");
+        return None;
+    }
+    Some(line)
 }
 
 /// Sets the lowest frames aside that are free in a row and hold the memmap of a section.
