@@ -71,6 +71,9 @@ pub enum PoisonError {
     /// It is already.
     #[error("{0} is poisoned already")]
     Already(Pfn),
+    /// It lies in a block of which nobody gets anything.
+    #[error("block {} is withheld as a whole", .0.section())]
+    Withheld(Pfn),
     /// It is nothing that is ever given back, and cannot be replaced.
     #[error("{pfn} is held by {owner} and cannot be replaced")]
     Held {
@@ -113,7 +116,7 @@ impl PoisonError {
     pub const fn errno(self) -> Errno {
         match self {
             Self::Absent(_) => Errno::NoDevice,
-            Self::Already(_) => Errno::Exists,
+            Self::Already(_) | Self::Withheld(_) => Errno::Exists,
             Self::Held { .. } | Self::Used { .. } | Self::Pinned(_) | Self::InFlight(_) => Errno::Busy,
             Self::NoDestination(_, error) => error.errno(),
             Self::Injected(injected) => injected.errno,
@@ -215,6 +218,9 @@ impl<M: Machine> Memory<M> {
         if self.is_poisoned(pfn) {
             return Err(PoisonError::Already(pfn));
         }
+        if section.is_withheld() {
+            return Err(PoisonError::Withheld(pfn));
+        }
         if head_range(id, section).contains(pfn) {
             let is_table = table_range(id, section).contains(pfn);
             return Err(PoisonError::Held { pfn, owner: if is_table { Owner::PageTable } else { Owner::Memmap } });
@@ -252,6 +258,7 @@ impl<M: Machine> Memory<M> {
                 zone.area_mut(origin).put(&self.machine, head, order);
             }
             let is_free = match section.openness {
+                Openness::Withheld => return Err(PoisonError::Withheld(pfn)),
                 Openness::Changing => false,
                 Openness::Untouched => true,
                 Openness::Open => Pageblock::of(pfn).is_free(&self.machine, pfn),

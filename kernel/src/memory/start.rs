@@ -227,7 +227,7 @@ fn hand_over(
         log::info!(target: "memory", "block {id} has no room for its own memmap and is left out");
         return;
     };
-    mm.machine().map_memmap(id, memmap);
+    mm.machine().map_memmap(id, memmap).expect("boot memory has system tables");
     let first = uses.first().map_or(memmap.start(), |(pages, _)| pages.start());
     let last = uses.last().map_or(memmap.end(), |(pages, _)| pages.end()).number() - 1;
     let node = node_of(srat, first);

@@ -36,7 +36,9 @@ page_tables  frames that hold page tables
 heap         the kernel's own data
 poisoned     frames with an error, online and offline; no part of the total
 faulty       frames with an error that somebody holds; they are poisoned when
-             they are given back",
+             they are given back
+withheld     blocks, online and offline, whose memory did not keep what was
+             written where their struct pages were to go; no part of the total",
         example: "meminfo",
         run: meminfo,
     },
@@ -91,6 +93,7 @@ struct Usage {
     ballooned: u64,
     poisoned: u64,
     faulty: u64,
+    withheld: u64,
     nodes: Vec<Node>,
     zones: Vec<Zone>,
 }
@@ -155,6 +158,7 @@ fn meminfo(call: &mut Call<'_>) -> Outcome {
         ballooned: 0,
         poisoned: memory.poisoned,
         faulty: memory.faulty,
+        withheld: memory.withheld,
         nodes,
         zones: zones.iter().map(zone_of).collect(),
     };
@@ -189,6 +193,7 @@ fn meminfo_text(report: &Usage) -> String {
         ("ballooned", report.ballooned),
         ("poisoned", report.poisoned),
         ("faulty", report.faulty),
+        ("withheld", report.withheld),
     ] {
         text += &format!("{name:<18}{:>8} {:>14} KiB\n", Human(bytes), bytes >> 10);
     }
