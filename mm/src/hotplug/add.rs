@@ -188,10 +188,8 @@ impl<M: Machine> Memory<M> {
         if request.node.index() >= self.node_limit() {
             return Err(AddError::NoNode { node: request.node });
         }
-        if let Some((id, _)) = self.sections.iter_range(range).next() {
-            return Err(AddError::Exists(id));
-        }
-        Ok(())
+        let there = self.sections.runs(range).find(|(_, section)| section.is_some());
+        there.map_or(Ok(()), |(run, _)| Err(AddError::Exists(run.first())))
     }
 
     /// Nobody else takes the name and the place meanwhile.
