@@ -18,6 +18,7 @@ mod iomem;
 mod jobs;
 mod large;
 mod listeners;
+mod lossy;
 mod machines;
 mod many;
 mod memmap;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         fills::scenarios(),
         damage::scenarios(),
         listeners::scenarios(),
+        lossy::scenarios(),
         console::scenarios(),
         jobs::scenarios(),
         parameters::scenarios(),
