@@ -86,7 +86,7 @@ impl<M: Machine> Memory<M> {
     }
 
     fn foresee_block(&self, id: SectionId, section: Section, each: &mut dyn FnMut(Blocker)) -> Seen {
-        let mut seen = Seen { free: u64::from(section.managed), ..Seen::default() };
+        let mut seen = Seen { free: section.usable(), ..Seen::default() };
         if !section.is_open() {
             seen.whole = seen.free / FRAMES;
             return seen;

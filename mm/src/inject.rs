@@ -72,6 +72,8 @@ points! {
     AddGroup = Add "add.group",
     /// Mapping the range and the tables of its memmap.
     AddMap = Add "add.map",
+    /// Trying whether the range, or a part of it, keeps what is written to it.
+    AddTrial = Add "add.trial",
     /// Taking memmap frames from the system, for each section that needs them.
     AddMemmap = Add "add.memmap",
     /// Starting to bring a block online.
@@ -100,6 +102,8 @@ points! {
     MigrateSplit = Migrate "migrate.split",
     /// Taking frames from the allocator.
     AllocFrames = Alloc "alloc.frames",
+    /// Making the struct pages of a section that is opened; it is withheld then.
+    AllocOpen = Alloc "alloc.open",
 }
 
 impl Point {

@@ -36,7 +36,7 @@
 //! # What always holds
 //! [`Memory::validate`] recounts it:
 //! 1. A frame is in exactly one place: free in one pageblock of its zone or in one cache, allocated, memmap, reserved, poisoned,
-//!    or in a section that is untouched or offline.
+//!    or in a section that is untouched, withheld or offline.
 //! 2. `present = managed + what is set aside`, per block and zone, and the sums agree.
 //! 3. Struct pages of a section that is not open are read by nobody: walkers ask the section table, under a guard that costs
 //!    no write that others see, and whoever closes a section waits for those before he unmaps anything.

@@ -24,10 +24,50 @@ pub trait Memmap {
     }
 }
 
+/// A frame that does not keep what is written to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the memory at {0} does not keep what is written to it")]
+pub struct BadMemory(pub Pfn);
+
+/// Why nothing of a section is handed out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Distrust {
+    /// Its struct pages, or a page table for them, would lie in such memory.
+    #[error("{0}")]
+    BadMemory(BadMemory),
+    /// Somebody asked for this failure.
+    #[error("{0}")]
+    Injected(Injected),
+}
+
+/// Added memory before anything is kept in it: a module may be a file that nobody can write to, or have cells that are dead.
+pub trait Trial {
+    /// Tries whether each of `frames`, which the direct map shows and nobody uses, keeps what is written to it. Those that
+    /// do hold what they held before when this returns.
+    ///
+    /// # Errors
+    /// The lowest that does not.
+    fn try_frames(&self, frames: PfnRange) -> Result<(), BadMemory>;
+
+    /// Hears once of a section that it is withheld. Called with no spin lock of the memory's held.
+    fn note_withheld(&self, section: SectionId, why: Distrust);
+}
+
 /// No table could be had for a mapping; nothing was mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("no memory for page tables")]
 pub struct MapError;
+
+/// Why a range is not mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum MapRangeError {
+    /// A system frame for a table could not be had.
+    #[error(transparent)]
+    NoTable(#[from] MapError),
+    /// A table would lie in such memory.
+    #[error(transparent)]
+    BadMemory(#[from] BadMemory),
+}
 
 /// The kernel's page tables: direct map and vmemmap window.
 pub trait Mapper {
@@ -39,23 +79,26 @@ pub trait Mapper {
     fn own_tables(&self, range: SectionRange) -> u64;
 
     /// Maps `range` in the direct map and prepares the tables of its part of the vmemmap window, so that
-    /// [`map_memmap`](Self::map_memmap) cannot fail later.
+    /// [`map_memmap`](Self::map_memmap) needs no system frame later.
     ///
     /// Tables wholly inside `range` are taken from `own`, whose length is [`own_tables`](Self::own_tables) or zero;
     /// all others, and all of them when `own` is empty, are system frames that neighbours share. The page tables of the
     /// vmemmap window that lie in `own` are neither read nor written before the first memmap that needs them is mapped.
+    /// Whatever lies in `own` is [tried](Trial) before it becomes a table.
     ///
     /// # Errors
-    /// A system frame for a table could not be had. Then nothing is mapped and every frame is given back.
-    fn map_range(&self, range: SectionRange, own: PfnRange) -> Result<(), MapError>;
+    /// See [`MapRangeError`]. Then nothing is mapped and every frame is given back.
+    fn map_range(&self, range: SectionRange, own: PfnRange) -> Result<(), MapRangeError>;
 
     /// Undoes [`map_range`](Self::map_range) for a range mapped by one call of it. Nothing stale can be reached when
     /// this returns; system frames whose last user this was are freed.
     fn unmap_range(&self, range: SectionRange);
 
-    /// Backs the whole memmap of `section` with the [`MEMMAP_PAGES`] frames of `backing`. Cannot fail after
-    /// [`map_range`](Self::map_range).
-    fn map_memmap(&self, section: SectionId, backing: PfnRange);
+    /// Backs the whole memmap of `section` with the [`MEMMAP_PAGES`] frames of `backing`.
+    ///
+    /// # Errors
+    /// The page table for it, which nobody has needed before, would lie in bad memory. Nothing is mapped then.
+    fn map_memmap(&self, section: SectionId, backing: PfnRange) -> Result<(), BadMemory>;
 
     /// Undoes [`map_memmap`](Self::map_memmap). Until [`settle_memmaps`](Self::settle_memmaps) returns, the struct pages may
     /// still be reached.
@@ -137,7 +180,7 @@ pub trait Clock {
 }
 
 /// Everything together, with the two kinds of lock.
-pub trait Machine: Memmap + Mapper + Mover + Clock + Sync + 'static {
+pub trait Machine: Memmap + Trial + Mapper + Mover + Clock + Sync + 'static {
     /// Held for bounded work, also where an interrupt may come.
     type Spin: lock_api::RawMutex + Sync + Send;
     /// Held while listeners are called or zones chosen; waiting for it blocks the task.

@@ -3,16 +3,21 @@
 //! Opening claims the section under the lock of its zone, makes its struct pages with no lock held, and hands its
 //! pageblocks over under the lock again. Closing is the reverse. The lowest section is opened first, so that the rest stays
 //! easy to take away. A few empty sections stay open, so that memory that comes and goes does not open one each time.
+//!
+//! What is to hold struct pages is tried before it does. Where it cannot be trusted with them, the section is withheld instead
+//! of opened, and whoever needs memory goes on to the next.
 
 use crate::addr::{NodeId, PfnRange, SectionId, SectionRange};
 use crate::alloc::Mobility;
-use crate::machine::{MEMMAP_PAGES, Machine};
+use crate::inject::Point;
+use crate::machine::{Distrust, MEMMAP_PAGES, Machine};
 use crate::memory::Memory;
 use crate::page::{Head, Owner, PageState};
 use crate::pageblock::{Descriptor, FRAMES, Pageblock};
 use crate::range_lock::RangeGuard;
 use crate::section::{BlockState, MemmapPlace, Openness, Section, ZoneKind, head_range, table_range};
 use crate::zone::Origin;
+use core::sync::atomic::Ordering;
 use heapless::Vec;
 
 /// Empty sections of a zone that may stay open; when there are more, [`Memory::keep`] leaves [`SPARE_LOW`].
@@ -118,8 +123,11 @@ impl<M: Machine> Memory<M> {
         let kind = section.state.zone().expect("a section that is opened is in a zone");
         if section.poisoned {
             self.describe_pageblocks(id, kind, |block| block.count_free(&self.machine));
+        } else if let Err(why) = self.make_struct_pages(id, section) {
+            self.withhold(id, section);
+            self.machine.note_withheld(id, why);
+            return;
         } else {
-            self.make_struct_pages(id, section);
             let head = head_range(id, section);
             self.describe_pageblocks(id, kind, |block| FRAMES - block.pages().intersection(head).len());
         }
@@ -131,15 +139,30 @@ impl<M: Machine> Memory<M> {
     }
 
     /// Makes the struct pages of an added section that has none: all of it is free but its head.
-    pub(crate) fn make_struct_pages(&self, id: SectionId, section: Section) {
-        self.map_own_memmap(id, section);
+    ///
+    /// # Errors
+    /// Its head cannot be trusted with them; it has none then.
+    pub(crate) fn make_struct_pages(&self, id: SectionId, section: Section) -> Result<(), Distrust> {
+        self.map_own_memmap(id, section)?;
         self.machine.clear(id.pages());
         let (head, tables) = (head_range(id, section), table_range(id, section));
-        for pfn in head.iter() {
-            let owner = if tables.contains(pfn) { Owner::PageTable } else { Owner::Memmap };
-            self.machine.page(pfn).set_head(Head::single(PageState::Memmap, owner));
+        let memmap = PfnRange::new(tables.end(), head.len() - tables.len());
+        for (frames, owner) in [(tables, Owner::PageTable), (memmap, Owner::Memmap)] {
+            frames.iter().for_each(|pfn| self.machine.page(pfn).set_head(Head::single(PageState::Memmap, owner)));
         }
-        Pageblock::of_section(id).for_each(|block| block.reserve(&self.machine, head));
+        let holds_head = |block: &Pageblock| block.first() < head.end();
+        Pageblock::of_section(id).take_while(holds_head).for_each(|block| block.reserve(&self.machine, head));
+        Ok(())
+    }
+
+    /// Leaves a section that was to be opened in its zone, without anything that can be had.
+    fn withhold(&self, id: SectionId, section: Section) {
+        let kind = section.state.zone().expect("a section that is opened is in a zone");
+        self.with_zone(section.node, kind, |zone| {
+            self.sections.set(id, Section { openness: Openness::Withheld, ..section });
+            self.managed_of(kind, Origin::Added).fetch_sub(section.usable(), Ordering::Relaxed);
+            zone.withhold(section);
+        });
     }
 
     /// Writes what there is to know of the pageblocks of a section, each of which has as many `managed` frames.
@@ -229,12 +252,15 @@ impl<M: Machine> Memory<M> {
         });
     }
 
-    /// Maps the struct pages that lie at the head of an added section.
-    fn map_own_memmap(&self, id: SectionId, section: Section) {
+    /// Maps the struct pages that lie at the head of an added section, if that can be trusted with them.
+    fn map_own_memmap(&self, id: SectionId, section: Section) -> Result<(), Distrust> {
+        self.pass(Point::AllocOpen).map_err(Distrust::Injected)?;
         if section.memmap == MemmapPlace::Head {
-            let first = table_range(id, section).end();
-            self.machine.map_memmap(id, PfnRange::new(first, MEMMAP_PAGES));
+            let backing = PfnRange::new(table_range(id, section).end(), MEMMAP_PAGES);
+            self.machine.try_frames(backing).map_err(Distrust::BadMemory)?;
+            self.machine.map_memmap(id, backing).map_err(Distrust::BadMemory)?;
         }
+        Ok(())
     }
 
     /// Unmaps the struct pages of a section that is not in use any more, unless they tell what somebody will want to know.

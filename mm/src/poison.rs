@@ -20,7 +20,7 @@ use crate::machine::{Machine, Pace, Stay, Stop};
 use crate::memory::{Memory, zone_number};
 use crate::page::{Head, Owner, PageState};
 use crate::pageblock::Pageblock;
-use crate::section::{Section, ZoneKind, head_range, table_range};
+use crate::section::{Openness, Section, ZoneKind, head_range, table_range};
 use crate::zone::{Origin, Zone};
 use core::sync::atomic::Ordering;
 
@@ -36,6 +36,9 @@ pub enum PoisonError {
     /// It is already.
     #[error("{0} is poisoned already")]
     Already(Pfn),
+    /// It lies in a block of which nobody gets anything.
+    #[error("block {} is withheld as a whole", .0.section())]
+    Withheld(Pfn),
     /// It is nothing that is ever given back, and cannot be replaced.
     #[error("{pfn} is held by {owner} and cannot be replaced")]
     Held {
@@ -75,7 +78,7 @@ impl PoisonError {
     pub const fn errno(self) -> Errno {
         match self {
             Self::Absent(_) => Errno::NoDevice,
-            Self::Already(_) => Errno::Exists,
+            Self::Already(_) | Self::Withheld(_) => Errno::Exists,
             Self::Held { .. } | Self::Used { .. } | Self::Pinned(_) | Self::InFlight(_) => Errno::Busy,
             Self::NoDestination(_, error) => error.errno(),
             Self::Injected(injected) => injected.errno,
@@ -98,6 +101,9 @@ impl<M: Machine> Memory<M> {
         let Some(kind) = section.state.zone_of(pfn) else { return self.poison_offline(id, section, pfn) };
         // Its struct page is where it is remembered.
         self.open(id);
+        if self.sections.get(id).is_some_and(Section::is_withheld) {
+            return Err(PoisonError::Withheld(pfn));
+        }
         self.poison_patiently(kind, pfn, section.node, pace)?;
         // What was given back with it, and has errors, too.
         self.poison_faulty_of(id);
@@ -198,6 +204,9 @@ impl<M: Machine> Memory<M> {
         if self.is_poisoned(section, pfn) {
             return Err(PoisonError::Already(pfn));
         }
+        if section.is_withheld() {
+            return Err(PoisonError::Withheld(pfn));
+        }
         if head_range(id, section).contains(pfn) {
             let is_table = table_range(id, section).contains(pfn);
             return Err(PoisonError::Held { pfn, owner: if is_table { Owner::PageTable } else { Owner::Memmap } });
@@ -214,8 +223,10 @@ impl<M: Machine> Memory<M> {
     fn poison_offline(&self, id: SectionId, section: Section, pfn: Pfn) -> Result<(), PoisonError> {
         if section.has_struct_pages() {
             check_head(pfn, self.machine.page(pfn).head())?;
-        } else {
-            self.make_struct_pages(id, section);
+        } else if let Err(why) = self.make_struct_pages(id, section) {
+            self.sections.set(id, Section { openness: Openness::Withheld, ..section });
+            self.machine.note_withheld(id, why);
+            return Err(PoisonError::Withheld(pfn));
         }
         self.mark_poisoned(pfn, section);
         Ok(())

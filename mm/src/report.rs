@@ -37,6 +37,9 @@ pub struct MemoryReport {
     pub poisoned: u64,
     /// In frames that have an error and go out of use when their owners give them back.
     pub faulty: u64,
+    /// In blocks, online and offline, that cannot have struct pages, so that nobody gets anything of them: what the allocator
+    /// would manage otherwise.
+    pub withheld: u64,
 }
 
 /// One zone of one node, in bytes.
@@ -111,6 +114,8 @@ pub enum FrameState {
     Reserved,
     /// It has an error.
     Poisoned,
+    /// Nobody gets anything of its section.
+    Withheld,
     /// There is no memory.
     Absent,
 }
@@ -127,6 +132,7 @@ impl FrameState {
             Self::Offline => "offline",
             Self::Reserved => "reserved",
             Self::Poisoned => "poisoned",
+            Self::Withheld => "withheld",
             Self::Absent => "absent",
         }
     }
@@ -175,6 +181,7 @@ impl<M: Machine> Memory<M> {
             if section.has_struct_pages() {
                 report.memmap_used += memmap;
             }
+            report.withheld += run.count() * (u64::from(section.managed) - section.usable()) * PAGE_SIZE;
             if section.state == BlockState::Offline {
                 report.offline += run.count() * u64::from(section.present) * PAGE_SIZE;
             }
@@ -286,6 +293,7 @@ impl<M: Machine> Memory<M> {
             (report.state, report.owner) = match (at_head, is_table) {
                 (true, false) => (FrameState::Memmap, Owner::Memmap),
                 (true, true) => (FrameState::Memmap, Owner::PageTable),
+                (false, _) if section.is_withheld() => (FrameState::Withheld, Owner::None),
                 (false, _) if section.state.is_in_zone() => (FrameState::Untouched, Owner::None),
                 (false, _) => (FrameState::Offline, Owner::None),
             };

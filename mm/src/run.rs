@@ -64,10 +64,14 @@ impl<M: Machine> Memory<M> {
     fn free_pageblocks(&self, source: Source, id: SectionId) -> u64 {
         let section = |id| self.sections.get(id).filter(|section| is_of(*section, source));
         let Some(seen) = section(id) else { return 0 };
-        // One that is just being opened or closed is waited for if it is chosen.
-        if seen.openness != Openness::Open {
-            let taken = head_range(id, seen).len().div_ceil(FRAMES);
-            return u64::MAX.checked_shl(taken as u32).unwrap_or(0);
+        match seen.openness {
+            Openness::Withheld => return 0,
+            // One that is just being opened or closed is waited for if it is chosen.
+            Openness::Untouched | Openness::Changing => {
+                let taken = head_range(id, seen).len().div_ceil(FRAMES);
+                return u64::MAX.checked_shl(taken as u32).unwrap_or(0);
+            }
+            Openness::Open => {}
         }
         let _zone = self.zone(source.node, source.kind);
         // Its struct pages stay while the lock is held, if they are still there.

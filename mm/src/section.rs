@@ -9,7 +9,8 @@
 //!
 //! The `Going` states are left to the goal or back to where they came from; a block that changes its zone is `GoingOffline` in the
 //! old one for a moment, and then `Online` in the new one. While a section is in a zone it is *untouched*
-//! or *open*, which [`Openness`] tells; the struct pages of an untouched one are neither mapped nor written.
+//! or *open*, which [`Openness`] tells; the struct pages of an untouched one are neither mapped nor written. One whose struct
+//! pages have no memory that could be trusted is *withheld*, in whatever state it is, until it is removed.
 //!
 //! Words are read anywhere. They change under the lock of a range that the section lies in, and from the moment it enters its
 //! zone to the moment it leaves it, under the lock of the zone too.
@@ -157,6 +158,8 @@ pub enum Openness {
     Changing,
     /// Every frame has its struct page.
     Open,
+    /// That it cannot have struct pages, so that nobody gets anything of it.
+    Withheld,
 }
 
 /// Where the struct pages of a section lie.
@@ -176,7 +179,7 @@ pub enum MemmapPlace {
 pub struct Section {
     /// The state of the block.
     pub state: BlockState,
-    /// How much is known of its frames; untouched unless it is in a zone.
+    /// How much is known of its frames; untouched or withheld unless it is in a zone.
     pub openness: Openness,
     /// The zone that it is in, is on its way into, or was in last.
     pub last_zone: ZoneKind,
@@ -190,7 +193,8 @@ pub struct Section {
     pub present: u16,
     /// Frames at its head that hold struct pages and tables; none of a boot section, whose layout is its own.
     pub head: u16,
-    /// Frames that the allocator gets: all but memmap, page tables and what is reserved or poisoned.
+    /// Frames that the allocator gets: all but memmap, page tables and what is reserved or poisoned. Of a withheld one, those
+    /// that it would get.
     pub managed: u16,
     /// Whether frames of it are poisoned. Its struct pages tell which, and so they stay, whatever becomes of the block.
     pub poisoned: bool,
@@ -226,7 +230,19 @@ impl Section {
     /// Whether it has struct pages, which may be on their way in or out.
     #[must_use]
     pub const fn is_touched(self) -> bool {
-        self.state.is_in_zone() && !matches!(self.openness, Openness::Untouched)
+        self.state.is_in_zone() && matches!(self.openness, Openness::Changing | Openness::Open)
+    }
+
+    /// Whether nobody gets anything of it.
+    #[must_use]
+    pub const fn is_withheld(self) -> bool {
+        matches!(self.openness, Openness::Withheld)
+    }
+
+    /// Frames that a zone manages of it.
+    #[must_use]
+    pub const fn usable(self) -> u64 {
+        if self.is_withheld() { 0 } else { self.managed as u64 }
     }
 
     /// Whether its struct pages are mapped and tell what its frames are, though it may not be in use.
@@ -263,6 +279,10 @@ impl Section {
     pub(crate) fn encode(self) -> u64 {
         let zone = self.state.zone().unwrap_or(self.last_zone);
         let state: u64 = match (self.state, self.openness) {
+            (BlockState::Offline, Openness::Withheld) => 11,
+            (BlockState::GoingOnline(_), Openness::Withheld) => 12,
+            (BlockState::Online(_), Openness::Withheld) => 13,
+            (BlockState::GoingOffline(_), Openness::Withheld) => 14,
             (BlockState::Offline, _) => 1,
             (BlockState::GoingOnline(_), _) => 2,
             (BlockState::Online(_), Openness::Open) => ONLINE_OPEN,
@@ -305,6 +325,10 @@ impl Section {
                 let pairs = (word >> LINE_SHIFT & 0xf) << 1 | ((word & 0xf) - MIXED);
                 (BlockState::Mixed(Line(pairs as u8)), Openness::Open)
             }
+            11 => (BlockState::Offline, Openness::Withheld),
+            12 => (BlockState::GoingOnline(zone), Openness::Withheld),
+            13 => (BlockState::Online(zone), Openness::Withheld),
+            14 => (BlockState::GoingOffline(zone), Openness::Withheld),
             _ => (BlockState::GoingOffline(zone), Openness::Changing),
         };
         let memmap = match word >> MEMMAP_SHIFT & 3 {
@@ -532,6 +556,10 @@ mod tests {
                 (BlockState::GoingOffline(zone), Openness::Untouched),
                 (BlockState::GoingOffline(zone), Openness::Changing),
                 (BlockState::GoingOffline(zone), Openness::Open),
+                (BlockState::Offline, Openness::Withheld),
+                (BlockState::GoingOnline(zone), Openness::Withheld),
+                (BlockState::Online(zone), Openness::Withheld),
+                (BlockState::GoingOffline(zone), Openness::Withheld),
             ] {
                 let all = PAGES_PER_SECTION as u16;
                 let heads =
@@ -562,7 +590,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(seen, 96);
+        assert_eq!(seen, 144);
         for pairs in 1..32 {
             let frame = SectionId::new(5).expect("in reach").pages().start().add(pairs * Order::MAX.pages());
             let line = Line::before(frame).expect("between two pairs");

@@ -214,7 +214,10 @@ impl<M: Machine> Memory<M> {
                 continue;
             }
             sums.present += u64::from(section.present);
-            sums.managed += u64::from(section.managed);
+            sums.managed += section.usable();
+            if section.is_withheld() {
+                continue;
+            }
             if section.is_untouched() {
                 sums.untouched += 1;
                 sums.first_untouched.get_or_insert(id);

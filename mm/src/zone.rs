@@ -103,13 +103,13 @@ impl Zone {
     /// Somebody begins to open or close a section; its frames stay free.
     pub(crate) fn begin_changing(&mut self, section: Section) {
         self.untouched.changing += 1;
-        self.untouched.changing_pages += u64::from(section.managed);
+        self.untouched.changing_pages += section.usable();
     }
 
     /// It is open, or closed.
     pub(crate) fn end_changing(&mut self, section: Section) {
         self.untouched.changing -= 1;
-        self.untouched.changing_pages -= u64::from(section.managed);
+        self.untouched.changing_pages -= section.usable();
     }
 
     /// What is free of one origin in sections that are open.
@@ -176,7 +176,7 @@ impl Zone {
         if section.is_boot() {
             self.boot_present += present;
         }
-        self.managed[Origin::of(section) as usize] += run.count() * u64::from(section.managed);
+        self.managed[Origin::of(section) as usize] += run.count() * section.usable();
         self.span = Some(match self.span {
             None => (run.first(), run.last()),
             Some((first, last)) => (first.min(run.first()), last.max(run.last())),
@@ -191,7 +191,7 @@ impl Zone {
         if section.is_boot() {
             self.boot_present -= present;
         }
-        self.managed[Origin::of(section) as usize] -= run.count() * u64::from(section.managed);
+        self.managed[Origin::of(section) as usize] -= run.count() * section.usable();
         self.span = span;
     }
 
@@ -200,11 +200,17 @@ impl Zone {
         self.managed[origin as usize] -= 1;
     }
 
+    /// Nothing of one of its sections, which was changing, can be had from now on.
+    pub(crate) fn withhold(&mut self, section: Section) {
+        self.end_changing(section);
+        self.managed[Origin::of(section) as usize] -= section.usable();
+    }
+
     /// Step 6 for added sections: free, without looking at their frames.
     pub(crate) fn put_untouched(&mut self, run: SectionRange, section: Section) {
         self.untouched.puts += 1;
         self.untouched.sections += run.count();
-        self.untouched.pages += run.count() * u64::from(section.managed);
+        self.untouched.pages += run.count() * section.usable();
         let first = run.first();
         self.untouched.lowest = Some(self.untouched.lowest.map_or(first, |lowest| lowest.min(first)));
     }
@@ -212,7 +218,7 @@ impl Zone {
     /// Untouched sections are not free as such any more.
     pub(crate) fn take_untouched(&mut self, run: SectionRange, section: Section) {
         self.untouched.sections -= run.count();
-        self.untouched.pages -= run.count() * u64::from(section.managed);
+        self.untouched.pages -= run.count() * section.usable();
         if self.untouched.sections == 0 {
             self.untouched.lowest = None;
         }
@@ -221,12 +227,12 @@ impl Zone {
     /// An offline claims untouched sections.
     pub(crate) fn claim_untouched(&mut self, run: SectionRange, section: Section) {
         self.take_untouched(run, section);
-        self.claimed += run.count() * u64::from(section.managed);
+        self.claimed += run.count() * section.usable();
     }
 
     /// What an offline has claimed leaves the zone, or is untouched again.
     pub(crate) fn release_claim(&mut self, run: SectionRange, section: Section) {
-        self.claimed -= run.count() * u64::from(section.managed);
+        self.claimed -= run.count() * section.usable();
     }
 
     /// Takes the lowest group of 2^`order` frames that serves inside an open section of `origin`.

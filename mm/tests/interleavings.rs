@@ -6,7 +6,7 @@ use mm::addr::{NodeId, Pfn, PfnRange, SectionId, SectionRange};
 use mm::cache::CacheCell;
 use mm::group::{GroupKind, GroupName};
 use mm::hotplug::AddRequest;
-use mm::machine::{Clock, Machine, MapError, Mapper, Memmap, Mover, Pace, Stop};
+use mm::machine::{BadMemory, Clock, Distrust, Machine, MapRangeError, Mapper, Memmap, Mover, Pace, Stop, Trial};
 use mm::node::Distances;
 use mm::page::PageInfo;
 use mm::policy::OnlineAs;
@@ -71,6 +71,16 @@ impl Memmap for Ranges {
     }
 }
 
+impl Trial for Ranges {
+    fn try_frames(&self, _frames: PfnRange) -> Result<(), BadMemory> {
+        Ok(())
+    }
+
+    fn note_withheld(&self, section: SectionId, _why: Distrust) {
+        unreachable!("nobody uses {section}")
+    }
+}
+
 impl Mapper for Ranges {
     const PART: u64 = 16;
 
@@ -78,7 +88,7 @@ impl Mapper for Ranges {
         0
     }
 
-    fn map_range(&self, range: SectionRange, _own: PfnRange) -> Result<(), MapError> {
+    fn map_range(&self, range: SectionRange, _own: PfnRange) -> Result<(), MapRangeError> {
         self.change(range);
         Ok(())
     }
@@ -87,7 +97,7 @@ impl Mapper for Ranges {
         self.change(range);
     }
 
-    fn map_memmap(&self, section: SectionId, _backing: PfnRange) {
+    fn map_memmap(&self, section: SectionId, _backing: PfnRange) -> Result<(), BadMemory> {
         unreachable!("nobody uses {section}")
     }
 

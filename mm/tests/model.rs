@@ -435,10 +435,10 @@ impl World {
                 part.map_or(0, |part| self.memory.machine().own_tables(part))
             };
             for block in *first..first + count {
-                let state = self.memory.section(section(block)).expect("present").state;
+                let present = self.memory.section(section(block)).expect("present");
                 let expected = self.model.online[&block].map_or(BlockState::Offline, BlockState::Online);
-                assert_eq!(state, expected, "block {block}");
-                if expected != BlockState::Offline {
+                assert_eq!(present.state, expected, "block {block}");
+                if expected != BlockState::Offline && !present.is_withheld() {
                     managed += PAGES_PER_SECTION - if own { head_tables(block) + MEMMAP_PAGES } else { 0 };
                 }
             }

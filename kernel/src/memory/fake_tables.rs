@@ -1,8 +1,10 @@
 //! Page tables in a map, for tests: touching a table that is gone is an error.
 
 use super::entry::{ENTRIES, Entry};
+use super::ranges::OwnMemory;
 use super::tree::{TableMemory, Tree};
 use mm::addr::Pfn;
+use mm::machine::BadMemory;
 use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
@@ -15,6 +17,8 @@ pub(super) struct FakeTables {
     next: u64,
     pub(super) budget: u64,
     pub(super) given_back: BTreeSet<u64>,
+    /// Frames that do not keep what is written to them.
+    pub(super) bad: BTreeSet<Pfn>,
 }
 
 impl TableMemory for FakeTables {
@@ -27,6 +31,7 @@ impl TableMemory for FakeTables {
     }
 
     fn fill(&mut self, table: Pfn, entries: &mut dyn FnMut(usize) -> Entry) {
+        assert!(!self.bad.contains(&table), "{table} is not fit to be a table");
         self.tables.insert(table.number(), (0..ENTRIES).map(entries).collect());
     }
 
@@ -39,6 +44,13 @@ impl TableMemory for FakeTables {
     fn give_back(&mut self, table: Pfn) {
         assert!(table.number() > SYSTEM, "{table} is no system frame");
         assert!(self.given_back.insert(table.number()), "{table} is given back twice");
+    }
+}
+
+impl OwnMemory for FakeTables {
+    fn try_frame(&mut self, frame: Pfn) -> Result<(), BadMemory> {
+        assert!(!self.tables.contains_key(&frame.number()), "{frame} is a table already");
+        if self.bad.contains(&frame) { Err(BadMemory(frame)) } else { Ok(()) }
     }
 }
 

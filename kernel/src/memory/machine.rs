@@ -5,15 +5,17 @@ use super::plan::{HugeLeaves, OwnTables, PER_PART};
 use super::ranges::{self, Tables};
 use super::tables::{self, KernelEditor};
 use super::tree::TableMemory;
-use super::{heap_frames, keeper, layout, vmemmap};
+use super::{heap_frames, keeper, layout, trial, vmemmap};
 use crate::arch;
 use crate::sync::{RawIrqSpin, RawSleep};
 use crate::task::WaitQueue;
 use crate::{time, vm};
-use core::ptr::with_exposed_provenance;
+use core::ptr::{with_exposed_provenance, with_exposed_provenance_mut};
 use core::sync::atomic::{AtomicU64, Ordering};
 use mm::addr::{PAGE_SIZE, Pfn, PfnRange, SectionId, SectionRange};
-use mm::machine::{Clock, MEMMAP_PAGES, Machine, MapError, Mapper, Memmap, Move, Mover, Stay};
+use mm::machine::{
+    BadMemory, Clock, Distrust, MEMMAP_PAGES, Machine, MapRangeError, Mapper, Memmap, Move, Mover, Stay, Trial,
+};
 use mm::page::{Owner, PAGE_INFO_SIZE, PageInfo};
 
 /// Those who wait for their turn to change memory.
@@ -59,6 +61,21 @@ impl Memmap for Kernel {
     }
 }
 
+impl Trial for Kernel {
+    fn try_frames(&self, frames: PfnRange) -> Result<(), BadMemory> {
+        let start = with_exposed_provenance_mut(layout::direct(frames.start()) as usize);
+        // SAFETY: mm asks for frames only that the direct map shows and nobody uses.
+        match unsafe { trial::first_bad(start, frames.len()) } {
+            None => Ok(()),
+            Some(index) => Err(BadMemory(frames.start().add(index))),
+        }
+    }
+
+    fn note_withheld(&self, section: SectionId, why: Distrust) {
+        log::warn!(target: "memory", "block {section} is withheld until it is removed: {why}");
+    }
+}
+
 /// Where page `index` of the memmap of `section` lies.
 fn memmap_page(section: SectionId, index: u64) -> u64 {
     vmemmap::address_of(section) + index * PAGE_SIZE
@@ -71,7 +88,7 @@ impl Mapper for Kernel {
         OwnTables::of(range, self.leaves).count()
     }
 
-    fn map_range(&self, range: SectionRange, own: PfnRange) -> Result<(), MapError> {
+    fn map_range(&self, range: SectionRange, own: PfnRange) -> Result<(), MapRangeError> {
         ranges::map(&KernelEditor, range, own, self.leaves)?;
         self.own_tables.fetch_add(own.len(), Ordering::Relaxed);
         Ok(())
@@ -83,19 +100,20 @@ impl Mapper for Kernel {
         }
     }
 
-    fn map_memmap(&self, section: SectionId, backing: PfnRange) {
+    fn map_memmap(&self, section: SectionId, backing: PfnRange) -> Result<(), BadMemory> {
         assert_eq!(backing.len(), MEMMAP_PAGES, "a memmap is mapped as a whole");
-        tables::edit(|tree| vmemmap::write_all(tree, section, |index| Entry::new(backing.start().add(index), DATA)));
+        tables::edit(|tree| vmemmap::write_all(tree, section, |index| Entry::new(backing.start().add(index), DATA)))
     }
 
     fn unmap_memmap(&self, section: SectionId) {
-        tables::edit(|tree| vmemmap::write_all(tree, section, |_| Entry::EMPTY));
+        let written = tables::edit(|tree| vmemmap::write_all(tree, section, |_| Entry::EMPTY));
+        written.expect("what is mapped has its page table");
     }
 
     fn map_memmap_page(&self, section: SectionId, index: u64, frame: Pfn) {
         let address = memmap_page(section, index);
         tables::edit(|tree| {
-            let table = vmemmap::page_table(tree, section);
+            let table = vmemmap::page_table(tree, section).expect("a memmap in system frames has system tables");
             tree.memory.write(table, Level::PAGE_TABLE.index(address), Entry::new(frame, DATA));
         });
     }

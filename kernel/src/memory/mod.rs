@@ -13,6 +13,7 @@
 //! | [`table_copy`] | tables of the firmware as the acpi crate wants them |
 //! | [`space_tree`] | the page tables of address spaces |
 //! | [`contents`] | what frames hold, as a whole: zeroed, copied |
+//! | [`trial`] | whether memory keeps what is written to it |
 //! | [`low`] | pages in which other CPUs begin |
 //! | [`heap_frames`] | moving what the heap lies in |
 //! | [`frame`], [`frame_list`], [`heap`], [`stack`], [`devices`] | what the rest of the kernel gets |
@@ -50,6 +51,7 @@ mod start;
 pub(crate) mod table_copy;
 mod tables;
 mod tree;
+mod trial;
 mod vmemmap;
 
 pub(crate) use contents::copy;

@@ -1,7 +1,8 @@
 //! Mapping whole ranges of sections: their leaves in the direct map, and the tables for their struct pages.
 //!
 //! Tables that map nothing but the range come from the range itself, all others from the system. A leaf of 1 GiB is made
-//! only where one range fills it, and a range goes as a whole, so none is ever cut.
+//! only where one range fills it, and a range goes as a whole, so none is ever cut. A frame of the range is tried before it
+//! becomes a table: whatever is lost there, the CPU would walk.
 //!
 //! The work is cut into edits of one table each, so that nobody waits long for the lock around them.
 
@@ -10,11 +11,18 @@ use super::plan::{Chunk, HugeLeaves, OwnFrames, OwnTables, PER_DIRECT_DIRECTORY,
 use super::tree::{TableMemory, Tree};
 use super::{layout, vmemmap};
 use mm::addr::{Order, Pfn, PfnRange, SectionRange};
-use mm::machine::MapError;
+use mm::machine::{BadMemory, MapError, MapRangeError};
+
+/// Tables of which some lie in the memory that they map.
+pub(super) trait OwnMemory: TableMemory {
+    /// Tries whether a frame that nobody uses can be trusted to be a table, also in memory that the direct map does not reach
+    /// yet.
+    fn try_frame(&mut self, frame: Pfn) -> Result<(), BadMemory>;
+}
 
 /// Gives access to the tables, one edit after the other.
 pub(super) trait Editor {
-    type Memory: TableMemory;
+    type Memory: OwnMemory;
 
     fn edit<R>(&self, change: impl FnOnce(&mut Tree<Self::Memory>) -> R) -> R;
 
@@ -36,7 +44,7 @@ pub(super) fn map<E: Editor>(
     range: SectionRange,
     own: PfnRange,
     leaves: HugeLeaves,
-) -> Result<(), MapError> {
+) -> Result<(), MapRangeError> {
     let mut own = OwnFrames::new(own, OwnTables::of(range, leaves));
     // The direct map comes first: the tables in the range are then reached through it.
     let result = map_direct(editor, range, &mut own, leaves).and_then(|()| vmemmap::claim(editor, range, &mut own));
@@ -53,7 +61,7 @@ fn map_direct<E: Editor>(
     range: SectionRange,
     own: &mut OwnFrames,
     leaves: HugeLeaves,
-) -> Result<(), MapError> {
+) -> Result<(), MapRangeError> {
     for run in runs(range, PER_DIRECT_DIRECTORY, PER_DIRECT_POINTERS) {
         if run.is_whole && leaves == HugeLeaves::Have {
             editor.edit(|tree| map_gibibytes(tree, run.sections))?;
@@ -79,7 +87,7 @@ fn map_gibibytes<M: TableMemory>(tree: &mut Tree<M>, sections: SectionRange) -> 
 }
 
 /// Maps a gibibyte, or a part of it, by leaves of 2 MiB.
-fn map_gibibyte<M: TableMemory>(tree: &mut Tree<M>, chunk: Chunk, own: &mut OwnFrames) -> Result<(), MapError> {
+fn map_gibibyte<M: OwnMemory>(tree: &mut Tree<M>, chunk: Chunk, own: &mut OwnFrames) -> Result<(), MapRangeError> {
     let pages = chunk.sections.pages();
     let address = layout::direct(pages.start());
     let pointers = tree.table(address, Level::POINTERS).ok_or(MapError)?;
@@ -88,7 +96,13 @@ fn map_gibibyte<M: TableMemory>(tree: &mut Tree<M>, chunk: Chunk, own: &mut OwnF
         Entry::leaf(frame, DATA, Level::DIRECTORY)
     };
     if chunk.is_whole {
-        let directory = own.direct().or_else(|| tree.memory.take()).ok_or(MapError)?;
+        let directory = match own.direct() {
+            Some(directory) => {
+                tree.memory.try_frame(directory)?;
+                directory
+            }
+            None => tree.memory.take().ok_or(MapError)?,
+        };
         tree.memory.fill(directory, &mut |index| leaf(index));
         tree.memory.write(pointers, Level::POINTERS.index(address), Entry::new(directory, TABLE));
     } else {

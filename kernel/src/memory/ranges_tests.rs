@@ -3,8 +3,9 @@
 use super::*;
 use crate::memory::entry::CLAIMS;
 use crate::memory::fake_tables::FakeTables;
+use crate::memory::plan::PER_MEMMAP_TABLE;
 use mm::addr::{PAGE_SIZE, SectionId};
-use mm::machine::MEMMAP_PAGES;
+use mm::machine::{BadMemory, MEMMAP_PAGES};
 use proptest::prelude::*;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,12 +83,16 @@ impl Machine {
         self.tree.borrow().memory.tables.keys().filter(|table| pages.contains(Pfn::new(**table))).count() as u64
     }
 
+    fn try_open(&self, section: SectionId) -> Result<(), BadMemory> {
+        self.edit(|tree| vmemmap::write_all(tree, section, |index| Entry::new(backing(section, index), DATA)))
+    }
+
     fn open(&self, section: SectionId) {
-        self.edit(|tree| vmemmap::write_all(tree, section, |index| Entry::new(backing(section, index), DATA)));
+        self.try_open(section).expect("it is good memory");
     }
 
     fn close(&self, section: SectionId) {
-        self.edit(|tree| vmemmap::write_all(tree, section, |_| Entry::EMPTY));
+        self.edit(|tree| vmemmap::write_all(tree, section, |_| Entry::EMPTY)).expect("it has its table");
     }
 
     /// The frame behind page `index` of the struct pages of `section`.
@@ -141,7 +146,7 @@ fn neighbours_share_a_page_table_until_the_last_of_them_goes() {
 fn a_range_beyond_what_boot_prepared_is_refused() {
     let machine = Machine::new();
     let before = machine.tables();
-    assert_eq!(map(&machine, range(16 * 4096, 8), PfnRange::EMPTY, HugeLeaves::Have), Err(MapError));
+    assert_eq!(map(&machine, range(16 * 4096, 8), PfnRange::EMPTY, HugeLeaves::Have), Err(MapError.into()));
     assert_eq!(machine.tables(), before);
 }
 
@@ -158,6 +163,42 @@ fn a_range_that_runs_out_of_frames_half_way_leaves_nothing() {
                 unmap(&machine, range);
             }
             assert_eq!(machine.tables(), before, "with {budget} frames");
+        }
+    }
+}
+
+#[test]
+fn bad_memory_never_becomes_a_table() {
+    for leaves in [HugeLeaves::Have, HugeLeaves::Lack] {
+        // Fills a directory of the vmemmap window and a bit.
+        let range = range(1022, 1028);
+        let own = own_frames(range, leaves);
+        let eager = own.len() - range.count() / PER_MEMMAP_TABLE;
+        for bad in own.iter().take(eager as usize + 2) {
+            let machine = Machine::new();
+            let before = machine.tables();
+            machine.edit(|tree| tree.memory.bad.insert(bad));
+            if bad < own.start().add(eager) {
+                assert_eq!(map(&machine, range, own, leaves), Err(BadMemory(bad).into()));
+                machine.forget(range);
+                assert_eq!(machine.tables(), before);
+                continue;
+            }
+            machine.map(range, own, leaves);
+            let unopened: Vec<u32> = range
+                .iter()
+                .filter(|section| machine.try_open(*section) == Err(BadMemory(bad)))
+                .map(SectionId::number)
+                .collect();
+            let first = range.first().number() + 2 * (bad.number() - own.start().number() - eager) as u32;
+            assert_eq!(unopened, [first, first + 1], "the two whose page table it would be");
+            // A promise that could not be kept is still one.
+            machine.edit(|tree| tree.memory.bad.clear());
+            unopened.into_iter().for_each(|n| machine.open(SectionId::new(n.into()).expect("in reach")));
+            range.iter().for_each(|section| machine.close(section));
+            unmap(&machine, range);
+            machine.forget(range);
+            assert_eq!(machine.tables(), before);
         }
     }
 }

@@ -275,7 +275,7 @@ fn hand_over(
         log::info!(target: "memory", "block {id} has no room for its own memmap and is left out");
         return;
     };
-    mm.machine().map_memmap(id, memmap);
+    mm.machine().map_memmap(id, memmap).expect("boot memory has system tables");
     mm.add_boot_section(&BootSection { id, node, movable_from: movable_from(ram, node, id, uses), uses });
 }
 

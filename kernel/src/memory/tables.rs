@@ -5,11 +5,13 @@
 
 use super::entry::{DATA, ENTRIES, Entry, Level};
 use super::layout;
-use super::ranges::Editor;
+use super::ranges::{Editor, OwnMemory};
 use super::tree::{TableMemory, Tree};
+use super::trial;
 use crate::arch;
 use crate::sync::SpinLock;
 use mm::addr::Pfn;
+use mm::machine::BadMemory;
 use mm::page::Owner;
 use x86_64::structures::paging::PageTableFlags as Flags;
 
@@ -79,9 +81,10 @@ impl Scratch {
         core::ptr::with_exposed_provenance_mut(self.page as usize)
     }
 
-    /// The next use sets the entry anew: another CPU may have used the page since, and left its translation here.
-    const fn set_anew(&mut self) {
+    /// Shows a frame whatever was shown before: another CPU may have used the page since, and left its translation here.
+    fn show_anew(&mut self, frame: Pfn) -> *mut u64 {
         self.shown = None;
+        self.show(frame)
     }
 }
 
@@ -129,6 +132,14 @@ impl KernelTables {
         start.wrapping_add(index)
     }
 
+    /// Where a whole frame is written that is no table yet.
+    fn whole(&mut self, frame: Pfn) -> *mut u64 {
+        match self.reach {
+            Reach::Scratch => self.scratch.show(frame),
+            Reach::Direct => self.scratch.show_anew(frame),
+        }
+    }
+
     /// Takes a table out of the count that was given back, and returns the one given back before it.
     fn forget(&mut self, table: Pfn) -> Option<Pfn> {
         self.count -= 1;
@@ -153,10 +164,7 @@ impl TableMemory for KernelTables {
     }
 
     fn fill(&mut self, table: Pfn, entries: &mut dyn FnMut(usize) -> Entry) {
-        if self.reach == Reach::Direct {
-            self.scratch.set_anew();
-        }
-        let start = self.scratch.show(table);
+        let start = self.whole(table);
         for index in 0..ENTRIES {
             let entry = start.wrapping_add(index);
             // SAFETY: The scratch page shows the frame of a table that is not linked yet; the index is within it.
@@ -176,6 +184,14 @@ impl TableMemory for KernelTables {
         let next = self.given_back.map_or(Entry::EMPTY, |next| Entry::new(next, Flags::empty()));
         self.write(table, 0, next);
         self.given_back = Some(table);
+    }
+}
+
+impl OwnMemory for KernelTables {
+    fn try_frame(&mut self, frame: Pfn) -> Result<(), BadMemory> {
+        let page = self.whole(frame);
+        // SAFETY: The scratch page shows a frame that nobody uses, by the contract of the trait.
+        if unsafe { trial::keeps(page) } { Ok(()) } else { Err(BadMemory(frame)) }
     }
 }
 

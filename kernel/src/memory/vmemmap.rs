@@ -7,10 +7,10 @@
 use super::entry::{CLAIMS, Entry, Level, TABLE};
 use super::layout;
 use super::plan::{OwnFrames, PER_MEMMAP_DIRECTORY, PER_MEMMAP_TABLE, chunks, runs};
-use super::ranges::{Editor, Tables, drop_table};
+use super::ranges::{Editor, OwnMemory, Tables, drop_table};
 use super::tree::{TableMemory, Tree};
 use mm::addr::{Pfn, PfnRange, SectionId, SectionRange};
-use mm::machine::{MEMMAP_PAGES, MapError};
+use mm::machine::{BadMemory, MEMMAP_PAGES, MapError, MapRangeError};
 use x86_64::structures::paging::PageTableFlags as Flags;
 
 /// Sections whose page tables are given up in one edit.
@@ -22,7 +22,7 @@ pub(super) const fn address_of(section: SectionId) -> u64 {
 }
 
 /// Makes the tables for the struct pages of `range`, or promises them.
-pub(super) fn claim<E: Editor>(editor: &E, range: SectionRange, own: &mut OwnFrames) -> Result<(), MapError> {
+pub(super) fn claim<E: Editor>(editor: &E, range: SectionRange, own: &mut OwnFrames) -> Result<(), MapRangeError> {
     for run in runs(range, PER_MEMMAP_TABLE, PER_MEMMAP_DIRECTORY) {
         if run.is_whole
             && let Some(tables) = own.page_tables(run.sections)
@@ -46,16 +46,17 @@ fn claims(sections: SectionRange) -> Flags {
 
 /// Promises the page tables for the struct pages of whole pairs of sections behind one directory: nobody touches `tables`.
 /// A directory of their own is made here, too.
-fn promise_tables<M: TableMemory>(
+fn promise_tables<M: OwnMemory>(
     tree: &mut Tree<M>,
     sections: SectionRange,
     directory: Option<Pfn>,
     tables: PfnRange,
-) -> Result<(), MapError> {
+) -> Result<(), MapRangeError> {
     let address = address_of(sections.first());
     let pointers = tree.table(address, Level::POINTERS).ok_or(MapError)?;
     let promise = |index: usize| Entry::promise(tables.start().add(index as u64), CLAIMS[0] | CLAIMS[1]);
     if let Some(directory) = directory {
+        tree.memory.try_frame(directory)?;
         tree.memory.fill(directory, &mut |index| promise(index));
         tree.memory.write(pointers, Level::POINTERS.index(address), Entry::new(directory, TABLE));
     } else {
@@ -85,29 +86,35 @@ pub(super) fn claim_one<M: TableMemory>(tree: &mut Tree<M>, section: SectionId) 
     claim_pair(tree, SectionRange::single(section))
 }
 
-/// The page table for the struct pages of `section`, whose range is mapped. A promised one is made now.
-pub(super) fn page_table<M: TableMemory>(tree: &mut Tree<M>, section: SectionId) -> Pfn {
+/// The page table for the struct pages of `section`, whose range is mapped. A promised one is made now, if it can be trusted.
+pub(super) fn page_table<M: OwnMemory>(tree: &mut Tree<M>, section: SectionId) -> Result<Pfn, BadMemory> {
     let address = address_of(section);
     let directory = tree.table(address, Level::DIRECTORY).expect("the range of the section is mapped");
     let index = Level::DIRECTORY.index(address);
     let entry = tree.memory.read(directory, index);
     if let Some(table) = entry.promised() {
+        tree.memory.try_frame(table)?;
         tree.memory.fill(table, &mut |_| Entry::EMPTY);
         // The CPU remembers nothing of entries that are not present, so there is nothing that it must forget.
         tree.memory.write(directory, index, entry.with(entry.flags() | TABLE));
-        return table;
+        return Ok(table);
     }
-    entry.table(Level::DIRECTORY).expect("the range of the section is mapped")
+    Ok(entry.table(Level::DIRECTORY).expect("the range of the section is mapped"))
 }
 
 /// Writes the entries for all struct pages of `section`: they stand side by side in one page table.
-pub(super) fn write_all<M: TableMemory>(tree: &mut Tree<M>, section: SectionId, entry: impl Fn(u64) -> Entry) {
+pub(super) fn write_all<M: OwnMemory>(
+    tree: &mut Tree<M>,
+    section: SectionId,
+    entry: impl Fn(u64) -> Entry,
+) -> Result<(), BadMemory> {
     let address = address_of(section);
-    let table = page_table(tree, section);
+    let table = page_table(tree, section)?;
     let first = Level::PAGE_TABLE.index(address);
     for index in 0..MEMMAP_PAGES {
         tree.memory.write(table, first + index as usize, entry(index));
     }
+    Ok(())
 }
 
 /// Takes away the tables for the struct pages of `range`; only unlinks those that lie in it.

@@ -7,7 +7,7 @@ use crate::errno::Errno;
 use crate::group::{Group, GroupId, GroupName, Unplaced};
 use crate::inject::{Injected, Point};
 use crate::journal::{Op, Stopwatch};
-use crate::machine::{Machine, Pace, Stop};
+use crate::machine::{BadMemory, Machine, MapRangeError, Pace, Stop};
 use crate::memory::Memory;
 use crate::section::{BlockState, MemmapPlace, Openness, Section, ZoneKind};
 use core::cell::Cell;
@@ -52,6 +52,9 @@ pub enum AddError {
     /// Page tables or struct pages of the range found no room.
     #[error("no memory for the struct pages and page tables of the range")]
     NoMemory,
+    /// There is no memory that could be trusted with anything.
+    #[error("{0}")]
+    BadMemory(BadMemory),
     /// Somebody asked for this failure.
     #[error("{0}")]
     Injected(Injected),
@@ -68,6 +71,7 @@ impl AddError {
             Self::OutOfReach { .. } | Self::NoNode { .. } => Errno::Invalid,
             Self::Exists(_) | Self::NameTaken(_) => Errno::Exists,
             Self::TooManyGroups | Self::NoMemory => Errno::NoMemory,
+            Self::BadMemory(_) => Errno::Io,
             Self::Injected(injected) => injected.errno,
             Self::Stopped(stop) => stop.errno(),
         }
@@ -111,6 +115,7 @@ impl<M: Machine> Memory<M> {
         for part in range.cut(M::PART) {
             self.map_part(part, memmap)?;
             part_count.set(part_count.get() + 1);
+            self.try_first_frame(part)?;
         }
         stopwatch.enter("memmap");
 
@@ -134,7 +139,17 @@ impl<M: Machine> Memory<M> {
             MemmapPlace::Head => self.altmap(part).ok_or(AddError::NoMemory)?.tables(),
             MemmapPlace::System | MemmapPlace::Boot => PfnRange::EMPTY,
         };
-        self.machine.map_range(part, tables).map_err(|_| AddError::NoMemory)
+        self.machine.map_range(part, tables).map_err(|error| match error {
+            MapRangeError::NoTable(_) => AddError::NoMemory,
+            MapRangeError::BadMemory(bad) => AddError::BadMemory(bad),
+        })
+    }
+
+    /// One frame speaks for all: whatever else is to hold struct pages or tables is tried when it does, so that what nobody
+    /// uses stays untouched.
+    fn try_first_frame(&self, part: SectionRange) -> Result<(), AddError> {
+        self.pass(Point::AddTrial).map_err(AddError::Injected)?;
+        self.machine.try_frames(PfnRange::new(part.first().pages().start(), 1)).map_err(AddError::BadMemory)
     }
 
     fn altmap(&self, part: SectionRange) -> Option<Altmap> {
@@ -174,10 +189,8 @@ impl<M: Machine> Memory<M> {
         if request.node.index() >= self.node_limit() {
             return Err(AddError::NoNode { node: request.node });
         }
-        if let Some((id, _)) = self.sections.iter_range(range).next() {
-            return Err(AddError::Exists(id));
-        }
-        Ok(())
+        let there = self.sections.runs(range).find(|(_, section)| section.is_some());
+        there.map_or(Ok(()), |(run, _)| Err(AddError::Exists(run.first())))
     }
 
     /// Nobody else takes the name and the place meanwhile.

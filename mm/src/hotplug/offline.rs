@@ -258,6 +258,7 @@ impl<M: Machine> Memory<M> {
                     zone.claim_untouched(run, section);
                     run
                 }
+                Openness::Withheld => run,
                 // Its pageblocks are work enough for one hold of the lock.
                 Openness::Open => {
                     *is_any_open = true;
@@ -285,8 +286,10 @@ impl<M: Machine> Memory<M> {
             for part in run.cut(BATCH) {
                 self.with_zone(section.node, kind, |zone| {
                     self.sections.set_all(part, online);
-                    zone.release_claim(part, section);
-                    zone.put_untouched(part, section);
+                    if section.is_untouched() {
+                        zone.release_claim(part, section);
+                        zone.put_untouched(part, section);
+                    }
                 });
             }
         }
@@ -329,14 +332,14 @@ impl<M: Machine> Memory<M> {
                 let is_empty = |block: Pageblock| block.descriptor(&self.machine).is_empty();
                 assert!(Pageblock::of_section(run.first()).all(is_empty), "block {} is not empty", run.first());
                 zone.area_mut(Origin::of(section)).retire(&self.machine, run.first());
-            } else {
+            } else if section.is_untouched() {
                 zone.release_claim(run, section);
             }
             zone.shrink(run, section, span);
-            let managed = run.count() * u64::from(section.managed);
+            let managed = run.count() * section.usable();
             self.managed_of(kind, Origin::of(section)).fetch_sub(managed, Ordering::Relaxed);
-            let offline = Section { state: BlockState::Offline, openness: Openness::Untouched, ..section };
-            self.sections.set_all(run, offline);
+            let openness = if section.is_withheld() { Openness::Withheld } else { Openness::Untouched };
+            self.sections.set_all(run, Section { state: BlockState::Offline, openness, ..section });
             true
         })
     }

@@ -232,22 +232,22 @@ impl<M: Machine> Memory<M> {
         range.behind(run)
     }
 
-    /// Puts blocks that are going online, and of which the same is known, into their zone: added ones untouched, one that
-    /// has its struct pages open.
+    /// Puts blocks that are going online, and of which the same is known, into their zone: added ones untouched or withheld,
+    /// one that has its struct pages open.
     pub(super) fn enter(&self, zone: &mut Zone, run: SectionRange, section: Section) {
         let kind = section.state.zone().expect("a block that goes online has a zone");
         if kind == ZoneKind::Movable {
             zone.give_up(run, section);
         }
-        let openness = if section.is_boot() { Openness::Open } else { Openness::Untouched };
+        let openness = if section.is_boot() { Openness::Open } else { section.openness };
         let section = Section { state: BlockState::Online(kind), openness, ..section };
         zone.grow(run, section);
-        let managed = run.count() * u64::from(section.managed);
+        let managed = run.count() * section.usable();
         self.managed_of(kind, Origin::of(section)).fetch_add(managed, Ordering::Relaxed);
         self.sections.set_all(run, section);
         if section.is_boot() {
             run.iter().for_each(|id| zone.area_mut(Origin::Boot).admit(&self.machine, id));
-        } else {
+        } else if section.is_untouched() {
             zone.put_untouched(run, section);
         }
     }

@@ -220,7 +220,7 @@ impl<M: Machine> Memory<M> {
             let relabelled = Section { state: BlockState::Online(to), ..section };
             old.shrink(run, section, span);
             new.grow(run, relabelled);
-            let managed = run.count() * u64::from(section.managed);
+            let managed = run.count() * section.usable();
             self.managed_of(to.other(), origin).fetch_sub(managed, Ordering::Relaxed);
             self.managed_of(to, origin).fetch_add(managed, Ordering::Relaxed);
             self.sections.set_all(run, relabelled);
@@ -229,7 +229,7 @@ impl<M: Machine> Memory<M> {
                 old.area_mut(origin).retire(&self.machine, id);
                 Pageblock::of_section(id).for_each(|block| self.rededicate(block, to));
                 new.area_mut(origin).admit(&self.machine, id);
-            } else {
+            } else if section.is_untouched() {
                 old.release_claim(run, section);
                 new.put_untouched(run, relabelled);
             }

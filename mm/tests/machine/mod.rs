@@ -8,7 +8,10 @@ use mm::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange
 use mm::cache::CacheCell;
 use mm::group::{GroupKind, GroupName};
 use mm::hotplug::{BootSection, BootUse};
-use mm::machine::{Clock, MEMMAP_PAGES, Machine, MapError, Mapper, Memmap, Move, Mover, Stay};
+use mm::machine::{
+    BadMemory, Clock, Distrust, MEMMAP_PAGES, Machine, MapError, MapRangeError, Mapper, Memmap, Move, Mover, Stay,
+    Trial,
+};
 use mm::node::Distances;
 use mm::page::{Owner, PageInfo};
 use mm::report::ZoneReport;
@@ -16,7 +19,7 @@ use mm::section::{MemmapPlace, Openness, Section};
 use mm::zone::ZoneCell;
 use mm::{Memory, Storage};
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, Weak};
 use std::time::Duration;
@@ -52,6 +55,12 @@ pub(crate) struct Fake {
     pub(crate) keeper_calls: AtomicU64,
     /// How many more ranges can be mapped before there are no tables any more.
     pub(crate) mappings_left: AtomicU64,
+    /// Frames that do not keep what is written to them.
+    pub(crate) bad: Mutex<BTreeSet<Pfn>>,
+    /// Frames that were tried.
+    pub(crate) tried: Mutex<BTreeSet<Pfn>>,
+    /// What was said to be withheld, and why.
+    pub(crate) withheld: Mutex<Vec<(SectionId, Distrust)>>,
     /// Those who hold what can move.
     pub(crate) holders: Holders,
     /// The memory that this is the machine of, as far as it must be called back.
@@ -72,6 +81,9 @@ impl Fake {
             waits_for_readers: AtomicU64::new(0),
             keeper_calls: AtomicU64::new(0),
             mappings_left: AtomicU64::new(u64::MAX),
+            bad: Mutex::default(),
+            tried: Mutex::default(),
+            withheld: Mutex::default(),
             holders: Holders::default(),
             memory: OnceLock::new(),
         }
@@ -80,6 +92,20 @@ impl Fake {
     /// How many memmap pages are mapped.
     pub(crate) fn mapped_memmap_pages(&self) -> usize {
         self.backing.lock().unwrap().len()
+    }
+
+    fn try_frame(&self, frame: Pfn) -> Result<(), BadMemory> {
+        self.tried.lock().unwrap().insert(frame);
+        if self.bad.lock().unwrap().contains(&frame) { Err(BadMemory(frame)) } else { Ok(()) }
+    }
+
+    /// The page table for struct pages of `section`, if it lies in the range that the section came with: as in the kernel,
+    /// one serves two sections.
+    fn own_table(&self, section: SectionId) -> Option<Pfn> {
+        let ranges = self.ranges.lock().unwrap();
+        let (range, own) = ranges.iter().find(|(range, _)| range.contains(section))?;
+        let index = u64::from(section.number() - range.first().number()) / 2;
+        (index < own.len()).then(|| own.start().add(index))
     }
 
     /// How many ranges are in the direct map.
@@ -99,6 +125,21 @@ impl Memmap for Fake {
     }
 }
 
+impl Trial for Fake {
+    fn try_frames(&self, frames: PfnRange) -> Result<(), BadMemory> {
+        watched::assert_none_held();
+        let is_shown = |frame: Pfn| self.ranges.lock().unwrap().keys().any(|range| range.contains(frame.section()));
+        assert!(frames.iter().all(is_shown), "the direct map shows what is tried");
+        assert!(!self.backing.lock().unwrap().values().any(|used| frames.contains(*used)), "nobody uses what is tried");
+        frames.iter().try_for_each(|frame| self.try_frame(frame))
+    }
+
+    fn note_withheld(&self, section: SectionId, why: Distrust) {
+        watched::assert_none_held();
+        self.withheld.lock().unwrap().push((section, why));
+    }
+}
+
 impl Mapper for Fake {
     const PART: u64 = 16;
 
@@ -106,10 +147,14 @@ impl Mapper for Fake {
         range.count() / 2
     }
 
-    fn map_range(&self, range: SectionRange, own: PfnRange) -> Result<(), MapError> {
+    /// Of the tables that lie in the range, the last one is written at once.
+    fn map_range(&self, range: SectionRange, own: PfnRange) -> Result<(), MapRangeError> {
         let take_one = |left: u64| left.checked_sub(1);
         self.mappings_left.try_update(Ordering::Relaxed, Ordering::Relaxed, take_one).map_err(|_| MapError)?;
         assert!(own.is_empty() || own.len() == self.own_tables(range));
+        if !own.is_empty() {
+            self.try_frame(own.start().add(own.len() - 1))?;
+        }
         assert_eq!(self.ranges.lock().unwrap().insert(range, own), None, "mapped twice");
         Ok(())
     }
@@ -122,11 +167,13 @@ impl Mapper for Fake {
         assert!(!is_stale, "nobody reaches the memmap when its tables go");
     }
 
-    fn map_memmap(&self, section: SectionId, backing: PfnRange) {
+    fn map_memmap(&self, section: SectionId, backing: PfnRange) -> Result<(), BadMemory> {
         assert_eq!(backing.len(), MEMMAP_PAGES, "a memmap is mapped as a whole");
+        self.own_table(section).map_or(Ok(()), |table| self.try_frame(table))?;
         for (index, frame) in backing.iter().enumerate() {
             self.map_memmap_page(section, index as u64, frame);
         }
+        Ok(())
     }
 
     fn unmap_memmap(&self, section: SectionId) {
@@ -262,7 +309,7 @@ pub(crate) fn booted_with(nodes: [u32; 2], movable_from: Option<Pfn>) -> Memory<
         memory.machine().map_range(range, PfnRange::EMPTY).expect("tables suffice");
         let at = |from: u64, len: u64| PfnRange::new(id.pages().start().add(from), len);
         let memmap = at(4096, MEMMAP_PAGES);
-        memory.machine().map_memmap(id, memmap);
+        memory.machine().map_memmap(id, memmap).expect("it is good memory");
         let first = if id == section(0) { BootUse::Reserved(Owner::KernelImage) } else { BootUse::Free };
         let uses = [
             (at(0, 160), BootUse::Free),

@@ -19,6 +19,7 @@ mod iomem;
 mod jobs;
 mod large;
 mod listeners;
+mod lossy;
 mod machines;
 mod many;
 mod memmap;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         fills::scenarios(),
         damage::scenarios(),
         listeners::scenarios(),
+        lossy::scenarios(),
         console::scenarios(),
         jobs::scenarios(),
         parameters::scenarios(),

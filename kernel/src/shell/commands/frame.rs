@@ -34,6 +34,7 @@ free       nobody's                 memmap    holds struct pages or page tables
 allocated  somebody's, see owner              of its own section or group
 reserved   firmware, kernel image   offline   its block is not in use
 absent     there is no memory       poisoned  has an error, see `help poison`
+withheld   its block is not to be trusted, see `help meminfo`
 
 Of kernel memory it also says when it was taken, in seconds since boot, and by
 which line of the source; of a pinned page, since when and of which fill.

@@ -37,6 +37,8 @@ heap         the kernel's own data
 poisoned     frames with an error, online and offline; no part of the total
 faulty       frames with an error that somebody holds; they are poisoned when
              they are given back
+withheld     blocks, online and offline, whose memory did not keep what was
+             written where their struct pages were to go; no part of the total
 
 Every node is listed, whether it has memory or not; zones only when they have.",
         example: "meminfo",
@@ -94,6 +96,7 @@ struct Usage {
     ballooned: u64,
     poisoned: u64,
     faulty: u64,
+    withheld: u64,
     nodes: Vec<Node>,
     zones: Vec<Zone>,
 }
@@ -147,6 +150,7 @@ fn meminfo(call: &mut Call<'_>) -> Outcome {
         ballooned: 0,
         poisoned: memory.poisoned,
         faulty: memory.faulty,
+        withheld: memory.withheld,
         nodes: mm().nodes().map(|node| node_of(node, &zones)).collect(),
         zones: zones.iter().map(zone_of).collect(),
     };
@@ -187,6 +191,7 @@ fn meminfo_text(report: &Usage) -> String {
         ("ballooned", report.ballooned),
         ("poisoned", report.poisoned),
         ("faulty", report.faulty),
+        ("withheld", report.withheld),
     ] {
         text += &format!("{name:<18}{:>8} {:>14} KiB\n", Human(bytes), bytes >> 10);
     }

@@ -6,7 +6,9 @@ use mm::alloc::{Mobility, Place, Request, Urgency};
 use mm::cache::CacheCell;
 use mm::group::{GroupKind, GroupName};
 use mm::hotplug::{AddRequest, BootSection, BootUse};
-use mm::machine::{Clock, MEMMAP_PAGES, Machine, MapError, Mapper, Memmap, Mover, Unhurried};
+use mm::machine::{
+    BadMemory, Clock, Distrust, MEMMAP_PAGES, Machine, MapRangeError, Mapper, Memmap, Mover, Trial, Unhurried,
+};
 use mm::node::Distances;
 use mm::page::{Owner, PageInfo};
 use mm::policy::OnlineAs;
@@ -56,6 +58,17 @@ impl<C: Cpus> Memmap for Plain<C> {
 }
 
 /// Page tables are the kernel's; here only as many frames are set aside as it would need.
+/// There is no memory that could be bad.
+impl<C: Cpus> Trial for Plain<C> {
+    fn try_frames(&self, _frames: PfnRange) -> Result<(), BadMemory> {
+        Ok(())
+    }
+
+    fn note_withheld(&self, section: SectionId, _why: Distrust) {
+        unreachable!("{section} can be trusted")
+    }
+}
+
 impl<C: Cpus> Mapper for Plain<C> {
     /// As in the kernel: 4 TiB.
     const PART: u64 = 32768;
@@ -65,13 +78,15 @@ impl<C: Cpus> Mapper for Plain<C> {
         range.count() / 2 + range.count() / 8
     }
 
-    fn map_range(&self, _range: SectionRange, _own: PfnRange) -> Result<(), MapError> {
+    fn map_range(&self, _range: SectionRange, _own: PfnRange) -> Result<(), MapRangeError> {
         Ok(())
     }
 
     fn unmap_range(&self, _range: SectionRange) {}
 
-    fn map_memmap(&self, _section: SectionId, _backing: PfnRange) {}
+    fn map_memmap(&self, _section: SectionId, _backing: PfnRange) -> Result<(), BadMemory> {
+        Ok(())
+    }
 
     fn unmap_memmap(&self, _section: SectionId) {}
 
