@@ -113,7 +113,7 @@ fn more_cpus_than_are_wanted_stay_off(vm: &mut Vm) -> Result<()> {
     same("CPUs", cpus(vm)?.len(), 4)?;
     same("running", running(vm)?, 3)?;
     let log = vm.kernel_log()?.join("\n");
-    contains("the log", &log, "1 CPUs are left alone")
+    contains("the log", &log, "1 CPU is left alone")
 }
 
 fn more_cpus_than_are_supported_stay_off(vm: &mut Vm) -> Result<()> {

@@ -72,7 +72,7 @@ fn one_of_anything_is_told_in_the_singular(vm: &mut Vm) -> Result<()> {
     vm.cmd("why 0")?;
     vm.cmd(&format!("unpin {id}"))?;
     let log = vm.console.log();
-    for said in ["in 1 block;", "1 node,", "left alone: 1 CPU,", "pinned 1 page from", "unpinned 1 page"] {
+    for said in ["in 1 block;", "1 node,", "1 CPU is left alone:", "pinned 1 page from", "unpinned 1 page"] {
         ensure!(log.contains(said), "not told: {said:?}");
     }
     let things = ["block", "CPU", "frame", "node", "page", "processor"];

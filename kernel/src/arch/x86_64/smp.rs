@@ -55,7 +55,8 @@ pub(crate) fn start_others(choice: &CpuChoice) {
         [(choice.over_limit, "more than are wanted or supported"), (choice.out_of_reach, "out of reach")]
     {
         if count > 0 {
-            log::warn!(target: "smp", "left alone: {}, {why}", Plural(count as u64, "CPU"));
+            let are = if count == 1 { "is" } else { "are" };
+            log::warn!(target: "smp", "{} {are} left alone: {why}", Plural(count as u64, "CPU"));
         }
     }
     if choice.others.is_empty() {
