@@ -93,9 +93,11 @@ more than is left; but what hotplug itself lives on at boot stays, or ENOMEM.",
         },
         summary: "add by hand a range that the machine is known to back",
         details: "\
-Works for a DIMM that is plugged but was removed with `remove`, and for memory
-that `mem=` hid at boot. Anything else is ENODEV: the memory bus is never poked
-to find out. Without SIZE it adds all that is known to be there from ADDR on.",
+Works for a DIMM that is plugged but was removed with `remove`, or refused for
+a reason that is gone now, and for memory that `mem=` hid at boot. A DIMM that
+is refused still fails with the reason. Anything else is ENODEV: the memory bus
+is never poked to find out. Without SIZE it adds all that is known to be there
+from ADDR on. While a DIMM is being removed, it waits; Ctrl-C ends that.",
         example: "probe 0x1_0000_0000 512M",
         run: probe,
     },
