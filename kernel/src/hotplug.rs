@@ -26,7 +26,7 @@ use crate::task;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use blocks::{Blocks, KernelBlocks};
-use check::{check, foreign_group};
+use check::{Nonsense, check, foreign_group};
 use core::sync::atomic::{AtomicU64, Ordering};
 use intake::{Intake, Summary, add, log_refusal};
 use mm::Errno;
@@ -123,7 +123,13 @@ fn end(dimm: &Dimm) -> u64 {
 
 /// The blocks that a DIMM can be.
 fn usable(dimm: &Dimm, windows: &[Window], groups: &[Group]) -> Result<SectionRange, Refused> {
-    check(dimm, windows, groups).map_err(Refused::Nonsense)?;
+    match check(dimm, windows, groups) {
+        // No window reaches further than addresses do.
+        Err(Nonsense::OutsideWindow(_) | Nonsense::OutsideWindows) if end(dimm) > REACH => {
+            return Err(Refused::OutOfReach);
+        }
+        checked => checked.map_err(Refused::Nonsense)?,
+    }
     let none = if end(dimm) > REACH { Refused::OutOfReach } else { Refused::NoBlock };
     SectionRange::inside(dimm.start, end(dimm)).ok_or(none)
 }

@@ -7,10 +7,12 @@
 //! | [`content`] | what is written, so that every wrong byte can be told |
 //! | [`share`], [`writers`] | what a writer has written when, and the tasks that do it |
 //! | [`registry`] | the fills of the shell, by number |
+//! | [`change`] | whether one is just being taken or given back |
 //! | [`error`] | why something was not done |
 #![deny(unsafe_code)]
 
 mod anonymous;
+mod change;
 mod content;
 mod error;
 mod kernel;
@@ -20,6 +22,7 @@ mod source;
 mod writers;
 
 pub(crate) use anonymous::{Pinned, Taken};
+pub(crate) use change::{change, changes};
 pub(crate) use error::{CheckError, FreeError, PinFailure, TakeError};
 pub(crate) use source::Source;
 pub(crate) use writers::WRITERS_MAX;

@@ -21,8 +21,32 @@ pub(super) struct Before {
     groups: Vec<Group>,
     blocks: Vec<(SectionRange, Section)>,
     policy: Policy,
+    /// Unless others were changing them.
+    counted: Option<Counted>,
+}
+
+/// Totals, and what others had done by then. Nobody did anything while they were counted.
+struct Counted {
     totals: Totals,
     others: Others,
+}
+
+impl Counted {
+    fn now() -> Option<Self> {
+        // What has ended has given back what it had.
+        task::settle();
+        let state = || Some((Others::now(), fill::changes()?));
+        let ((others, _), totals) = while_steady(state, Totals::now)?;
+        Some(Self { totals, others })
+    }
+}
+
+/// What `count` says, and the state that it was counted in, if there was one and it was the same all the time.
+fn while_steady<S: PartialEq, T>(state: impl Fn() -> Option<S>, count: impl FnOnce() -> T) -> Option<(S, T)> {
+    let before = state()?;
+    let counted = count();
+    let is_steady = state().is_some_and(|after| after == before);
+    is_steady.then_some((before, counted))
 }
 
 /// What others have done to the machine's memory: where it changes, totals do, too.
@@ -52,7 +76,6 @@ struct Totals {
 
 impl Totals {
     fn now() -> Self {
-        task::settle();
         let mut zones = Vec::with_capacity(NodeId::LIMIT);
         mm().for_each_zone(|zone| {
             if zones.len() < zones.capacity() {
@@ -89,14 +112,13 @@ impl Before {
             groups: added_groups(),
             blocks: mm().block_runs().collect(),
             policy: mm().policy(),
-            totals: Totals::now(),
-            others: Others::now(),
+            counted: Counted::now(),
         }
     }
 
     /// Whether nobody else gave memory to the machine, took some, or uses it.
     pub(super) fn is_undisturbed(&self) -> bool {
-        self.others == Others::now()
+        self.counted.as_ref().is_some_and(|before| before.others == Others::now())
     }
 
     /// Makes everything as it was, as far as the machine still has it. What cannot be put back is passed over; the first of
@@ -113,9 +135,14 @@ impl Before {
         result
     }
 
-    /// Compares totals with what they were.
-    pub(super) fn compare(&self) -> Result<(), Trouble> {
-        self.totals.compare(&Totals::now())
+    /// Compares totals with what they were; says whether it could, because nobody else has changed them.
+    pub(super) fn compare(&self) -> Result<bool, Trouble> {
+        match (&self.counted, Counted::now()) {
+            (Some(before), Some(after)) if before.others == after.others => {
+                before.totals.compare(&after.totals).map(|()| true)
+            }
+            _ => Ok(false),
+        }
     }
 
     /// Removes parts of DIMMs that were added by hand since.
@@ -167,4 +194,22 @@ fn change_state(range: SectionRange, now: BlockState, wanted: BlockState) -> Res
 
 fn stuck(range: SectionRange, why: &dyn Display) -> Trouble {
     Trouble::NotPutBack { range, why: why.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::cell::Cell;
+
+    #[test]
+    fn what_is_counted_while_others_change_it_counts_for_nothing() {
+        fn counted(before: Option<u32>, after: Option<u32>) -> Option<u32> {
+            let state = Cell::new(before);
+            while_steady(|| state.get(), || state.set(after)).map(|(state, ())| state)
+        }
+        assert_eq!(counted(Some(7), Some(7)), Some(7));
+        assert_eq!(counted(Some(7), Some(8)), None, "it has changed");
+        assert_eq!(counted(Some(7), None), None, "it is changing");
+        assert_eq!(counted(None, Some(7)), None, "it was changing");
+    }
 }

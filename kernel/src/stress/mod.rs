@@ -124,11 +124,11 @@ pub(crate) fn run(plan: &Plan, begun: impl FnOnce()) -> Result<Report, StressErr
     let put_back = before.put_back().or_else(|trouble| if undisturbed { Err(trouble) } else { Ok(()) });
     memchecks += 1;
     let last = check().and(put_back);
-    let compared = undisturbed && before.is_undisturbed();
-    let last = last.and_then(|()| if compared { before.compare() } else { Ok(()) });
-    if let Some(trouble) = run.trouble.get().cloned().or_else(|| last.err()) {
-        return Err(StressError::Trouble { trouble, seed: plan.seed });
-    }
+    let last = last.and_then(|()| if undisturbed { before.compare() } else { Ok(false) });
+    let compared = match (run.trouble.get().cloned(), last) {
+        (None, Ok(compared)) => compared,
+        (Some(trouble), _) | (None, Err(trouble)) => return Err(StressError::Trouble { trouble, seed: plan.seed }),
+    };
     outcome.map_err(|Cancelled| StressError::Cancelled)?;
     let checked = run.checked.load(Ordering::Relaxed);
     Ok(Report { workers, counts: run.tally.counts(), memchecks, checked, compared })

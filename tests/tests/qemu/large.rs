@@ -42,9 +42,10 @@ fn the_shell_answers_while_four_tib_come_and_go(vm: &mut Vm) -> Result<()> {
     vm.qmp.forget_events();
     vm.qmp("device_add", json!({"driver": "pc-dimm", "id": "large", "memdev": backend("large")}))?;
     // What the job shows comes between what commands print, so only the log of the console is read.
-    while !vm.console.log().contains("dimm0: online") {
+    vm.wait_for("a line about the DIMM", |vm| {
         vm.cmd("version")?;
-    }
+        Ok(vm.console.log().contains("added on node 0, online").then_some(()))
+    })?;
     same("the answer", vm.answers(&["large"], ost::Event::Insertion)?["large"], SUCCESS)?;
     for command in ["offline dimm0", "online_movable dimm0"] {
         let job = vm.job(command)?;

@@ -6,7 +6,7 @@ use super::super::failure::{Failure, Outcome, Quoted};
 use super::super::values::{Human, number, size};
 use super::{Command, resolve};
 use crate::fill::registry::{self, Entry};
-use crate::fill::{CheckError, Fill, FreeError, Source, TakeError, Taken, WRITERS_MAX};
+use crate::fill::{self, CheckError, Fill, FreeError, Source, TakeError, Taken, WRITERS_MAX};
 use crate::memory::mm;
 use crate::pace::TaskPace;
 use crate::vm::{PageSize, Placement};
@@ -124,6 +124,7 @@ fn fill(call: &mut Call<'_>) -> Outcome {
     let placement =
         Placement { node: nodes(arguments)?, blocks: arguments.value("--in").map(online_blocks).transpose()?, page };
     let pace = &mut TaskPace::untimed();
+    let _change = fill::change();
     let taken = Taken::new(pages, placement, pace).map_err(|error| not_taken(error, pages))?;
     let id = registry::next_id();
     let fill = Fill::anonymous(id, taken, writers, pace).map_err(|error| not_taken(error, pages))?;
@@ -135,6 +136,7 @@ fn kfill(call: &mut Call<'_>) -> Outcome {
     let pages = pages(call, PageSize::Small)?;
     let source = Source { blocks: call.arguments.value("--in").map(online_blocks).transpose()? };
     let pace = &mut TaskPace::untimed();
+    let _change = fill::change();
     let frames = source.take(pages, pace).map_err(|error| not_taken(error, pages))?;
     let id = registry::next_id();
     let fill = Fill::kernel(id, frames, pace).map_err(|error| not_taken(error, pages))?;
@@ -255,6 +257,7 @@ fn wrong(id: u64, error: CheckError) -> Failure {
 
 fn free(call: &mut Call<'_>) -> Outcome {
     let entry = find(call.arguments.operand(0).unwrap_or_default())?;
+    let _change = fill::change();
     entry.free().map_err(|error| match error {
         FreeError::Gone => unknown(entry.id),
         FreeError::Pinned => Failure::new(Errno::Busy, format_args!("fill {} is pinned, see `unpin`", entry.id)),

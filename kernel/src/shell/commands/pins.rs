@@ -7,7 +7,7 @@ use super::super::values::number;
 use super::Command;
 use super::load::{find, unknown};
 use crate::fill::registry::Entry;
-use crate::fill::{Fill, PinFailure, Pinned};
+use crate::fill::{self, Fill, PinFailure, Pinned};
 use crate::pace::TaskPace;
 use crate::vm::PinMode;
 use alloc::format;
@@ -71,6 +71,7 @@ struct UnpinReport {
 fn pin(call: &mut Call<'_>) -> Outcome {
     let how = if call.arguments.has("--stay") { PinMode::Stay } else { PinMode::Move };
     let (entry, page) = named(call)?;
+    let _change = fill::change();
     let Pinned { pages, first, moved, held_blocks } =
         work(&entry, |fill| fill.pin(page, how, &mut TaskPace::untimed()))?;
     for block in held_blocks {
