@@ -102,7 +102,12 @@ impl<M: Machine> Memory<M> {
 
     fn find(&self, request: &Request) -> Option<Pfn> {
         let of_source = |source| self.take(source, request);
-        request.mixings().iter().find_map(|mixing| self.first_that_serves(request, *mixing, of_source))
+        let first = request.first_mixing();
+        let found = self.first_that_serves(request, first, of_source);
+        if found.is_some() || first == Mixing::Allowed {
+            return found;
+        }
+        self.first_that_serves(request, Mixing::Allowed, of_source)
     }
 
     /// Goes through the zones that may serve a request, in its order, until `take` gets something of one.
@@ -149,9 +154,13 @@ impl<M: Machine> Memory<M> {
                 Some(shelf) => self.take_cached(source, shelf, request),
                 None => self.search_zone(source, request),
             };
+            if taken.is_some() || source.origin == Origin::Boot || request.urgency == Urgency::Hotplug {
+                return taken;
+            }
+            // Untouched memory is counted already: for who has to leave that much there is no more when it is open.
+            let must_leave_it = request.spares(source.kind) && self.bulk_spare() < request.order.pages();
             // What an opening brought may have gone to somebody else.
-            let may_open = source.origin == Origin::Added && request.urgency != Urgency::Hotplug;
-            if taken.is_some() || !may_open || !cell.has_unopened() || !self.open_lowest(source.node, source.kind) {
+            if must_leave_it || !cell.has_unopened() || !self.open_lowest(source.node, source.kind) {
                 return taken;
             }
         }
@@ -159,7 +168,8 @@ impl<M: Machine> Memory<M> {
 
     fn take_cached(&self, source: Source, shelf: Shelf, request: &Request) -> Option<Pfn> {
         // What lies in a cache may be taken when there is enough beside all of them.
-        if request.spares(source.kind) && self.kernel_free() < self.kept() {
+        let is_short = || self.boot_free.spare() < self.kept() && self.kernel_free() < self.kept();
+        if request.spares(source.kind) && is_short() {
             return None;
         }
         let mut cache = self.cache_of(self.machine.cpu(), zone_number(source.node, source.kind)).lock();
@@ -237,15 +247,18 @@ impl<M: Machine> Memory<M> {
 
     /// Sets free boot memory aside for up to `most` such blocks, so that nobody else counts on it; none if one would be too much
     /// for what must be left.
+    #[inline]
     fn set_aside(&self, source: Source, request: &Request, most: u64) -> Option<Share> {
         let (order, spares) = (request.order, request.spares(source.kind));
+        if !spares && !source.has_reserve() {
+            return Some(Share { count: most, pages: 0 });
+        }
         let (count, pages) = if source.has_reserve() {
             let kept = if spares { self.kept().saturating_sub(self.added_free()) } else { 0 };
             let count = self.boot_free.set_aside(order, most, kept);
             (count, count << order.index())
         } else {
-            let count = if spares { most.min(self.bulk_spare() >> order.index()) } else { most };
-            (count, 0)
+            (most.min(self.bulk_spare() >> order.index()), 0)
         };
         (count > 0).then_some(Share { count, pages })
     }

@@ -125,12 +125,13 @@ impl Request {
         }
     }
 
-    /// Whether pageblocks of the other mobility may serve, in each round through the sources.
-    pub(crate) const fn mixings(&self) -> &'static [Mixing] {
+    /// Whether pageblocks of the other mobility may serve, in the first round through the sources; in a second one they may.
+    #[inline]
+    pub(crate) const fn first_mixing(&self) -> Mixing {
         match (self.mobility, self.owner) {
             // For them a pageblock of the kernel's is better than another zone.
-            (Mobility::Movable, Owner::UserTable) => &[Mixing::Allowed],
-            _ => &[Mixing::Never, Mixing::Allowed],
+            (Mobility::Movable, Owner::UserTable) => Mixing::Allowed,
+            _ => Mixing::Never,
         }
     }
 

@@ -73,8 +73,8 @@ fn blocks_to_be_had(memory: &Memory<Fake>) -> Vec<u32> {
 
 #[test]
 fn memory_that_keeps_nothing_is_refused_and_leaves_no_trace() {
-    // The first frame, a table that is written at once, and the first frame of another part.
-    for (bad, memmap_on_memory) in [(frame(32, 0), true), (frame(32, 0), false), (frame(32, 3), true)] {
+    // The first frame behind the tables, the first of all where they lie elsewhere, and a table that is written at once.
+    for (bad, memmap_on_memory) in [(frame(32, 4), true), (frame(32, 0), false), (frame(32, 3), true)] {
         let memory = booted();
         memory.set_policy(|policy| policy.memmap_on_memory = memmap_on_memory);
         let before = Snapshot::of(&memory);
@@ -94,7 +94,7 @@ fn memory_that_keeps_nothing_is_refused_and_leaves_no_trace() {
 fn a_range_of_several_parts_is_tried_in_each_of_them() {
     let memory = booted();
     let before = Snapshot::of(&memory);
-    let bad = frame(48, 0);
+    let bad = frame(48, 4);
     spoil(&memory, bad);
     assert_eq!(add(&memory, blocks(24, 55)), Err(AddError::BadMemory(BadMemory(bad))));
     assert_eq!(Snapshot::of(&memory), before);
@@ -106,7 +106,7 @@ fn what_is_not_trusted_with_anything_yet_is_not_touched() {
     let memory = booted();
     plug(&memory, 0, range());
     let tried = || memory.machine().tried.lock().unwrap().iter().copied().collect::<Vec<_>>();
-    assert_eq!(tried(), [frame(32, 0), frame(32, 3)], "the first frame, and the one table that is written");
+    assert_eq!(tried(), [frame(32, 3), frame(32, 4)], "the one table that is written, and the first frame behind them");
     online(&memory, range(), MOVABLE);
     offline(&memory, range());
     online(&memory, range(), NORMAL);
@@ -114,7 +114,7 @@ fn what_is_not_trusted_with_anything_yet_is_not_touched() {
     memory.allocate_within(&movable(Order::PAGE), blocks(35, 35)).expect("free");
     let memmap = memmap_start(35).number()..memmap_start(35).number() + MEMMAP_PAGES;
     let table = frame(32, 1);
-    let expected = [frame(32, 0), table, frame(32, 3)].into_iter().chain(memmap.map(Pfn::new));
+    let expected = [table, frame(32, 3), frame(32, 4)].into_iter().chain(memmap.map(Pfn::new));
     assert_eq!(tried(), expected.collect::<Vec<_>>(), "all that holds struct pages of the block, and their table");
 }
 

@@ -15,7 +15,7 @@ use thiserror::Error;
 pub(crate) enum TakeError {
     #[error("only {} could be had", Plural(*taken, "page"))]
     TooLittle { taken: u64 },
-    #[error("only {taken} pages could be had with their page tables")]
+    #[error("only {} could be had with their page tables", Plural(*taken, "page"))]
     NoTable { taken: u64 },
     #[error("only {taken} pages could be had beside what is left for the kernel")]
     KernelShort { taken: u64 },

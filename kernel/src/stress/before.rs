@@ -21,23 +21,20 @@ pub(super) struct Before {
     groups: Vec<Group>,
     blocks: Vec<(SectionRange, Section)>,
     policy: Policy,
-    /// Unless others were changing them.
-    counted: Option<Counted>,
-}
-
-/// Totals, and what others had done by then. Nobody did anything while they were counted.
-struct Counted {
-    totals: Totals,
+    /// What others had done by then.
     others: Others,
+    /// Unless somebody was changing them.
+    totals: Option<Totals>,
 }
 
-impl Counted {
-    fn now() -> Option<Self> {
-        // What has ended has given back what it had.
-        task::settle();
-        let state = || Some((Others::now(), fill::changes()?));
-        let ((others, _), totals) = while_steady(state, Totals::now)?;
-        Some(Self { totals, others })
+/// What others have done by now, and the totals if nobody did anything while they were counted.
+fn count() -> (Others, Option<Totals>) {
+    // What has ended has given back what it had.
+    task::settle();
+    let state = || Some((Others::now(), fill::changes()?));
+    match while_steady(state, Totals::now) {
+        Some(((others, _), totals)) => (others, Some(totals)),
+        None => (Others::now(), None),
     }
 }
 
@@ -108,17 +105,14 @@ impl Totals {
 
 impl Before {
     pub(super) fn now() -> Self {
-        Self {
-            groups: added_groups(),
-            blocks: mm().block_runs().collect(),
-            policy: mm().policy(),
-            counted: Counted::now(),
-        }
+        let (groups, blocks, policy) = (added_groups(), mm().block_runs().collect(), mm().policy());
+        let (others, totals) = count();
+        Self { groups, blocks, policy, others, totals }
     }
 
     /// Whether nobody else gave memory to the machine, took some, or uses it.
     pub(super) fn is_undisturbed(&self) -> bool {
-        self.counted.as_ref().is_some_and(|before| before.others == Others::now())
+        self.others == Others::now()
     }
 
     /// Makes everything as it was, as far as the machine still has it. What cannot be put back is passed over; the first of
@@ -137,10 +131,8 @@ impl Before {
 
     /// Compares totals with what they were; says whether it could, because nobody else has changed them.
     pub(super) fn compare(&self) -> Result<bool, Trouble> {
-        match (&self.counted, Counted::now()) {
-            (Some(before), Some(after)) if before.others == after.others => {
-                before.totals.compare(&after.totals).map(|()| true)
-            }
+        match (&self.totals, count()) {
+            (Some(before), (others, Some(after))) if others == self.others => before.compare(&after).map(|()| true),
             _ => Ok(false),
         }
     }

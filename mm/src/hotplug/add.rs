@@ -115,7 +115,7 @@ impl<M: Machine> Memory<M> {
         for part in range.cut(M::PART) {
             self.map_part(part, memmap)?;
             part_count.set(part_count.get() + 1);
-            self.try_first_frame(part)?;
+            self.try_first_frame(part, memmap)?;
         }
         stopwatch.enter("memmap");
 
@@ -146,10 +146,12 @@ impl<M: Machine> Memory<M> {
     }
 
     /// One frame speaks for all: whatever else is to hold struct pages or tables is tried when it does, so that what nobody
-    /// uses stays untouched.
-    fn try_first_frame(&self, part: SectionRange) -> Result<(), AddError> {
+    /// uses stays untouched. It is the first behind the tables, which may be in use since the part was mapped.
+    fn try_first_frame(&self, part: SectionRange, memmap: MemmapPlace) -> Result<(), AddError> {
         self.pass(Point::AddTrial).map_err(AddError::Injected)?;
-        self.machine.try_frames(PfnRange::new(part.first().pages().start(), 1)).map_err(AddError::BadMemory)
+        let altmap = self.altmap(part).filter(|_| memmap == MemmapPlace::Head);
+        let first = altmap.map_or(part.first().pages().start(), |altmap| altmap.tables().end());
+        self.machine.try_frames(PfnRange::new(first, 1)).map_err(AddError::BadMemory)
     }
 
     fn altmap(&self, part: SectionRange) -> Option<Altmap> {

@@ -166,6 +166,8 @@ impl<M: Machine> Memory<M> {
                     return Err(RelabelError::InFlight { pfn });
                 }
                 rounds += 1;
+                // What was given back meanwhile.
+                ranges.iter().for_each(|range| self.poison_faulty_in(*range));
                 self.drain_zones_of(ranges);
                 self.machine.wait(&mut || false);
                 pace.pause().map_err(RelabelError::Stopped)?;

@@ -131,6 +131,8 @@ impl Trial for Fake {
         let is_shown = |frame: Pfn| self.ranges.lock().unwrap().keys().any(|range| range.contains(frame.section()));
         assert!(frames.iter().all(is_shown), "the direct map shows what is tried");
         assert!(!self.backing.lock().unwrap().values().any(|used| frames.contains(*used)), "nobody uses what is tried");
+        let is_table = |frame: Pfn| self.ranges.lock().unwrap().values().any(|own| own.contains(frame));
+        assert!(!frames.iter().any(is_table), "no table is tried that may be in use");
         frames.iter().try_for_each(|frame| self.try_frame(frame))
     }
 
