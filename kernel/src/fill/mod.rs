@@ -7,7 +7,7 @@
 //! | [`content`] | what is written, so that every wrong byte can be told |
 //! | [`share`], [`writers`] | what a writer has written when, and the tasks that do it |
 //! | [`registry`] | the fills of the shell, by number |
-//! | [`change`] | whether one is just being taken or given back |
+//! | [`mod@change`] | whether one is just being taken or given back |
 //! | [`error`] | why something was not done |
 #![deny(unsafe_code)]
 
@@ -34,7 +34,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use kernel::KernelFill;
 use mm::addr::PAGE_SIZE;
-use mm::machine::Pace;
+use mm::machine::tasks::Pace;
 
 /// Pages handled between two looks at what else there is to do.
 const BATCH: u64 = 64;
