@@ -3,7 +3,7 @@
 
 use crate::{task, time};
 use core::time::Duration;
-use mm::machine::{Pace, Stop};
+use mm::machine::tasks::{Pace, Stop};
 
 /// How long blocks may take to go offline when nobody says.
 pub(crate) const OFFLINE_WITHIN: Duration = Duration::from_secs(30);

@@ -10,7 +10,7 @@ use crate::memory::{Amount, Cores, mm};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
-use mm::policy::{AutoOnline, OnlinePolicy, Policy};
+use mm::record::policy::{AutoOnline, OnlinePolicy, Policy};
 use thiserror::Error;
 
 const FILE: &str = "opt/altmap/cmdline";
@@ -233,8 +233,8 @@ fn unit_shift(unit: char) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mm::policy::OnlineAs;
-    use mm::section::ZoneKind;
+    use mm::record::policy::OnlineAs;
+    use mm::section::kind::ZoneKind;
     use std::vec;
 
     fn problems(line: &str) -> Vec<String> {

@@ -3,19 +3,37 @@
 //! # The six steps
 //! | | step | here | undone by |
 //! |---|---|---|---|
-//! | add 1 | the memory becomes known | [`section`], [`group`] | remove |
-//! | add 2 | it is mapped in the direct map | [`machine::Mapper::map_range`] | remove |
-//! | add 3 | it gets a memmap, from its own head or from the system | [`altmap`], [`machine::Mapper::map_memmap`] | remove |
+//! | add 1 | the memory becomes known | [`section`] | remove |
+//! | add 2 | it is mapped in the direct map | [`map_range`](machine::mapper::Mapper::map_range) | remove |
+//! | add 3 | it gets a memmap, from its own head or from the system | [`altmap`](section::altmap), [`map_memmap`](machine::mapper::Mapper::map_memmap) | remove |
 //! | online 4 | the zone grows to span it | [`zone`] | offline |
-//! | online 5 | its struct pages are initialised | [`page`], when its frames are needed | offline |
+//! | online 5 | its struct pages are initialised | [`page`](frame::page), when its frames are needed | offline |
 //! | online 6 | its frames reach the allocator | [`zone`]: untouched, then free areas | offline |
 //!
 //! [`hotplug`] tells the four verbs step by step; everything else is a part that they use.
 //!
+//! # Where things are
+//! A folder is a layer; its files import downwards only, which a test of the host tool watches over.
+//!
+//! | folder, from the ground up | what |
+//! |---|---|
+//! | [`addr`], [`node`], [`errno`], [`site`], [`limits`], [`inject`], [`plural`] | words that everybody uses |
+//! | [`frame`] | what struct pages say |
+//! | [`machine`] | the seams to page tables, movers, tasks and time |
+//! | [`section`] | the word of each section, and the group that it came with |
+//! | [`zone`] | free areas, zones, per-CPU caches, the reserve |
+//! | [`record`] | what verbs keep: listeners, settings, the journal, who works where |
+//! | [`memory`] | all parts together, each behind its lock |
+//! | [`alloc`] | frames taken and given back; sections opened and closed |
+//! | [`evacuate`] | what lies in memory, room for it elsewhere, the moving |
+//! | [`poison`] | memory errors |
+//! | [`hotplug`] | the verbs, the choice of a zone, the preview of an offline |
+//! | [`observe`] | reports, and the recount of everything |
+//!
 //! # How memory is free
 //! | | where | becomes the one above by |
 //! |---|---|---|
-//! | a frame | a CPU's [`cache`] | a batch taken, or given back |
+//! | a frame | a CPU's [`cache`](zone::cache) | a batch taken, or given back |
 //! | a group of frames | the bits of its pageblock, which is on a list of its zone's free area | opening the section |
 //! | an untouched section | two counters of its zone and the word of the section | online |
 //!
@@ -26,12 +44,12 @@
 //! | | here |
 //! |---|---|
 //! | free frames get out of reach, those that will be freed too | [`hotplug`], offline |
-//! | all that lies there is looked at: what cannot move is told, what can is counted | [`content`] |
-//! | there must be room for it elsewhere | `room` |
-//! | it moves in batches, large pages whole or in parts | [`evacuate`], [`machine::Mover`] |
+//! | all that lies there is looked at: what cannot move is told, what can is counted | [`content`](evacuate::content) |
+//! | there must be room for it elsewhere | `budget` |
+//! | it moves in batches, large pages whole or in parts | [`evacuation`](evacuate::evacuation), [`Mover`](machine::mover::Mover) |
 //!
 //! Nothing moves before all is known that can be known, and nothing moves twice: what is being emptied is out of reach.
-//! [`foresee`] tells the same beforehand and changes nothing. A block that moves has no reference: whoever wants one waits.
+//! [`preview`](hotplug::preview) tells the same beforehand and changes nothing. A block that moves has no reference: whoever wants one waits.
 //!
 //! # What always holds
 //! [`Memory::validate`] recounts it:
@@ -72,49 +90,31 @@
 //! pages, either the lock of their zone or [`machine::Machine::reading`] is enough, if the word says that the section is open.
 //!
 //! The kernel's own locks (heap, page tables) are taken before any of the spinning ones here and never while one of them is
-//! held. Opening needs the lock of the page tables, so requests made under it ([`alloc::Urgency::Hotplug`]) open nothing.
+//! held. Opening needs the lock of the page tables, so requests made under it ([`Urgency::Hotplug`](alloc::request::Urgency::Hotplug)) open nothing.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod addr;
 pub mod alloc;
-pub mod altmap;
-pub mod cache;
-pub mod content;
 pub mod errno;
 pub mod evacuate;
-pub mod foresee;
-mod free_area;
-pub mod group;
+pub mod frame;
 pub mod hotplug;
 pub mod inject;
-pub mod journal;
-mod list;
+pub mod limits;
 pub mod machine;
 pub mod memory;
 pub mod node;
-pub mod notifier;
-mod open;
-pub mod outlook;
-pub mod page;
-mod pageblock;
-mod pin;
+pub mod observe;
 pub mod plural;
 pub mod poison;
-pub mod policy;
-mod promise;
-mod range_lock;
-pub mod report;
-mod request;
-mod reserve;
-mod room;
-pub mod run;
+mod range_guard;
+pub mod record;
 pub mod section;
 pub mod site;
 #[cfg(test)]
 mod testing;
-pub mod validate;
 pub mod zone;
 
 pub use errno::Errno;

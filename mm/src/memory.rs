@@ -1,21 +1,24 @@
 //! All parts together: the zones, the section table, the groups, the chain and the settings, each behind its own lock.
 
 use crate::addr::{NodeId, Pfn, SectionId, SectionRange};
-use crate::cache::{Cache, CacheCell};
 use crate::errno::Errno;
-use crate::group::{Group, GroupId, GroupName, GroupTable};
 use crate::inject::{Injected, Point, Points};
-use crate::journal::{Event, Journal};
+use crate::limits::SPARE_HIGH;
 use crate::machine::Machine;
 use crate::node::Distances;
-use crate::notifier::{Call, Chain, ChainError, Direction, ListenerReport, MemoryListener, Name};
-use crate::open::SPARE_HIGH;
-use crate::policy::Policy;
-use crate::range_lock::RangeLocks;
-use crate::reserve::BootFree;
-use crate::section::{Section, SectionTable, ZoneKind};
+use crate::record::journal::{Event, Journal};
+use crate::record::notifier::{Call, Chain, ChainError, Direction, ListenerReport, MemoryListener, Name};
+use crate::record::policy::Policy;
+use crate::record::range_lock::RangeLocks;
+use crate::section::group::{Group, GroupId, GroupName, GroupTable};
+use crate::section::kind::Origin;
+use crate::section::kind::ZoneKind;
+use crate::section::table::SectionTable;
+use crate::section::word::Section;
 use crate::site::SiteTable;
-use crate::zone::{Origin, Zone, ZoneCell};
+use crate::zone::cache::{Cache, CacheCell};
+use crate::zone::reserve::BootFree;
+use crate::zone::{Zone, ZoneCell};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering};
 use lock_api::{Mutex, MutexGuard};
@@ -37,12 +40,6 @@ pub struct Storage<M: Machine> {
     /// Distances between the nodes.
     pub distances: Distances,
 }
-
-/// Frames of boot memory that only hotplug itself may take, so that it still works when everything else is gone.
-pub const RESERVE_PAGES: u64 = 256;
-
-/// Frames above the reserve that bulk users (struct pages of added memory, address spaces, the shell's fills) leave for the kernel.
-pub const KERNEL_PAGES: u64 = 256;
 
 /// The memory of the machine.
 ///

@@ -3,8 +3,8 @@
 extern crate std;
 
 use crate::addr::Pfn;
-use crate::machine::Memmap;
-use crate::page::PageInfo;
+use crate::frame::memmap::Memmap;
+use crate::frame::page::PageInfo;
 use std::vec::Vec;
 
 /// Struct pages of the first frames, always mapped.

@@ -5,15 +5,17 @@ mod machine;
 use machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, Pfn, SectionRange};
-use mm::alloc::{AllocError, Mobility, Place, Request, Urgency};
+use mm::alloc::request::{AllocError, Place, Request, Urgency};
+use mm::alloc::run::RUN_LIMIT;
 use mm::errno::Errno;
+use mm::frame::memmap::Memmap;
+use mm::frame::mobility::Mobility;
+use mm::frame::page::Owner;
 use mm::hotplug::AddRequest;
 use mm::inject::Point;
-use mm::machine::{Memmap, Unhurried};
-use mm::page::Owner;
-use mm::policy::OnlineAs;
-use mm::run::RUN_LIMIT;
-use mm::section::ZoneKind;
+use mm::machine::tasks::Unhurried;
+use mm::record::policy::OnlineAs;
+use mm::section::kind::ZoneKind;
 use mm::site::Site;
 use std::collections::BTreeSet;
 
@@ -205,7 +207,7 @@ fn unmovable_runs_leave_the_reserve_alone() {
     let request = Request { place: Place::Near(node(0)), ..private(Order::PAGE, Mobility::Unmovable) };
     let runs: Vec<_> = std::iter::from_fn(|| memory.allocate_run(2, &request).ok()).collect();
     assert!(!runs.is_empty());
-    assert!(memory.memory_report().free / PAGE_SIZE >= mm::memory::RESERVE_PAGES);
+    assert!(memory.memory_report().free / PAGE_SIZE >= mm::limits::RESERVE_PAGES);
     runs.into_iter().for_each(|run| memory.free_run(run));
     assert_valid(&memory);
 }

@@ -5,15 +5,17 @@ mod machine;
 use machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, SectionRange};
-use mm::alloc::Request;
+use mm::alloc::request::Request;
 use mm::errno::Errno;
+use mm::frame::page::MEMMAP_PAGES;
+use mm::frame::page::Owner;
 use mm::hotplug::{AddError, AddRequest, OfflineError, RemoveError};
 use mm::inject::Point;
-use mm::machine::{MEMMAP_PAGES, Pace, Stop, Unhurried};
-use mm::notifier::{Accept, Change, MemoryListener, Name};
-use mm::page::Owner;
-use mm::policy::{OnlineAs, OnlinePolicy};
-use mm::section::{BlockState, ZoneKind};
+use mm::machine::tasks::{Pace, Stop, Unhurried};
+use mm::record::notifier::{Accept, Change, MemoryListener, Name};
+use mm::record::policy::{OnlineAs, OnlinePolicy};
+use mm::section::kind::ZoneKind;
+use mm::section::state::BlockState;
 
 /// Does something each time when an operation pauses.
 struct Meanwhile<F: FnMut()>(F);

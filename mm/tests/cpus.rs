@@ -6,12 +6,13 @@ use machine::watched::TAKEN;
 use machine::{CPU, CPUS, Fake, Snapshot, assert_valid, blocks, booted, dimm, node};
 use mm::Memory;
 use mm::addr::{NodeId, Order, Pfn};
-use mm::alloc::{Mobility, Place, Request, Urgency};
+use mm::alloc::request::{Place, Request, Urgency};
+use mm::frame::mobility::Mobility;
+use mm::frame::page::Owner;
 use mm::hotplug::AddRequest;
-use mm::machine::Unhurried;
-use mm::page::Owner;
-use mm::policy::OnlineAs;
-use mm::section::ZoneKind;
+use mm::machine::tasks::Unhurried;
+use mm::record::policy::OnlineAs;
+use mm::section::kind::ZoneKind;
 use mm::site::Site;
 
 fn request(order: Order, mobility: Mobility) -> Request {

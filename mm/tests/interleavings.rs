@@ -3,15 +3,20 @@
 
 use lock_api::RawMutex;
 use mm::addr::{NodeId, Pfn, PfnRange, SectionId, SectionRange};
-use mm::cache::CacheCell;
-use mm::group::{GroupKind, GroupName};
+use mm::frame::memmap::Memmap;
+use mm::frame::page::PageInfo;
 use mm::hotplug::AddRequest;
-use mm::machine::{BadMemory, Clock, Distrust, Machine, MapRangeError, Mapper, Memmap, Mover, Pace, Stop, Trial};
+use mm::machine::Machine;
+use mm::machine::mapper::{MapRangeError, Mapper};
+use mm::machine::mover::Mover;
+use mm::machine::tasks::{Clock, Pace, Stop};
+use mm::machine::trial::{BadMemory, Distrust, Trial};
 use mm::node::Distances;
-use mm::page::PageInfo;
-use mm::policy::OnlineAs;
-use mm::section::ZoneKind;
+use mm::record::policy::OnlineAs;
+use mm::section::group::{GroupKind, GroupName};
+use mm::section::kind::ZoneKind;
 use mm::zone::ZoneCell;
+use mm::zone::cache::CacheCell;
 use mm::{Memory, Storage};
 use shuttle::sync::atomic::{AtomicBool, Ordering};
 use shuttle::sync::{Arc, Condvar, Mutex};

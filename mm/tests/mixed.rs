@@ -4,13 +4,15 @@ mod machine;
 
 use machine::{CPU, CPUS, Fake, Snapshot, assert_valid, blocks, booted, booted_with, dimm, node, section};
 use mm::addr::{Order, PAGES_PER_SECTION, Pfn};
-use mm::alloc::{Mobility, Request};
+use mm::alloc::request::Request;
+use mm::frame::mobility::Mobility;
+use mm::frame::page::Owner;
 use mm::hotplug::{AddRequest, OfflineError, OnlineError};
-use mm::machine::Unhurried;
-use mm::page::Owner;
-use mm::policy::OnlineAs;
-use mm::report::ZoneReport;
-use mm::section::{BlockState, ZoneKind};
+use mm::machine::tasks::Unhurried;
+use mm::observe::report::ZoneReport;
+use mm::record::policy::OnlineAs;
+use mm::section::kind::ZoneKind;
+use mm::section::state::BlockState;
 use mm::{Errno, Memory};
 use std::sync::atomic::{AtomicBool, Ordering};
 

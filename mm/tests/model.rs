@@ -9,15 +9,20 @@ use machine::holders::Holder;
 use machine::{Fake, SECTIONS, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, PAGES_PER_SECTION, Pfn, SectionRange};
-use mm::alloc::{Mobility, Place, Request, Urgency};
+use mm::alloc::request::{Place, Request, Urgency};
 use mm::errno::Errno;
+use mm::frame::memmap::Memmap;
+use mm::frame::mobility::Mobility;
+use mm::frame::page::MEMMAP_PAGES;
+use mm::frame::page::Owner;
 use mm::hotplug::{AddRequest, OfflineError, UnplugError};
 use mm::inject::Point;
-use mm::machine::{MEMMAP_PAGES, Mapper, Memmap, Unhurried};
-use mm::memory::{KERNEL_PAGES, RESERVE_PAGES};
-use mm::page::Owner;
-use mm::policy::OnlineAs;
-use mm::section::{BlockState, ZoneKind};
+use mm::limits::{KERNEL_PAGES, RESERVE_PAGES};
+use mm::machine::mapper::Mapper;
+use mm::machine::tasks::Unhurried;
+use mm::record::policy::OnlineAs;
+use mm::section::kind::ZoneKind;
+use mm::section::state::BlockState;
 use mm::site::Site;
 use proptest::prelude::*;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
@@ -429,7 +434,7 @@ impl World {
         for (first, count) in self.model.groups.values() {
             let range = Self::range(*first, *count);
             let (_, head) = self.memory.blocks().find(|(id, _)| *id == range.first()).expect("present");
-            let own = head.memmap == mm::section::MemmapPlace::Head;
+            let own = head.memmap == mm::section::kind::MemmapPlace::Head;
             let head_tables = |block: u64| {
                 let part = range.cut(Fake::PART).find(|part| part.first() == section(block));
                 part.map_or(0, |part| self.memory.machine().own_tables(part))

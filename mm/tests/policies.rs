@@ -5,15 +5,18 @@ mod machine;
 use machine::{Fake, Snapshot, assert_valid, blocks, booted, booted_on, dimm, node, section};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, SectionRange};
-use mm::alloc::{Mobility, Place, Request, Urgency};
+use mm::alloc::request::{Place, Request, Urgency};
 use mm::errno::Errno;
+use mm::frame::mobility::Mobility;
+use mm::frame::page::Owner;
 use mm::hotplug::AddRequest;
+use mm::hotplug::zone_choice::Remark;
 use mm::inject::Point;
-use mm::machine::Unhurried;
-use mm::outlook::{KERNEL_FLOOR_PAGES, Remark};
-use mm::page::Owner;
-use mm::policy::{OnlineAs, OnlinePolicy};
-use mm::section::{BlockState, ZoneKind};
+use mm::limits::KERNEL_FLOOR_PAGES;
+use mm::machine::tasks::Unhurried;
+use mm::record::policy::{OnlineAs, OnlinePolicy};
+use mm::section::kind::ZoneKind;
+use mm::section::state::BlockState;
 use mm::site::Site;
 
 fn plug(memory: &Memory<Fake>, number: u16, range: SectionRange, on: u32) {

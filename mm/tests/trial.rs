@@ -10,15 +10,18 @@ use holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of,
 use machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, Pfn, SectionRange};
-use mm::alloc::{Place, Request, Urgency};
+use mm::alloc::request::{Place, Request, Urgency};
 use mm::errno::Errno;
+use mm::frame::page::MEMMAP_PAGES;
+use mm::frame::page::Owner;
 use mm::hotplug::{AddError, AddRequest, OfflineError};
 use mm::inject::{Injected, Point};
-use mm::machine::{BadMemory, Distrust, MEMMAP_PAGES, Unhurried};
-use mm::page::Owner;
+use mm::machine::tasks::Unhurried;
+use mm::machine::trial::{BadMemory, Distrust};
+use mm::observe::report::FrameState;
 use mm::poison::PoisonError;
-use mm::report::FrameState;
-use mm::section::{BlockState, ZoneKind};
+use mm::section::kind::ZoneKind;
+use mm::section::state::BlockState;
 use poisoning::{MOVABLE, NORMAL, assert_gone, frame, is_handed_out, offline, online, plug, poison};
 
 /// Eight sections, whose own tables are four: the last of them is written at once.

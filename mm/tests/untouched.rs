@@ -5,13 +5,15 @@ mod machine;
 use machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn, SectionRange};
-use mm::alloc::{Mobility, Place, Request, Urgency};
+use mm::alloc::request::{Place, Request, Urgency};
+use mm::frame::mobility::Mobility;
+use mm::frame::page::MEMMAP_PAGES;
+use mm::frame::page::Owner;
 use mm::hotplug::AddRequest;
-use mm::machine::{MEMMAP_PAGES, Unhurried};
-use mm::page::Owner;
-use mm::policy::OnlineAs;
-use mm::report::FrameState;
-use mm::section::ZoneKind;
+use mm::machine::tasks::Unhurried;
+use mm::observe::report::FrameState;
+use mm::record::policy::OnlineAs;
+use mm::section::kind::ZoneKind;
 use mm::site::Site;
 use std::sync::atomic::Ordering;
 
@@ -204,9 +206,9 @@ fn the_kernel_s_reserve_is_not_hidden_in_a_cache() {
     let ordinary = Request { place: Place::Near(NodeId::ZERO), ..request(Order::PAGE, Mobility::Unmovable) };
     take_all(&memory, &ordinary);
     let report = memory.memory_report();
-    assert_eq!((report.available, report.free), (0, mm::memory::RESERVE_PAGES * PAGE_SIZE));
+    assert_eq!((report.available, report.free), (0, mm::limits::RESERVE_PAGES * PAGE_SIZE));
     let urgent = Request { urgency: Urgency::Hotplug, ..ordinary };
-    assert_eq!(take_all(&memory, &urgent).len() as u64, mm::memory::RESERVE_PAGES);
+    assert_eq!(take_all(&memory, &urgent).len() as u64, mm::limits::RESERVE_PAGES);
 }
 
 #[test]
@@ -220,7 +222,7 @@ fn frames_that_hotplug_gives_back_fill_the_reserve_up() {
         held.into_iter().for_each(|frame| memory.free(frame, Order::PAGE));
         assert_eq!(take_all(&memory, &ordinary), []);
     }
-    assert_eq!(take_all(&memory, &urgent).len() as u64, mm::memory::RESERVE_PAGES);
+    assert_eq!(take_all(&memory, &urgent).len() as u64, mm::limits::RESERVE_PAGES);
 }
 
 #[test]

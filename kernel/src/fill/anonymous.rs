@@ -12,8 +12,8 @@ use alloc::collections::BTreeSet;
 use alloc::sync::{Arc, Weak};
 use core::ops::Range;
 use mm::addr::{Pfn, PfnRange, SectionId};
-use mm::machine::Pace;
-use mm::section::ZoneKind;
+use mm::machine::tasks::Pace;
+use mm::section::kind::ZoneKind;
 
 /// An address space all of whose pages are there; they are given back, while others run, when this is dropped.
 pub(crate) struct Taken {

@@ -4,9 +4,9 @@ use crate::memory::mm;
 use crate::task::SpawnError;
 use crate::vm::PinError;
 use mm::Errno;
-use mm::alloc::AllocError;
+use mm::alloc::request::AllocError;
 use mm::inject::Injected;
-use mm::machine::Stop;
+use mm::machine::tasks::Stop;
 use mm::plural::Plural;
 use thiserror::Error;
 

@@ -5,7 +5,7 @@ use super::{BATCH, CheckError, TakeError};
 use crate::memory::FrameList;
 use crate::task;
 use mm::addr::PAGE_SIZE;
-use mm::machine::Pace;
+use mm::machine::tasks::Pace;
 
 /// Frames of the kernel's own; freed when dropped.
 pub(super) struct KernelFill {

@@ -4,9 +4,9 @@ use super::{BATCH, TakeError};
 use crate::memory::{FrameList, OwnedFrames};
 use alloc::vec::Vec;
 use mm::addr::{Order, SectionRange};
-use mm::alloc::{AllocError, Request, Urgency};
-use mm::machine::Pace;
-use mm::page::Owner;
+use mm::alloc::request::{AllocError, Request, Urgency};
+use mm::frame::page::Owner;
+use mm::machine::tasks::Pace;
 
 /// Where to take frames for the kernel from.
 pub(crate) struct Source {

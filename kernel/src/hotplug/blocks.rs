@@ -6,11 +6,12 @@ use crate::{task, time};
 use alloc::vec::Vec;
 use mm::Memory;
 use mm::addr::SectionRange;
-use mm::group::{Group, GroupName};
+use mm::hotplug::zone_choice::Remark;
 use mm::hotplug::{AddError, AddRequest, OfflineError, OnlineError, RemoveError, UnplugError};
-use mm::outlook::Remark;
-use mm::policy::{AutoOnline, OnlineAs};
-use mm::section::{BlockState, Section};
+use mm::record::policy::{AutoOnline, OnlineAs};
+use mm::section::group::{Group, GroupName};
+use mm::section::state::BlockState;
+use mm::section::word::Section;
 
 /// Somebody else may change a block between the look at it and the verb; looking again this often is enough, because
 /// each time somebody else got on with his work.
@@ -61,7 +62,7 @@ impl Blocks for KernelBlocks {
     }
 
     fn groups(&self) -> Vec<Group> {
-        let mut groups = Vec::with_capacity(mm::group::GROUP_LIMIT);
+        let mut groups = Vec::with_capacity(mm::limits::GROUP_LIMIT);
         self.memory.for_each_group(|_, group| groups.push(group));
         groups.sort_unstable_by_key(|group| group.range.first());
         groups

@@ -5,7 +5,7 @@ use super::end;
 use crate::drivers::dimm::Dimm;
 use crate::firmware::window::Window;
 use mm::Errno;
-use mm::group::{Group, GroupKind, GroupName};
+use mm::section::group::{Group, GroupKind, GroupName};
 use thiserror::Error;
 
 /// Why a DIMM cannot be what the controller says.

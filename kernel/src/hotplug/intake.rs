@@ -10,10 +10,10 @@ use crate::drivers::dimm::Dimm;
 use alloc::vec::Vec;
 use core::fmt;
 use mm::addr::{NodeId, SectionRange};
-use mm::group::GroupName;
+use mm::hotplug::zone_choice::Remark;
 use mm::hotplug::{AddRequest, OnlineError};
-use mm::outlook::Remark;
-use mm::policy::AutoOnline;
+use mm::record::policy::AutoOnline;
+use mm::section::group::GroupName;
 
 /// Blocks that were added, and what came of automatic onlining.
 #[derive(Clone, Copy, Debug)]

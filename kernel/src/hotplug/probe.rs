@@ -10,8 +10,8 @@ use crate::{firmware, memory};
 use alloc::vec::Vec;
 use mm::Errno;
 use mm::addr::{SECTION_SIZE, SectionId, SectionRange};
-use mm::group::{GroupKind, GroupName};
 use mm::hotplug::AddError;
+use mm::section::group::{GroupKind, GroupName};
 use thiserror::Error;
 
 /// Why memory could not be added by hand.

@@ -8,8 +8,8 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use mm::Errno;
 use mm::addr::NodeId;
-use mm::group::GroupName;
 use mm::hotplug::AddError;
+use mm::section::group::GroupName;
 use thiserror::Error;
 
 /// Why memory that is there does not become blocks.

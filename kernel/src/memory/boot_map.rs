@@ -12,7 +12,7 @@ use super::{EARLY, layout};
 use crate::boot_info::BootFacts;
 use core::cell::UnsafeCell;
 use mm::addr::{PAGE_SIZE, Pfn, PfnRange};
-use mm::machine::MapError;
+use mm::machine::mapper::MapError;
 use x86_64::PhysAddr;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr3, Cr3Flags, Cr4, Cr4Flags};
 use x86_64::registers::model_specific::{Efer, EferFlags};

@@ -2,8 +2,8 @@
 
 use super::ram::{Holder, PIECES_MAX, Piece, Ram};
 use mm::addr::{Pfn, PfnRange, SectionId};
+use mm::frame::page::Owner;
 use mm::hotplug::BootUse;
-use mm::page::Owner;
 
 /// Runs of frames with one owner; those of page tables and of everything else follow each other closely.
 const RUNS_MAX: usize = 256;

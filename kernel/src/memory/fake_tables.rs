@@ -4,7 +4,7 @@ use super::entry::{ENTRIES, Entry};
 use super::ranges::OwnMemory;
 use super::tree::{TableMemory, Tree};
 use mm::addr::Pfn;
-use mm::machine::BadMemory;
+use mm::machine::trial::BadMemory;
 use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 

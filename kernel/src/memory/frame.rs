@@ -3,9 +3,9 @@
 use super::{EARLY, layout, mm_if_open};
 use core::ptr::with_exposed_provenance_mut;
 use mm::addr::{Order, PAGE_SIZE, Pfn, SectionRange};
-use mm::alloc::{AllocError, Request, Urgency};
-use mm::machine::Memmap;
-use mm::page::Owner;
+use mm::alloc::request::{AllocError, Request, Urgency};
+use mm::frame::memmap::Memmap;
+use mm::frame::page::Owner;
 
 /// A frame that keeps the kernel itself going: from the allocator, or from boot memory before there is one. Page tables and
 /// the heap, which cannot do without, may use the reserve. Where it is called is what the frame says of its owner.

@@ -3,7 +3,7 @@
 
 use super::{OwnedFrames, mm};
 use mm::addr::Pfn;
-use mm::machine::Memmap;
+use mm::frame::memmap::Memmap;
 
 /// What the owner's word says behind the last block.
 const END: u64 = u64::MAX;

@@ -9,7 +9,7 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{NonNull, null_mut};
 use linked_list_allocator::Heap;
 use mm::addr::PAGE_SIZE;
-use mm::page::Owner;
+use mm::frame::page::Owner;
 
 /// What the heap has from the start, so that everyday work does not make it grow.
 const INITIAL_BYTES: usize = 1 << 20;

@@ -8,8 +8,9 @@ use super::tree::TableMemory;
 use super::{contents, layout, mm, tables};
 use crate::arch;
 use mm::addr::{Order, Pfn};
+use mm::frame::memmap::Memmap;
 use mm::inject::Point;
-use mm::machine::{Memmap, Move, Stay};
+use mm::machine::mover::{Move, Stay};
 
 /// Frames that are moved while the others stand: interrupts are off all this time.
 const TOGETHER: usize = 32;

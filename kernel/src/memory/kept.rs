@@ -3,7 +3,7 @@
 use super::{mm, start};
 use alloc::vec::Vec;
 use mm::addr::{SECTION_LIMIT, SECTION_SIZE, SectionRange};
-use mm::section::MemmapPlace;
+use mm::section::kind::MemmapPlace;
 
 /// What became of RAM that was there at boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

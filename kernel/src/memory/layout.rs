@@ -12,7 +12,7 @@
 //! ```
 
 use mm::addr::{MAX_PHYS_BITS, PAGE_SIZE, Pfn};
-use mm::page::PAGE_INFO_SIZE;
+use mm::frame::page::PAGE_INFO_SIZE;
 
 /// Where the region of every address space begins. What lies below is never mapped: null and its neighbours are faults.
 pub(crate) const SPACE: u64 = SLOT_SIZE;

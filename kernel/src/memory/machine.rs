@@ -13,10 +13,14 @@ use crate::{time, vm};
 use core::ptr::{with_exposed_provenance, with_exposed_provenance_mut};
 use core::sync::atomic::{AtomicU64, Ordering};
 use mm::addr::{PAGE_SIZE, Pfn, PfnRange, SectionId, SectionRange};
-use mm::machine::{
-    BadMemory, Clock, Distrust, MEMMAP_PAGES, Machine, MapRangeError, Mapper, Memmap, Move, Mover, Stay, Trial,
-};
-use mm::page::{Owner, PAGE_INFO_SIZE, PageInfo};
+use mm::frame::memmap::Memmap;
+use mm::frame::page::MEMMAP_PAGES;
+use mm::frame::page::{Owner, PAGE_INFO_SIZE, PageInfo};
+use mm::machine::Machine;
+use mm::machine::mapper::{MapRangeError, Mapper};
+use mm::machine::mover::{Move, Mover, Stay};
+use mm::machine::tasks::Clock;
+use mm::machine::trial::{BadMemory, Distrust, Trial};
 
 /// Those who wait for their turn to change memory.
 static TURNS: WaitQueue = WaitQueue::new();

@@ -11,7 +11,8 @@ use super::plan::{Chunk, HugeLeaves, OwnFrames, OwnTables, PER_DIRECT_DIRECTORY,
 use super::tree::{TableMemory, Tree};
 use super::{layout, vmemmap};
 use mm::addr::{Order, Pfn, PfnRange, SectionRange};
-use mm::machine::{BadMemory, MapError, MapRangeError};
+use mm::machine::mapper::{MapError, MapRangeError};
+use mm::machine::trial::BadMemory;
 
 /// Tables of which some lie in the memory that they map.
 pub(super) trait OwnMemory: TableMemory {

@@ -5,7 +5,7 @@ use super::mm;
 use crate::{task, vm};
 use core::cell::RefCell;
 use core::fmt;
-use mm::validate::{Problem, Totals};
+use mm::observe::validate::{Problem, Totals};
 
 /// Problems beyond these are only counted.
 const SHOWN_PROBLEMS: usize = 32;

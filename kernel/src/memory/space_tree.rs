@@ -12,7 +12,8 @@ use crate::arch::Root;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use heapless::Vec;
 use mm::addr::{Order, PAGE_SIZE, Pfn};
-use mm::machine::{MapError, Memmap};
+use mm::frame::memmap::Memmap;
+use mm::machine::mapper::MapError;
 
 /// Levels of tables.
 const LEVELS: usize = Level::TOP.number() as usize;

@@ -8,7 +8,7 @@ use super::{frame, layout, tables};
 use crate::sync::SpinLock;
 use core::ptr::with_exposed_provenance_mut;
 use mm::addr::{PAGE_SIZE, Pfn};
-use mm::page::Owner;
+use mm::frame::page::Owner;
 
 /// Usable bytes of a stack.
 pub(crate) const STACK_BYTES: u64 = 64 << 10;

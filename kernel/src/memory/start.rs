@@ -19,13 +19,14 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 use core::sync::atomic::AtomicU64;
 use mm::addr::{MAX_PHYS_BITS, NodeId, PAGE_SIZE, Pfn, PfnRange, SECTION_LIMIT, SECTION_SIZE, SectionId, SectionRange};
+use mm::frame::page::MEMMAP_PAGES;
+use mm::frame::page::Owner;
 use mm::hotplug::{BootSection, BootUse};
-use mm::machine::{MEMMAP_PAGES, Mapper};
+use mm::machine::mapper::Mapper;
 use mm::memory::{MachineCache, MachineZone};
 use mm::node::Distances;
-use mm::page::Owner;
 use mm::plural::Plural;
-use mm::section::ZoneKind;
+use mm::section::kind::ZoneKind;
 use mm::{Memory, Storage};
 
 const MIB: u64 = 1 << 20;

@@ -11,8 +11,8 @@ use super::trial;
 use crate::arch;
 use crate::sync::SpinLock;
 use mm::addr::Pfn;
-use mm::machine::BadMemory;
-use mm::page::Owner;
+use mm::frame::page::Owner;
+use mm::machine::trial::BadMemory;
 use x86_64::structures::paging::PageTableFlags as Flags;
 
 /// The page tables of the kernel. Taken before the lock of a zone, after the lock of the heap.

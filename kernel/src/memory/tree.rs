@@ -4,7 +4,7 @@
 
 use super::entry::{ENTRIES, Entry, Level, TABLE};
 use mm::addr::Pfn;
-use mm::machine::MapError;
+use mm::machine::mapper::MapError;
 
 /// Where tables are read and written, and where new ones come from.
 pub(crate) trait TableMemory {

@@ -10,7 +10,9 @@ use super::plan::{OwnFrames, PER_MEMMAP_DIRECTORY, PER_MEMMAP_TABLE, chunks, run
 use super::ranges::{Editor, OwnMemory, Tables, drop_table};
 use super::tree::{TableMemory, Tree};
 use mm::addr::{Pfn, PfnRange, SectionId, SectionRange};
-use mm::machine::{BadMemory, MEMMAP_PAGES, MapError, MapRangeError};
+use mm::frame::page::MEMMAP_PAGES;
+use mm::machine::mapper::{MapError, MapRangeError};
+use mm::machine::trial::BadMemory;
 use x86_64::structures::paging::PageTableFlags as Flags;
 
 /// Sections whose page tables are given up in one edit.

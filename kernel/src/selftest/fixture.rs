@@ -4,9 +4,10 @@
 use crate::memory::{self, mm};
 use crate::task;
 use mm::addr::SectionRange;
-use mm::machine::Unhurried;
-use mm::policy::OnlineAs;
-use mm::section::{BlockState, ZoneKind};
+use mm::machine::tasks::Unhurried;
+use mm::record::policy::OnlineAs;
+use mm::section::kind::ZoneKind;
+use mm::section::state::BlockState;
 
 /// Free bytes, and those of page tables of spaces.
 pub(super) fn totals() -> (u64, u64) {

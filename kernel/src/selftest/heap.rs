@@ -11,11 +11,12 @@ use alloc::vec::Vec;
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn};
-use mm::alloc::{Mobility, Place, Request, Urgency};
-use mm::machine::{Move, Mover, Stay};
-use mm::page::Owner;
-use mm::report::FrameState;
-use mm::section::ZoneKind;
+use mm::alloc::request::{Place, Request, Urgency};
+use mm::frame::mobility::Mobility;
+use mm::frame::page::Owner;
+use mm::machine::mover::{Move, Mover, Stay};
+use mm::observe::report::FrameState;
+use mm::section::kind::ZoneKind;
 use mm::site::Site;
 
 /// A frame of the heap's.

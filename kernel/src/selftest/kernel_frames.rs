@@ -7,14 +7,16 @@ use crate::memory::mm;
 use alloc::vec::Vec;
 use mm::Errno;
 use mm::addr::{PAGE_SIZE, Pfn, SectionRange};
-use mm::alloc::Request;
-use mm::foresee::{Foreseen, Foresight};
+use mm::alloc::request::Request;
 use mm::hotplug::OfflineError;
+use mm::hotplug::preview::{Foreseen, Foresight};
 use mm::inject::{Injected, Point};
-use mm::machine::{Move, Mover, Stay, Unhurried};
+use mm::machine::mover::{Move, Mover, Stay};
+use mm::machine::tasks::Unhurried;
+use mm::observe::report::FrameState;
 use mm::poison::PoisonError;
-use mm::report::FrameState;
-use mm::section::{BlockState, ZoneKind};
+use mm::section::kind::ZoneKind;
+use mm::section::state::BlockState;
 
 /// Where a move can fail once there is a place to move to.
 const POINTS: [Point; 2] = [Point::MigrateUnmap, Point::MigrateCopy];

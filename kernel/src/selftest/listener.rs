@@ -10,12 +10,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::SeqCst;
 use mm::addr::{NodeId, Order, SectionRange};
-use mm::alloc::{Mobility, Place, Request, Urgency};
+use mm::alloc::request::{Place, Request, Urgency};
+use mm::frame::mobility::Mobility;
+use mm::frame::page::Owner;
 use mm::hotplug::OfflineError;
-use mm::machine::Unhurried;
-use mm::notifier::{Accept, ChainError, Change, Direction, MemoryListener, Name};
-use mm::page::Owner;
-use mm::section::ZoneKind;
+use mm::machine::tasks::Unhurried;
+use mm::record::notifier::{Accept, ChainError, Change, Direction, MemoryListener, Name};
+use mm::section::kind::ZoneKind;
 use mm::site::Site;
 
 pub(super) const TESTS: &[Test] =

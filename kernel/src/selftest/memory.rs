@@ -5,13 +5,17 @@ use super::Test;
 use crate::memory::{self, Fault, FrameList, OwnedFrames, inspect};
 use alloc::vec::Vec;
 use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn, PfnRange, SectionRange};
-use mm::alloc::{Mobility, Place, Request, Urgency};
-use mm::group::{GroupKind, GroupName};
+use mm::alloc::request::{Place, Request, Urgency};
+use mm::frame::memmap::Memmap;
+use mm::frame::mobility::Mobility;
+use mm::frame::page::MEMMAP_PAGES;
+use mm::frame::page::Owner;
 use mm::hotplug::AddRequest;
-use mm::machine::{MEMMAP_PAGES, Mapper, Memmap, Unhurried};
-use mm::page::Owner;
-use mm::policy::OnlineAs;
-use mm::section::ZoneKind;
+use mm::machine::mapper::Mapper;
+use mm::machine::tasks::Unhurried;
+use mm::record::policy::OnlineAs;
+use mm::section::group::{GroupKind, GroupName};
+use mm::section::kind::ZoneKind;
 use mm::site::Site;
 
 pub(super) const TESTS: &[Test] = &[

@@ -7,9 +7,9 @@ use crate::task;
 use crate::vm::{AddressSpace, PageSize, Placement};
 use core::sync::atomic::Ordering::Relaxed;
 use mm::addr::{Order, PAGE_SIZE, Pfn};
-use mm::machine::Unhurried;
+use mm::machine::tasks::Unhurried;
+use mm::observe::report::FrameState;
 use mm::poison::PoisonError;
-use mm::report::FrameState;
 
 pub(super) const TESTS: &[Test] =
     &[Test { name: "poison::what_a_frame_holds_survives_it", run: what_a_frame_holds_survives_it }];

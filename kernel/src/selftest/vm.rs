@@ -15,10 +15,10 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use mm::Errno;
 use mm::addr::Order;
-use mm::alloc::AllocError;
+use mm::alloc::request::AllocError;
+use mm::frame::memmap::Memmap;
+use mm::frame::page::Owner;
 use mm::inject::Point;
-use mm::machine::Memmap;
-use mm::page::Owner;
 
 pub(super) const TESTS: &[Test] = &[
     Test { name: "vm::a_page_comes_zeroed_when_it_is_touched", run: a_page_comes_zeroed_when_it_is_touched },

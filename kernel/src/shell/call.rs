@@ -7,7 +7,7 @@ use super::table::{Align, Cell, Columns};
 use crate::pace::TaskPace;
 use alloc::string::String;
 use core::fmt::{self, Write};
-use mm::machine::Pace;
+use mm::machine::tasks::Pace;
 use serde::Serialize;
 
 /// Where the output of a command goes.

@@ -4,10 +4,10 @@ use crate::hotplug::ProbeError;
 use alloc::string::String;
 use core::fmt;
 use mm::Errno;
-use mm::alloc::AllocError;
+use mm::alloc::request::AllocError;
 use mm::hotplug::{AddError, OfflineError, OnlineError, RemoveError};
-use mm::notifier::ChainError;
 use mm::poison::PoisonError;
+use mm::record::notifier::ChainError;
 
 /// The longest piece of a user's word that an error repeats.
 const QUOTED_CHARS: usize = 200;

@@ -12,9 +12,11 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::fmt::Display;
 use mm::addr::{NodeId, SectionRange};
-use mm::group::{Group, GroupKind};
-use mm::policy::{OnlineAs, Policy};
-use mm::section::{BlockState, MemmapPlace, Section, ZoneKind};
+use mm::record::policy::{OnlineAs, Policy};
+use mm::section::group::{Group, GroupKind};
+use mm::section::kind::{MemmapPlace, ZoneKind};
+use mm::section::state::BlockState;
+use mm::section::word::Section;
 
 /// Groups, the states of blocks, settings and totals, as they were.
 pub(super) struct Before {

@@ -5,8 +5,10 @@ use crate::hotplug::{self, ProbeError, Why};
 use crate::memory::mm;
 use alloc::vec::Vec;
 use mm::addr::{SECTION_SIZE, SectionRange};
-use mm::group::{Group, GroupKind};
-use mm::section::{BlockState, Section, ZoneKind};
+use mm::section::group::{Group, GroupKind};
+use mm::section::kind::ZoneKind;
+use mm::section::state::BlockState;
+use mm::section::word::Section;
 
 /// Blocks that one operation works on, at most.
 const BLOCKS: u64 = 4;

@@ -11,7 +11,7 @@ use crate::vm::{PageSize, PinMode, Placement};
 use alloc::vec;
 use alloc::vec::Vec;
 use mm::addr::{Order, PAGE_SIZE, SectionRange};
-use mm::machine::Pace;
+use mm::machine::tasks::Pace;
 
 /// A fill has less than 2 to the power of this many pages.
 const FILL_ORDERS: u64 = 11;

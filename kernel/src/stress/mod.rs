@@ -37,7 +37,7 @@ use before::Before;
 use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use core::time::Duration;
 use mm::addr::{Order, PAGE_SIZE};
-use mm::memory::KERNEL_PAGES;
+use mm::limits::KERNEL_PAGES;
 use operation::Tally;
 use spin::Once;
 use trouble::Trouble;

@@ -2,7 +2,7 @@
 
 use super::dice::Dice;
 use crate::memory::mm;
-use mm::policy::{AutoOnline, OnlinePolicy};
+use mm::record::policy::{AutoOnline, OnlinePolicy};
 
 /// Changes one setting.
 pub(super) fn change(dice: &mut Dice) {

@@ -7,7 +7,7 @@ use crate::task::SpawnError;
 use alloc::string::String;
 use mm::Errno;
 use mm::addr::SectionRange;
-use mm::alloc::AllocError;
+use mm::alloc::request::AllocError;
 use mm::hotplug::{OfflineError, OnlineError, RemoveError};
 use thiserror::Error;
 

@@ -13,9 +13,10 @@ use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use mm::addr::{PAGES_PER_SECTION, Pfn};
-use mm::machine::{Pace, Stop};
-use mm::policy::OnlineAs;
-use mm::section::{BlockState, ZoneKind};
+use mm::machine::tasks::{Pace, Stop};
+use mm::record::policy::OnlineAs;
+use mm::section::kind::ZoneKind;
+use mm::section::state::BlockState;
 
 /// Pieces of memory that a worker holds at most.
 pub(super) const HOLDINGS: usize = 64;

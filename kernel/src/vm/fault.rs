@@ -10,8 +10,8 @@ use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
 use mm::Errno;
 use mm::addr::{Order, PAGE_SIZE, Pfn};
-use mm::alloc::AllocError;
-use mm::machine::Memmap;
+use mm::alloc::request::AllocError;
+use mm::frame::memmap::Memmap;
 use thiserror::Error;
 
 /// How long a task that needs memory waits before it asks again.

@@ -16,11 +16,13 @@ use crate::task;
 use alloc::sync::Arc;
 use heapless::Vec;
 use mm::addr::{Order, Pfn};
-use mm::alloc::AllocError;
-use mm::evacuate::MOVED_TOGETHER;
+use mm::alloc::request::AllocError;
+use mm::evacuate::evacuation::MOVED_TOGETHER;
+use mm::frame::memmap::Memmap;
+use mm::frame::page::{Owner, PageInfo};
 use mm::inject::Point;
-use mm::machine::{Machine, Memmap, Move, Stay};
-use mm::page::{Owner, PageInfo};
+use mm::machine::Machine;
+use mm::machine::mover::{Move, Stay};
 
 /// Whether memory of this owner is moved by [`migrate`].
 pub(crate) fn can_move(owner: Owner) -> bool {

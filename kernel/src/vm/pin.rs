@@ -10,11 +10,13 @@ use alloc::collections::BTreeMap;
 use core::ops::Range;
 use mm::Errno;
 use mm::addr::{NodeId, Order, Pfn};
-use mm::alloc::{AllocError, Mobility, Place, Request, Urgency};
-use mm::evacuate::MoveError;
-use mm::machine::{Memmap, Mover, Stay};
-use mm::page::Owner;
-use mm::section::ZoneKind;
+use mm::alloc::request::{AllocError, Place, Request, Urgency};
+use mm::evacuate::evacuation::MoveError;
+use mm::frame::memmap::Memmap;
+use mm::frame::mobility::Mobility;
+use mm::frame::page::Owner;
+use mm::machine::mover::{Mover, Stay};
+use mm::section::kind::ZoneKind;
 use mm::site::Site;
 use thiserror::Error;
 

@@ -5,9 +5,9 @@ use super::migrate::whose;
 use super::rmap::{self, Whose};
 use crate::memory::{Slot, mm, space_table_bytes};
 use mm::addr::{Order, PAGE_SIZE, Pfn};
-use mm::machine::Memmap;
-use mm::page::{Head, Owner, PageState};
-use mm::validate::Problem;
+use mm::frame::memmap::Memmap;
+use mm::frame::page::{Head, Owner, PageState};
+use mm::observe::validate::Problem;
 
 /// Looks at every table and page of all spaces; `found` hears of what does not add up. Nobody else runs meanwhile, and no
 /// tables are on their way elsewhere; pages may be.

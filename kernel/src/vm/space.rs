@@ -12,9 +12,10 @@ use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use mm::addr::{NodeId, Order, Pfn, SectionRange};
-use mm::alloc::{AllocError, Mobility, Place as From, Request, Urgency};
-use mm::machine::Memmap;
-use mm::page::Owner;
+use mm::alloc::request::{AllocError, Place as From, Request, Urgency};
+use mm::frame::memmap::Memmap;
+use mm::frame::mobility::Mobility;
+use mm::frame::page::Owner;
 use mm::site::Site;
 
 /// Entries that are looked at under one hold of the lock, to discard what they map.

@@ -8,28 +8,27 @@
 //! of opened, and whoever needs memory goes on to the next.
 
 use crate::addr::{NodeId, PfnRange, SectionId, SectionRange};
-use crate::alloc::Mobility;
+use crate::frame::mobility::Mobility;
+use crate::frame::page::MEMMAP_PAGES;
+use crate::frame::page::{Head, Owner, PageState};
+use crate::frame::pageblock::{Descriptor, FRAMES, Pageblock};
 use crate::inject::Point;
-use crate::machine::{Distrust, MEMMAP_PAGES, Machine};
+use crate::limits::AHEAD_PAGES;
+use crate::limits::SPARE_HIGH;
+use crate::limits::SPARE_LOW;
+use crate::machine::Machine;
+use crate::machine::trial::Distrust;
 use crate::memory::Memory;
-use crate::page::{Head, Owner, PageState};
-use crate::pageblock::{Descriptor, FRAMES, Pageblock};
-use crate::range_lock::RangeGuard;
-use crate::section::{BlockState, MemmapPlace, Openness, Section, ZoneKind, head_range, table_range};
-use crate::zone::Origin;
+use crate::range_guard::RangeGuard;
+use crate::section::kind::Origin;
+use crate::section::kind::{MemmapPlace, ZoneKind};
+use crate::section::state::{BlockState, Openness};
+use crate::section::word::{Section, head_range, table_range};
 use core::sync::atomic::Ordering;
 use heapless::Vec;
 
-/// Empty sections of a zone that may stay open; when there are more, [`Memory::keep`] leaves [`SPARE_LOW`].
-pub(crate) const SPARE_HIGH: u64 = 4;
-const SPARE_LOW: u64 = 2;
-
 /// Sections that are closed before others may have a turn.
 const CLOSED_AT_ONCE: usize = 64;
-
-/// Open free frames of added Normal memory below which the next section is opened ahead of need, for those who cannot open
-/// one themselves.
-pub(crate) const AHEAD_PAGES: u64 = 1024;
 
 /// What a search for an untouched section found.
 enum Claim {

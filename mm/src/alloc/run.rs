@@ -3,13 +3,14 @@
 //! A run is nothing of its own afterwards: each of its pageblocks is an allocated block like any other.
 
 use crate::addr::{Order, Pfn, PfnRange, SectionId};
-use crate::alloc::{AllocError, Request, Source, Urgency};
-use crate::free_area::Mixing;
+use crate::alloc::request::{AllocError, Request, Urgency};
+use crate::alloc::take::Source;
+use crate::frame::pageblock::{FRAMES, PER_SECTION, Pageblock};
 use crate::machine::Machine;
 use crate::memory::Memory;
-use crate::pageblock::{FRAMES, PER_SECTION, Pageblock};
-use crate::section::{Openness, Section, head_range};
-use crate::zone::Origin;
+use crate::section::state::Openness;
+use crate::section::word::{Section, head_range};
+use crate::zone::free_area::Mixing;
 
 /// The most pageblocks in a run: 1 GiB.
 pub const RUN_LIMIT: u64 = (1 << 30) / (FRAMES * crate::addr::PAGE_SIZE);
@@ -105,8 +106,8 @@ impl<M: Machine> Memory<M> {
 
 fn is_of(section: Section, source: Source) -> bool {
     section.node == source.node
-        && section.state == crate::section::BlockState::Online(source.kind)
-        && Origin::of(section) == source.origin
+        && section.state == crate::section::state::BlockState::Online(source.kind)
+        && section.origin() == source.origin
 }
 
 /// Looks for enough free pageblocks in a row.

@@ -5,20 +5,24 @@
 //! moves out of its block stays on its node if it can. A pageblock serves both kinds only when nothing else is left, not even
 //! a section to be opened. Page tables of address spaces move, too, but lie in Normal zones as long as those have enough.
 
-pub use crate::request::{AllocError, Mobility, Place, Request, Urgency};
+pub use crate::alloc::request::{AllocError, Place, Request, Urgency};
+pub use crate::frame::mobility::Mobility;
 
 use crate::addr::{NodeId, Order, Pfn, SectionId, SectionRange};
-use crate::cache::{Shelf, Stack};
-use crate::free_area::{Mixing, Search};
+use crate::frame::page::{Head, Owner, PageInfo, Terms};
+use crate::frame::pageblock::Pageblock;
 use crate::inject::Point;
+use crate::limits::KERNEL_FLOOR_PAGES;
 use crate::machine::Machine;
 use crate::memory::{Memory, zone_number};
-use crate::outlook::KERNEL_FLOOR_PAGES;
-use crate::page::{Head, Owner, PageInfo, Terms};
-use crate::pageblock::Pageblock;
-use crate::section::{BlockState, Openness, Section, Word, ZoneKind};
+use crate::section::kind::Origin;
+use crate::section::kind::ZoneKind;
+use crate::section::state::{BlockState, Openness};
+use crate::section::word::{Section, Word};
 use crate::site::Site;
-use crate::zone::{Origin, Zone};
+use crate::zone::Zone;
+use crate::zone::cache::{Shelf, Stack};
+use crate::zone::free_area::{Mixing, Search};
 use core::cell::Cell;
 
 /// Where a request is tried.
@@ -307,7 +311,7 @@ impl<M: Machine> Memory<M> {
 
     fn take_in_section(&self, request: &Request, id: SectionId, section: Section) -> Option<Pfn> {
         let BlockState::Online(kind) = section.state else { return None };
-        let source = Source { node: section.node, kind, origin: Origin::of(section), mixing: Mixing::Allowed };
+        let source = Source { node: section.node, kind, origin: section.origin(), mixing: Mixing::Allowed };
         let wrong_zone = request.mobility == Mobility::Unmovable && kind == ZoneKind::Movable;
         if wrong_zone {
             return None;

@@ -2,8 +2,8 @@
 //!
 //! The kernel lives on Normal memory. The last [`RESERVE_PAGES`] of what the machine booted with are for hotplug itself; all
 //! else there may be taken, also added memory, of which nothing is reserved. Whoever takes in bulk leaves [`KERNEL_PAGES`] of it, and
-//! what others were [promised](crate::promise): an add whose struct pages lie in the system, a fill, page tables of address spaces,
-//! and what moves there. A policy leaves more, see [`outlook`](crate::outlook).
+//! what others were [promised](crate::record::promise): an add whose struct pages lie in the system, a fill, page tables of address spaces,
+//! and what moves there. A policy leaves more, see [`zone_choice`](crate::hotplug::zone_choice).
 //!
 //! Somebody who takes Normal memory away by a command, to Movable or offline, is obeyed, as on Linux, though the kernel may have
 //! little left. But the reserve stays: without it, no command could bring memory back.
@@ -12,13 +12,14 @@
 //! they do.
 
 use crate::addr::{Order, SectionRange};
-use crate::alloc::Mobility;
-use crate::content::Block;
+use crate::evacuate::content::Block;
+use crate::frame::mobility::Mobility;
+use crate::frame::pageblock::{FRAMES, Pageblock};
+use crate::limits::{KERNEL_PAGES, RESERVE_PAGES};
 use crate::machine::Machine;
-use crate::memory::{KERNEL_PAGES, Memory, RESERVE_PAGES, zone_number};
-use crate::pageblock::{FRAMES, Pageblock};
-use crate::section::ZoneKind;
-use crate::zone::Origin;
+use crate::memory::{Memory, zone_number};
+use crate::section::kind::Origin;
+use crate::section::kind::ZoneKind;
 use core::ops::AddAssign;
 use core::sync::atomic::Ordering;
 

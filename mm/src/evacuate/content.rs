@@ -1,12 +1,12 @@
 //! What lies in blocks: what of it could move elsewhere, and what is in the way.
 
 use crate::addr::{Order, Pfn};
-use crate::alloc::Mobility;
+use crate::frame::mobility::Mobility;
+use crate::frame::page::{Owner, PageState};
+use crate::frame::pageblock::Pageblock;
 use crate::machine::Machine;
 use crate::memory::Memory;
-use crate::page::{Owner, PageState};
-use crate::pageblock::Pageblock;
-use crate::section::Section;
+use crate::section::word::Section;
 use crate::site::Site;
 
 /// Why memory keeps its block from going offline.

@@ -5,18 +5,21 @@
 //! pins meanwhile ends it before the next batch.
 
 use crate::addr::{NodeId, Order, Pfn, SectionId, SectionRange};
-use crate::alloc::{AllocError, Mobility, Place, Request, Urgency};
-use crate::content::{Block, Blocker, Content, Hold};
+use crate::alloc::request::{AllocError, Place, Request, Urgency};
+use crate::evacuate::budget::Need;
+use crate::evacuate::content::{Block, Blocker, Content, Hold};
+use crate::evacuate::pin::PinWatch;
+use crate::frame::mobility::Mobility;
+use crate::frame::page::Owner;
+use crate::frame::pageblock::Pageblock;
 use crate::inject::{Injected, Point};
-use crate::journal::Stopwatch;
-use crate::machine::{Machine, Move, Pace, Stay, Stop};
+use crate::machine::Machine;
+use crate::machine::mover::{Move, Stay};
+use crate::machine::tasks::{Pace, Stop};
 use crate::memory::Memory;
-use crate::page::Owner;
-use crate::pageblock::Pageblock;
-use crate::pin::PinWatch;
-use crate::promise::Promise;
-use crate::room::Need;
-use crate::section::Section;
+use crate::record::journal::Stopwatch;
+use crate::record::promise::Promise;
+use crate::section::word::Section;
 use crate::site::Site;
 use heapless::Vec;
 

@@ -6,11 +6,12 @@
 //! comes just as the section sets out may leave none: it is seen by the first look, or met where it is.
 
 use crate::addr::{Pfn, SectionId, SectionRange};
-use crate::content::{Blocker, Content};
+use crate::evacuate::content::{Blocker, Content};
+use crate::frame::pageblock::Pageblock;
 use crate::machine::Machine;
 use crate::memory::Memory;
-use crate::pageblock::Pageblock;
-use crate::section::{BlockState, Section};
+use crate::section::state::BlockState;
+use crate::section::word::Section;
 use core::sync::atomic::Ordering;
 
 /// The sections that are being emptied, and which notes have been read.
@@ -23,7 +24,7 @@ impl<M: Machine> Memory<M> {
     /// Takes a reference beside the owner's to the allocated block that begins at `head`, as [`PageInfo::pin`] does. The caller keeps
     /// the block from being given back meanwhile.
     ///
-    /// [`PageInfo::pin`]: crate::page::PageInfo::pin
+    /// [`PageInfo::pin`]: crate::frame::page::PageInfo::pin
     #[must_use = "without a reference the block may move"]
     pub fn pin(&self, head: Pfn) -> bool {
         let is_pinned = self.machine.page(head).pin();

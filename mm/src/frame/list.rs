@@ -1,8 +1,8 @@
 //! Lists of pageblocks and of sections that live in the struct pages of their members.
 
 use crate::addr::Pfn;
-use crate::machine::Memmap;
-use crate::pageblock::Pageblock;
+use crate::frame::memmap::Memmap;
+use crate::frame::pageblock::Pageblock;
 
 /// Whose links a list follows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,7 +111,7 @@ impl List {
 mod tests {
     extern crate std;
     use super::*;
-    use crate::pageblock::FRAMES;
+    use crate::frame::pageblock::FRAMES;
     use crate::testing::Table;
     use std::vec::Vec;
 

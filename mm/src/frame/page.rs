@@ -15,8 +15,8 @@
 //! Only the first few struct pages of a pageblock use the last two words; which holds what is told in `pageblock`. Node,
 //! zone and section are not stored: they follow from the frame number and the word of its section.
 
-use crate::addr::Order;
-use crate::alloc::Mobility;
+use crate::addr::{Order, PAGE_SIZE, PAGES_PER_SECTION};
+use crate::frame::mobility::Mobility;
 use crate::site::SITE_LIMIT;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -214,6 +214,9 @@ const fn mobility_in(word: u32) -> Mobility {
 /// Bytes in a struct page.
 pub const PAGE_INFO_SIZE: u64 = 32;
 const _: () = assert!(size_of::<PageInfo>() as u64 == PAGE_INFO_SIZE);
+
+/// Pages that the struct pages of one section take: 1 MiB.
+pub const MEMMAP_PAGES: u64 = PAGES_PER_SECTION * PAGE_INFO_SIZE / PAGE_SIZE;
 
 impl PageInfo {
     /// What the frame is.

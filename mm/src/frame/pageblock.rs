@@ -14,8 +14,8 @@
 //! The bits are right whenever the pageblock has a free frame. One that is handed out whole keeps them clear.
 
 use crate::addr::{Order, PAGES_PER_SECTION, Pfn, PfnRange, SectionId};
-use crate::alloc::Mobility;
-use crate::machine::Memmap;
+use crate::frame::memmap::Memmap;
+use crate::frame::mobility::Mobility;
 
 /// Frames in a pageblock.
 pub(crate) const FRAMES: u64 = Order::PAGEBLOCK.pages();

@@ -1,15 +1,20 @@
 //! Add: a range becomes known (step 1), is mapped (2) and gets room for its struct pages (3).
 
-use super::Undo;
+use super::undo::Undo;
 use crate::addr::{NodeId, PAGES_PER_SECTION, PfnRange, SectionId, SectionRange};
-use crate::altmap::Altmap;
 use crate::errno::Errno;
-use crate::group::{Group, GroupId, GroupName, Unplaced};
 use crate::inject::{Injected, Point};
-use crate::journal::{Op, Stopwatch};
-use crate::machine::{BadMemory, Machine, MapRangeError, Pace, Stop};
+use crate::machine::Machine;
+use crate::machine::mapper::MapRangeError;
+use crate::machine::tasks::{Pace, Stop};
+use crate::machine::trial::BadMemory;
 use crate::memory::Memory;
-use crate::section::{BlockState, MemmapPlace, Openness, Section, ZoneKind};
+use crate::record::journal::{Op, Stopwatch};
+use crate::section::altmap::Altmap;
+use crate::section::group::{Group, GroupId, GroupName, Unplaced};
+use crate::section::kind::{MemmapPlace, ZoneKind};
+use crate::section::state::{BlockState, Openness};
+use crate::section::word::Section;
 use core::cell::Cell;
 
 /// Memory that became known.

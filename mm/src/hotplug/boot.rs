@@ -1,13 +1,18 @@
 //! Memory that was there at boot: the same six steps, with a memmap whose place was chosen before there was an allocator.
 
 use crate::addr::{NodeId, Pfn, PfnRange, SectionId, SectionRange};
-use crate::group::{Group, GroupKind, GroupName};
-use crate::machine::{Machine, Unhurried};
+use crate::frame::page::{Head, Owner, PageState};
+use crate::frame::pageblock::{MIXED_COUNT, Pageblock};
+use crate::machine::Machine;
+use crate::machine::tasks::Unhurried;
 use crate::memory::Memory;
-use crate::page::{Head, Owner, PageState};
-use crate::pageblock::{MIXED_COUNT, Pageblock};
-use crate::section::{BlockState, Line, MemmapPlace, Openness, Section, ZoneKind};
-use crate::zone::{Origin, Zone};
+use crate::section::border::Line;
+use crate::section::group::{Group, GroupKind, GroupName};
+use crate::section::kind::Origin;
+use crate::section::kind::{MemmapPlace, ZoneKind};
+use crate::section::state::{BlockState, Openness};
+use crate::section::word::Section;
+use crate::zone::Zone;
 use core::sync::atomic::Ordering;
 
 /// What a run of frames of a boot section is used for when the allocator takes over.
@@ -126,7 +131,7 @@ impl<M: Machine> Memory<M> {
     }
 
     /// The group that a boot section belongs to: one for each run of neighbours on one node.
-    fn boot_group(&self, boot: &BootSection<'_>) -> crate::group::GroupId {
+    fn boot_group(&self, boot: &BootSection<'_>) -> crate::section::group::GroupId {
         let mut groups = self.groups.lock();
         let below = groups
             .iter()

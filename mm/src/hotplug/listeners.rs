@@ -3,8 +3,8 @@
 use crate::addr::{SectionId, SectionRange};
 use crate::machine::Machine;
 use crate::memory::Memory;
-use crate::notifier::{Change, Direction, Refusal, Veto};
-use crate::section::Section;
+use crate::record::notifier::{Change, Direction, Refusal, Veto};
+use crate::section::word::Section;
 
 /// How far the listeners had been asked when a change was given up.
 #[derive(Clone, Copy)]

@@ -1,21 +1,24 @@
 //! Offline: the reverse of online. What is in use must first go elsewhere; where it cannot, everything stays as it was.
 
+use super::batch::{BATCH, hull, is_sorted};
 use super::listeners::Asked;
-use super::{BATCH, Undo, hull, is_sorted};
+use super::undo::Undo;
 use crate::addr::{Pfn, SectionId, SectionRange};
-use crate::content::{Blocker, Hold};
 use crate::errno::Errno;
-use crate::evacuate::EvacuateError;
+use crate::evacuate::content::{Blocker, Hold};
+use crate::evacuate::evacuation::EvacuateError;
+use crate::frame::page::Owner;
+use crate::frame::pageblock::Pageblock;
 use crate::inject::{Injected, Point};
-use crate::journal::{Op, Stopwatch};
-use crate::machine::{Machine, Pace, Stop};
+use crate::machine::Machine;
+use crate::machine::tasks::{Pace, Stop};
 use crate::memory::{Memory, zone_number};
-use crate::notifier::{Direction, Veto};
-use crate::page::Owner;
-use crate::pageblock::Pageblock;
 use crate::plural::Plural;
-use crate::section::{BlockState, Openness, Section, ZoneKind};
-use crate::zone::Origin;
+use crate::record::journal::{Op, Stopwatch};
+use crate::record::notifier::{Direction, Veto};
+use crate::section::kind::ZoneKind;
+use crate::section::state::{BlockState, Openness};
+use crate::section::word::Section;
 use core::sync::atomic::Ordering;
 
 /// Why blocks could not be taken offline.
@@ -262,7 +265,7 @@ impl<M: Machine> Memory<M> {
                 // Its pageblocks are work enough for one hold of the lock.
                 Openness::Open => {
                     *is_any_open = true;
-                    zone.area_mut(Origin::of(section)).isolate(&self.machine, run.first());
+                    zone.area_mut(section.origin()).isolate(&self.machine, run.first());
                     run.first_part(1)
                 }
             };
@@ -279,7 +282,7 @@ impl<M: Machine> Memory<M> {
             for id in run.iter() {
                 self.with_zone(section.node, kind, |zone| {
                     self.sections.set(id, online);
-                    zone.area_mut(Origin::of(section)).admit(&self.machine, id);
+                    zone.area_mut(section.origin()).admit(&self.machine, id);
                 });
             }
         } else {
@@ -331,13 +334,13 @@ impl<M: Machine> Memory<M> {
             if section.is_touched() {
                 let is_empty = |block: Pageblock| block.descriptor(&self.machine).is_empty();
                 assert!(Pageblock::of_section(run.first()).all(is_empty), "block {} is not empty", run.first());
-                zone.area_mut(Origin::of(section)).retire(&self.machine, run.first());
+                zone.area_mut(section.origin()).retire(&self.machine, run.first());
             } else if section.is_untouched() {
                 zone.release_claim(run, section);
             }
             zone.shrink(run, section, span);
             let managed = run.count() * section.usable();
-            self.managed_of(kind, Origin::of(section)).fetch_sub(managed, Ordering::Relaxed);
+            self.managed_of(kind, section.origin()).fetch_sub(managed, Ordering::Relaxed);
             let openness = if section.is_withheld() { Openness::Withheld } else { Openness::Untouched };
             self.sections.set_all(run, Section { state: BlockState::Offline, openness, ..section });
             true

@@ -2,18 +2,24 @@
 //!
 //! Struct pages are initialised (5) when somebody needs the frames: an added block comes online untouched.
 
-use super::{BATCH, RelabelError, Undo, hull, is_sorted};
+use super::batch::{BATCH, hull, is_sorted};
+use super::relabel::RelabelError;
+use super::undo::Undo;
 use crate::addr::{SectionId, SectionRange};
 use crate::errno::Errno;
+use crate::hotplug::zone_choice::{Outlook, Remark};
 use crate::inject::{Injected, Point};
-use crate::journal::{Op, Stopwatch};
-use crate::machine::{Machine, Pace, Stop};
+use crate::machine::Machine;
+use crate::machine::tasks::{Pace, Stop};
 use crate::memory::Memory;
-use crate::notifier::{Direction, Veto};
-use crate::outlook::{Outlook, Remark};
-use crate::policy::OnlineAs;
-use crate::section::{BlockState, Openness, Section, ZoneKind};
-use crate::zone::{Origin, Zone};
+use crate::record::journal::{Op, Stopwatch};
+use crate::record::notifier::{Direction, Veto};
+use crate::record::policy::OnlineAs;
+use crate::section::kind::Origin;
+use crate::section::kind::ZoneKind;
+use crate::section::state::{BlockState, Openness};
+use crate::section::word::Section;
+use crate::zone::Zone;
 use core::sync::atomic::Ordering;
 
 /// Why blocks could not be brought online.
@@ -243,7 +249,7 @@ impl<M: Machine> Memory<M> {
         let section = Section { state: BlockState::Online(kind), openness, ..section };
         zone.grow(run, section);
         let managed = run.count() * section.usable();
-        self.managed_of(kind, Origin::of(section)).fetch_add(managed, Ordering::Relaxed);
+        self.managed_of(kind, section.origin()).fetch_add(managed, Ordering::Relaxed);
         self.sections.set_all(run, section);
         if section.is_boot() {
             run.iter().for_each(|id| zone.area_mut(Origin::Boot).admit(&self.machine, id));

@@ -1,14 +1,15 @@
 //! What an offline would meet, told without changing anything.
 
+use super::offline::OfflineError;
 use crate::addr::{Pfn, SectionId, SectionRange};
-use crate::content::{Blocker, Content};
-use crate::hotplug::OfflineError;
-use crate::machine::{Machine, Pace};
+use crate::evacuate::budget::{Need, Room};
+use crate::evacuate::content::{Blocker, Content};
+use crate::frame::pageblock::{FRAMES, Pageblock};
+use crate::machine::Machine;
+use crate::machine::tasks::Pace;
 use crate::memory::Memory;
-use crate::pageblock::{FRAMES, Pageblock};
-use crate::room::{Need, Room};
-use crate::section::{BlockState, Section};
-use crate::zone::Origin;
+use crate::section::state::BlockState;
+use crate::section::word::Section;
 use heapless::Vec;
 
 /// What can be said of an offline before it is tried.
@@ -74,7 +75,7 @@ impl<M: Machine> Memory<M> {
             for id in run.iter() {
                 let seen = self.foresee_block(id, section, &mut |blocker| each(id, Foreseen::Blocker(blocker)));
                 need += seen.need;
-                excluded.include(kind, Origin::of(section), seen.free);
+                excluded.include(kind, section.origin(), seen.free);
                 excluded.include_whole(kind, seen.whole);
                 each(id, Foreseen::Done { movable: seen.need.pages(), first: seen.first_movable });
                 pace.pause().map_err(OfflineError::Stopped)?;

@@ -7,21 +7,25 @@
 //!
 //! Listeners are not asked: no memory comes or goes.
 
-use super::{BATCH, Undo};
+use super::batch::BATCH;
+use super::undo::Undo;
 use crate::addr::{Pfn, SectionId, SectionRange};
-use crate::alloc::Mobility;
-use crate::content::{Blocker, Content, Hold};
 use crate::errno::Errno;
-use crate::evacuate::PATIENCE;
+use crate::evacuate::content::{Blocker, Content, Hold};
+use crate::evacuate::evacuation::PATIENCE;
+use crate::frame::mobility::Mobility;
+use crate::frame::page::Owner;
+use crate::frame::pageblock::{FRAMES, Pageblock};
 use crate::inject::{Injected, Point};
-use crate::journal::Stopwatch;
-use crate::machine::{Machine, Pace, Stop};
+use crate::machine::Machine;
+use crate::machine::tasks::{Pace, Stop};
 use crate::memory::Memory;
-use crate::page::Owner;
-use crate::pageblock::{FRAMES, Pageblock};
 use crate::plural::Plural;
-use crate::section::{BlockState, Section, ZoneKind};
-use crate::zone::{Origin, Zone};
+use crate::record::journal::Stopwatch;
+use crate::section::kind::ZoneKind;
+use crate::section::state::BlockState;
+use crate::section::word::Section;
+use crate::zone::Zone;
 use core::sync::atomic::Ordering;
 
 /// Why blocks stay in their zone.
@@ -218,7 +222,7 @@ impl<M: Machine> Memory<M> {
             if old.changes() != changes {
                 return false;
             }
-            let origin = Origin::of(section);
+            let origin = section.origin();
             let relabelled = Section { state: BlockState::Online(to), ..section };
             old.shrink(run, section, span);
             new.grow(run, relabelled);

@@ -1,15 +1,19 @@
 //! Remove: a group's memory is forgotten, and everything that adding it took is given back.
 
-use super::{OfflineError, hull};
+use super::batch::hull;
+use super::offline::OfflineError;
 use crate::addr::{SectionId, SectionRange};
 use crate::errno::Errno;
-use crate::group::{Group, GroupId, GroupName};
+use crate::frame::page::MEMMAP_PAGES;
 use crate::inject::{Injected, Point};
-use crate::journal::{Op, Stopwatch};
-use crate::machine::{MEMMAP_PAGES, Machine, Pace, Stop};
+use crate::machine::Machine;
+use crate::machine::tasks::{Pace, Stop};
 use crate::memory::Memory;
-use crate::range_lock::RangeGuard;
-use crate::section::{BlockState, MemmapPlace};
+use crate::range_guard::RangeGuard;
+use crate::record::journal::{Op, Stopwatch};
+use crate::section::group::{Group, GroupId, GroupName};
+use crate::section::kind::MemmapPlace;
+use crate::section::state::BlockState;
 
 /// Why a group could not be removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

@@ -1,14 +1,17 @@
 //! Struct pages in frames of the system, for ranges that are added without an altmap.
 
-use super::{AddError, Undo};
+use super::add::AddError;
+use super::undo::Undo;
 use crate::addr::{NodeId, Order, Pfn, SectionId, SectionRange};
-use crate::alloc::{AllocError, Place, Request};
+use crate::alloc::request::{AllocError, Place, Request};
+use crate::frame::page::MEMMAP_PAGES;
+use crate::frame::page::Owner;
 use crate::inject::Point;
-use crate::journal::Stopwatch;
-use crate::machine::{MEMMAP_PAGES, Machine, Pace};
+use crate::machine::Machine;
+use crate::machine::tasks::Pace;
 use crate::memory::Memory;
-use crate::page::Owner;
-use crate::promise::Promise;
+use crate::record::journal::Stopwatch;
+use crate::record::promise::Promise;
 use core::cell::Cell;
 
 impl<M: Machine> Memory<M> {

@@ -12,16 +12,15 @@
 //! its way only where it is to follow.
 
 use crate::addr::{NodeId, Order, PAGE_SIZE, SectionId, SectionRange};
-use crate::group::{Device, GroupId};
+use crate::limits::KERNEL_FLOOR_PAGES;
 use crate::machine::Machine;
 use crate::memory::Memory;
-use crate::policy::{OnlinePolicy, Policy};
-use crate::section::{BlockState, Section, ZoneKind};
+use crate::record::policy::{OnlinePolicy, Policy};
+use crate::section::group::{Device, GroupId};
+use crate::section::kind::ZoneKind;
+use crate::section::state::BlockState;
+use crate::section::word::Section;
 use core::ops::AddAssign;
-
-/// Frames that kernel memory must still be able to get for the policies to make memory Movable: for the heap, stacks and
-/// tables of the kernel itself. 16 MiB.
-pub const KERNEL_FLOOR_PAGES: u64 = 4096;
 
 /// Something to know of the zones that blocks got, or would get.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -296,5 +295,5 @@ impl<M: Machine> Memory<M> {
 }
 
 #[cfg(test)]
-#[path = "outlook_tests.rs"]
+#[path = "zone_choice_tests.rs"]
 mod tests;

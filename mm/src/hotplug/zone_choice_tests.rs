@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::addr::PAGES_PER_SECTION;
-use crate::section::{MemmapPlace, Openness};
+use crate::section::kind::MemmapPlace;
+use crate::section::state::Openness;
 
 const BLOCK: u64 = PAGES_PER_SECTION;
 

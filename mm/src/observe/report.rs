@@ -1,14 +1,17 @@
 //! What the shell shows: plain values, recounted from the parts at the moment of asking.
 
 use crate::addr::{NodeId, Order, PAGE_SIZE, Pfn, PfnRange, SectionId};
-use crate::alloc::Mobility;
-use crate::machine::{MEMMAP_PAGES, Machine};
+use crate::frame::mobility::Mobility;
+use crate::frame::page::MEMMAP_PAGES;
+use crate::frame::page::{Head, Owner, PageInfo, PageState};
+use crate::frame::pageblock::{Pageblock, Place};
+use crate::machine::Machine;
 use crate::memory::{Memory, zone_number};
-use crate::page::{Head, Owner, PageInfo, PageState};
-use crate::pageblock::{Pageblock, Place};
-use crate::section::{BlockState, Section, ZoneKind};
+use crate::section::kind::Origin;
+use crate::section::kind::ZoneKind;
+use crate::section::state::BlockState;
+use crate::section::word::Section;
 use crate::site::Site;
-use crate::zone::Origin;
 use core::ops::AddAssign;
 use core::sync::atomic::Ordering;
 
@@ -288,8 +291,8 @@ impl<M: Machine> Memory<M> {
         }
         // The struct pages of a boot block stay when it goes offline, and tell of its reserved frames.
         if !section.is_open() && !section.is_boot() {
-            let at_head = crate::section::head_range(id, section).contains(pfn);
-            let is_table = crate::section::table_range(id, section).contains(pfn);
+            let at_head = crate::section::word::head_range(id, section).contains(pfn);
+            let is_table = crate::section::word::table_range(id, section).contains(pfn);
             (report.state, report.owner) = match (at_head, is_table) {
                 (true, false) => (FrameState::Memmap, Owner::Memmap),
                 (true, true) => (FrameState::Memmap, Owner::PageTable),

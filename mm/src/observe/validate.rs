@@ -1,15 +1,18 @@
 //! Recounts the world the slow way and compares it with what the counters say.
 
 use crate::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId};
-use crate::cache::Shelf;
-use crate::free_area::{Listed, Walk};
-use crate::group::Device;
-use crate::machine::{MEMMAP_PAGES, Machine};
+use crate::frame::page::MEMMAP_PAGES;
+use crate::frame::page::{Head, Owner, PageState};
+use crate::frame::pageblock::{MIXED_COUNT, PER_SECTION, Pageblock, Place};
+use crate::machine::Machine;
 use crate::memory::{Memory, zone_number};
-use crate::page::{Head, Owner, PageState};
-use crate::pageblock::{MIXED_COUNT, PER_SECTION, Pageblock, Place};
-use crate::section::{BlockState, MemmapPlace, Openness, Section, ZoneKind};
-use crate::zone::Origin;
+use crate::section::group::Device;
+use crate::section::kind::Origin;
+use crate::section::kind::{MemmapPlace, ZoneKind};
+use crate::section::state::{BlockState, Openness};
+use crate::section::word::Section;
+use crate::zone::cache::Shelf;
+use crate::zone::free_area::{Listed, Walk};
 use core::fmt;
 use core::sync::atomic::Ordering;
 
@@ -324,7 +327,7 @@ impl<M: Machine> Memory<M> {
     fn is_here(&self, frame: Pfn, node: NodeId, kind: ZoneKind, origin: Origin) -> bool {
         self.sections.open(frame).is_some_and(|section| {
             let is_in_zone = section.node == node && section.state.zone_of(frame) == Some(kind);
-            is_in_zone && Origin::of(section) == origin
+            is_in_zone && section.origin() == origin
         })
     }
 
@@ -355,7 +358,7 @@ impl<M: Machine> Memory<M> {
     ) {
         let found = self.recount_range(id.pages(), section, sums, elsewhere, report);
         let empty = self.compare_block(id, section, found, 0, report);
-        sums.empty[Origin::of(section) as usize] += u64::from(empty == PER_SECTION);
+        sums.empty[section.origin() as usize] += u64::from(empty == PER_SECTION);
         self.check_pageblocks(id.pages(), report);
     }
 
@@ -392,7 +395,7 @@ impl<M: Machine> Memory<M> {
     ) -> Found {
         let before = *sums;
         let taken = self.recount_frames(range, section, sums, elsewhere, report);
-        let origin = Origin::of(section) as usize;
+        let origin = section.origin() as usize;
         let free =
             sums.free[origin] + sums.isolated + sums.cached - before.free[origin] - before.isolated - before.cached;
         let managed = free + taken.allocated;
@@ -451,7 +454,7 @@ impl<M: Machine> Memory<M> {
         report: &mut dyn FnMut(Problem),
     ) -> Taken {
         let mut taken = Taken::default();
-        let head_frames = crate::section::head_range(range.start().section(), section);
+        let head_frames = crate::section::word::head_range(range.start().section(), section);
         let mut at = range.start();
         while at < range.end() {
             let (pfn, block) = (at, Pageblock::of(at));
@@ -463,7 +466,7 @@ impl<M: Machine> Memory<M> {
                 PageState::Tail if is_free && block.descriptor(&self.machine).place() == Place::Isolated => {
                     sums.isolated += 1;
                 }
-                PageState::Tail if is_free => sums.free[Origin::of(section) as usize] += 1,
+                PageState::Tail if is_free => sums.free[section.origin() as usize] += 1,
                 _ if is_free => wrong("is free, but its struct page says otherwise"),
                 PageState::Tail => wrong("belongs to no block"),
                 PageState::Cached | PageState::Allocated => {

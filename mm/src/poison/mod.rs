@@ -10,18 +10,23 @@
 //! his block has the error is told by its struct page, which in sections by their words.
 
 use crate::addr::{NodeId, Order, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
-use crate::alloc::{AllocError, Mobility, Request, Urgency};
-use crate::content::{Block, Blocker, Content, Hold};
+use crate::alloc::request::{AllocError, Request, Urgency};
 use crate::errno::Errno;
-use crate::evacuate::{MoveError, PATIENCE};
-use crate::free_area::FreeArea;
+use crate::evacuate::content::{Block, Blocker, Content, Hold};
+use crate::evacuate::evacuation::{MoveError, PATIENCE};
+use crate::frame::mobility::Mobility;
+use crate::frame::page::{Head, Owner, PageState};
+use crate::frame::pageblock::Pageblock;
 use crate::inject::Injected;
-use crate::machine::{Machine, Pace, Stay, Stop};
+use crate::machine::Machine;
+use crate::machine::mover::Stay;
+use crate::machine::tasks::{Pace, Stop};
 use crate::memory::{Memory, zone_number};
-use crate::page::{Head, Owner, PageState};
-use crate::pageblock::Pageblock;
-use crate::section::{Openness, Section, ZoneKind, head_range, table_range};
-use crate::zone::{Origin, Zone};
+use crate::section::kind::ZoneKind;
+use crate::section::state::Openness;
+use crate::section::word::{Section, head_range, table_range};
+use crate::zone::Zone;
+use crate::zone::free_area::FreeArea;
 use core::sync::atomic::Ordering;
 
 /// The largest block whose frames with an error go out of use under one hold of the lock: 32 frames.
@@ -238,8 +243,8 @@ impl<M: Machine> Memory<M> {
         self.with_zone(node, kind, |zone| {
             let Some(section) = self.sections.open(pfn) else { return false };
             if let Some(block) = back {
-                let (head, order) = self.cut_down(zone.area_mut(Origin::of(section)), block, pfn);
-                self.give_back(zone.area_mut(Origin::of(section)), head, order);
+                let (head, order) = self.cut_down(zone.area_mut(section.origin()), block, pfn);
+                self.give_back(zone.area_mut(section.origin()), head, order);
                 let others = self.with_errors(PfnRange::new(head, order.pages())).filter(|other| *other != pfn);
                 others.for_each(|other| self.lose(zone, kind, other));
             }
@@ -279,7 +284,7 @@ impl<M: Machine> Memory<M> {
     /// Takes a free frame of an open section from its zone.
     fn lose(&self, zone: &mut Zone, kind: ZoneKind, pfn: Pfn) {
         let section = self.sections.get(pfn.section()).expect("a block that is locked stays");
-        let origin = Origin::of(section);
+        let origin = section.origin();
         zone.area_mut(origin).lose_frame(&self.machine, Pageblock::of(pfn));
         zone.lose_frame(origin);
         self.managed_of(kind, origin).fetch_sub(1, Ordering::Relaxed);

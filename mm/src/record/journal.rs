@@ -2,7 +2,7 @@
 
 use crate::addr::SectionRange;
 use crate::errno::Errno;
-use crate::machine::Clock;
+use crate::machine::tasks::Clock;
 use core::cell::Cell;
 use heapless::{Deque, Vec};
 

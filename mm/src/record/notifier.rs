@@ -4,7 +4,7 @@
 //! refusal exists only where it can be honoured, and only those that had accepted hear of a cancellation.
 
 use crate::addr::{NodeId, SectionRange};
-use crate::section::ZoneKind;
+use crate::section::kind::ZoneKind;
 use core::fmt;
 use heapless::{Deque, Vec};
 

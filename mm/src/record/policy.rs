@@ -1,7 +1,7 @@
 //! Policies: what happens to added memory, where its struct pages go, and how `online` chooses a zone. What a policy comes
-//! to for a block is told by [`outlook`](crate::outlook).
+//! to for a block is told by [`zone_choice`](crate::hotplug::zone_choice).
 
-use crate::section::ZoneKind;
+use crate::section::kind::ZoneKind;
 
 /// How somebody wants memory to be brought online.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,9 +4,7 @@
 //! for ever for a large range while small ones come and go. Everybody asks once for all that he needs, and waits for those
 //! before him only: nobody waits in a circle.
 
-use crate::addr::{SECTION_LIMIT, SectionRange};
-use crate::machine::{Machine, Pace, Stop, Unhurried};
-use crate::memory::Memory;
+use crate::addr::SectionRange;
 use heapless::Vec;
 use lock_api::{Mutex, RawMutex};
 
@@ -15,14 +13,14 @@ const LINE_LIMIT: usize = 256;
 
 /// Names a place in line; never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Ticket(u64);
+pub(crate) struct Ticket(u64);
 
 /// Who stands in line, the one who came first first.
-struct Line {
+pub(crate) struct Line {
     places: Vec<(Ticket, SectionRange), LINE_LIMIT>,
     next: u64,
     /// The keeper found a section held, and shall look again when somebody leaves.
-    is_keeper_turned_away: bool,
+    pub(crate) is_keeper_turned_away: bool,
 }
 
 impl Line {
@@ -31,7 +29,7 @@ impl Line {
     }
 
     /// Joins at the end; whether the turn comes at once. `None` if there is no place.
-    fn join(&mut self, range: SectionRange) -> Option<(Ticket, bool)> {
+    pub(crate) fn join(&mut self, range: SectionRange) -> Option<(Ticket, bool)> {
         let ticket = Ticket(self.next);
         let is_free = !self.places.iter().any(|(_, other)| other.overlaps(range));
         self.places.push((ticket, range)).ok()?;
@@ -39,18 +37,23 @@ impl Line {
         Some((ticket, is_free))
     }
 
+    /// Whether nobody else can join.
+    pub(crate) fn is_full(&self) -> bool {
+        self.places.is_full()
+    }
+
     fn place(&self, ticket: Ticket) -> usize {
         self.places.iter().position(|(other, _)| *other == ticket).expect("a ticket is good until its holder leaves")
     }
 
-    fn has_turn(&self, ticket: Ticket) -> bool {
+    pub(crate) fn has_turn(&self, ticket: Ticket) -> bool {
         let place = self.place(ticket);
         let range = self.places[place].1;
         !self.places[..place].iter().any(|(_, earlier)| earlier.overlaps(range))
     }
 
     /// Leaves; whether somebody may have waited for that.
-    fn leave(&mut self, ticket: Ticket) -> bool {
+    pub(crate) fn leave(&mut self, ticket: Ticket) -> bool {
         let was_full = self.places.is_full();
         let place = self.place(ticket);
         let (_, range) = self.places.remove(place);
@@ -59,75 +62,11 @@ impl Line {
 }
 
 /// The locks of all ranges of sections.
-pub(crate) struct RangeLocks<S>(Mutex<S, Line>);
+pub(crate) struct RangeLocks<S>(pub(crate) Mutex<S, Line>);
 
 impl<S: RawMutex> RangeLocks<S> {
     pub(crate) const fn new() -> Self {
         Self(Mutex::new(Line::new()))
-    }
-}
-
-/// A place in line, given up when dropped. Whoever has had his turn holds the range until then.
-#[must_use = "a range that nobody holds is not locked"]
-pub(crate) struct RangeGuard<'a, M: Machine> {
-    memory: &'a Memory<M>,
-    ticket: Ticket,
-    is_keepers: bool,
-}
-
-impl<M: Machine> Drop for RangeGuard<'_, M> {
-    fn drop(&mut self) {
-        let mut line = self.memory.ranges.0.lock();
-        let is_awaited = line.leave(self.ticket);
-        // The keeper was turned away by others.
-        let is_keeper_turned_away = !self.is_keepers && core::mem::take(&mut line.is_keeper_turned_away);
-        drop(line);
-        if is_awaited {
-            self.memory.machine.wake_waiters();
-        }
-        if is_keeper_turned_away {
-            self.memory.machine.wake_keeper();
-        }
-    }
-}
-
-impl<M: Machine> Memory<M> {
-    /// Waits until nobody else changes sections of `range`, or gives up when `pace` says so. The caller holds no other range.
-    pub(crate) fn lock_range(&self, range: SectionRange, pace: &mut dyn Pace) -> Result<RangeGuard<'_, M>, Stop> {
-        let (guard, is_free) = loop {
-            let joined = self.ranges.0.lock().join(range);
-            if let Some((ticket, is_free)) = joined {
-                break (RangeGuard { memory: self, ticket, is_keepers: false }, is_free);
-            }
-            self.machine.wait(&mut || !self.ranges.0.lock().places.is_full());
-            pace.pause()?;
-        };
-        if is_free {
-            return Ok(guard);
-        }
-        while !self.ranges.0.lock().has_turn(guard.ticket) {
-            self.machine.wait(&mut || self.ranges.0.lock().has_turn(guard.ticket));
-            pace.pause()?;
-        }
-        Ok(guard)
-    }
-
-    /// Waits until nobody else changes any section.
-    pub(crate) fn lock_everything(&self) -> RangeGuard<'_, M> {
-        let all = SectionRange::new(0, SECTION_LIMIT).expect("there are sections");
-        self.lock_range(all, &mut Unhurried).expect("nobody tells to stop")
-    }
-
-    /// The same for `range` without waiting, for the keeper: if somebody holds it, the keeper is called when one leaves.
-    pub(crate) fn try_lock_range(&self, range: SectionRange) -> Option<RangeGuard<'_, M>> {
-        let mut line = self.ranges.0.lock();
-        match line.join(range) {
-            Some((ticket, true)) => return Some(RangeGuard { memory: self, ticket, is_keepers: true }),
-            Some((ticket, false)) => _ = line.leave(ticket),
-            None => {}
-        }
-        line.is_keeper_turned_away = true;
-        None
     }
 }
 

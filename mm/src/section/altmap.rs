@@ -7,11 +7,11 @@
 //!
 //! Every section carries its own memmap, so that bringing one block offline leaves the struct pages of the others in
 //! place; the tables come first and together, so that one place at the head of the range is touched at add. A range
-//! that is larger than [`PART`](crate::machine::Mapper::PART) is several of these, one behind the other, as all its tables
+//! that is larger than [`PART`](crate::machine::mapper::Mapper::PART) is several of these, one behind the other, as all its tables
 //! would not fit into one section.
 
 use crate::addr::{PfnRange, SectionId, SectionRange};
-use crate::machine::MEMMAP_PAGES;
+use crate::frame::page::MEMMAP_PAGES;
 
 /// Where a range, or one part of it, keeps its own tables and struct pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,7 +1,8 @@
 //! Memory groups: the device whose blocks came together and go together.
 
 use crate::addr::{NodeId, SectionId, SectionRange};
-use crate::section::{MemmapPlace, ZoneKind};
+use crate::limits::GROUP_LIMIT;
+use crate::section::kind::{MemmapPlace, ZoneKind};
 use core::fmt;
 use heapless::Vec;
 
@@ -118,9 +119,6 @@ impl Device {
         }
     }
 }
-
-/// The most groups there can be: 256 DIMM slots, one boot group per node, and as many added by hand.
-pub const GROUP_LIMIT: usize = 512;
 
 /// Why there is no place for a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

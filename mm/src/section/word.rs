@@ -1,178 +1,16 @@
-//! The section table: one word for every section that can ever exist here, and all that lock-free readers need.
-//!
-//! A section is also a memory block, so its word carries the block's state machine too:
-//!
-//! ```text
-//! Absent -> Offline -> GoingOnline -> Online -> GoingOffline -> Offline -> Absent
-//!    (add)     (online begins / commits)   (offline begins / commits)   (remove)
-//! ```
-//!
-//! The `Going` states are left to the goal or back to where they came from; a block that changes its zone is `GoingOffline` in the
-//! old one for a moment, and then `Online` in the new one. While a section is in a zone it is *untouched*
-//! or *open*, which [`Openness`] tells; the struct pages of an untouched one are neither mapped nor written. One whose struct
-//! pages have no memory that could be trusted is *withheld*, in whatever state it is, until it is removed.
-//!
-//! Words are read anywhere. They change under the lock of a range that the section lies in, and from the moment it enters its
-//! zone to the moment it leaves it, under the lock of the zone too.
+//! The word of a section: all that lock-free readers need, in 64 bits.
 
-use crate::addr::{NodeId, Order, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
-use crate::group::{GROUP_LIMIT, GroupId};
-use crate::machine::MEMMAP_PAGES;
-use crate::zone::Origin;
-use core::fmt;
+use crate::addr::{NodeId, Order, PAGES_PER_SECTION, PfnRange, SectionId};
+use crate::frame::page::MEMMAP_PAGES;
+use crate::limits::GROUP_LIMIT;
+use crate::section::border::Line;
+use crate::section::group::GroupId;
+use crate::section::kind::MemmapPlace;
+use crate::section::kind::Origin;
+use crate::section::kind::ZoneKind;
+use crate::section::state::BlockState;
+use crate::section::state::Openness;
 use core::sync::atomic::{AtomicU64, Ordering};
-
-/// Where the allocator puts memory.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[repr(u8)]
-pub enum ZoneKind {
-    /// Memory for everything.
-    Normal = 0,
-    /// Memory for what can be moved elsewhere only.
-    Movable = 1,
-}
-
-impl ZoneKind {
-    /// Both kinds.
-    pub const ALL: [Self; 2] = [Self::Normal, Self::Movable];
-
-    /// Its name, as Linux writes it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Normal => "Normal",
-            Self::Movable => "Movable",
-        }
-    }
-
-    /// The one that it is not.
-    #[must_use]
-    pub const fn other(self) -> Self {
-        match self {
-            Self::Normal => Self::Movable,
-            Self::Movable => Self::Normal,
-        }
-    }
-}
-
-impl fmt::Display for ZoneKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// The state of a memory block; the zone is where it is, or is going to be, or was.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum BlockState {
-    /// Known, its memory unused.
-    Offline,
-    /// On its way into a zone.
-    GoingOnline(ZoneKind),
-    /// In use.
-    Online(ZoneKind),
-    /// On its way out of a zone.
-    GoingOffline(ZoneKind),
-    /// Boot memory in use in both zones, for ever: `kernelcore=` and `movablecore=` draw their line through it.
-    Mixed(Line),
-}
-
-/// Where in a block Movable begins: behind so many pairs of pageblocks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Line(u8);
-
-impl Line {
-    /// A line through the block of `frame`, before this frame; `None` if it does not lie between two pairs of pageblocks of the
-    /// block.
-    pub(crate) fn before(frame: Pfn) -> Option<Self> {
-        let pairs = frame.index_in_section() / Order::MAX.pages();
-        (pairs > 0 && frame.align_down(Order::MAX) == frame).then_some(Self(pairs as u8))
-    }
-
-    /// The zone of a frame of the block.
-    #[must_use]
-    pub const fn zone_of(self, frame: Pfn) -> ZoneKind {
-        if frame.index_in_section() / Order::MAX.pages() < self.0 as u64 { ZoneKind::Normal } else { ZoneKind::Movable }
-    }
-
-    /// The frames of block `id` that are in `zone`.
-    #[must_use]
-    pub const fn part(self, id: SectionId, zone: ZoneKind) -> PfnRange {
-        let start = id.pages().start();
-        let below = self.0 as u64 * Order::MAX.pages();
-        match zone {
-            ZoneKind::Normal => PfnRange::new(start, below),
-            ZoneKind::Movable => PfnRange::new(start.add(below), PAGES_PER_SECTION - below),
-        }
-    }
-}
-
-impl BlockState {
-    /// The zone, unless offline or in both.
-    #[must_use]
-    pub const fn zone(self) -> Option<ZoneKind> {
-        match self {
-            Self::Offline | Self::Mixed(_) => None,
-            Self::GoingOnline(zone) | Self::Online(zone) | Self::GoingOffline(zone) => Some(zone),
-        }
-    }
-
-    /// Whether it is in a zone: online, or not yet gone.
-    #[must_use]
-    pub const fn is_in_zone(self) -> bool {
-        matches!(self, Self::Online(_) | Self::GoingOffline(_) | Self::Mixed(_))
-    }
-
-    /// The zone that a frame of such a block is in, is on its way into, or out of.
-    #[must_use]
-    pub const fn zone_of(self, frame: Pfn) -> Option<ZoneKind> {
-        match self {
-            Self::Mixed(line) => Some(line.zone_of(frame)),
-            _ => self.zone(),
-        }
-    }
-
-    /// Whether such a block, or a part of it, is in `zone`, or on its way.
-    #[must_use]
-    pub fn reaches_into(self, zone: ZoneKind) -> bool {
-        matches!(self, Self::Mixed(_)) || self.zone() == Some(zone)
-    }
-
-    /// Its name, as in Linux's `state` file.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Offline => "offline",
-            Self::GoingOnline(_) => "going-online",
-            Self::Online(_) | Self::Mixed(_) => "online",
-            Self::GoingOffline(_) => "going-offline",
-        }
-    }
-}
-
-/// How much is known of the frames of a section that is in a zone.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Openness {
-    /// That all that can be handed out is free. Its struct pages are not in use.
-    Untouched,
-    /// Its struct pages are being made, or taken away; nobody but who does that may look at them.
-    Changing,
-    /// Every frame has its struct page.
-    Open,
-    /// That it cannot have struct pages, so that nobody gets anything of it.
-    Withheld,
-}
-
-/// Where the struct pages of a section lie.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum MemmapPlace {
-    /// In the first frames of the section (altmap).
-    Head = 0,
-    /// In frames of the system, taken when the section was added.
-    System = 1,
-    /// Somewhere inside the section, chosen at boot, and there for ever.
-    Boot = 2,
-}
 
 /// What is known of a section that is present.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -207,6 +45,11 @@ impl Section {
     #[must_use]
     pub const fn is_boot(self) -> bool {
         matches!(self.memmap, MemmapPlace::Boot)
+    }
+
+    /// Whether it was there at boot or added.
+    pub(crate) const fn origin(self) -> Origin {
+        if self.is_boot() { Origin::Boot } else { Origin::Added }
     }
 
     /// Whether the reserve of hotplug may lie in it: boot memory that the kernel uses.
@@ -310,7 +153,7 @@ impl Section {
 
     // Inlined, it costs only what its caller looks at.
     #[inline(always)]
-    fn decode(word: u64) -> Option<Self> {
+    pub(super) fn decode(word: u64) -> Option<Self> {
         let zone = if word >> ZONE_SHIFT & 1 == 0 { ZoneKind::Normal } else { ZoneKind::Movable };
         let (state, openness) = match word & 0xf {
             0 => return None,
@@ -359,14 +202,20 @@ impl Section {
 }
 
 const GROUP_SHIFT: u32 = 16;
+
 const POISONED_SHIFT: u32 = 25;
+
 const GROUPS: u16 = (1 << (POISONED_SHIFT - GROUP_SHIFT)) - 1;
+
 const FAULTY_SHIFT: u32 = 26;
+
 /// Of a boot section the present frames: an added one is whole, and those at its head stand here instead.
 const FRAMES_SHIFT: u32 = 32;
+
 const MANAGED_SHIFT: u32 = 48;
 
 const _: () = assert!(GROUP_LIMIT <= GROUPS as usize + 1, "a group fits its field");
+
 const _: () = assert!(PAGES_PER_SECTION <= u16::MAX as u64, "frame counts of a section fit their fields");
 
 /// The state bits of a section that is online and open: the one that every allocation and free meets.
@@ -381,6 +230,7 @@ const MIXED_ODD: u64 = MIXED + 1;
 /// Half the pairs below the line through a section in both zones: such a one is boot memory, and of no zone, so that what tells
 /// of struct pages and zone in others is free for it.
 const LINE_SHIFT: u32 = 4;
+
 const _: () = assert!(PAGES_PER_SECTION / Order::MAX.pages() <= 1 << 5, "a line fits its fields");
 
 const MEMMAP_SHIFT: u32 = 4;
@@ -390,6 +240,7 @@ const BOOT: u64 = (MemmapPlace::Boot as u64) << MEMMAP_SHIFT;
 
 /// Zone and node lie side by side: together they are the number of the zone.
 const ZONE_SHIFT: u32 = 7;
+
 const NODE_SHIFT: u32 = 8;
 
 /// The word of a section, for those who want to know one thing quickly.
@@ -432,103 +283,6 @@ impl Word {
     }
 }
 
-/// The words of all sections, from section 0 to the end of what the machine can ever have.
-#[derive(Clone, Copy)]
-pub struct SectionTable {
-    words: &'static [AtomicU64],
-}
-
-impl SectionTable {
-    /// A table over `words`, all of them zero: every section absent.
-    #[must_use]
-    pub const fn new(words: &'static [AtomicU64]) -> Self {
-        Self { words }
-    }
-
-    /// How many sections the table has words for.
-    #[must_use]
-    pub const fn limit(&self) -> u64 {
-        self.words.len() as u64
-    }
-
-    /// What is known of section `id`; `None` if it is absent.
-    #[must_use]
-    #[inline(always)]
-    pub fn get(&self, id: SectionId) -> Option<Section> {
-        Section::decode(self.words.get(id.index())?.load(Ordering::Acquire))
-    }
-
-    /// The section of `pfn`, if it is present and its struct pages are in use.
-    #[must_use]
-    pub fn open(&self, pfn: Pfn) -> Option<Section> {
-        SectionId::new(pfn.number() / PAGES_PER_SECTION).and_then(|id| self.get(id)).filter(|section| section.is_open())
-    }
-
-    /// Where the word of `pfn`'s section stands.
-    #[inline]
-    pub(crate) fn place(&self, pfn: Pfn) -> Option<&AtomicU64> {
-        self.words.get(pfn.section().index())
-    }
-
-    /// Every present section, lowest first.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (SectionId, Section)> + '_ {
-        self.words.iter().enumerate().filter_map(|(n, word)| {
-            let section = Section::decode(word.load(Ordering::Acquire))?;
-            Some((SectionId::new(n as u64)?, section))
-        })
-    }
-
-    /// The present sections of `range`, lowest first.
-    pub fn iter_range(&self, range: SectionRange) -> impl Iterator<Item = (SectionId, Section)> + '_ {
-        range.iter().filter_map(|id| Some((id, self.get(id)?)))
-    }
-
-    /// Cuts `range` into runs of neighbours of which the same is known, or which are all absent, lowest first.
-    pub(crate) fn runs(&self, range: SectionRange) -> impl Iterator<Item = (SectionRange, Option<Section>)> + '_ {
-        let mut rest = Some(range);
-        core::iter::from_fn(move || {
-            let range = rest?;
-            let (run, word) = self.run_of_words(range);
-            rest = range.behind(run);
-            Some((run, Section::decode(word)))
-        })
-    }
-
-    /// The first blocks of `range` of which the same is known.
-    pub(crate) fn first_run(&self, range: SectionRange) -> SectionRange {
-        self.run_of_words(range).0
-    }
-
-    fn run_of_words(&self, range: SectionRange) -> (SectionRange, u64) {
-        let end = self.words.len().min(range.last().index() + 1);
-        match self.words.get(range.first().index()..end) {
-            Some([first, others @ ..]) => {
-                let first = first.load(Ordering::Acquire);
-                let same = others.iter().take_while(|word| word.load(Ordering::Acquire) == first).count();
-                (range.first_part(same as u64 + 1), first)
-            }
-            // All beyond the table is absent.
-            _ => (range, 0),
-        }
-    }
-
-    /// Writes the same for every section of `range`.
-    pub(crate) fn set_all(&self, range: SectionRange, section: Section) {
-        let word = section.encode();
-        for place in &self.words[range.first().index()..=range.last().index()] {
-            place.store(word, Ordering::Release);
-        }
-    }
-
-    pub(crate) fn set(&self, id: SectionId, section: Section) {
-        self.words[id.index()].store(section.encode(), Ordering::Release);
-    }
-
-    pub(crate) fn clear(&self, id: SectionId) {
-        self.words[id.index()].store(0, Ordering::Release);
-    }
-}
-
 /// The frames of `id` that hold its struct pages and tables, at its head.
 pub(crate) fn head_range(id: SectionId, section: Section) -> PfnRange {
     PfnRange::new(id.pages().start(), section.head_frames())
@@ -542,6 +296,7 @@ pub(crate) fn table_range(id: SectionId, section: Section) -> PfnRange {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addr::Pfn;
 
     #[test]
     fn every_section_survives_encoding() {
@@ -585,7 +340,7 @@ mod tests {
                     assert_eq!(word.is_open(), section.is_open());
                     assert_eq!(word.is_online_and_open(), section.is_open() && state == BlockState::Online(zone));
                     assert_eq!(word.zone_number(), 127 * 2 + zone as usize);
-                    assert_eq!(word.origin(), Origin::of(section));
+                    assert_eq!(word.origin(), section.origin());
                     seen += 1;
                 }
             }

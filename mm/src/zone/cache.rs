@@ -5,11 +5,11 @@
 //! it, in batches. Whoever finds no memory elsewhere empties every cache, so that none keeps the last free frame.
 
 use crate::addr::{Order, Pfn};
-use crate::alloc::Mobility;
-use crate::machine::Memmap;
-use crate::page::{Head, Owner, PageInfo, PageState};
-use crate::reserve::BootFree;
-use crate::zone::{Origin, ZoneCell};
+use crate::frame::memmap::Memmap;
+use crate::frame::mobility::Mobility;
+use crate::frame::page::{Head, Owner, PageInfo, PageState};
+use crate::limits::CACHE_LINE_PAIR;
+use crate::section::kind::Origin;
 use lock_api::{Mutex, RawMutex};
 
 /// What a stack holds.
@@ -153,11 +153,7 @@ impl Cache {
 #[repr(align(128))]
 pub struct CacheCell<S>(pub(crate) Mutex<S, Cache>);
 
-/// Two cache lines.
-const APART: usize = 128;
-const _: () = assert!(align_of::<CacheCell<()>>() == APART, "what two CPUs keep is on lines of their own");
-const _: () = assert!(align_of::<ZoneCell<()>>() == APART, "what guards two zones is on lines of its own");
-const _: () = assert!(align_of::<BootFree>() == APART, "what all CPUs write is on lines without what they read");
+const _: () = assert!(align_of::<CacheCell<()>>() == CACHE_LINE_PAIR, "what two CPUs keep is on lines of their own");
 
 impl<S: RawMutex> Default for CacheCell<S> {
     fn default() -> Self {

@@ -6,10 +6,10 @@
 //! fails, which the frees that raised it have paid for.
 
 use crate::addr::{Order, Pfn, PfnRange, SectionId};
-use crate::alloc::Mobility;
-use crate::list::{End, Links, List};
-use crate::machine::Memmap;
-use crate::pageblock::{Descriptor, FRAMES, LARGEST_PART, PER_SECTION, Pageblock, Place};
+use crate::frame::list::{End, Links, List};
+use crate::frame::memmap::Memmap;
+use crate::frame::mobility::Mobility;
+use crate::frame::pageblock::{Descriptor, FRAMES, LARGEST_PART, PER_SECTION, Pageblock, Place};
 
 /// Sizes of groups in a pageblock that is not free as a whole.
 const SIZES: usize = Order::PAGEBLOCK.index();

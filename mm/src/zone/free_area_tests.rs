@@ -3,7 +3,7 @@
 extern crate std;
 use super::*;
 use crate::addr::PAGES_PER_SECTION;
-use crate::pageblock::Descriptor;
+use crate::frame::pageblock::Descriptor;
 use crate::testing::Table;
 use proptest::prelude::*;
 use std::vec::Vec;

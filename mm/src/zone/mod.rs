@@ -4,30 +4,20 @@
 //! added memory most sections are *untouched*: they are counted here as free, but nothing is known of their frames before
 //! one is needed and the section is opened.
 
+pub mod cache;
+pub(crate) mod free_area;
+pub(crate) mod reserve;
+
 use crate::addr::{Order, Pfn, SectionId, SectionRange};
-use crate::alloc::Mobility;
-use crate::free_area::{FreeArea, Mixing};
-use crate::machine::Memmap;
-use crate::open::AHEAD_PAGES;
-use crate::pageblock::{FRAMES, Pageblock};
-use crate::section::Section;
+use crate::frame::memmap::Memmap;
+use crate::frame::mobility::Mobility;
+use crate::frame::pageblock::{FRAMES, Pageblock};
+use crate::limits::{AHEAD_PAGES, CACHE_LINE_PAIR};
+use crate::section::kind::Origin;
+use crate::section::word::Section;
+use crate::zone::free_area::{FreeArea, Mixing};
 use core::sync::atomic::{AtomicU64, Ordering};
 use lock_api::{Mutex, MutexGuard, RawMutex};
-
-/// Whether memory was there at boot.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Origin {
-    Boot,
-    Added,
-}
-
-impl Origin {
-    pub(crate) const ALL: [Self; 2] = [Self::Boot, Self::Added];
-
-    pub(crate) const fn of(section: Section) -> Self {
-        if section.is_boot() { Self::Boot } else { Self::Added }
-    }
-}
 
 /// Sections whose frames nobody knows yet.
 #[derive(Debug, Default)]
@@ -176,7 +166,7 @@ impl Zone {
         if section.is_boot() {
             self.boot_present += present;
         }
-        self.managed[Origin::of(section) as usize] += run.count() * section.usable();
+        self.managed[section.origin() as usize] += run.count() * section.usable();
         self.span = Some(match self.span {
             None => (run.first(), run.last()),
             Some((first, last)) => (first.min(run.first()), last.max(run.last())),
@@ -191,7 +181,7 @@ impl Zone {
         if section.is_boot() {
             self.boot_present -= present;
         }
-        self.managed[Origin::of(section) as usize] -= run.count() * section.usable();
+        self.managed[section.origin() as usize] -= run.count() * section.usable();
         self.span = span;
     }
 
@@ -203,7 +193,7 @@ impl Zone {
     /// Nothing of one of its sections, which was changing, can be had from now on.
     pub(crate) fn withhold(&mut self, section: Section) {
         self.end_changing(section);
-        self.managed[Origin::of(section) as usize] -= section.usable();
+        self.managed[section.origin() as usize] -= section.usable();
     }
 
     /// Step 6 for added sections: free, without looking at their frames.
@@ -260,6 +250,8 @@ pub struct ZoneCell<S> {
     /// Frames of sections that are untouched or just being opened.
     unopened: AtomicU64,
 }
+
+const _: () = assert!(align_of::<ZoneCell<()>>() == CACHE_LINE_PAIR, "what guards two zones is on lines of its own");
 
 /// What others want to know after a change.
 pub(crate) struct Changed {

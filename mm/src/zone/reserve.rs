@@ -1,7 +1,7 @@
 //! Free boot memory, and the part of it that is kept for hotplug.
 
 use crate::addr::Order;
-use crate::memory::RESERVE_PAGES;
+use crate::limits::{CACHE_LINE_PAIR, RESERVE_PAGES};
 use core::sync::atomic::{AtomicI64, Ordering};
 
 /// How much boot memory is free in all Normal zones, without what somebody is about to take.
@@ -10,6 +10,9 @@ use core::sync::atomic::{AtomicI64, Ordering};
 /// comes and goes otherwise is counted a moment later, so for that moment there may seem to be less than nothing.
 #[repr(align(128))]
 pub(crate) struct BootFree(AtomicI64);
+
+const _: () =
+    assert!(align_of::<BootFree>() == CACHE_LINE_PAIR, "what all CPUs write is on lines without what they read");
 
 impl BootFree {
     const RESERVE: i64 = RESERVE_PAGES as i64;

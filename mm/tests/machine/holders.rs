@@ -3,9 +3,11 @@
 use super::Fake;
 use mm::Memory;
 use mm::addr::{Order, Pfn};
-use mm::alloc::{AllocError, Mobility, Request, Urgency};
-use mm::machine::{Memmap, Move, Stay};
-use mm::page::{Owner, PageInfo};
+use mm::alloc::request::{AllocError, Request, Urgency};
+use mm::frame::memmap::Memmap;
+use mm::frame::mobility::Mobility;
+use mm::frame::page::{Owner, PageInfo};
+use mm::machine::mover::{Move, Stay};
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

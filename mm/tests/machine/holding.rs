@@ -4,9 +4,10 @@ use crate::machine::holders::Holder;
 use crate::machine::{Fake, booted, node};
 use mm::Memory;
 use mm::addr::{Order, Pfn, SectionRange};
-use mm::alloc::{AllocError, Mobility, Place, Request, Urgency};
-use mm::machine::Memmap;
-use mm::page::{Head, Owner, PageState};
+use mm::alloc::request::{AllocError, Place, Request, Urgency};
+use mm::frame::memmap::Memmap;
+use mm::frame::mobility::Mobility;
+use mm::frame::page::{Head, Owner, PageState};
 use mm::site::Site;
 use std::sync::Arc;
 

@@ -5,18 +5,23 @@ pub(crate) mod watched;
 
 use holders::Holders;
 use mm::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
-use mm::cache::CacheCell;
-use mm::group::{GroupKind, GroupName};
+use mm::frame::memmap::Memmap;
+use mm::frame::page::MEMMAP_PAGES;
+use mm::frame::page::{Owner, PageInfo};
 use mm::hotplug::{BootSection, BootUse};
-use mm::machine::{
-    BadMemory, Clock, Distrust, MEMMAP_PAGES, Machine, MapError, MapRangeError, Mapper, Memmap, Move, Mover, Stay,
-    Trial,
-};
+use mm::machine::Machine;
+use mm::machine::mapper::{MapError, MapRangeError, Mapper};
+use mm::machine::mover::{Move, Mover, Stay};
+use mm::machine::tasks::Clock;
+use mm::machine::trial::{BadMemory, Distrust, Trial};
 use mm::node::Distances;
-use mm::page::{Owner, PageInfo};
-use mm::report::ZoneReport;
-use mm::section::{MemmapPlace, Openness, Section};
+use mm::observe::report::ZoneReport;
+use mm::section::group::{GroupKind, GroupName};
+use mm::section::kind::MemmapPlace;
+use mm::section::state::Openness;
+use mm::section::word::Section;
 use mm::zone::ZoneCell;
+use mm::zone::cache::CacheCell;
 use mm::{Memory, Storage};
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -344,7 +349,7 @@ impl Snapshot {
         let has_own = |section: &Section| section.has_struct_pages() && section.memmap == MemmapPlace::Head;
         let with_struct_pages = memory.blocks().filter(|(_, section)| has_own(section)).count();
         let forget_history = |(id, section): (SectionId, Section)| {
-            let last_zone = section.state.zone().unwrap_or(mm::section::ZoneKind::Normal);
+            let last_zone = section.state.zone().unwrap_or(mm::section::kind::ZoneKind::Normal);
             (id, Section { last_zone, openness: Openness::Untouched, faulty: false, ..section })
         };
         Self {

@@ -1,6 +1,6 @@
 //! Operations that something happens to when they pause.
 
-use mm::machine::{Pace, Stop};
+use mm::machine::tasks::{Pace, Stop};
 
 /// Does something at the n-th pause, and goes on or stops.
 pub(crate) struct At<F: FnMut() -> Result<(), Stop>>(pub(crate) u32, pub(crate) F);

@@ -14,12 +14,14 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use mm::Errno;
 use mm::addr::{NodeId, Order, Pfn, SectionId, SectionRange};
-use mm::alloc::{AllocError, Mobility, Place, Request, Urgency};
-use mm::evacuate::MoveError;
+use mm::alloc::request::{AllocError, Place, Request, Urgency};
+use mm::evacuate::evacuation::MoveError;
+use mm::frame::mobility::Mobility;
+use mm::frame::page::Owner;
 use mm::inject::{Injected, Point};
-use mm::machine::{Move, Mover, Stay, Unhurried};
-use mm::page::Owner;
-use mm::section::ZoneKind;
+use mm::machine::mover::{Move, Mover, Stay};
+use mm::machine::tasks::Unhurried;
+use mm::section::kind::ZoneKind;
 use mm::site::Site;
 
 pub(in crate::selftest) const TESTS: &[Test] = &[

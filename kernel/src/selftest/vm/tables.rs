@@ -12,11 +12,11 @@ use crate::vm::AddressSpace;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use mm::addr::{Order, Pfn};
-use mm::alloc::Request;
-use mm::machine::Memmap;
-use mm::page::Owner;
-use mm::section::ZoneKind;
-use mm::validate::Problem;
+use mm::alloc::request::Request;
+use mm::frame::memmap::Memmap;
+use mm::frame::page::Owner;
+use mm::observe::validate::Problem;
+use mm::section::kind::ZoneKind;
 
 pub(in crate::selftest) const TESTS: &[Test] = &[
     Test { name: "vm::page_tables_move_under_writers", run: page_tables_move_under_writers },

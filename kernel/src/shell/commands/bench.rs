@@ -14,10 +14,13 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use mm::Errno;
 use mm::addr::{NodeId, Order, PAGES_PER_SECTION, SectionId, SectionRange};
-use mm::alloc::{AllocError, Mobility, Place, Request, Urgency};
-use mm::page::Owner;
-use mm::policy::OnlineAs;
-use mm::section::{BlockState, Section, ZoneKind};
+use mm::alloc::request::{AllocError, Place, Request, Urgency};
+use mm::frame::mobility::Mobility;
+use mm::frame::page::Owner;
+use mm::record::policy::OnlineAs;
+use mm::section::kind::ZoneKind;
+use mm::section::state::BlockState;
+use mm::section::word::Section;
 use mm::site::Site;
 use serde::Serialize;
 

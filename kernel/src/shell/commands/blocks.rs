@@ -12,9 +12,11 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use mm::addr::{SECTION_SIZE, SectionRange};
-use mm::group::{GroupKind, GroupName};
-use mm::outlook::Outlook;
-use mm::section::{BlockState, Section, ZoneKind};
+use mm::hotplug::zone_choice::Outlook;
+use mm::section::group::{GroupKind, GroupName};
+use mm::section::kind::ZoneKind;
+use mm::section::state::BlockState;
+use mm::section::word::Section;
 use serde::{Serialize, Serializer};
 
 pub(super) const COMMANDS: &[Command] = &[

@@ -12,9 +12,10 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use mm::Errno;
 use mm::addr::{SectionId, SectionRange};
-use mm::group::{Group, GroupId, GroupName};
-use mm::policy::OnlineAs;
-use mm::section::{BlockState, MemmapPlace, ZoneKind};
+use mm::record::policy::OnlineAs;
+use mm::section::group::{Group, GroupId, GroupName};
+use mm::section::kind::{MemmapPlace, ZoneKind};
+use mm::section::state::BlockState;
 
 const OFFLINE: &[Operand] = &[Operand { name: "BLOCKS", kind: Kind::BlocksOrGroup(Among::Offline), count: Count::One }];
 

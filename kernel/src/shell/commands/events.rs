@@ -13,7 +13,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
-use mm::journal;
+use mm::record::journal;
 use serde::Serialize;
 
 /// How often `events -f` looks for news.

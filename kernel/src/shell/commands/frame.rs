@@ -11,10 +11,10 @@ use crate::pace::TaskPace;
 use alloc::format;
 use alloc::string::{String, ToString};
 use mm::addr::{MAX_PHYS_BITS, PAGE_SIZE, Pfn, SectionId};
-use mm::page::PAGE_INFO_SIZE;
+use mm::frame::page::PAGE_INFO_SIZE;
+use mm::observe::report::{FrameReport, FrameState};
 use mm::plural::Plural;
-use mm::report::{FrameReport, FrameState};
-use mm::section::MemmapPlace;
+use mm::section::kind::MemmapPlace;
 use serde::Serialize;
 
 pub(super) const NS_PER_SECOND: u64 = 1_000_000_000;

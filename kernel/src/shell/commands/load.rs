@@ -15,7 +15,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use mm::Errno;
 use mm::addr::{PAGE_SIZE, SectionRange};
-use mm::alloc::Place;
+use mm::alloc::request::Place;
 use serde::Serialize;
 
 const IN_BLOCKS: OptionSpec = OptionSpec {

@@ -19,8 +19,8 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use mm::addr::{PAGE_SIZE, SectionId};
-use mm::machine::MEMMAP_PAGES;
-use mm::section::MemmapPlace;
+use mm::frame::page::MEMMAP_PAGES;
+use mm::section::kind::MemmapPlace;
 use serde::Serialize;
 
 /// Registers of an IOAPIC, a local APIC and an HPET take less than a page each.

@@ -8,7 +8,7 @@ use super::Command;
 use crate::memory::mm;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use mm::notifier::{Accept, Call as Heard, CallKind, Direction, LISTENER_LIMIT, ListenerReport, Name};
+use mm::record::notifier::{Accept, Call as Heard, CallKind, Direction, LISTENER_LIMIT, ListenerReport, Name};
 use serde::Serialize;
 
 pub(super) const COMMANDS: &[Command] = &[

@@ -10,9 +10,10 @@ use alloc::vec::Vec;
 use core::fmt::{Display, Write};
 use mm::Errno;
 use mm::addr::{NodeId, SECTION_LIMIT, SectionRange};
-use mm::group::{Group, GroupId, GroupName};
 use mm::inject::Point;
-use mm::section::{BlockState, Section};
+use mm::section::group::{Group, GroupId, GroupName};
+use mm::section::state::BlockState;
+use mm::section::word::Section;
 
 /// The present blocks that a word names: lowest first, merged.
 pub(super) fn blocks(word: &str) -> Result<Vec<SectionRange>, Failure> {

@@ -8,7 +8,7 @@ use super::Command;
 use crate::memory::mm;
 use alloc::format;
 use alloc::string::String;
-use mm::policy::{AutoOnline, OnlinePolicy, Policy};
+use mm::record::policy::{AutoOnline, OnlinePolicy, Policy};
 use serde::Serialize;
 
 const ON_OFF: Kind = Kind::OneOf(&["on", "off"]);

@@ -12,8 +12,8 @@ use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 use mm::addr::{NodeId, Order};
-use mm::report::{FreeGroups, ZoneReport};
-use mm::section::ZoneKind;
+use mm::observe::report::{FreeGroups, ZoneReport};
+use mm::section::kind::ZoneKind;
 use serde::Serialize;
 
 pub(super) const COMMANDS: &[Command] = &[

@@ -13,10 +13,10 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use mm::addr::{Pfn, SectionId};
-use mm::content::{Blocker, Hold};
-use mm::foresee::Foreseen;
+use mm::evacuate::content::{Blocker, Hold};
+use mm::hotplug::preview::Foreseen;
 use mm::plural::Plural;
-use mm::section::Section;
+use mm::section::word::Section;
 use serde::Serialize;
 
 pub(super) const COMMANDS: &[Command] = &[Command {

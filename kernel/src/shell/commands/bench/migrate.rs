@@ -8,10 +8,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use mm::Errno;
 use mm::addr::Order;
-use mm::alloc::Request;
-use mm::evacuate::MOVED_TOGETHER;
-use mm::machine::{Move, Mover, Stay};
-use mm::page::Owner;
+use mm::alloc::request::Request;
+use mm::evacuate::evacuation::MOVED_TOGETHER;
+use mm::frame::page::Owner;
+use mm::machine::mover::{Move, Mover, Stay};
 
 /// Pages of 4 KiB that are moved in each round: as many as an offline moves at once.
 const PAGES: u64 = MOVED_TOGETHER as u64;

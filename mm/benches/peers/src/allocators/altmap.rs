@@ -2,19 +2,24 @@
 
 use crate::frames::{Frames, SECTION_BYTES, SECTION_FRAMES, TakeOut};
 use mm::addr::{NodeId, Order, Pfn, PfnRange, SectionId, SectionRange};
-use mm::alloc::{Mobility, Place, Request, Urgency};
-use mm::cache::CacheCell;
-use mm::group::{GroupKind, GroupName};
+use mm::alloc::request::{Place, Request, Urgency};
+use mm::frame::memmap::Memmap;
+use mm::frame::mobility::Mobility;
+use mm::frame::page::MEMMAP_PAGES;
+use mm::frame::page::{Owner, PageInfo};
 use mm::hotplug::{AddRequest, BootSection, BootUse};
-use mm::machine::{
-    BadMemory, Clock, Distrust, MEMMAP_PAGES, Machine, MapRangeError, Mapper, Memmap, Mover, Trial, Unhurried,
-};
+use mm::machine::Machine;
+use mm::machine::mapper::{MapRangeError, Mapper};
+use mm::machine::mover::Mover;
+use mm::machine::tasks::{Clock, Unhurried};
+use mm::machine::trial::{BadMemory, Distrust, Trial};
 use mm::node::Distances;
-use mm::page::{Owner, PageInfo};
-use mm::policy::OnlineAs;
-use mm::section::ZoneKind;
+use mm::record::policy::OnlineAs;
+use mm::section::group::{GroupKind, GroupName};
+use mm::section::kind::ZoneKind;
 use mm::site::Site;
 use mm::zone::ZoneCell;
+use mm::zone::cache::CacheCell;
 use mm::{Memory, Storage};
 use std::marker::PhantomData;
 use std::ops::Range;

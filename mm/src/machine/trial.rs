@@ -1,0 +1,33 @@
+//! The seam to memory that may not keep what is written to it.
+
+use crate::addr::{Pfn, PfnRange, SectionId};
+use crate::inject::Injected;
+
+/// A frame that does not keep what is written to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the memory at {0} does not keep what is written to it")]
+pub struct BadMemory(pub Pfn);
+
+/// Why nothing of a section is handed out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Distrust {
+    /// Its struct pages, or a page table for them, would lie in such memory.
+    #[error("{0}")]
+    BadMemory(BadMemory),
+    /// Somebody asked for this failure.
+    #[error("{0}")]
+    Injected(Injected),
+}
+
+/// Added memory before anything is kept in it: a module may be a file that nobody can write to, or have cells that are dead.
+pub trait Trial {
+    /// Tries whether each of `frames`, which the direct map shows and nobody uses, keeps what is written to it. Those that
+    /// do hold what they held before when this returns.
+    ///
+    /// # Errors
+    /// The lowest that does not.
+    fn try_frames(&self, frames: PfnRange) -> Result<(), BadMemory>;
+
+    /// Hears once of a section that it is withheld. Called with no spin lock of the memory's held.
+    fn note_withheld(&self, section: SectionId, why: Distrust);
+}

@@ -1,0 +1,4 @@
+//! Looking without changing: reports for people, and the recount of everything.
+
+pub mod report;
+pub mod validate;

@@ -1,0 +1,71 @@
+//! Holding ranges of sections: every operation on a section happens under one of these.
+
+use crate::addr::{SECTION_LIMIT, SectionRange};
+use crate::machine::Machine;
+use crate::machine::tasks::{Pace, Stop, Unhurried};
+use crate::memory::Memory;
+use crate::record::range_lock::Ticket;
+
+/// A place in line, given up when dropped. Whoever has had his turn holds the range until then.
+#[must_use = "a range that nobody holds is not locked"]
+pub(crate) struct RangeGuard<'a, M: Machine> {
+    memory: &'a Memory<M>,
+    ticket: Ticket,
+    is_keepers: bool,
+}
+
+impl<M: Machine> Drop for RangeGuard<'_, M> {
+    fn drop(&mut self) {
+        let mut line = self.memory.ranges.0.lock();
+        let is_awaited = line.leave(self.ticket);
+        // The keeper was turned away by others.
+        let is_keeper_turned_away = !self.is_keepers && core::mem::take(&mut line.is_keeper_turned_away);
+        drop(line);
+        if is_awaited {
+            self.memory.machine.wake_waiters();
+        }
+        if is_keeper_turned_away {
+            self.memory.machine.wake_keeper();
+        }
+    }
+}
+
+impl<M: Machine> Memory<M> {
+    /// Waits until nobody else changes sections of `range`, or gives up when `pace` says so. The caller holds no other range.
+    pub(crate) fn lock_range(&self, range: SectionRange, pace: &mut dyn Pace) -> Result<RangeGuard<'_, M>, Stop> {
+        let (guard, is_free) = loop {
+            let joined = self.ranges.0.lock().join(range);
+            if let Some((ticket, is_free)) = joined {
+                break (RangeGuard { memory: self, ticket, is_keepers: false }, is_free);
+            }
+            self.machine.wait(&mut || !self.ranges.0.lock().is_full());
+            pace.pause()?;
+        };
+        if is_free {
+            return Ok(guard);
+        }
+        while !self.ranges.0.lock().has_turn(guard.ticket) {
+            self.machine.wait(&mut || self.ranges.0.lock().has_turn(guard.ticket));
+            pace.pause()?;
+        }
+        Ok(guard)
+    }
+
+    /// Waits until nobody else changes any section.
+    pub(crate) fn lock_everything(&self) -> RangeGuard<'_, M> {
+        let all = SectionRange::new(0, SECTION_LIMIT).expect("there are sections");
+        self.lock_range(all, &mut Unhurried).expect("nobody tells to stop")
+    }
+
+    /// The same for `range` without waiting, for the keeper: if somebody holds it, the keeper is called when one leaves.
+    pub(crate) fn try_lock_range(&self, range: SectionRange) -> Option<RangeGuard<'_, M>> {
+        let mut line = self.ranges.0.lock();
+        match line.join(range) {
+            Some((ticket, true)) => return Some(RangeGuard { memory: self, ticket, is_keepers: true }),
+            Some((ticket, false)) => _ = line.leave(ticket),
+            None => {}
+        }
+        line.is_keeper_turned_away = true;
+        None
+    }
+}

@@ -1,0 +1,65 @@
+//! Kinds of sections: the zone they serve in, where they came from, where their struct pages lie.
+
+use core::fmt;
+
+/// Where the allocator puts memory.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum ZoneKind {
+    /// Memory for everything.
+    Normal = 0,
+    /// Memory for what can be moved elsewhere only.
+    Movable = 1,
+}
+
+impl ZoneKind {
+    /// Both kinds.
+    pub const ALL: [Self; 2] = [Self::Normal, Self::Movable];
+
+    /// Its name, as Linux writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::Movable => "Movable",
+        }
+    }
+
+    /// The one that it is not.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Normal => Self::Movable,
+            Self::Movable => Self::Normal,
+        }
+    }
+}
+
+impl fmt::Display for ZoneKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Where the struct pages of a section lie.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum MemmapPlace {
+    /// In the first frames of the section (altmap).
+    Head = 0,
+    /// In frames of the system, taken when the section was added.
+    System = 1,
+    /// Somewhere inside the section, chosen at boot, and there for ever.
+    Boot = 2,
+}
+
+/// Whether memory was there at boot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Origin {
+    Boot,
+    Added,
+}
+
+impl Origin {
+    pub(crate) const ALL: [Self; 2] = [Self::Boot, Self::Added];
+}

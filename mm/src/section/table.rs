@@ -1,0 +1,102 @@
+//! section::table
+
+use crate::addr::{PAGES_PER_SECTION, Pfn, SectionId, SectionRange};
+use crate::section::word::Section;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// The words of all sections, from section 0 to the end of what the machine can ever have.
+#[derive(Clone, Copy)]
+pub struct SectionTable {
+    words: &'static [AtomicU64],
+}
+
+impl SectionTable {
+    /// A table over `words`, all of them zero: every section absent.
+    #[must_use]
+    pub const fn new(words: &'static [AtomicU64]) -> Self {
+        Self { words }
+    }
+
+    /// How many sections the table has words for.
+    #[must_use]
+    pub const fn limit(&self) -> u64 {
+        self.words.len() as u64
+    }
+
+    /// What is known of section `id`; `None` if it is absent.
+    #[must_use]
+    #[inline(always)]
+    pub fn get(&self, id: SectionId) -> Option<Section> {
+        Section::decode(self.words.get(id.index())?.load(Ordering::Acquire))
+    }
+
+    /// The section of `pfn`, if it is present and its struct pages are in use.
+    #[must_use]
+    pub fn open(&self, pfn: Pfn) -> Option<Section> {
+        SectionId::new(pfn.number() / PAGES_PER_SECTION).and_then(|id| self.get(id)).filter(|section| section.is_open())
+    }
+
+    /// Where the word of `pfn`'s section stands.
+    #[inline]
+    pub(crate) fn place(&self, pfn: Pfn) -> Option<&AtomicU64> {
+        self.words.get(pfn.section().index())
+    }
+
+    /// Every present section, lowest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (SectionId, Section)> + '_ {
+        self.words.iter().enumerate().filter_map(|(n, word)| {
+            let section = Section::decode(word.load(Ordering::Acquire))?;
+            Some((SectionId::new(n as u64)?, section))
+        })
+    }
+
+    /// The present sections of `range`, lowest first.
+    pub fn iter_range(&self, range: SectionRange) -> impl Iterator<Item = (SectionId, Section)> + '_ {
+        range.iter().filter_map(|id| Some((id, self.get(id)?)))
+    }
+
+    /// Cuts `range` into runs of neighbours of which the same is known, or which are all absent, lowest first.
+    pub(crate) fn runs(&self, range: SectionRange) -> impl Iterator<Item = (SectionRange, Option<Section>)> + '_ {
+        let mut rest = Some(range);
+        core::iter::from_fn(move || {
+            let range = rest?;
+            let (run, word) = self.run_of_words(range);
+            rest = range.behind(run);
+            Some((run, Section::decode(word)))
+        })
+    }
+
+    /// The first blocks of `range` of which the same is known.
+    pub(crate) fn first_run(&self, range: SectionRange) -> SectionRange {
+        self.run_of_words(range).0
+    }
+
+    fn run_of_words(&self, range: SectionRange) -> (SectionRange, u64) {
+        let end = self.words.len().min(range.last().index() + 1);
+        match self.words.get(range.first().index()..end) {
+            Some([first, others @ ..]) => {
+                let first = first.load(Ordering::Acquire);
+                let same = others.iter().take_while(|word| word.load(Ordering::Acquire) == first).count();
+                (range.first_part(same as u64 + 1), first)
+            }
+            // All beyond the table is absent.
+            _ => (range, 0),
+        }
+    }
+
+    /// Writes the same for every section of `range`.
+    pub(crate) fn set_all(&self, range: SectionRange, section: Section) {
+        let word = section.encode();
+        for place in &self.words[range.first().index()..=range.last().index()] {
+            place.store(word, Ordering::Release);
+        }
+    }
+
+    pub(crate) fn set(&self, id: SectionId, section: Section) {
+        self.words[id.index()].store(section.encode(), Ordering::Release);
+    }
+
+    pub(crate) fn clear(&self, id: SectionId) {
+        self.words[id.index()].store(0, Ordering::Release);
+    }
+}
