@@ -3,7 +3,7 @@
 use crate::addr::SectionRange;
 use crate::errno::Errno;
 use crate::machine::tasks::Clock;
-use core::cell::Cell;
+use core::cell::{Cell, RefCell};
 use heapless::{Deque, Vec};
 
 /// The four verbs.
@@ -101,7 +101,8 @@ pub(crate) struct Stopwatch<'a, C: Clock + ?Sized> {
     since: Cell<u64>,
     /// The one that is under way.
     current: Cell<Option<&'static str>>,
-    phases: Cell<Vec<Phase, PHASE_LIMIT>>,
+    /// Pushed to in place: to take them out and put them back would copy them all at each phase.
+    phases: RefCell<Vec<Phase, PHASE_LIMIT>>,
     moved: Cell<u64>,
 }
 
@@ -109,7 +110,7 @@ impl<'a, C: Clock + ?Sized> Stopwatch<'a, C> {
     /// Starts with the phase `first`.
     pub(crate) fn start(clock: &'a C, first: &'static str) -> Self {
         let since = Cell::new(clock.now_ns());
-        Self { clock, since, current: Cell::new(Some(first)), phases: Cell::default(), moved: Cell::new(0) }
+        Self { clock, since, current: Cell::new(Some(first)), phases: RefCell::default(), moved: Cell::new(0) }
     }
 
     /// The phase `next` begins, and the one before it ends, unless they are the same.
@@ -124,9 +125,7 @@ impl<'a, C: Clock + ?Sized> Stopwatch<'a, C> {
         let Some(name) = self.current.take() else { return };
         let now = self.clock.now_ns();
         let phase = Phase { name, ns: now.saturating_sub(self.since.replace(now)) };
-        let mut phases = self.phases.take();
-        assert!(phases.push(phase).is_ok(), "an operation has at most PHASE_LIMIT phases");
-        self.phases.set(phases);
+        assert!(self.phases.borrow_mut().push(phase).is_ok(), "an operation has at most PHASE_LIMIT phases");
     }
 
     /// So many pages more were moved elsewhere.
@@ -138,8 +137,7 @@ impl<'a, C: Clock + ?Sized> Stopwatch<'a, C> {
     /// it, if there was anything to be undone, and the one before that is where it ended.
     pub(crate) fn event(&self, op: Op, range: SectionRange, result: Result<(), Errno>) -> Event {
         self.leave();
-        let phases = self.phases.take();
-        self.phases.set(phases.clone());
+        let phases = self.phases.borrow().clone();
         Event { number: 0, t_ns: self.clock.now_ns(), op, range, result, moved: self.moved.get(), phases }
     }
 }
