@@ -1,6 +1,6 @@
 //! Nodes with little or nothing on them: they are there, memory comes to them and goes, and others stand in for them.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use boot::qemu::Machine;
 use boot::size::mib;
 use serde_json::json;
@@ -38,50 +38,43 @@ fn nodes_without_memory_fall_back_by_distance_time_after_time(vm: &mut Vm) -> Re
     same("the second time", second, first)
 }
 
-/// Memory comes to node 0, is used by all nodes, and goes. What was free in each step of it, by node.
-fn plug_fill_unplug(vm: &mut Vm) -> Result<Vec<[u64; 2]>> {
-    let before = vm.trace()?;
-    let mut steps = Vec::new();
-    let mut step = |vm: &mut Vm| {
-        let usage = vm.usage()?;
-        let free = [free_on(&usage, 0), free_on(&usage, 3)];
-        steps.push(free);
-        anyhow::Ok(free)
-    };
-    // There is nothing else.
-    for node in 0..4 {
-        fill_on(vm, node, 3)?;
-    }
+/// Memory comes to node 0, is used by all nodes, and goes. Which nodes served the others in each step of it.
+fn plug_fill_unplug(vm: &mut Vm) -> Result<[Vec<u64>; 2]> {
+    let before = vm.usage()?;
+    let without = (0..4).map(|node| serving(vm, node)).collect::<Result<Vec<_>>>()?;
+    same("nodes that serve, of one", &without, &vec![3, 3, 3, 3])?;
     vm.fails("fill 1M --node 0", "ENOENT")?;
+
     vm.plug(&dimm_on("d0", mib(256), 0))?;
     vm.cmd("online_movable dimm0")?;
     expect_all_nodes(vm)?;
-    step(vm)?;
-    for (node, serves) in [(0, 0), (1, 0), (2, 3), (3, 3)] {
-        fill_on(vm, node, serves)?;
-    }
+    let with = (0..4).map(|node| serving(vm, node)).collect::<Result<Vec<_>>>()?;
+    same("nodes that serve, of two", &with, &vec![0, 0, 3, 3])?;
+
     // What node 0 does not hold comes from where it is nearest.
-    let [on_0, on_3] = step(vm)?;
+    let empty = vm.usage()?;
     let id = vm.fill("fill 400M --prefer 1")?;
-    let [left_on_0, left_on_3] = step(vm)?;
-    ensure!(left_on_0 < 1 << 20 && left_on_3 < on_3, "of {on_0} and {on_3} are left {left_on_0} and {left_on_3}");
+    let full = vm.usage()?;
+    let [on_0, on_3] = [0, 3].map(|node| free_on(&empty, node) - free_on(&full, node));
+    // CPUs may keep some of it at hand.
+    ensure!(on_0 > 200 << 20 && on_3 > 140 << 20, "{on_0} bytes came from node 0, {on_3} from node 3");
     vm.cmd(&format!("verify {id}"))?;
     vm.cmd(&format!("free {id}"))?;
     vm.unplug("d0")?;
     ensure!(!vm.blocks()?.contains_key(&FIRST_HOT), "block {FIRST_HOT} is still there");
     expect_all_nodes(vm)?;
-    vm.unchanged_since("a DIMM that came and went", &before)?;
-    Ok(steps)
+    vm.as_much_as_before("a DIMM that came and went", &before)?;
+    Ok([without, with])
 }
 
-/// Fails unless memory that is preferred on a node comes from the one that `serves`.
-fn fill_on(vm: &mut Vm, node: u64, serves: u64) -> Result<()> {
+/// The node from which memory comes that is preferred on this one.
+fn serving(vm: &mut Vm, node: u64) -> Result<u64> {
     let before = vm.usage()?;
     let id = vm.fill(&format!("fill 64M --prefer {node}"))?;
     let after = vm.usage()?;
-    let taken = free_on(&before, serves) - free_on(&after, serves);
-    ensure!(taken >= 64 << 20, "{taken} bytes came from node {serves} for node {node}");
-    vm.cmd(&format!("free {id}")).map(drop)
+    let gave = |node: &u64| free_on(&before, *node).saturating_sub(free_on(&after, *node)) >= 64 << 20;
+    vm.cmd(&format!("free {id}"))?;
+    (0..4).find(gave).with_context(|| format!("no node gave all: {before:?}, {after:?}"))
 }
 
 fn free_on(usage: &Usage, node: u64) -> u64 {
@@ -92,7 +85,7 @@ fn a_node_that_no_table_names_is_there_all_the_same(vm: &mut Vm) -> Result<()> {
     expect_all_nodes(vm)?;
     vm.plug(&dimm_on("d0", mib(256), 2))?;
     vm.cmd("online_movable dimm0")?;
-    fill_on(vm, 2, 2)?;
+    same("the node that serves", serving(vm, 2)?, 2)?;
     vm.fails("fill 1M --prefer 4", "ENOENT")?;
     vm.fails("fill 1M --node 2 --prefer 2", "EINVAL")?;
     vm.unplug("d0")?;
