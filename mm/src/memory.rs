@@ -11,8 +11,7 @@ use crate::record::notifier::{Call, Chain, ChainError, Direction, ListenerReport
 use crate::record::policy::Policy;
 use crate::record::range_lock::RangeLocks;
 use crate::section::group::{Group, GroupId, GroupName, GroupTable};
-use crate::section::kind::Origin;
-use crate::section::kind::ZoneKind;
+use crate::section::kind::{Origin, ZoneKind};
 use crate::section::table::SectionTable;
 use crate::section::word::Section;
 use crate::site::SiteTable;

@@ -9,19 +9,15 @@
 
 use crate::addr::{NodeId, PfnRange, SectionId, SectionRange};
 use crate::frame::mobility::Mobility;
-use crate::frame::page::MEMMAP_PAGES;
-use crate::frame::page::{Head, Owner, PageState};
+use crate::frame::page::{Head, MEMMAP_PAGES, Owner, PageState};
 use crate::frame::pageblock::{Descriptor, FRAMES, Pageblock};
 use crate::inject::Point;
-use crate::limits::AHEAD_PAGES;
-use crate::limits::SPARE_HIGH;
-use crate::limits::SPARE_LOW;
+use crate::limits::{AHEAD_PAGES, SPARE_HIGH, SPARE_LOW};
 use crate::machine::Machine;
 use crate::machine::trial::Distrust;
 use crate::memory::Memory;
 use crate::range_guard::RangeGuard;
-use crate::section::kind::Origin;
-use crate::section::kind::{MemmapPlace, ZoneKind};
+use crate::section::kind::{MemmapPlace, Origin, ZoneKind};
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::{Section, head_range, table_range};
 use core::sync::atomic::Ordering;

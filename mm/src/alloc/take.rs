@@ -5,18 +5,16 @@
 //! moves out of its block stays on its node if it can. A pageblock serves both kinds only when nothing else is left, not even
 //! a section to be opened. Page tables of address spaces move, too, but lie in Normal zones as long as those have enough.
 
-pub use crate::alloc::request::{AllocError, Place, Request, Urgency};
-pub use crate::frame::mobility::Mobility;
-
 use crate::addr::{NodeId, Order, Pfn, SectionId, SectionRange};
+use crate::alloc::request::{AllocError, Place, Request, Urgency};
+use crate::frame::mobility::Mobility;
 use crate::frame::page::{Head, Owner, PageInfo, Terms};
 use crate::frame::pageblock::Pageblock;
 use crate::inject::Point;
 use crate::limits::KERNEL_FLOOR_PAGES;
 use crate::machine::Machine;
 use crate::memory::{Memory, zone_number};
-use crate::section::kind::Origin;
-use crate::section::kind::ZoneKind;
+use crate::section::kind::{Origin, ZoneKind};
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::{Section, Word};
 use crate::site::Site;

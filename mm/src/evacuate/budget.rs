@@ -18,8 +18,7 @@ use crate::frame::pageblock::{FRAMES, Pageblock};
 use crate::limits::{KERNEL_PAGES, RESERVE_PAGES};
 use crate::machine::Machine;
 use crate::memory::{Memory, zone_number};
-use crate::section::kind::Origin;
-use crate::section::kind::ZoneKind;
+use crate::section::kind::{Origin, ZoneKind};
 use core::ops::AddAssign;
 use core::sync::atomic::Ordering;
 

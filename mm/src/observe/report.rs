@@ -2,13 +2,11 @@
 
 use crate::addr::{NodeId, Order, PAGE_SIZE, Pfn, PfnRange, SectionId};
 use crate::frame::mobility::Mobility;
-use crate::frame::page::MEMMAP_PAGES;
-use crate::frame::page::{Head, Owner, PageInfo, PageState};
+use crate::frame::page::{Head, MEMMAP_PAGES, Owner, PageInfo, PageState};
 use crate::frame::pageblock::{Pageblock, Place};
 use crate::machine::Machine;
 use crate::memory::{Memory, zone_number};
-use crate::section::kind::Origin;
-use crate::section::kind::ZoneKind;
+use crate::section::kind::{Origin, ZoneKind};
 use crate::section::state::BlockState;
 use crate::section::word::Section;
 use crate::site::Site;

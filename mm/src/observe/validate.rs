@@ -1,14 +1,12 @@
 //! Recounts the world the slow way and compares it with what the counters say.
 
 use crate::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId};
-use crate::frame::page::MEMMAP_PAGES;
-use crate::frame::page::{Head, Owner, PageState};
+use crate::frame::page::{Head, MEMMAP_PAGES, Owner, PageState};
 use crate::frame::pageblock::{MIXED_COUNT, PER_SECTION, Pageblock, Place};
 use crate::machine::Machine;
 use crate::memory::{Memory, zone_number};
 use crate::section::group::Device;
-use crate::section::kind::Origin;
-use crate::section::kind::{MemmapPlace, ZoneKind};
+use crate::section::kind::{MemmapPlace, Origin, ZoneKind};
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::Section;
 use crate::zone::cache::Shelf;

@@ -5,11 +5,8 @@ use crate::frame::page::MEMMAP_PAGES;
 use crate::limits::GROUP_LIMIT;
 use crate::section::border::Line;
 use crate::section::group::GroupId;
-use crate::section::kind::MemmapPlace;
-use crate::section::kind::Origin;
-use crate::section::kind::ZoneKind;
-use crate::section::state::BlockState;
-use crate::section::state::Openness;
+use crate::section::kind::{MemmapPlace, Origin, ZoneKind};
+use crate::section::state::{BlockState, Openness};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// What is known of a section that is present.
