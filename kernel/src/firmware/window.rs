@@ -78,8 +78,11 @@ pub(crate) fn windows(srat: &Srat, slots: Option<u32>, reach: Reach) -> Vec<Wind
         Vec::new()
     };
     if let Some(span) = Window::span(&windows) {
-        let count = windows.len();
-        log::info!(target: "acpi", "memory may come between {:#x} and {:#x}, windows: {count}", span.start, span.end());
+        let (start, end) = (span.start, span.end());
+        match windows.len() {
+            1 => log::info!(target: "acpi", "memory may come between {start:#x} and {end:#x}"),
+            count => log::info!(target: "acpi", "memory may come in {count} windows between {start:#x} and {end:#x}"),
+        }
     }
     windows
 }
