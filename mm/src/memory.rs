@@ -15,12 +15,13 @@ use crate::section::kind::{Origin, ZoneKind};
 use crate::section::table::SectionTable;
 use crate::section::word::Section;
 use crate::site::SiteTable;
-use crate::zone::cache::{Cache, CacheCell};
+use crate::zone::cache::CacheCell;
 use crate::zone::reserve::BootFree;
+use crate::zone::zones::{Caches, Zones, kind_of_zone, zone_number};
 use crate::zone::{Zone, ZoneCell};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering};
-use lock_api::{Mutex, MutexGuard};
+use lock_api::Mutex;
 
 /// A zone of a machine.
 pub type MachineZone<M> = ZoneCell<<M as Machine>::Spin>;
@@ -46,10 +47,8 @@ pub struct Storage<M: Machine> {
 pub struct Memory<M: Machine> {
     pub(crate) machine: M,
     pub(crate) sections: SectionTable,
-    pub(crate) zones: &'static [MachineZone<M>],
-    /// Those of one zone for all CPUs, then those of the next.
-    caches: &'static [MachineCache<M>],
-    cpu_limit: usize,
+    pub(crate) zones: Zones<M::Spin>,
+    pub(crate) caches: Caches<M::Spin>,
     pub(crate) distances: Distances,
     /// Who may change which sections.
     pub(crate) ranges: RangeLocks<M::Spin>,
@@ -80,9 +79,8 @@ impl<M: Machine> Memory<M> {
         Self {
             machine,
             sections: SectionTable::new(storage.sections),
-            zones: storage.zones,
-            cpu_limit: storage.caches.len() / storage.zones.len(),
-            caches: storage.caches,
+            zones: Zones::new(storage.zones),
+            caches: Caches::new(storage.caches, storage.zones.len()),
             distances: storage.distances,
             ranges: RangeLocks::new(),
             choice: Mutex::new(()),
@@ -137,48 +135,9 @@ impl<M: Machine> Memory<M> {
         all.into_iter().flat_map(|range| self.runs(range)).filter_map(|(run, section)| Some((run, section?)))
     }
 
-    /// How many nodes there can be.
-    pub(crate) fn node_limit(&self) -> usize {
-        self.zones.len() / ZoneKind::ALL.len()
-    }
-
-    /// How many CPUs there are caches for.
-    pub(crate) fn cpu_limit(&self) -> usize {
-        self.cpu_limit
-    }
-
-    pub(crate) fn zone_cell(&self, node: NodeId, kind: ZoneKind) -> &MachineZone<M> {
-        &self.zones[zone_number(node, kind)]
-    }
-
-    pub(crate) fn zone(&self, node: NodeId, kind: ZoneKind) -> MutexGuard<'_, M::Spin, Zone> {
-        self.zone_cell(node, kind).lock()
-    }
-
-    pub(crate) fn cache_of(&self, cpu: usize, zone: usize) -> &Mutex<M::Spin, Cache> {
-        &self.caches[zone * self.cpu_limit + cpu].0
-    }
-
-    /// What the CPU that asks keeps of a zone, if there is such a zone.
-    #[inline]
-    pub(crate) fn own_cache(&self, zone: usize) -> Option<&Mutex<M::Spin, Cache>> {
-        // A number too large finds nothing.
-        let index = zone.wrapping_mul(self.cpu_limit).wrapping_add(self.machine.cpu());
-        self.caches.get(index).map(|cell| &cell.0)
-    }
-
     /// Every node, whether it has memory or not.
     pub fn nodes(&self) -> impl Iterator<Item = NodeId> + use<M> {
-        NodeId::all().take(self.node_limit())
-    }
-
-    pub(crate) fn all_zones(&self) -> impl Iterator<Item = (NodeId, ZoneKind)> + use<M> {
-        self.nodes().flat_map(|node| ZoneKind::ALL.map(|kind| (node, kind)))
-    }
-
-    /// Every zone that spans anything.
-    pub(crate) fn populated_zones(&self) -> impl Iterator<Item = (NodeId, ZoneKind)> + '_ {
-        self.all_zones().filter(|(node, kind)| self.zone(*node, *kind).span().is_some())
+        NodeId::all().take(self.zones.node_limit())
     }
 
     /// The span of a zone when `run` has left it, right until the zone [`changes`](Zone::changes), of which it tells the
@@ -190,7 +149,7 @@ impl<M: Machine> Memory<M> {
         run: SectionRange,
     ) -> (Option<(SectionId, SectionId)>, u64) {
         let (span, changes) = {
-            let zone = self.zone(node, kind);
+            let zone = self.zones.lock(node, kind);
             (zone.span(), zone.changes())
         };
         let stays = |id: &SectionId| {
@@ -367,7 +326,7 @@ impl<M: Machine> Memory<M> {
             aside.set(set_aside()?);
             Some(work(zone))
         };
-        let (result, change) = self.zones[number].change(work, |change| {
+        let (result, change) = self.zones.by_number(number).change(work, |change| {
             let boot_pages = change.boot_pages.wrapping_add(aside.get());
             if boot_pages != 0 && kind == ZoneKind::Normal {
                 self.boot_free.add(boot_pages.cast_signed());
@@ -400,15 +359,4 @@ impl<M: Machine> Memory<M> {
     pub(crate) fn is_boot_memory_short(&self) -> bool {
         self.boot_free.is_short()
     }
-}
-
-/// What a zone of that place among all is.
-#[inline]
-const fn kind_of_zone(number: usize) -> ZoneKind {
-    ZoneKind::ALL[number % ZoneKind::ALL.len()]
-}
-
-/// The place of a zone among all.
-pub(crate) const fn zone_number(node: NodeId, kind: ZoneKind) -> usize {
-    node.index() * ZoneKind::ALL.len() + kind as usize
 }

@@ -79,7 +79,7 @@ impl<M: Machine> Memory<M> {
     fn claim_lowest(&self, node: NodeId, kind: ZoneKind) -> Claim {
         loop {
             let (from, last, puts) = {
-                let zone = self.zone(node, kind);
+                let zone = self.zones.lock(node, kind);
                 match (zone.untouched.lowest, zone.span()) {
                     (Some(lowest), Some((_, last))) => (lowest, last, zone.untouched.puts),
                     _ if zone.untouched.changing > 0 => return Claim::UnderWay,
@@ -185,7 +185,7 @@ impl<M: Machine> Memory<M> {
         for node in self.nodes() {
             for kind in ZoneKind::ALL {
                 self.close_spare(node, kind);
-                let cell = self.zone_cell(node, kind);
+                let cell = self.zones.cell(node, kind);
                 if kind == ZoneKind::Normal
                     && cell.has_unopened()
                     && cell.open_free(Origin::Added) < AHEAD_PAGES
@@ -198,7 +198,7 @@ impl<M: Machine> Memory<M> {
     }
 
     fn close_spare(&self, node: NodeId, kind: ZoneKind) {
-        if self.zone(node, kind).area(Origin::Added).empty_sections() <= SPARE_HIGH {
+        if self.zones.lock(node, kind).area(Origin::Added).empty_sections() <= SPARE_HIGH {
             return;
         }
         let mut closing = Vec::<_, CLOSED_AT_ONCE>::new();
@@ -222,7 +222,7 @@ impl<M: Machine> Memory<M> {
     /// Takes the section that has been empty for longest from the allocator. An operation on it is not disturbed: if it leaves
     /// the section where it is, the keeper is called again.
     fn begin_close(&self, node: NodeId, kind: ZoneKind) -> Option<Closing<'_, M>> {
-        let candidate = self.zone(node, kind).area(Origin::Added).longest_empty()?;
+        let candidate = self.zones.lock(node, kind).area(Origin::Added).longest_empty()?;
         let alone = self.try_lock_range(SectionRange::single(candidate))?;
         let section = self.with_zone(node, kind, |zone| {
             let area = zone.area_mut(Origin::Added);

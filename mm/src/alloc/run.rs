@@ -45,7 +45,7 @@ impl<M: Machine> Memory<M> {
         if self.allowance(source) < blocks * FRAMES {
             return None;
         }
-        let (first, last) = self.zone(source.node, source.kind).span()?;
+        let (first, last) = self.zones.lock(source.node, source.kind).span()?;
         let mut row = Row::new(blocks);
         for id in SectionId::through(first, last) {
             let free = self.free_pageblocks(source, id);
@@ -74,7 +74,7 @@ impl<M: Machine> Memory<M> {
             }
             Openness::Open => {}
         }
-        let _zone = self.zone(source.node, source.kind);
+        let _zone = self.zones.lock(source.node, source.kind);
         // Its struct pages stay while the lock is held, if they are still there.
         if !section(id).is_some_and(Section::is_open) {
             return 0;

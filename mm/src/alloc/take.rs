@@ -13,7 +13,7 @@ use crate::frame::pageblock::Pageblock;
 use crate::inject::Point;
 use crate::limits::KERNEL_FLOOR_PAGES;
 use crate::machine::Machine;
-use crate::memory::{Memory, zone_number};
+use crate::memory::Memory;
 use crate::section::kind::{Origin, ZoneKind};
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::{Section, Word};
@@ -21,6 +21,7 @@ use crate::site::Site;
 use crate::zone::Zone;
 use crate::zone::cache::{Shelf, Stack};
 use crate::zone::free_area::{Mixing, Search};
+use crate::zone::zones::zone_number;
 use core::cell::Cell;
 
 /// Where a request is tried.
@@ -72,7 +73,7 @@ impl<M: Machine> Memory<M> {
         if request.spares(kind) {
             return None;
         }
-        let mut cache = self.own_cache(zone_number(request.place.node(), kind))?.lock();
+        let mut cache = self.caches.find(self.machine.cpu(), zone_number(request.place.node(), kind))?.lock();
         let (head, page) = cache.stack(origin, shelf).pop(&self.machine)?;
         self.hand_out(page, request);
         Some(head)
@@ -124,7 +125,7 @@ impl<M: Machine> Memory<M> {
             sources.filter(|(kind, origin)| self.managed(*kind, *origin) > 0)
         };
         let take = |node, (kind, origin)| take(Source { node, kind, origin, mixing });
-        let by_distance = |from| self.distances.nearest(from, self.node_limit());
+        let by_distance = |from| self.distances.nearest(from, self.zones.node_limit());
         let near = |from| {
             let take = &take;
             sources().find_map(|source| by_distance(from).find_map(|node| take(node, source)))
@@ -134,7 +135,7 @@ impl<M: Machine> Memory<M> {
             sources().filter(spares).find_map(|source| take(node, source))
         };
         match request.place {
-            Place::On(node) if node.index() >= self.node_limit() => None,
+            Place::On(node) if node.index() >= self.zones.node_limit() => None,
             Place::On(node) => sources().find_map(|source| take(node, source)),
             Place::Near(node) => near(node),
             Place::Home(node) => spared(node).or_else(|| near(node)),
@@ -144,13 +145,13 @@ impl<M: Machine> Memory<M> {
 
     /// Whether a node has Normal memory that the kernel is not to be left, as far as can be told without a lock.
     fn can_spare_normal(&self, node: NodeId) -> bool {
-        let zone = self.zone_cell(node, ZoneKind::Normal);
+        let zone = self.zones.cell(node, ZoneKind::Normal);
         let free = || Origin::ALL.into_iter().map(|origin| zone.open_free(origin)).sum::<u64>();
         zone.has_unopened() || free() > KERNEL_FLOOR_PAGES
     }
 
     fn take(&self, source: Source, request: &Request) -> Option<Pfn> {
-        let cell = self.zone_cell(source.node, source.kind);
+        let cell = self.zones.cell(source.node, source.kind);
         loop {
             let taken = match request.shelf() {
                 Some(shelf) => self.take_cached(source, shelf, request),
@@ -174,7 +175,7 @@ impl<M: Machine> Memory<M> {
         if request.spares(source.kind) && is_short() {
             return None;
         }
-        let mut cache = self.cache_of(self.machine.cpu(), zone_number(source.node, source.kind)).lock();
+        let mut cache = self.caches.of(self.machine.cpu(), zone_number(source.node, source.kind)).lock();
         let stack = cache.stack(source.origin, shelf);
         let (head, page) = stack.pop(&self.machine).or_else(|| {
             self.refill(source, shelf, request, stack);
@@ -187,7 +188,7 @@ impl<M: Machine> Memory<M> {
     /// Gets a batch from the zone, if it has one to spare.
     fn refill(&self, source: Source, shelf: Shelf, request: &Request, stack: &mut Stack) {
         let Request { order, mobility, .. } = *request;
-        if self.zone_cell(source.node, source.kind).open_free(source.origin) < order.pages() {
+        if self.zones.cell(source.node, source.kind).open_free(source.origin) < order.pages() {
             return;
         }
         let most = Cell::new(0);
@@ -212,7 +213,7 @@ impl<M: Machine> Memory<M> {
     }
 
     fn search_zone(&self, source: Source, request: &Request) -> Option<Pfn> {
-        let cell = self.zone_cell(source.node, source.kind);
+        let cell = self.zones.cell(source.node, source.kind);
         loop {
             if cell.open_free(source.origin) < request.order.pages() {
                 return None;
@@ -344,7 +345,7 @@ impl<M: Machine> Memory<M> {
         let Some(place) = self.sections.place(head) else { return false };
         let word = Word::read(place);
         let zone = word.zone_number();
-        let Some(cache) = self.own_cache(zone) else { return false };
+        let Some(cache) = self.caches.find(self.machine.cpu(), zone) else { return false };
         let mut cache = cache.lock();
         // Under the lock of the cache: whoever takes a section out of its zone empties the caches after saying so.
         if Word::read(place) != word {
@@ -456,15 +457,15 @@ impl<M: Machine> Memory<M> {
 
     /// Empties the caches of every CPU.
     pub fn drain_caches(&self) {
-        for zone in 0..self.zones.len() {
+        for zone in 0..self.zones.count() {
             self.drain_zone(zone);
         }
     }
 
     /// Empties what the caches of all CPUs hold of one zone.
     pub(crate) fn drain_zone(&self, zone: usize) {
-        for cpu in 0..self.cpu_limit() {
-            let cache = self.cache_of(cpu, zone);
+        for cpu in 0..self.caches.cpu_limit() {
+            let cache = self.caches.of(cpu, zone);
             if cache.lock().pages() == 0 {
                 continue;
             }
@@ -487,6 +488,6 @@ impl<M: Machine> Memory<M> {
 
     /// Those of one origin.
     pub(crate) fn cached_pages_of(&self, zone: usize, origin: Origin) -> u64 {
-        (0..self.cpu_limit()).map(|cpu| self.cache_of(cpu, zone).lock().pages_of(origin)).sum()
+        (0..self.caches.cpu_limit()).map(|cpu| self.caches.of(cpu, zone).lock().pages_of(origin)).sum()
     }
 }

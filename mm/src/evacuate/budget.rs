@@ -17,8 +17,9 @@ use crate::frame::mobility::Mobility;
 use crate::frame::pageblock::{FRAMES, Pageblock};
 use crate::limits::{KERNEL_PAGES, RESERVE_PAGES};
 use crate::machine::Machine;
-use crate::memory::{Memory, zone_number};
+use crate::memory::Memory;
 use crate::section::kind::{Origin, ZoneKind};
+use crate::zone::zones::zone_number;
 use core::ops::AddAssign;
 use core::sync::atomic::Ordering;
 
@@ -155,9 +156,9 @@ impl<M: Machine> Memory<M> {
     /// What is free in all zones, caches included; what an offline under way has isolated is not.
     pub(crate) fn room(&self) -> Room {
         let mut room = Room { promised: self.promised.load(Ordering::Relaxed), ..Room::default() };
-        for (node, kind) in self.all_zones() {
+        for (node, kind) in self.zones.all() {
             let cached = Origin::ALL.map(|origin| self.cached_pages_of(zone_number(node, kind), origin));
-            let zone = self.zone(node, kind);
+            let zone = self.zones.lock(node, kind);
             for (origin, cached) in Origin::ALL.into_iter().zip(cached) {
                 // What went from a cache to the zone in between is there once.
                 let free = (zone.free_pages_of(origin) + cached).min(zone.managed_pages_of(origin));
@@ -193,8 +194,8 @@ impl<M: Machine> Memory<M> {
         if self.managed(ZoneKind::Normal, Origin::Added) == 0 {
             return 0;
         }
-        let normal = self.all_zones().filter(|(_, kind)| *kind == ZoneKind::Normal);
-        normal.map(|(node, kind)| self.zone_cell(node, kind).added_free()).sum()
+        let normal = self.zones.all().filter(|(_, kind)| *kind == ZoneKind::Normal);
+        normal.map(|(node, kind)| self.zones.cell(node, kind).added_free()).sum()
     }
 
     /// What is free in those of `ranges` that are boot memory.

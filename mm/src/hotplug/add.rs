@@ -193,7 +193,7 @@ impl<M: Machine> Memory<M> {
         if u64::from(range.last().number()) >= limit {
             return Err(AddError::OutOfReach { last: range.last(), limit: limit.saturating_sub(1) });
         }
-        if request.node.index() >= self.node_limit() {
+        if request.node.index() >= self.zones.node_limit() {
             return Err(AddError::NoNode { node: request.node });
         }
         let there = self.sections.runs(range).find(|(_, section)| section.is_some());

@@ -12,13 +12,14 @@ use crate::frame::pageblock::Pageblock;
 use crate::inject::{Injected, Point};
 use crate::machine::Machine;
 use crate::machine::tasks::{Pace, Stop};
-use crate::memory::{Memory, zone_number};
+use crate::memory::Memory;
 use crate::plural::Plural;
 use crate::record::journal::{Op, Stopwatch};
 use crate::record::notifier::{Direction, Veto};
 use crate::section::kind::ZoneKind;
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::Section;
+use crate::zone::zones::zone_number;
 use core::sync::atomic::Ordering;
 
 /// Why blocks could not be taken offline.
@@ -317,7 +318,7 @@ impl<M: Machine> Memory<M> {
         for (run, section) in self.present_runs(ranges).filter(|(_, section)| section.is_open() && !section.is_boot()) {
             let BlockState::GoingOffline(kind) = section.state else { continue };
             for part in run.cut(BATCH) {
-                let _zone = self.zone(section.node, kind);
+                let _zone = self.zones.lock(section.node, kind);
                 self.sections.set_all(part, Section { openness: Openness::Changing, ..section });
             }
         }

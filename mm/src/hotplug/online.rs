@@ -219,7 +219,7 @@ impl<M: Machine> Memory<M> {
         change: fn(&mut Zone, SectionRange, Section),
     ) {
         if section.state == BlockState::GoingOnline(ZoneKind::Movable) {
-            change(&mut self.zone(section.node, ZoneKind::Movable), run, section);
+            change(&mut self.zones.lock(section.node, ZoneKind::Movable), run, section);
         }
     }
 

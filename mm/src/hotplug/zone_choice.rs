@@ -271,8 +271,8 @@ impl<M: Machine> Memory<M> {
             device: None,
             kernel: self.kernel_memory(),
         };
-        for (of, kind) in self.all_zones() {
-            let zone = self.zone(of, kind);
+        for (of, kind) in self.zones.all() {
+            let zone = self.zones.lock(of, kind);
             let share = match kind {
                 ZoneKind::Normal => Balance { kernel: zone.boot_present_pages(), movable: 0 },
                 ZoneKind::Movable => Balance { kernel: 0, movable: zone.present_pages() + zone.expected_pages() },
@@ -288,8 +288,8 @@ impl<M: Machine> Memory<M> {
 
     fn kernel_memory(&self) -> KernelMemory {
         let room = self.room();
-        let movable = self.all_zones().filter(|(_, kind)| *kind == ZoneKind::Movable);
-        let expected: u64 = movable.map(|(node, kind)| self.zone(node, kind).expected_pages()).sum();
+        let movable = self.zones.all().filter(|(_, kind)| *kind == ZoneKind::Movable);
+        let expected: u64 = movable.map(|(node, kind)| self.zones.lock(node, kind).expected_pages()).sum();
         KernelMemory { available: room.kernel(), unmapped: room.movable() + expected }
     }
 }

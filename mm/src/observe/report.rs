@@ -5,11 +5,12 @@ use crate::frame::mobility::Mobility;
 use crate::frame::page::{Head, MEMMAP_PAGES, Owner, PageInfo, PageState};
 use crate::frame::pageblock::{Pageblock, Place};
 use crate::machine::Machine;
-use crate::memory::{Memory, zone_number};
+use crate::memory::Memory;
 use crate::section::kind::{Origin, ZoneKind};
 use crate::section::state::BlockState;
 use crate::section::word::Section;
 use crate::site::Site;
+use crate::zone::zones::zone_number;
 use core::ops::AddAssign;
 use core::sync::atomic::Ordering;
 
@@ -197,9 +198,9 @@ impl<M: Machine> Memory<M> {
 
     /// Every zone that spans anything, by node, Normal first.
     pub fn for_each_zone(&self, mut each: impl FnMut(&ZoneReport)) {
-        for (node, kind) in self.populated_zones() {
+        for (node, kind) in self.zones.populated() {
             let cached = self.cached_pages(zone_number(node, kind)) * PAGE_SIZE;
-            let zone = self.zone(node, kind);
+            let zone = self.zones.lock(node, kind);
             let Some(span) = zone.span() else { continue };
             let report = ZoneReport {
                 node,
@@ -239,7 +240,7 @@ impl<M: Machine> Memory<M> {
         let mut groups = FreeGroups::default();
         let is_here = |block: &Pageblock| section.state.zone_of(block.first()) == Some(kind);
         for block in Pageblock::of_section(id).filter(is_here) {
-            let _zone = self.zone(section.node, kind);
+            let _zone = self.zones.lock(section.node, kind);
             // The section may have gone since.
             is_still(section)?;
             self.count_groups(block, &mut groups);

@@ -4,13 +4,14 @@ use crate::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId};
 use crate::frame::page::{Head, MEMMAP_PAGES, Owner, PageState};
 use crate::frame::pageblock::{MIXED_COUNT, PER_SECTION, Pageblock, Place};
 use crate::machine::Machine;
-use crate::memory::{Memory, zone_number};
+use crate::memory::Memory;
 use crate::section::group::Device;
 use crate::section::kind::{MemmapPlace, Origin, ZoneKind};
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::Section;
 use crate::zone::cache::Shelf;
 use crate::zone::free_area::{Listed, Walk};
+use crate::zone::zones::zone_number;
 use core::fmt;
 use core::sync::atomic::Ordering;
 
@@ -247,7 +248,7 @@ impl<M: Machine> Memory<M> {
         // Whoever hears of a problem may need memory, so nothing is told while a lock is held.
         let (counts, of_origins) = self.zone_counts(node, kind, sums);
         counts.into_iter().chain(of_origins.into_iter().flatten()).for_each(|(of, kept, is)| compare(of, kept, is));
-        for cpu in 0..self.cpu_limit() {
+        for cpu in 0..self.caches.cpu_limit() {
             let (kept, counted) = self.count_cache(cpu, node, kind);
             compare("in a cache", kept, counted);
         }
@@ -258,7 +259,7 @@ impl<M: Machine> Memory<M> {
         let number = |id: Option<SectionId>| id.map_or(u64::MAX, |id| u64::from(id.number()));
         let cached = self.cached_pages(zone_number(node, kind));
         let listed = Origin::ALL.map(|origin| self.count_listed(node, kind, origin));
-        let zone = self.zone(node, kind);
+        let zone = self.zones.lock(node, kind);
         let (first, last) = zone.span().unzip();
         let search = number(zone.untouched.lowest);
         let counts = [
@@ -293,7 +294,7 @@ impl<M: Machine> Memory<M> {
         let mut pages = 0;
         loop {
             // Nobody changes anything meanwhile, so the lock need not be held all the time.
-            let zone = self.zone(node, kind);
+            let zone = self.zones.lock(node, kind);
             for _ in 0..WALKED_AT_ONCE {
                 let next = zone.area(origin).walk_on(&self.machine, &mut walk);
                 let Some(listed) = next.filter(|listed| self.is_listed_rightly(listed, node, kind, origin)) else {
@@ -308,7 +309,7 @@ impl<M: Machine> Memory<M> {
 
     /// The frames that a cache says that it has, and those that it has.
     fn count_cache(&self, cpu: usize, node: NodeId, kind: ZoneKind) -> (u64, u64) {
-        let cache = self.cache_of(cpu, zone_number(node, kind));
+        let cache = self.caches.of(cpu, zone_number(node, kind));
         let stacks = Origin::ALL.into_iter().flat_map(|origin| Shelf::ALL.map(|shelf| (origin, shelf)));
         let counts = stacks.map(|(origin, shelf)| {
             let mut cache = cache.lock();

@@ -21,12 +21,13 @@ use crate::inject::Injected;
 use crate::machine::Machine;
 use crate::machine::mover::Stay;
 use crate::machine::tasks::{Pace, Stop};
-use crate::memory::{Memory, zone_number};
+use crate::memory::Memory;
 use crate::section::kind::ZoneKind;
 use crate::section::state::Openness;
 use crate::section::word::{Section, head_range, table_range};
 use crate::zone::Zone;
 use crate::zone::free_area::FreeArea;
+use crate::zone::zones::zone_number;
 use core::sync::atomic::Ordering;
 
 /// The largest block whose frames with an error go out of use under one hold of the lock: 32 frames.

@@ -7,6 +7,7 @@
 pub mod cache;
 pub(crate) mod free_area;
 pub(crate) mod reserve;
+pub(crate) mod zones;
 
 use crate::addr::{Order, Pfn, SectionId, SectionRange};
 use crate::frame::memmap::Memmap;
