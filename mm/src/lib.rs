@@ -102,6 +102,7 @@ pub mod evacuate;
 pub mod frame;
 pub mod hotplug;
 pub mod inject;
+mod keeper;
 pub mod limits;
 pub mod machine;
 pub mod memory;
@@ -115,6 +116,7 @@ pub mod section;
 pub mod site;
 #[cfg(test)]
 mod testing;
+mod transition;
 pub mod zone;
 
 pub use errno::Errno;

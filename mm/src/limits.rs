@@ -25,3 +25,6 @@ pub const KERNEL_PAGES: u64 = 256;
 
 /// Bytes of two cache lines: those next to each other are fetched in pairs.
 pub(crate) const CACHE_LINE_PAIR: usize = 128;
+
+/// How often what is in flight is waited for; each time is some milliseconds.
+pub(crate) const PATIENCE: u32 = 100;

@@ -7,11 +7,11 @@ use crate::limits::SPARE_HIGH;
 use crate::machine::Machine;
 use crate::node::Distances;
 use crate::record::journal::{Event, Journal};
-use crate::record::notifier::{Call, Chain, ChainError, Direction, ListenerReport, MemoryListener, Name};
+use crate::record::notifier::{Call, Chain, ChainError, Direction, ListenerReport, Name};
 use crate::record::policy::Policy;
 use crate::record::range_lock::RangeLocks;
 use crate::section::group::{Group, GroupId, GroupName, GroupTable};
-use crate::section::kind::{Origin, ZoneKind};
+use crate::section::kind::ZoneKind;
 use crate::section::table::SectionTable;
 use crate::section::word::Section;
 use crate::site::SiteTable;
@@ -20,7 +20,7 @@ use crate::zone::reserve::BootFree;
 use crate::zone::zones::{Caches, Zones, kind_of_zone, zone_number};
 use crate::zone::{Zone, ZoneCell};
 use core::cell::Cell;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::AtomicU64;
 use lock_api::Mutex;
 
 /// A zone of a machine.
@@ -62,8 +62,6 @@ pub struct Memory<M: Machine> {
     pub(crate) boot_free: BootFree,
     /// Frames in Normal zones that operations under way will still take.
     pub(crate) promised: AtomicU64,
-    /// Frames that all zones of a kind manage, by origin, so that nobody looks where there can be nothing.
-    managed: [[AtomicU64; Origin::ALL.len()]; ZoneKind::ALL.len()],
     /// Frames that are poisoned, and those that will be when they are given back; both change under the lock of their range.
     pub(crate) poisoned_count: AtomicU64,
     pub(crate) faulty_count: AtomicU64,
@@ -91,7 +89,6 @@ impl<M: Machine> Memory<M> {
             points: Points::new(),
             boot_free: BootFree::new(),
             promised: AtomicU64::new(0),
-            managed: [const { [const { AtomicU64::new(0) }; Origin::ALL.len()] }; ZoneKind::ALL.len()],
             poisoned_count: AtomicU64::new(0),
             faulty_count: AtomicU64::new(0),
             late_pins: AtomicU64::new(0),
@@ -140,32 +137,6 @@ impl<M: Machine> Memory<M> {
         NodeId::all().take(self.zones.node_limit())
     }
 
-    /// The span of a zone when `run` has left it, right until the zone [`changes`](Zone::changes), of which it tells the
-    /// count. Looked for without the lock of the zone: there may be a long way of sections that are elsewhere.
-    pub(crate) fn span_without(
-        &self,
-        node: NodeId,
-        kind: ZoneKind,
-        run: SectionRange,
-    ) -> (Option<(SectionId, SectionId)>, u64) {
-        let (span, changes) = {
-            let zone = self.zones.lock(node, kind);
-            (zone.span(), zone.changes())
-        };
-        let stays = |id: &SectionId| {
-            let section = self.sections.get(*id).filter(|section| section.state.is_in_zone());
-            let is_member = section.is_some_and(|section| section.node == node && section.state.reaches_into(kind));
-            is_member && !run.contains(*id)
-        };
-        let without = span.and_then(|(first, last)| {
-            // An end that is not among those that go stays the end.
-            let low = if run.contains(first) { SectionId::through(first, last).find(stays)? } else { first };
-            let high = if run.contains(last) { SectionId::through(low, last).rev().find(stays)? } else { last };
-            Some((low, high))
-        });
-        (without, changes)
-    }
-
     /// The settings.
     pub fn policy(&self) -> Policy {
         *self.policy.lock()
@@ -181,14 +152,6 @@ impl<M: Machine> Memory<M> {
         self.groups.lock().get(id)
     }
 
-    /// Blocks, of which the same is known, go to a zone, or offline without one: their device counts them there.
-    pub(crate) fn shift_in_device(&self, run: SectionRange, section: Section, to: Option<ZoneKind>) {
-        if !section.is_boot() {
-            let pages = run.count() * u64::from(section.present);
-            self.groups.lock().device_mut(section.group).shift(pages, section.state.zone(), to);
-        }
-    }
-
     /// The group with this name.
     pub fn find_group(&self, name: GroupName) -> Option<(GroupId, Group)> {
         self.groups.lock().find(name)
@@ -199,41 +162,6 @@ impl<M: Machine> Memory<M> {
         for (id, group) in self.groups.lock().iter() {
             each(id, group);
         }
-    }
-
-    /// Lets a part of the kernel be asked and told of changes.
-    ///
-    /// # Errors
-    /// The name is taken, or there are too many listeners.
-    pub fn register_listener(
-        &self,
-        name: Name,
-        priority: i32,
-        listener: &'static dyn MemoryListener,
-    ) -> Result<(), ChainError> {
-        // Whoever is asked of a change also hears the outcome.
-        let _alone = self.lock_everything();
-        self.chain.lock().register(name, priority, listener)
-    }
-
-    /// Adds a listener that accepts everything, until it is told otherwise.
-    ///
-    /// # Errors
-    /// The name is taken, or there are too many listeners.
-    pub fn add_scripted_listener(&self, name: Name, priority: i32) -> Result<(), ChainError> {
-        // Whoever is asked of a change also hears the outcome.
-        let _alone = self.lock_everything();
-        self.chain.lock().add_scripted(name, priority)
-    }
-
-    /// Takes a scripted listener away.
-    ///
-    /// # Errors
-    /// There is none of that name.
-    pub fn remove_scripted_listener(&self, name: Name) -> Result<(), ChainError> {
-        // Whoever is asked of a change also hears the outcome.
-        let _alone = self.lock_everything();
-        self.chain.lock().remove_scripted(name)
     }
 
     /// Makes a scripted listener refuse.
@@ -275,11 +203,6 @@ impl<M: Machine> Memory<M> {
     /// What a failure point is armed with, and for how many times.
     pub fn armed(&self, point: Point) -> Option<(Errno, u32)> {
         self.points.armed(point)
-    }
-
-    #[inline]
-    pub(crate) fn is_armed(&self, point: Point) -> bool {
-        self.points.is_armed(point)
     }
 
     /// Passes a failure point; also called by the machine, for the steps that it takes.
@@ -332,31 +255,10 @@ impl<M: Machine> Memory<M> {
                 self.boot_free.add(boot_pages.cast_signed());
             }
         });
-        let is_kernel_short = || kind == ZoneKind::Normal && change.is_closed_up && self.is_boot_memory_short();
+        let is_kernel_short = || kind == ZoneKind::Normal && change.is_closed_up && self.boot_free.is_short();
         if change.empty_sections > SPARE_HIGH || is_kernel_short() {
             self.machine.wake_keeper();
         }
         result
-    }
-
-    /// Where frames of one origin are counted that all zones of a kind manage; changed under the lock of the zone.
-    pub(crate) const fn managed_of(&self, kind: ZoneKind, origin: Origin) -> &AtomicU64 {
-        &self.managed[kind as usize][origin as usize]
-    }
-
-    /// Frames of one origin that all zones of a kind manage.
-    pub(crate) fn managed(&self, kind: ZoneKind, origin: Origin) -> u64 {
-        self.managed_of(kind, origin).load(Ordering::Relaxed)
-    }
-
-    /// Whether what hotplug may take, and nobody else, is used in part. `zone` is where a free frame of boot memory lies.
-    #[inline]
-    pub(crate) fn is_reserve_short(&self, zone: usize) -> bool {
-        kind_of_zone(zone) == ZoneKind::Normal && self.boot_free.is_reserve_short()
-    }
-
-    /// Whether the kernel will soon depend on added memory.
-    pub(crate) fn is_boot_memory_short(&self) -> bool {
-        self.boot_free.is_short()
     }
 }

@@ -30,42 +30,44 @@ impl<M: Machine> Drop for RangeGuard<'_, M> {
     }
 }
 
-impl<M: Machine> Memory<M> {
-    /// Waits until nobody else changes sections of `range`, or gives up when `pace` says so. The caller holds no other range.
-    pub(crate) fn lock_range(&self, range: SectionRange, pace: &mut dyn Pace) -> Result<RangeGuard<'_, M>, Stop> {
-        let (guard, is_free) = loop {
-            let joined = self.ranges.0.lock().join(range);
-            if let Some((ticket, is_free)) = joined {
-                break (RangeGuard { memory: self, ticket, is_keepers: false }, is_free);
-            }
-            self.machine.wait(&mut || !self.ranges.0.lock().is_full());
-            pace.pause()?;
-        };
-        if is_free {
-            return Ok(guard);
+/// Waits until nobody else changes sections of `range`, or gives up when `pace` says so. The caller holds no other range.
+pub(crate) fn lock_range<'a, M: Machine>(
+    memory: &'a Memory<M>,
+    range: SectionRange,
+    pace: &mut dyn Pace,
+) -> Result<RangeGuard<'a, M>, Stop> {
+    let (guard, is_free) = loop {
+        let joined = memory.ranges.0.lock().join(range);
+        if let Some((ticket, is_free)) = joined {
+            break (RangeGuard { memory, ticket, is_keepers: false }, is_free);
         }
-        while !self.ranges.0.lock().has_turn(guard.ticket) {
-            self.machine.wait(&mut || self.ranges.0.lock().has_turn(guard.ticket));
-            pace.pause()?;
-        }
-        Ok(guard)
+        memory.machine.wait(&mut || !memory.ranges.0.lock().is_full());
+        pace.pause()?;
+    };
+    if is_free {
+        return Ok(guard);
     }
+    while !memory.ranges.0.lock().has_turn(guard.ticket) {
+        memory.machine.wait(&mut || memory.ranges.0.lock().has_turn(guard.ticket));
+        pace.pause()?;
+    }
+    Ok(guard)
+}
 
-    /// Waits until nobody else changes any section.
-    pub(crate) fn lock_everything(&self) -> RangeGuard<'_, M> {
-        let all = SectionRange::new(0, SECTION_LIMIT).expect("there are sections");
-        self.lock_range(all, &mut Unhurried).expect("nobody tells to stop")
-    }
+/// Waits until nobody else changes any section.
+pub(crate) fn lock_everything<M: Machine>(memory: &Memory<M>) -> RangeGuard<'_, M> {
+    let all = SectionRange::new(0, SECTION_LIMIT).expect("there are sections");
+    lock_range(memory, all, &mut Unhurried).expect("nobody tells to stop")
+}
 
-    /// The same for `range` without waiting, for the keeper: if somebody holds it, the keeper is called when one leaves.
-    pub(crate) fn try_lock_range(&self, range: SectionRange) -> Option<RangeGuard<'_, M>> {
-        let mut line = self.ranges.0.lock();
-        match line.join(range) {
-            Some((ticket, true)) => return Some(RangeGuard { memory: self, ticket, is_keepers: true }),
-            Some((ticket, false)) => _ = line.leave(ticket),
-            None => {}
-        }
-        line.is_keeper_turned_away = true;
-        None
+/// The same for `range` without waiting, for the keeper: if somebody holds it, the keeper is called when one leaves.
+pub(crate) fn try_lock_range<M: Machine>(memory: &Memory<M>, range: SectionRange) -> Option<RangeGuard<'_, M>> {
+    let mut line = memory.ranges.0.lock();
+    match line.join(range) {
+        Some((ticket, true)) => return Some(RangeGuard { memory, ticket, is_keepers: true }),
+        Some((ticket, false)) => _ = line.leave(ticket),
+        None => {}
     }
+    line.is_keeper_turned_away = true;
+    None
 }

@@ -2,9 +2,8 @@
 //!
 //! A struct page has seven bits for it, so sites are numbered as they turn up. There are a few dozen in a kernel.
 
-use core::fmt;
 use core::panic::Location;
-use core::ptr;
+use core::{fmt, ptr};
 use once_cell::race::OnceRef;
 
 /// A place in the source.

@@ -11,7 +11,7 @@ use core::ops::Range;
 use mm::Errno;
 use mm::addr::{NodeId, Order, Pfn};
 use mm::alloc::request::{AllocError, Place, Request, Urgency};
-use mm::evacuate::evacuation::MoveError;
+use mm::evacuate::moving::MoveError;
 use mm::frame::memmap::Memmap;
 use mm::frame::mobility::Mobility;
 use mm::frame::page::Owner;

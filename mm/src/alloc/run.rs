@@ -5,6 +5,7 @@
 use crate::addr::{Order, Pfn, PfnRange, SectionId};
 use crate::alloc::request::{AllocError, Request, Urgency};
 use crate::alloc::take::Source;
+use crate::alloc::{open, take};
 use crate::frame::pageblock::{FRAMES, PER_SECTION, Pageblock};
 use crate::machine::Machine;
 use crate::memory::Memory;
@@ -27,10 +28,11 @@ impl<M: Machine> Memory<M> {
     pub fn allocate_run(&self, blocks: u64, request: &Request) -> Result<PfnRange, AllocError> {
         assert!((1..=RUN_LIMIT).contains(&blocks), "a run has 1 to {RUN_LIMIT} pageblocks");
         assert!(request.urgency == Urgency::Ordinary, "looking for a run opens sections");
-        self.pass_allocation(request)?;
+        take::pass_allocation(self, request)?;
         self.drain_caches();
         let request = Request { order: Order::PAGEBLOCK, ..*request };
-        let found = self.first_that_serves(&request, Mixing::Never, |source| self.take_run(source, blocks, &request));
+        let found =
+            take::first_that_serves(self, &request, Mixing::Never, |source| take_run(self, source, blocks, &request));
         found.map(|first| PfnRange::new(first, blocks * FRAMES)).ok_or(AllocError::OutOfMemory)
     }
 
@@ -40,68 +42,74 @@ impl<M: Machine> Memory<M> {
             self.free(run.start().add(n * FRAMES), Order::PAGEBLOCK);
         }
     }
+}
 
-    fn take_run(&self, source: Source, blocks: u64, request: &Request) -> Option<Pfn> {
-        if self.allowance(source) < blocks * FRAMES {
+fn take_run<M: Machine>(memory: &Memory<M>, source: Source, blocks: u64, request: &Request) -> Option<Pfn> {
+    if take::allowance(memory, source) < blocks * FRAMES {
+        return None;
+    }
+    let (first, last) = memory.zones.lock(source.node, source.kind).span()?;
+    let mut row = Row::new(blocks);
+    for id in SectionId::through(first, last) {
+        let free = free_pageblocks(memory, source, id);
+        for n in 0..PER_SECTION {
+            let is_free = free >> n & 1 != 0;
+            let Some(start) = row.next(u64::from(id.number()) * PER_SECTION + n, is_free) else { continue };
+            // Somebody else may have been faster.
+            if let Some(head) = claim_run(memory, source, Pfn::new(start * FRAMES), blocks, request) {
+                return Some(head);
+            }
+        }
+    }
+    None
+}
+
+/// A bit for each pageblock of a section that `source` could give as a whole.
+fn free_pageblocks<M: Machine>(memory: &Memory<M>, source: Source, id: SectionId) -> u64 {
+    let section = |id| memory.sections.get(id).filter(|section| is_of(*section, source));
+    let Some(seen) = section(id) else { return 0 };
+    match seen.openness {
+        Openness::Withheld => return 0,
+        // One that is just being opened or closed is waited for if it is chosen.
+        Openness::Untouched | Openness::Changing => {
+            let taken = head_range(id, seen).len().div_ceil(FRAMES);
+            return u64::MAX.checked_shl(taken as u32).unwrap_or(0);
+        }
+        Openness::Open => {}
+    }
+    let _zone = memory.zones.lock(source.node, source.kind);
+    // Its struct pages stay while the lock is held, if they are still there.
+    if !section(id).is_some_and(Section::is_open) {
+        return 0;
+    }
+    let blocks = Pageblock::of_section(id).enumerate();
+    blocks.fold(0, |bits, (n, block)| bits | u64::from(block.descriptor(&memory.machine).is_whole()) << n)
+}
+
+fn claim_run<M: Machine>(
+    memory: &Memory<M>,
+    source: Source,
+    first: Pfn,
+    blocks: u64,
+    request: &Request,
+) -> Option<Pfn> {
+    for n in 0..blocks {
+        let block = Pageblock::of(first.add(n * FRAMES));
+        let id = block.first().section();
+        open::open(memory, id);
+        let taken = take::take_one(memory, source, request, |zone| {
+            memory.sections.get(id).filter(|section| is_of(*section, source) && section.is_open())?;
+            let area = zone.area_mut(source.origin);
+            let head = area.take_at(&memory.machine, block, Order::PAGEBLOCK, request.mobility, source.mixing)?;
+            take::mark_allocated(memory, head, request);
+            Some(head)
+        });
+        if taken.flatten().is_none() {
+            memory.free_run(PfnRange::new(first, n * FRAMES));
             return None;
         }
-        let (first, last) = self.zones.lock(source.node, source.kind).span()?;
-        let mut row = Row::new(blocks);
-        for id in SectionId::through(first, last) {
-            let free = self.free_pageblocks(source, id);
-            for n in 0..PER_SECTION {
-                let is_free = free >> n & 1 != 0;
-                let Some(start) = row.next(u64::from(id.number()) * PER_SECTION + n, is_free) else { continue };
-                // Somebody else may have been faster.
-                if let Some(head) = self.claim_run(source, Pfn::new(start * FRAMES), blocks, request) {
-                    return Some(head);
-                }
-            }
-        }
-        None
     }
-
-    /// A bit for each pageblock of a section that `source` could give as a whole.
-    fn free_pageblocks(&self, source: Source, id: SectionId) -> u64 {
-        let section = |id| self.sections.get(id).filter(|section| is_of(*section, source));
-        let Some(seen) = section(id) else { return 0 };
-        match seen.openness {
-            Openness::Withheld => return 0,
-            // One that is just being opened or closed is waited for if it is chosen.
-            Openness::Untouched | Openness::Changing => {
-                let taken = head_range(id, seen).len().div_ceil(FRAMES);
-                return u64::MAX.checked_shl(taken as u32).unwrap_or(0);
-            }
-            Openness::Open => {}
-        }
-        let _zone = self.zones.lock(source.node, source.kind);
-        // Its struct pages stay while the lock is held, if they are still there.
-        if !section(id).is_some_and(Section::is_open) {
-            return 0;
-        }
-        let blocks = Pageblock::of_section(id).enumerate();
-        blocks.fold(0, |bits, (n, block)| bits | u64::from(block.descriptor(&self.machine).is_whole()) << n)
-    }
-
-    fn claim_run(&self, source: Source, first: Pfn, blocks: u64, request: &Request) -> Option<Pfn> {
-        for n in 0..blocks {
-            let block = Pageblock::of(first.add(n * FRAMES));
-            let id = block.first().section();
-            self.open(id);
-            let taken = self.take_one(source, request, |zone| {
-                self.sections.get(id).filter(|section| is_of(*section, source) && section.is_open())?;
-                let area = zone.area_mut(source.origin);
-                let head = area.take_at(&self.machine, block, Order::PAGEBLOCK, request.mobility, source.mixing)?;
-                self.mark_allocated(head, request);
-                Some(head)
-            });
-            if taken.flatten().is_none() {
-                self.free_run(PfnRange::new(first, n * FRAMES));
-                return None;
-            }
-        }
-        Some(first)
-    }
+    Some(first)
 }
 
 fn is_of(section: Section, source: Source) -> bool {

@@ -12,6 +12,7 @@
 //! they do.
 
 use crate::addr::{Order, SectionRange};
+use crate::alloc::caches;
 use crate::evacuate::content::Block;
 use crate::frame::mobility::Mobility;
 use crate::frame::pageblock::{FRAMES, Pageblock};
@@ -152,62 +153,31 @@ impl Room {
     }
 }
 
-impl<M: Machine> Memory<M> {
-    /// What is free in all zones, caches included; what an offline under way has isolated is not.
-    pub(crate) fn room(&self) -> Room {
-        let mut room = Room { promised: self.promised.load(Ordering::Relaxed), ..Room::default() };
-        for (node, kind) in self.zones.all() {
-            let cached = Origin::ALL.map(|origin| self.cached_pages_of(zone_number(node, kind), origin));
-            let zone = self.zones.lock(node, kind);
-            for (origin, cached) in Origin::ALL.into_iter().zip(cached) {
-                // What went from a cache to the zone in between is there once.
-                let free = (zone.free_pages_of(origin) + cached).min(zone.managed_pages_of(origin));
-                room.include(kind, origin, free);
-            }
-            room.include_whole(kind, zone.whole_blocks());
+/// What is free in all zones, caches included; what an offline under way has isolated is not.
+pub(crate) fn room<M: Machine>(memory: &Memory<M>) -> Room {
+    let mut room = Room { promised: memory.promised.load(Ordering::Relaxed), ..Room::default() };
+    for (node, kind) in memory.zones.all() {
+        let cached = Origin::ALL.map(|origin| caches::cached_pages_of(memory, zone_number(node, kind), origin));
+        let zone = memory.zones.lock(node, kind);
+        for (origin, cached) in Origin::ALL.into_iter().zip(cached) {
+            // What went from a cache to the zone in between is there once.
+            let free = (zone.free_pages_of(origin) + cached).min(zone.managed_pages_of(origin));
+            room.include(kind, origin, free);
         }
-        room
+        room.include_whole(kind, zone.whole_blocks());
     }
+    room
+}
 
-    /// Frames in Normal zones that bulk users can have, as far as can be told without a lock; those in caches are not among them.
-    pub(crate) fn bulk_spare(&self) -> u64 {
-        self.kernel_free().saturating_sub(self.kept())
+/// What is free in those of `ranges` that are boot memory.
+pub(crate) fn boot_room_in<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange]) -> Room {
+    let mut room = Room::default();
+    for (run, section) in memory.sections.present_runs(ranges).filter(|(_, section)| section.is_boot()) {
+        let Some(kind) = section.state.zone() else { continue };
+        let blocks = run.iter().flat_map(Pageblock::of_section);
+        room.include(kind, Origin::Boot, blocks.map(|block| block.descriptor(&memory.machine).free()).sum());
     }
-
-    /// Those that unmovable memory can get, in the same way.
-    pub(crate) fn kernel_free(&self) -> u64 {
-        self.boot_free.spare() + self.added_free()
-    }
-
-    /// Whether bulk users can have nothing of Normal zones any more, but what may lie in caches.
-    pub fn is_kernel_short(&self) -> bool {
-        self.bulk_spare() == 0
-    }
-
-    /// Frames in Normal zones, the reserve not among them, that bulk users leave.
-    pub(crate) fn kept(&self) -> u64 {
-        KERNEL_PAGES + self.promised.load(Ordering::Relaxed)
-    }
-
-    /// Added frames in Normal zones that are free, as far as can be told without a lock.
-    pub(crate) fn added_free(&self) -> u64 {
-        if self.managed(ZoneKind::Normal, Origin::Added) == 0 {
-            return 0;
-        }
-        let normal = self.zones.all().filter(|(_, kind)| *kind == ZoneKind::Normal);
-        normal.map(|(node, kind)| self.zones.cell(node, kind).added_free()).sum()
-    }
-
-    /// What is free in those of `ranges` that are boot memory.
-    pub(crate) fn boot_room_in(&self, ranges: &[SectionRange]) -> Room {
-        let mut room = Room::default();
-        for (run, section) in self.present_runs(ranges).filter(|(_, section)| section.is_boot()) {
-            let Some(kind) = section.state.zone() else { continue };
-            let blocks = run.iter().flat_map(Pageblock::of_section);
-            room.include(kind, Origin::Boot, blocks.map(|block| block.descriptor(&self.machine).free()).sum());
-        }
-        room
-    }
+    room
 }
 
 #[cfg(test)]

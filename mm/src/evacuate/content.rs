@@ -1,6 +1,7 @@
 //! What lies in blocks: what of it could move elsewhere, and what is in the way.
 
 use crate::addr::{Order, Pfn};
+use crate::alloc::lookup;
 use crate::frame::mobility::Mobility;
 use crate::frame::page::{Owner, PageState};
 use crate::frame::pageblock::Pageblock;
@@ -66,93 +67,96 @@ pub(crate) struct Block {
     pub(crate) mobility: Mobility,
 }
 
-impl<M: Machine> Memory<M> {
-    /// Tells what in a pageblock, whose struct pages are mapped and stay so, is not free. Free frames in caches count as in flight.
-    pub(crate) fn look_into(&self, block: Pageblock, section: Section, mut each: impl FnMut(Content)) {
-        if self.is_known_empty(block, section) {
-            return;
-        }
-        let descriptor = block.descriptor(&self.machine);
-        let mut unknown = descriptor.managed().saturating_sub(descriptor.free());
-        let mut at = block.first();
-        while let Some((content, allocated)) = self.next_content(block, &mut at) {
-            unknown = unknown.saturating_sub(allocated);
-            each(content);
-        }
-        if unknown > 0 {
-            each(Content::InFlight(block.first()));
-        }
+/// Tells what in a pageblock, whose struct pages are mapped and stay so, is not free. Free frames in caches count as in flight.
+pub(crate) fn look_into<M: Machine>(
+    memory: &Memory<M>,
+    block: Pageblock,
+    section: Section,
+    mut each: impl FnMut(Content),
+) {
+    if is_known_empty(memory, block, section) {
+        return;
     }
-
-    /// Whether nothing lies in a pageblock, or what does is told of with the one before it.
-    pub(crate) fn is_known_empty(&self, block: Pageblock, section: Section) -> bool {
-        let descriptor = block.descriptor(&self.machine);
-        // Of an added section, all that the allocator does not manage holds its own struct pages and tables, or is poisoned.
-        if descriptor.is_empty() && (descriptor.is_whole() || !section.is_boot()) {
-            return true;
-        }
-        let first = block.pair_first();
-        let head = self.machine.page(first.first()).head();
-        block != first && head.state == PageState::Allocated && head.order == Order::MAX
+    let descriptor = block.descriptor(&memory.machine);
+    let mut unknown = descriptor.managed().saturating_sub(descriptor.free());
+    let mut at = block.first();
+    while let Some((content, allocated)) = next_content(memory, block, &mut at) {
+        unknown = unknown.saturating_sub(allocated);
+        each(content);
     }
+    if unknown > 0 {
+        each(Content::InFlight(block.first()));
+    }
+}
 
-    /// The next thing in a pageblock, from `at` on, that is neither free nor the section's own, and how many frames of it somebody has
-    /// taken; `at` is behind it then.
-    pub(crate) fn next_content(&self, block: Pageblock, at: &mut Pfn) -> Option<(Content, u64)> {
-        while *at < block.pages().end() {
-            let pfn = *at;
-            let head = self.machine.page(pfn).head();
-            match head.state {
-                PageState::Allocated => {
-                    let pages = head.order.pages();
-                    *at = pfn.add(pages);
-                    return Some((self.content_of(pfn, head.order, head.owner), pages));
-                }
-                PageState::Reserved => {
-                    *at = pfn.add(1);
-                    return Some((Content::Fixed(self.blocker(pfn, Order::PAGE, hold_of(head.owner), head.owner)), 0));
-                }
-                PageState::Tail | PageState::Cached | PageState::Memmap | PageState::Poisoned | PageState::Absent => {
-                    *at = pfn.add(1)
-                }
+/// Whether nothing lies in a pageblock, or what does is told of with the one before it.
+pub(crate) fn is_known_empty<M: Machine>(memory: &Memory<M>, block: Pageblock, section: Section) -> bool {
+    let descriptor = block.descriptor(&memory.machine);
+    // Of an added section, all that the allocator does not manage holds its own struct pages and tables, or is poisoned.
+    if descriptor.is_empty() && (descriptor.is_whole() || !section.is_boot()) {
+        return true;
+    }
+    let first = block.pair_first();
+    let head = memory.machine.page(first.first()).head();
+    block != first && head.state == PageState::Allocated && head.order == Order::MAX
+}
+
+/// The next thing in a pageblock, from `at` on, that is neither free nor the section's own, and how many frames of it somebody has
+/// taken; `at` is behind it then.
+pub(crate) fn next_content<M: Machine>(memory: &Memory<M>, block: Pageblock, at: &mut Pfn) -> Option<(Content, u64)> {
+    while *at < block.pages().end() {
+        let pfn = *at;
+        let head = memory.machine.page(pfn).head();
+        match head.state {
+            PageState::Allocated => {
+                let pages = head.order.pages();
+                *at = pfn.add(pages);
+                return Some((content_of(memory, pfn, head.order, head.owner), pages));
+            }
+            PageState::Reserved => {
+                *at = pfn.add(1);
+                return Some((Content::Fixed(blocker(memory, pfn, Order::PAGE, hold_of(head.owner), head.owner)), 0));
+            }
+            PageState::Tail | PageState::Cached | PageState::Memmap | PageState::Poisoned | PageState::Absent => {
+                *at = pfn.add(1)
             }
         }
-        None
     }
+    None
+}
 
-    /// A faulty block that could move is in flight: it is to be poisoned first.
-    fn content_of(&self, head: Pfn, order: Order, owner: Owner) -> Content {
-        match self.content_of_any(head, order, owner) {
-            Content::Movable(_) if self.machine.page(head).is_faulty() => Content::InFlight(head),
-            content => content,
-        }
+/// A faulty block that could move is in flight: it is to be poisoned first.
+fn content_of<M: Machine>(memory: &Memory<M>, head: Pfn, order: Order, owner: Owner) -> Content {
+    match content_of_any(memory, head, order, owner) {
+        Content::Movable(_) if memory.machine.page(head).is_faulty() => Content::InFlight(head),
+        content => content,
     }
+}
 
-    /// An allocated block, faulty or not.
-    pub(crate) fn content_of_any(&self, head: Pfn, order: Order, owner: Owner) -> Content {
-        let page = self.machine.page(head);
-        if page.is_abandoned() {
-            return Content::InFlight(head);
-        }
-        if !self.machine.can_move(owner) {
-            return Content::Fixed(self.blocker(head, order, hold_of(owner), owner));
-        }
-        match (page.asked_for(order), page.refs()) {
-            // Somebody is just moving it, or it is another's by now.
-            (None, _) | (_, 0) => Content::InFlight(head),
-            (Some(mobility), 1) => Content::Movable(Block { head, order, owner, mobility }),
-            _ => Content::Fixed(self.blocker(head, order, Hold::Pinned, owner)),
-        }
+/// An allocated block, faulty or not.
+pub(crate) fn content_of_any<M: Machine>(memory: &Memory<M>, head: Pfn, order: Order, owner: Owner) -> Content {
+    let page = memory.machine.page(head);
+    if page.is_abandoned() {
+        return Content::InFlight(head);
     }
+    if !memory.machine.can_move(owner) {
+        return Content::Fixed(blocker(memory, head, order, hold_of(owner), owner));
+    }
+    match (page.asked_for(order), page.refs()) {
+        // Somebody is just moving it, or it is another's by now.
+        (None, _) | (_, 0) => Content::InFlight(head),
+        (Some(mobility), 1) => Content::Movable(Block { head, order, owner, mobility }),
+        _ => Content::Fixed(blocker(memory, head, order, Hold::Pinned, owner)),
+    }
+}
 
-    pub(crate) fn blocker(&self, pfn: Pfn, order: Order, hold: Hold, owner: Owner) -> Blocker {
-        let (site, since_ns) = match hold {
-            // Whoever refers to it is told of, not its owner.
-            Hold::Pinned => (None, None),
-            _ => self.provenance(self.machine.page(pfn), order),
-        };
-        Blocker { pfn, pages: order.pages(), hold, owner, site, since_ns }
-    }
+pub(crate) fn blocker<M: Machine>(memory: &Memory<M>, pfn: Pfn, order: Order, hold: Hold, owner: Owner) -> Blocker {
+    let (site, since_ns) = match hold {
+        // Whoever refers to it is told of, not its owner.
+        Hold::Pinned => (None, None),
+        _ => lookup::provenance(memory, memory.machine.page(pfn), order),
+    };
+    Blocker { pfn, pages: order.pages(), hold, owner, site, since_ns }
 }
 
 const fn hold_of(owner: Owner) -> Hold {

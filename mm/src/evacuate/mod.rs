@@ -3,4 +3,5 @@
 pub(crate) mod budget;
 pub mod content;
 pub mod evacuation;
+pub mod moving;
 pub(crate) mod pin;

@@ -6,6 +6,7 @@
 //! comes just as the section sets out may leave none: it is seen by the first look, or met where it is.
 
 use crate::addr::{Pfn, SectionId, SectionRange};
+use crate::evacuate::content;
 use crate::evacuate::content::{Blocker, Content};
 use crate::frame::pageblock::Pageblock;
 use crate::machine::Machine;
@@ -35,39 +36,39 @@ impl<M: Machine> Memory<M> {
         }
         is_pinned
     }
+}
 
-    /// Begins before everything in `ranges` is looked at.
-    pub(crate) fn watch_pins<'a>(&self, ranges: &'a [SectionRange]) -> PinWatch<'a> {
-        PinWatch { ranges, seen: self.late_pins.load(Ordering::Acquire) }
+/// Begins before everything in `ranges` is looked at.
+pub(crate) fn watch_pins<'a, M: Machine>(memory: &Memory<M>, ranges: &'a [SectionRange]) -> PinWatch<'a> {
+    PinWatch { ranges, seen: memory.late_pins.load(Ordering::Acquire) }
+}
+
+/// Whether something in the sections can no longer move since the last time that this was asked.
+pub(crate) fn check_pins<M: Machine>(memory: &Memory<M>, watch: &mut PinWatch<'_>) -> Result<(), Blocker> {
+    // Acquire: pairs with the release in `pin`.
+    let count = memory.late_pins.load(Ordering::Acquire);
+    if count == core::mem::replace(&mut watch.seen, count) {
+        return Ok(());
     }
-
-    /// Whether something in the sections can no longer move since the last time that this was asked.
-    pub(crate) fn check_pins(&self, watch: &mut PinWatch<'_>) -> Result<(), Blocker> {
-        // Acquire: pairs with the release in `pin`.
-        let count = self.late_pins.load(Ordering::Acquire);
-        if count == core::mem::replace(&mut watch.seen, count) {
-            return Ok(());
+    for (id, section) in memory.sections.open_sections(watch.ranges) {
+        if Pageblock::of(id.pages().start()).take_pin_note(&memory.machine) {
+            check_movable_out(memory, id, section)?;
         }
-        for (id, section) in self.open_sections(watch.ranges) {
-            if Pageblock::of(id.pages().start()).take_pin_note(&self.machine) {
-                self.check_movable_out(id, section)?;
+    }
+    Ok(())
+}
+
+fn check_movable_out<M: Machine>(memory: &Memory<M>, id: SectionId, section: Section) -> Result<(), Blocker> {
+    let mut found = Ok(());
+    for block in Pageblock::of_section(id) {
+        content::look_into(memory, block, section, |content| {
+            if let Content::Fixed(blocker) = content {
+                found = found.and(Err(blocker));
             }
-        }
-        Ok(())
+        });
+        found?;
     }
-
-    fn check_movable_out(&self, id: SectionId, section: Section) -> Result<(), Blocker> {
-        let mut found = Ok(());
-        for block in Pageblock::of_section(id) {
-            self.look_into(block, section, |content| {
-                if let Content::Fixed(blocker) = content {
-                    found = found.and(Err(blocker));
-                }
-            });
-            found?;
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 fn is_leaving(section: Section) -> bool {

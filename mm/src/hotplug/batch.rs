@@ -1,46 +1,54 @@
 //! What the verbs share: ranges in order, in runs of equal words, in batches, and in the journal.
 
-use crate::addr::SectionRange;
+use crate::addr::{NodeId, SectionId, SectionRange};
 use crate::errno::Errno;
 use crate::machine::Machine;
+use crate::machine::tasks::Pace;
 use crate::memory::Memory;
 use crate::record::journal::{Event, Op, Stopwatch};
-use crate::section::word::Section;
+use crate::section::kind::ZoneKind;
 
 /// Blocks that enter or leave a zone under one hold of its lock.
 pub(super) const BATCH: u64 = 64;
 
-impl<M: Machine> Memory<M> {
-    /// The blocks of `ranges` that are present, in runs of which the same is known.
-    pub(crate) fn present_runs<'a>(
-        &'a self,
-        ranges: &'a [SectionRange],
-    ) -> impl Iterator<Item = (SectionRange, Section)> + 'a {
-        let runs = ranges.iter().flat_map(|range| self.sections.runs(*range));
-        runs.filter_map(|(run, section)| Some((run, section?)))
-    }
-
-    /// Unmaps the first `count` parts of a range.
-    pub(super) fn unmap_parts(&self, range: SectionRange, count: usize) {
-        for part in range.cut(M::PART).take(count) {
-            self.machine.unmap_range(part);
+/// Works on all of `ranges` in bounded steps with a pause between. `step` works on the first sections of a range and returns those
+/// behind them. There is no way back any more, so a wish to stop comes too late.
+pub(super) fn in_batches(
+    ranges: &[SectionRange],
+    pace: &mut dyn Pace,
+    mut step: impl FnMut(SectionRange) -> Option<SectionRange>,
+) {
+    for range in ranges {
+        let mut rest = Some(*range);
+        while let Some(range) = rest {
+            rest = step(range);
+            if rest.is_some() {
+                let _ = pace.pause();
+            }
         }
     }
+}
 
-    /// Tells the journal how an operation ended: on each of `ranges` if it succeeded, on all between them if not.
-    pub(super) fn record_ranges(
-        &self,
-        stopwatch: &Stopwatch<'_, M>,
-        op: Op,
-        ranges: &[SectionRange],
-        hull: SectionRange,
-        outcome: Result<(), Errno>,
-    ) {
-        let told = if outcome.is_ok() { ranges } else { &[hull] };
-        for (number, range) in told.iter().enumerate() {
-            let event = stopwatch.event(op, *range, outcome);
-            self.record(if number == 0 { event } else { Event { moved: 0, ..event } });
-        }
+/// Unmaps the first `count` parts of a range.
+pub(super) fn unmap_parts<M: Machine>(memory: &Memory<M>, range: SectionRange, count: usize) {
+    for part in range.cut(M::PART).take(count) {
+        memory.machine.unmap_range(part);
+    }
+}
+
+/// Tells the journal how an operation ended: on each of `ranges` if it succeeded, on all between them if not.
+pub(super) fn record_ranges<M: Machine>(
+    memory: &Memory<M>,
+    stopwatch: &Stopwatch<'_, M>,
+    op: Op,
+    ranges: &[SectionRange],
+    hull: SectionRange,
+    outcome: Result<(), Errno>,
+) {
+    let told = if outcome.is_ok() { ranges } else { &[hull] };
+    for (number, range) in told.iter().enumerate() {
+        let event = stopwatch.event(op, *range, outcome);
+        memory.record(if number == 0 { event } else { Event { moved: 0, ..event } });
     }
 }
 
@@ -52,4 +60,30 @@ pub(super) fn is_sorted(ranges: &[SectionRange]) -> bool {
 /// The smallest range around all of `ranges`: what is locked, and what the journal tells of a failure.
 pub(super) fn hull(ranges: &[SectionRange]) -> Option<SectionRange> {
     ranges.iter().copied().reduce(SectionRange::hull)
+}
+
+/// The span of a zone when `run` has left it, right until the zone [`changes`](Zone::changes), of which it tells the
+/// count. Looked for without the lock of the zone: there may be a long way of sections that are elsewhere.
+pub(crate) fn span_without<M: Machine>(
+    memory: &Memory<M>,
+    node: NodeId,
+    kind: ZoneKind,
+    run: SectionRange,
+) -> (Option<(SectionId, SectionId)>, u64) {
+    let (span, changes) = {
+        let zone = memory.zones.lock(node, kind);
+        (zone.span(), zone.changes())
+    };
+    let stays = |id: &SectionId| {
+        let section = memory.sections.get(*id).filter(|section| section.state.is_in_zone());
+        let is_member = section.is_some_and(|section| section.node == node && section.state.reaches_into(kind));
+        is_member && !run.contains(*id)
+    };
+    let without = span.and_then(|(first, last)| {
+        // An end that is not among those that go stays the end.
+        let low = if run.contains(first) { SectionId::through(first, last).find(stays)? } else { first };
+        let high = if run.contains(last) { SectionId::through(low, last).rev().find(stays)? } else { last };
+        Some((low, high))
+    });
+    (without, changes)
 }

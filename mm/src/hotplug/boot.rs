@@ -1,8 +1,10 @@
 //! Memory that was there at boot: the same six steps, with a memmap whose place was chosen before there was an allocator.
 
 use crate::addr::{NodeId, Pfn, PfnRange, SectionId, SectionRange};
+use crate::alloc::open;
 use crate::frame::page::{Head, Owner, PageState};
 use crate::frame::pageblock::{MIXED_COUNT, Pageblock};
+use crate::hotplug::online;
 use crate::machine::Machine;
 use crate::machine::tasks::Unhurried;
 use crate::memory::Memory;
@@ -12,6 +14,7 @@ use crate::section::kind::{MemmapPlace, Origin, ZoneKind};
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::Section;
 use crate::zone::Zone;
+use crate::{range_guard, transition};
 use core::sync::atomic::Ordering;
 
 /// What a run of frames of a boot section is used for when the allocator takes over.
@@ -47,9 +50,9 @@ impl<M: Machine> Memory<M> {
     /// mistakes of the boot code.
     pub fn add_boot_section(&self, boot: &BootSection<'_>) {
         let only = SectionRange::single(boot.id);
-        let _alone = self.lock_range(only, &mut Unhurried).expect("nobody tells to stop");
+        let _alone = range_guard::lock_range(self, only, &mut Unhurried).expect("nobody tells to stop");
         assert!(self.sections.get(boot.id).is_none(), "boot section {} is given twice", boot.id);
-        let (present, managed) = self.describe_boot_frames(boot);
+        let (present, managed) = describe_boot_frames(self, boot);
         let (start, end) = (boot.id.pages().start(), boot.id.pages().end());
         let section = Section {
             state: match boot.movable_from {
@@ -62,7 +65,7 @@ impl<M: Machine> Memory<M> {
             openness: Openness::Untouched,
             last_zone: ZoneKind::Normal,
             node: boot.node,
-            group: self.boot_group(boot),
+            group: boot_group(self, boot),
             memmap: MemmapPlace::Boot,
             present: present as u16,
             head: 0,
@@ -72,82 +75,81 @@ impl<M: Machine> Memory<M> {
         };
         self.sections.set(boot.id, section);
         match section.state {
-            BlockState::Mixed(line) => self.enter_both(boot, section, line),
+            BlockState::Mixed(line) => enter_both(self, boot, section, line),
             state => {
                 let kind = state.zone().expect("it is on its way into one");
-                self.describe_pageblocks(boot.id, kind, |block| block.count_free(&self.machine));
-                self.change_expectation(only, section, Zone::expect);
-                self.with_zone(boot.node, kind, |zone| self.enter(zone, only, section));
+                open::describe_pageblocks(self, boot.id, kind, |block| block.count_free(&self.machine));
+                transition::change_expectation(self, only, section, Zone::expect);
+                self.with_zone(boot.node, kind, |zone| online::enter(self, zone, only, section));
             }
         }
     }
+}
 
-    /// Steps 4 to 6 for a section that is to be in both zones.
-    fn enter_both(&self, boot: &BootSection<'_>, section: Section, line: Line) {
-        let only = SectionRange::single(boot.id);
-        Pageblock::of(boot.id.pages().start()).set_empty_count(&self.machine, MIXED_COUNT);
-        for kind in ZoneKind::ALL {
-            let part = line.part(boot.id, kind);
-            let blocks = || Pageblock::of_section(boot.id).filter(|block| part.contains(block.first()));
-            blocks().for_each(|block| self.describe_pageblock(block, kind, block.count_free(&self.machine)));
-            let present: u64 = boot.uses.iter().map(|(range, _)| range.intersection(part).len()).sum();
-            let managed: u64 = blocks().map(|block| block.descriptor(&self.machine).managed()).sum();
-            let share = Section { present: present as u16, managed: managed as u16, ..section };
-            self.managed_of(kind, Origin::Boot).fetch_add(managed, Ordering::Relaxed);
-            self.with_zone(boot.node, kind, |zone| {
-                zone.grow(only, share);
-                zone.area_mut(Origin::Boot).admit_part(&self.machine, part);
-            });
+/// Steps 4 to 6 for a section that is to be in both zones.
+fn enter_both<M: Machine>(memory: &Memory<M>, boot: &BootSection<'_>, section: Section, line: Line) {
+    let only = SectionRange::single(boot.id);
+    Pageblock::of(boot.id.pages().start()).set_empty_count(&memory.machine, MIXED_COUNT);
+    for kind in ZoneKind::ALL {
+        let part = line.part(boot.id, kind);
+        let blocks = || Pageblock::of_section(boot.id).filter(|block| part.contains(block.first()));
+        blocks().for_each(|block| open::describe_pageblock(memory, block, kind, block.count_free(&memory.machine)));
+        let present: u64 = boot.uses.iter().map(|(range, _)| range.intersection(part).len()).sum();
+        let managed: u64 = blocks().map(|block| block.descriptor(&memory.machine).managed()).sum();
+        let share = Section { present: present as u16, managed: managed as u16, ..section };
+        memory.zones.managed_of(kind, Origin::Boot).fetch_add(managed, Ordering::Relaxed);
+        memory.with_zone(boot.node, kind, |zone| {
+            zone.grow(only, share);
+            zone.area_mut(Origin::Boot).admit_part(&memory.machine, part);
+        });
+    }
+}
+
+/// Writes the struct pages of everything but free frames, and counts frames present and managed.
+fn describe_boot_frames<M: Machine>(memory: &Memory<M>, boot: &BootSection<'_>) -> (u64, u64) {
+    let pages = boot.id.pages();
+    memory.machine.clear(pages);
+    let set_aside = |from: Pfn, to: Pfn, head| {
+        let range = PfnRange::new(from, to.number() - from.number());
+        for pfn in range.iter() {
+            memory.machine.page(pfn).set_head(head);
+        }
+        Pageblock::of_section(boot.id).for_each(|block| block.reserve(&memory.machine, range));
+    };
+    let absent = Head::single(PageState::Absent, Owner::None);
+    let (mut present, mut managed, mut at) = (0, 0, pages.start());
+    for (range, usage) in boot.uses {
+        assert!(at <= range.start() && range.end() <= pages.end(), "uses are in order and within the section");
+        set_aside(at, range.start(), absent);
+        at = range.end();
+        present += range.len();
+        match usage {
+            BootUse::Free => managed += range.len(),
+            BootUse::Memmap => set_aside(range.start(), at, Head::single(PageState::Memmap, Owner::Memmap)),
+            BootUse::Reserved(owner) => set_aside(range.start(), at, Head::single(PageState::Reserved, *owner)),
         }
     }
+    set_aside(at, pages.end(), absent);
+    (present, managed)
+}
 
-    /// Writes the struct pages of everything but free frames, and counts frames present and managed.
-    fn describe_boot_frames(&self, boot: &BootSection<'_>) -> (u64, u64) {
-        let pages = boot.id.pages();
-        self.machine.clear(pages);
-        let set_aside = |from: Pfn, to: Pfn, head| {
-            let range = PfnRange::new(from, to.number() - from.number());
-            for pfn in range.iter() {
-                self.machine.page(pfn).set_head(head);
-            }
-            Pageblock::of_section(boot.id).for_each(|block| block.reserve(&self.machine, range));
-        };
-        let absent = Head::single(PageState::Absent, Owner::None);
-        let (mut present, mut managed, mut at) = (0, 0, pages.start());
-        for (range, usage) in boot.uses {
-            assert!(at <= range.start() && range.end() <= pages.end(), "uses are in order and within the section");
-            set_aside(at, range.start(), absent);
-            at = range.end();
-            present += range.len();
-            match usage {
-                BootUse::Free => managed += range.len(),
-                BootUse::Memmap => set_aside(range.start(), at, Head::single(PageState::Memmap, Owner::Memmap)),
-                BootUse::Reserved(owner) => set_aside(range.start(), at, Head::single(PageState::Reserved, *owner)),
-            }
-        }
-        set_aside(at, pages.end(), absent);
-        (present, managed)
+/// The group that a boot section belongs to: one for each run of neighbours on one node.
+fn boot_group<M: Machine>(memory: &Memory<M>, boot: &BootSection<'_>) -> crate::section::group::GroupId {
+    let mut groups = memory.groups.lock();
+    let below =
+        groups.iter().find(|(_, group)| group.node == boot.node && group.range.last().number() + 1 == boot.id.number());
+    if let Some((id, _)) = below {
+        groups.extend(id, boot.id);
+        return id;
     }
-
-    /// The group that a boot section belongs to: one for each run of neighbours on one node.
-    fn boot_group(&self, boot: &BootSection<'_>) -> crate::section::group::GroupId {
-        let mut groups = self.groups.lock();
-        let below = groups
-            .iter()
-            .find(|(_, group)| group.node == boot.node && group.range.last().number() + 1 == boot.id.number());
-        if let Some((id, _)) = below {
-            groups.extend(id, boot.id);
-            return id;
-        }
-        let number = groups.iter().count() as u16;
-        let group = Group {
-            name: GroupName { kind: GroupKind::Boot, number },
-            range: SectionRange::single(boot.id),
-            node: boot.node,
-            memmap: MemmapPlace::Boot,
-        };
-        let id = groups.reserve(group).expect("there is room for what a machine boots with");
-        groups.publish(id);
-        id
-    }
+    let number = groups.iter().count() as u16;
+    let group = Group {
+        name: GroupName { kind: GroupKind::Boot, number },
+        range: SectionRange::single(boot.id),
+        node: boot.node,
+        memmap: MemmapPlace::Boot,
+    };
+    let id = groups.reserve(group).expect("there is room for what a machine boots with");
+    groups.publish(id);
+    id
 }

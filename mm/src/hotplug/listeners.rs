@@ -3,69 +3,95 @@
 use crate::addr::{SectionId, SectionRange};
 use crate::machine::Machine;
 use crate::memory::Memory;
-use crate::record::notifier::{Change, Direction, Refusal, Veto};
+use crate::range_guard;
+use crate::record::notifier::{ChainError, Change, Direction, MemoryListener, Name, Refusal, Veto};
 use crate::section::word::Section;
 
 /// How far the listeners had been asked when a change was given up.
 #[derive(Clone, Copy)]
-pub(super) enum Asked {
+enum Asked {
     /// All of them, about every run, had accepted.
     Everybody,
     /// All had accepted the first `runs` runs, and the first `accepted` of them the next.
     Until { runs: usize, accepted: usize },
 }
 
-impl<M: Machine> Memory<M> {
-    /// Asks the listeners about every run of blocks, lowest first.
-    pub(super) fn prepare_all(&self, ranges: &[SectionRange], direction: Direction) -> Result<(), (Veto, Asked)> {
-        let mut chain = self.chain.lock();
-        // Where nobody listens, nobody needs to know what the runs are.
-        if chain.len() == 0 {
-            return Ok(());
+/// Asks the listeners about blocks that are on their way, and does `work`. If one refuses, or the work fails, `begun` is undone
+/// before anybody hears that the change is off: what listeners look at is as it was, as Linux documents.
+pub(super) fn with_consent<M: Machine, U, E: From<Veto>>(
+    memory: &Memory<M>,
+    ranges: &[SectionRange],
+    direction: Direction,
+    begun: U,
+    work: impl FnOnce() -> Result<(), E>,
+) -> Result<U, E> {
+    let outcome = match prepare_all(memory, ranges, direction) {
+        Ok(()) => work().map_err(|error| (error, Asked::Everybody)),
+        Err((veto, asked)) => Err((veto.into(), asked)),
+    };
+    match outcome {
+        Ok(()) => Ok(begun),
+        Err((error, asked)) => {
+            drop(begun);
+            cancelled_all(memory, ranges, direction, asked);
+            Err(error)
         }
-        for (runs, change) in self.changes(ranges, direction).enumerate() {
-            if let Err(Refusal { veto, accepted }) = chain.prepare(&change) {
-                return Err((veto, Asked::Until { runs, accepted }));
-            }
-        }
-        Ok(())
     }
+}
 
-    pub(super) fn committed_all(&self, ranges: &[SectionRange], direction: Direction) {
-        let mut chain = self.chain.lock();
-        if chain.len() == 0 {
-            return;
-        }
-        for change in self.changes(ranges, direction) {
-            chain.committed(&change);
+/// Asks the listeners about every run of blocks, lowest first.
+fn prepare_all<M: Machine>(
+    memory: &Memory<M>,
+    ranges: &[SectionRange],
+    direction: Direction,
+) -> Result<(), (Veto, Asked)> {
+    let mut chain = memory.chain.lock();
+    // Where nobody listens, nobody needs to know what the runs are.
+    if chain.len() == 0 {
+        return Ok(());
+    }
+    for (runs, change) in changes(memory, ranges, direction).enumerate() {
+        if let Err(Refusal { veto, accepted }) = chain.prepare(&change) {
+            return Err((veto, Asked::Until { runs, accepted }));
         }
     }
+    Ok(())
+}
 
-    /// Tells those that had accepted, last first. The caller has put everything back: what listeners look at is as it was.
-    pub(super) fn cancelled_all(&self, ranges: &[SectionRange], direction: Direction, asked: Asked) {
-        let mut chain = self.chain.lock();
-        let everybody = chain.len();
-        let total = self.changes(ranges, direction).count();
-        let (whole_runs, accepted) = match asked {
-            Asked::Everybody => (total, 0),
-            Asked::Until { runs, accepted } => (runs, accepted),
-        };
-        if let Some(refused) = self.changes(ranges, direction).nth(whole_runs) {
-            chain.cancelled(accepted, &refused);
-        }
-        for earlier in self.changes(ranges, direction).rev().skip(total - whole_runs) {
-            chain.cancelled(everybody, &earlier);
-        }
+pub(super) fn committed_all<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange], direction: Direction) {
+    let mut chain = memory.chain.lock();
+    if chain.len() == 0 {
+        return;
     }
+    for change in changes(memory, ranges, direction) {
+        chain.committed(&change);
+    }
+}
 
-    /// The longest runs of consecutive blocks in `ranges` that share group, node and zone, lowest first.
-    fn changes<'a>(
-        &'a self,
-        ranges: &'a [SectionRange],
-        direction: Direction,
-    ) -> impl DoubleEndedIterator<Item = Change> + 'a {
-        ranges.iter().flat_map(move |range| Changes { memory: self, rest: Some(*range), direction })
+/// Tells those that had accepted, last first. The caller has put everything back: what listeners look at is as it was.
+fn cancelled_all<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange], direction: Direction, asked: Asked) {
+    let mut chain = memory.chain.lock();
+    let everybody = chain.len();
+    let total = changes(memory, ranges, direction).count();
+    let (whole_runs, accepted) = match asked {
+        Asked::Everybody => (total, 0),
+        Asked::Until { runs, accepted } => (runs, accepted),
+    };
+    if let Some(refused) = changes(memory, ranges, direction).nth(whole_runs) {
+        chain.cancelled(accepted, &refused);
     }
+    for earlier in changes(memory, ranges, direction).rev().skip(total - whole_runs) {
+        chain.cancelled(everybody, &earlier);
+    }
+}
+
+/// The longest runs of consecutive blocks in `ranges` that share group, node and zone, lowest first.
+fn changes<'a, M: Machine>(
+    memory: &'a Memory<M>,
+    ranges: &'a [SectionRange],
+    direction: Direction,
+) -> impl DoubleEndedIterator<Item = Change> + 'a {
+    ranges.iter().flat_map(move |range| Changes { memory, rest: Some(*range), direction })
 }
 
 /// Cuts a range wherever zone, node or group change.
@@ -117,5 +143,42 @@ impl<M: Machine> DoubleEndedIterator for Changes<'_, M> {
         let (rest, run) = split(range, range.count() - count);
         self.rest = rest;
         Some(self.change(run?, last))
+    }
+}
+
+impl<M: Machine> Memory<M> {
+    /// Lets a part of the kernel be asked and told of changes.
+    ///
+    /// # Errors
+    /// The name is taken, or there are too many listeners.
+    pub fn register_listener(
+        &self,
+        name: Name,
+        priority: i32,
+        listener: &'static dyn MemoryListener,
+    ) -> Result<(), ChainError> {
+        // Whoever is asked of a change also hears the outcome.
+        let _alone = range_guard::lock_everything(self);
+        self.chain.lock().register(name, priority, listener)
+    }
+
+    /// Adds a listener that accepts everything, until it is told otherwise.
+    ///
+    /// # Errors
+    /// The name is taken, or there are too many listeners.
+    pub fn add_scripted_listener(&self, name: Name, priority: i32) -> Result<(), ChainError> {
+        // Whoever is asked of a change also hears the outcome.
+        let _alone = range_guard::lock_everything(self);
+        self.chain.lock().add_scripted(name, priority)
+    }
+
+    /// Takes a scripted listener away.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn remove_scripted_listener(&self, name: Name) -> Result<(), ChainError> {
+        // Whoever is asked of a change also hears the outcome.
+        let _alone = range_guard::lock_everything(self);
+        self.chain.lock().remove_scripted(name)
     }
 }

@@ -6,6 +6,7 @@
 mod add;
 mod batch;
 mod boot;
+mod empty;
 mod listeners;
 mod offline;
 mod online;

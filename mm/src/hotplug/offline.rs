@@ -1,14 +1,16 @@
 //! Offline: the reverse of online. What is in use must first go elsewhere; where it cannot, everything stays as it was.
 
-use super::batch::{BATCH, hull, is_sorted};
-use super::listeners::Asked;
+use super::batch::{BATCH, hull, in_batches, is_sorted};
+use super::empty::empty;
 use super::undo::Undo;
 use crate::addr::{Pfn, SectionId, SectionRange};
+use crate::alloc::{caches, open};
 use crate::errno::Errno;
 use crate::evacuate::content::{Blocker, Hold};
 use crate::evacuate::evacuation::EvacuateError;
 use crate::frame::page::Owner;
 use crate::frame::pageblock::Pageblock;
+use crate::hotplug::{batch, listeners};
 use crate::inject::{Injected, Point};
 use crate::machine::Machine;
 use crate::machine::tasks::{Pace, Stop};
@@ -19,7 +21,7 @@ use crate::record::notifier::{Direction, Veto};
 use crate::section::kind::ZoneKind;
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::Section;
-use crate::zone::zones::zone_number;
+use crate::{poison, range_guard, transition};
 use core::sync::atomic::Ordering;
 
 /// Why blocks could not be taken offline.
@@ -125,6 +127,12 @@ impl From<EvacuateError> for OfflineError {
     }
 }
 
+impl From<Veto> for OfflineError {
+    fn from(veto: Veto) -> Self {
+        Self::Vetoed(veto)
+    }
+}
+
 impl<M: Machine> Memory<M> {
     /// Takes all blocks of `ranges`, lowest first and without overlap, offline, or none.
     ///
@@ -132,235 +140,202 @@ impl<M: Machine> Memory<M> {
     /// See [`OfflineError`]; nothing has changed then.
     pub fn offline(&self, ranges: &[SectionRange], pace: &mut dyn Pace) -> Result<(), OfflineError> {
         let range = hull(ranges).ok_or(OfflineError::BadList)?;
-        let _alone = self.lock_range(range, pace).map_err(OfflineError::Stopped)?;
-        self.offline_locked(ranges, pace)
+        let _alone = range_guard::lock_range(self, range, pace).map_err(OfflineError::Stopped)?;
+        offline_locked(self, ranges, pace)
     }
+}
 
-    /// The same, for a caller that has locked all of `ranges`.
-    pub(super) fn offline_locked(&self, ranges: &[SectionRange], pace: &mut dyn Pace) -> Result<(), OfflineError> {
-        let hull = hull(ranges).filter(|_| is_sorted(ranges)).ok_or(OfflineError::BadList)?;
-        let stopwatch = Stopwatch::start(&self.machine, "begin");
-        let result = self.offline_steps(ranges, pace, &stopwatch);
-        self.record_ranges(&stopwatch, Op::Offline, ranges, hull, result.map_err(OfflineError::errno));
-        result
+/// The same, for a caller that has locked all of `ranges`.
+pub(super) fn offline_locked<M: Machine>(
+    memory: &Memory<M>,
+    ranges: &[SectionRange],
+    pace: &mut dyn Pace,
+) -> Result<(), OfflineError> {
+    let hull = hull(ranges).filter(|_| is_sorted(ranges)).ok_or(OfflineError::BadList)?;
+    let stopwatch = Stopwatch::start(&memory.machine, "begin");
+    let result = offline_steps(memory, ranges, pace, &stopwatch);
+    batch::record_ranges(memory, &stopwatch, Op::Offline, ranges, hull, result.map_err(OfflineError::errno));
+    result
+}
+
+fn offline_steps<M: Machine>(
+    memory: &Memory<M>,
+    ranges: &[SectionRange],
+    pace: &mut dyn Pace,
+    stopwatch: &Stopwatch<'_, M>,
+) -> Result<(), OfflineError> {
+    check_online(memory, ranges)?;
+    memory.pass(Point::OfflineBegin).map_err(OfflineError::Injected)?;
+    stopwatch.enter("isolate");
+
+    let isolated = Undo::new(stopwatch, || {
+        for (run, section) in memory.sections.present_runs(ranges) {
+            unisolate(memory, run, section);
+        }
+    });
+    memory.pass(Point::OfflineIsolate).map_err(OfflineError::Injected)?;
+    let mut is_any_open = false;
+    for range in ranges {
+        is_any_open |= isolate(memory, *range, pace).map_err(OfflineError::Stopped)?;
     }
+    // Of blocks that nobody has touched, there is nothing to be looked at from here on.
+    let open = if is_any_open { ranges } else { &[] };
+    caches::drain_zones_of(memory, open);
+    stopwatch.enter("prepare");
 
-    fn offline_steps(
-        &self,
-        ranges: &[SectionRange],
-        pace: &mut dyn Pace,
-        stopwatch: &Stopwatch<'_, M>,
-    ) -> Result<(), OfflineError> {
-        self.check_online(ranges)?;
-        self.pass(Point::OfflineBegin).map_err(OfflineError::Injected)?;
-        stopwatch.enter("isolate");
-
-        let isolated = Undo::new(stopwatch, || {
-            for (run, section) in self.present_runs(ranges) {
-                self.unisolate(run, section);
-            }
-        });
-        self.pass(Point::OfflineIsolate).map_err(OfflineError::Injected)?;
-        let mut is_any_open = false;
-        for range in ranges {
-            is_any_open |= self.isolate(*range, pace).map_err(OfflineError::Stopped)?;
-        }
-        // Of blocks that nobody has touched, there is nothing to be looked at from here on.
-        let open = if is_any_open { ranges } else { &[] };
-        self.drain_zones_of(open);
-        stopwatch.enter("prepare");
-
-        self.pass(Point::OfflinePrepare).map_err(OfflineError::Injected)?;
-        if let Err((veto, asked)) = self.prepare_all(ranges, Direction::Offline) {
-            drop(isolated);
-            self.cancelled_all(ranges, Direction::Offline, asked);
-            return Err(OfflineError::Vetoed(veto));
-        }
+    memory.pass(Point::OfflinePrepare).map_err(OfflineError::Injected)?;
+    let isolated = listeners::with_consent(memory, ranges, Direction::Offline, isolated, || {
         stopwatch.enter("look");
+        memory.pass(Point::OfflineEvacuate).map_err(OfflineError::Injected)?;
+        empty(memory, open, pace, stopwatch).map_err(OfflineError::from)
+    })?;
+    stopwatch.enter("withdraw");
 
-        if let Err(error) = self.empty(open, pace, stopwatch) {
-            // The memory is available again before anybody hears that the change is off, as Linux documents.
-            drop(isolated);
-            self.cancelled_all(ranges, Direction::Offline, Asked::Everybody);
-            return Err(error);
-        }
-        stopwatch.enter("withdraw");
-
-        // Nothing below can fail.
-        isolated.keep();
-        self.close_for_readers(open);
-        for range in ranges {
-            let mut rest = Some(*range);
-            while let Some(range) = rest {
-                rest = self.withdraw(range);
-                if rest.is_some() {
-                    // There is no way back any more, so a wish to stop comes too late.
-                    let _ = pace.pause();
-                }
-            }
-        }
-        if !open.is_empty() {
-            self.machine.settle_memmaps();
-        }
-        stopwatch.enter("committed");
-        self.committed_all(ranges, Direction::Offline);
-        Ok(())
+    // Nothing below can fail.
+    isolated.keep();
+    close_for_readers(memory, open);
+    in_batches(ranges, pace, |range| withdraw(memory, range));
+    if !open.is_empty() {
+        memory.machine.settle_memmaps();
     }
+    stopwatch.enter("committed");
+    listeners::committed_all(memory, ranges, Direction::Offline);
+    Ok(())
+}
 
-    pub(crate) fn check_online(&self, ranges: &[SectionRange]) -> Result<(), OfflineError> {
-        for (run, section) in ranges.iter().flat_map(|range| self.sections.runs(*range)) {
-            let block = run.first();
-            let section = section.ok_or(OfflineError::Absent(block))?;
-            if matches!(section.state, BlockState::Mixed(_)) {
-                return Err(OfflineError::Mixed(block));
-            }
-            if !matches!(section.state, BlockState::Online(_)) {
-                return Err(OfflineError::NotOnline { block, state: section.state.name() });
-            }
+pub(crate) fn check_online<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange]) -> Result<(), OfflineError> {
+    for (run, section) in ranges.iter().flat_map(|range| memory.sections.runs(*range)) {
+        let block = run.first();
+        let section = section.ok_or(OfflineError::Absent(block))?;
+        if matches!(section.state, BlockState::Mixed(_)) {
+            return Err(OfflineError::Mixed(block));
         }
-        Ok(())
-    }
-
-    /// Puts what is free in the blocks out of reach, and what will be freed in them too; whether any is open.
-    pub(super) fn isolate(&self, range: SectionRange, pace: &mut dyn Pace) -> Result<bool, Stop> {
-        // What is faulty would only hold it up.
-        self.poison_faulty_in(range);
-        let mut is_any_open = false;
-        let mut rest = Some(range);
-        while let Some(range) = rest {
-            rest = self.isolate_some(range, &mut is_any_open);
-            if rest.is_some() {
-                pace.pause()?;
-            }
-        }
-        Ok(is_any_open)
-    }
-
-    /// Nothing new of isolated blocks gets into a cache; what is there is a free frame out of sight.
-    pub(crate) fn drain_zones_of(&self, ranges: &[SectionRange]) {
-        let mut drained = None;
-        for (_, section) in self.present_runs(ranges).filter(|(_, section)| section.is_open()) {
-            let zone = section.state.zone().map(|kind| zone_number(section.node, kind));
-            if let Some(number) = zone.filter(|_| zone != drained) {
-                self.drain_zone(number);
-                drained = zone;
-            }
+        if !matches!(section.state, BlockState::Online(_)) {
+            return Err(OfflineError::NotOnline { block, state: section.state.name() });
         }
     }
+    Ok(())
+}
 
-    /// Isolates the first blocks of `range`; the blocks behind those. A block that somebody is just opening or closing is
-    /// left for the next time.
-    fn isolate_some(&self, range: SectionRange, is_any_open: &mut bool) -> Option<SectionRange> {
-        let section = self.sections.get(range.first())?;
-        let kind = section.state.zone()?;
-        self.with_zone(section.node, kind, |zone| {
-            let run = self.sections.first_run(range.first_part(BATCH));
-            let section = self.sections.get(run.first())?;
-            let run = match section.openness {
-                Openness::Changing => return Some(range),
-                Openness::Untouched => {
-                    zone.claim_untouched(run, section);
-                    run
-                }
-                Openness::Withheld => run,
-                // Its pageblocks are work enough for one hold of the lock.
-                Openness::Open => {
-                    *is_any_open = true;
-                    zone.area_mut(section.origin()).isolate(&self.machine, run.first());
-                    run.first_part(1)
-                }
-            };
-            self.sections.set_all(run, Section { state: BlockState::GoingOffline(kind), ..section });
-            range.behind(run)
-        })
-    }
-
-    /// Undoes [`isolate_some`](Self::isolate_some) where it was done.
-    pub(super) fn unisolate(&self, run: SectionRange, section: Section) {
-        let BlockState::GoingOffline(kind) = section.state else { return };
-        let online = Section { state: BlockState::Online(kind), ..section };
-        if section.is_open() {
-            for id in run.iter() {
-                self.with_zone(section.node, kind, |zone| {
-                    self.sections.set(id, online);
-                    zone.area_mut(section.origin()).admit(&self.machine, id);
-                });
-            }
-        } else {
-            for part in run.cut(BATCH) {
-                self.with_zone(section.node, kind, |zone| {
-                    self.sections.set_all(part, online);
-                    if section.is_untouched() {
-                        zone.release_claim(part, section);
-                        zone.put_untouched(part, section);
-                    }
-                });
-            }
+/// Puts what is free in the blocks out of reach, and what will be freed in them too; whether any is open.
+pub(super) fn isolate<M: Machine>(memory: &Memory<M>, range: SectionRange, pace: &mut dyn Pace) -> Result<bool, Stop> {
+    // What is faulty would only hold it up.
+    poison::poison_faulty_in(memory, range);
+    let mut is_any_open = false;
+    let mut rest = Some(range);
+    while let Some(range) = rest {
+        rest = isolate_some(memory, range, &mut is_any_open);
+        if rest.is_some() {
+            pace.pause()?;
         }
     }
+    Ok(is_any_open)
+}
 
-    fn empty(
-        &self,
-        ranges: &[SectionRange],
-        pace: &mut dyn Pace,
-        stopwatch: &Stopwatch<'_, M>,
-    ) -> Result<(), OfflineError> {
-        self.pass(Point::OfflineEvacuate).map_err(OfflineError::Injected)?;
-        Ok(self.evacuate(ranges, pace, stopwatch)?)
-    }
-
-    /// Says of open blocks that nobody may look at their struct pages any more, and waits for those who do. The struct pages of
-    /// a boot block stay.
-    fn close_for_readers(&self, ranges: &[SectionRange]) {
-        if ranges.is_empty() {
-            return;
-        }
-        for (run, section) in self.present_runs(ranges).filter(|(_, section)| section.is_open() && !section.is_boot()) {
-            let BlockState::GoingOffline(kind) = section.state else { continue };
-            for part in run.cut(BATCH) {
-                let _zone = self.zones.lock(section.node, kind);
-                self.sections.set_all(part, Section { openness: Openness::Changing, ..section });
+/// Isolates the first blocks of `range`; the blocks behind those. A block that somebody is just opening or closing is
+/// left for the next time.
+fn isolate_some<M: Machine>(memory: &Memory<M>, range: SectionRange, is_any_open: &mut bool) -> Option<SectionRange> {
+    let section = memory.sections.get(range.first())?;
+    let kind = section.state.zone()?;
+    memory.with_zone(section.node, kind, |zone| {
+        let run = memory.sections.first_run(range.first_part(BATCH));
+        let section = memory.sections.get(run.first())?;
+        let run = match section.openness {
+            Openness::Changing => return Some(range),
+            Openness::Untouched => {
+                zone.claim_untouched(run, section);
+                run
             }
-        }
-        self.machine.wait_for_readers();
-    }
-
-    /// Takes blocks, of which the same is known, out of their zone, unless others come or go meanwhile.
-    fn leave(&self, run: SectionRange, section: Section, kind: ZoneKind) -> bool {
-        let (span, changes) = self.span_without(section.node, kind, run);
-        self.with_zone(section.node, kind, |zone| {
-            if zone.changes() != changes {
-                return false;
+            Openness::Withheld => run,
+            // Its pageblocks are work enough for one hold of the lock.
+            Openness::Open => {
+                *is_any_open = true;
+                zone.area_mut(section.origin()).isolate(&memory.machine, run.first());
+                run.first_part(1)
             }
-            if section.is_touched() {
-                let is_empty = |block: Pageblock| block.descriptor(&self.machine).is_empty();
-                assert!(Pageblock::of_section(run.first()).all(is_empty), "block {} is not empty", run.first());
-                zone.area_mut(section.origin()).retire(&self.machine, run.first());
-            } else if section.is_untouched() {
-                zone.release_claim(run, section);
-            }
-            zone.shrink(run, section, span);
-            let managed = run.count() * section.usable();
-            self.managed_of(kind, section.origin()).fetch_sub(managed, Ordering::Relaxed);
-            let openness = if section.is_withheld() { Openness::Withheld } else { Openness::Untouched };
-            self.sections.set_all(run, Section { state: BlockState::Offline, openness, ..section });
-            true
-        })
-    }
-
-    /// Takes the first blocks of `range`, which are empty and isolated, out of their zone; the blocks behind those. Cannot
-    /// fail.
-    fn withdraw(&self, range: SectionRange) -> Option<SectionRange> {
-        let section = self.sections.get(range.first()).expect("a block that goes offline is present");
-        let kind = section.state.zone().expect("a block that goes offline has a zone");
-        let most = if section.is_touched() { 1 } else { BATCH };
-        let run = self.sections.first_run(range.first_part(most));
-        self.shift_in_device(run, section, None);
-        while !self.leave(run, section, kind) {}
-        // The struct pages of a boot block stay, and tell which of its frames are to come back.
-        if section.is_touched() {
-            self.discard_struct_pages(run.first(), section);
-        }
+        };
+        memory.sections.set_all(run, Section { state: BlockState::GoingOffline(kind), ..section });
         range.behind(run)
+    })
+}
+
+/// Undoes [`isolate_some`](isolate_some) where it was done.
+pub(super) fn unisolate<M: Machine>(memory: &Memory<M>, run: SectionRange, section: Section) {
+    let BlockState::GoingOffline(kind) = section.state else { return };
+    let online = Section { state: BlockState::Online(kind), ..section };
+    if section.is_open() {
+        for id in run.iter() {
+            memory.with_zone(section.node, kind, |zone| {
+                memory.sections.set(id, online);
+                zone.area_mut(section.origin()).admit(&memory.machine, id);
+            });
+        }
+    } else {
+        for part in run.cut(BATCH) {
+            memory.with_zone(section.node, kind, |zone| {
+                memory.sections.set_all(part, online);
+                if section.is_untouched() {
+                    zone.release_claim(part, section);
+                    zone.put_untouched(part, section);
+                }
+            });
+        }
     }
+}
+
+/// Says of open blocks that nobody may look at their struct pages any more, and waits for those who do. The struct pages of
+/// a boot block stay.
+fn close_for_readers<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange]) {
+    if ranges.is_empty() {
+        return;
+    }
+    for (run, section) in
+        memory.sections.present_runs(ranges).filter(|(_, section)| section.is_open() && !section.is_boot())
+    {
+        let BlockState::GoingOffline(kind) = section.state else { continue };
+        for part in run.cut(BATCH) {
+            let _zone = memory.zones.lock(section.node, kind);
+            memory.sections.set_all(part, Section { openness: Openness::Changing, ..section });
+        }
+    }
+    memory.machine.wait_for_readers();
+}
+
+/// Takes blocks, of which the same is known, out of their zone, unless others come or go meanwhile.
+fn leave<M: Machine>(memory: &Memory<M>, run: SectionRange, section: Section, kind: ZoneKind) -> bool {
+    let (span, changes) = batch::span_without(memory, section.node, kind, run);
+    memory.with_zone(section.node, kind, |zone| {
+        if zone.changes() != changes {
+            return false;
+        }
+        if section.is_touched() {
+            let is_empty = |block: Pageblock| block.descriptor(&memory.machine).is_empty();
+            assert!(Pageblock::of_section(run.first()).all(is_empty), "block {} is not empty", run.first());
+            zone.area_mut(section.origin()).retire(&memory.machine, run.first());
+        } else if section.is_untouched() {
+            zone.release_claim(run, section);
+        }
+        zone.shrink(run, section, span);
+        let managed = run.count() * section.usable();
+        memory.zones.managed_of(kind, section.origin()).fetch_sub(managed, Ordering::Relaxed);
+        let openness = if section.is_withheld() { Openness::Withheld } else { Openness::Untouched };
+        memory.sections.set_all(run, Section { state: BlockState::Offline, openness, ..section });
+        true
+    })
+}
+
+/// Takes the first blocks of `range`, which are empty and isolated, out of their zone; the blocks behind those. Cannot
+/// fail.
+fn withdraw<M: Machine>(memory: &Memory<M>, range: SectionRange) -> Option<SectionRange> {
+    let section = memory.sections.get(range.first()).expect("a block that goes offline is present");
+    let kind = section.state.zone().expect("a block that goes offline has a zone");
+    let most = if section.is_touched() { 1 } else { BATCH };
+    let run = memory.sections.first_run(range.first_part(most));
+    transition::shift_in_device(memory, run, section, None);
+    while !leave(memory, run, section, kind) {}
+    // The struct pages of a boot block stay, and tell which of its frames are to come back.
+    if section.is_touched() {
+        open::discard_struct_pages(memory, run.first(), section);
+    }
+    range.behind(run)
 }

@@ -2,12 +2,14 @@
 //!
 //! Struct pages are initialised (5) when somebody needs the frames: an added block comes online untouched.
 
-use super::batch::{BATCH, hull, is_sorted};
+use super::batch::{BATCH, hull, in_batches, is_sorted};
 use super::relabel::RelabelError;
 use super::undo::Undo;
 use crate::addr::{SectionId, SectionRange};
+use crate::alloc::open;
 use crate::errno::Errno;
 use crate::hotplug::zone_choice::{Outlook, Remark};
+use crate::hotplug::{batch, listeners, relabel, zone_choice};
 use crate::inject::{Injected, Point};
 use crate::machine::Machine;
 use crate::machine::tasks::{Pace, Stop};
@@ -19,6 +21,7 @@ use crate::section::kind::{Origin, ZoneKind};
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::Section;
 use crate::zone::Zone;
+use crate::{range_guard, transition};
 use core::sync::atomic::Ordering;
 
 /// Why blocks could not be brought online.
@@ -67,6 +70,12 @@ impl OnlineError {
     }
 }
 
+impl From<Veto> for OnlineError {
+    fn from(veto: Veto) -> Self {
+        Self::Vetoed(veto)
+    }
+}
+
 impl<M: Machine> Memory<M> {
     /// Brings all blocks of `ranges`, lowest first and without overlap, online, or none; says what somebody should know of
     /// the zones that they are in now. Blocks that are online go from the other zone to the one that is named.
@@ -80,180 +89,166 @@ impl<M: Machine> Memory<M> {
         pace: &mut dyn Pace,
     ) -> Result<Option<Remark>, OnlineError> {
         let hull = hull(ranges).filter(|_| is_sorted(ranges)).ok_or(OnlineError::BadList)?;
-        let alone = self.lock_range(hull, pace).map_err(OnlineError::Stopped)?;
+        let alone = range_guard::lock_range(self, hull, pace).map_err(OnlineError::Stopped)?;
         let stopwatch = Stopwatch::start(&self.machine, "begin");
-        let result = match self.relabel_to(ranges, how) {
-            Some(zone) => self.relabel(ranges, zone, pace, &stopwatch).map(|()| None).map_err(OnlineError::Relabel),
-            None => self.online_steps(ranges, how, pace, &stopwatch),
+        let result = match relabel_to(self, ranges, how) {
+            Some(zone) => {
+                relabel::relabel(self, ranges, zone, pace, &stopwatch).map(|()| None).map_err(OnlineError::Relabel)
+            }
+            None => online_steps(self, ranges, how, pace, &stopwatch),
         };
-        self.record_ranges(&stopwatch, Op::Online, ranges, hull, result.map(drop).map_err(OnlineError::errno));
+        batch::record_ranges(self, &stopwatch, Op::Online, ranges, hull, result.map(drop).map_err(OnlineError::errno));
         drop(alone);
         let remark = result?;
         // A warning holds nobody up: the blocks are in use by now, and others may have them.
         let is_wish = how == OnlineAs::Zone(ZoneKind::Movable);
-        Ok(if is_wish { self.section(hull.first()).and_then(|section| self.excess(section)) } else { remark })
+        Ok(if is_wish {
+            self.section(hull.first()).and_then(|section| zone_choice::excess(self, section))
+        } else {
+            remark
+        })
     }
+}
 
-    /// The zone that blocks are to go to which are online in the other, by the first of them.
-    fn relabel_to(&self, ranges: &[SectionRange], how: OnlineAs) -> Option<ZoneKind> {
-        let OnlineAs::Zone(zone) = how else { return None };
-        let (_, first) = self.present_runs(ranges).next()?;
-        (first.state == BlockState::Online(zone.other())).then_some(zone)
+/// The zone that blocks are to go to which are online in the other, by the first of them.
+fn relabel_to<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange], how: OnlineAs) -> Option<ZoneKind> {
+    let OnlineAs::Zone(zone) = how else { return None };
+    let (_, first) = memory.sections.present_runs(ranges).next()?;
+    (first.state == BlockState::Online(zone.other())).then_some(zone)
+}
+
+fn online_steps<M: Machine>(
+    memory: &Memory<M>,
+    ranges: &[SectionRange],
+    how: OnlineAs,
+    pace: &mut dyn Pace,
+    stopwatch: &Stopwatch<'_, M>,
+) -> Result<Option<Remark>, OnlineError> {
+    check_offline(memory, ranges)?;
+    memory.pass(Point::OnlineBegin).map_err(OnlineError::Injected)?;
+    pace.pause().map_err(OnlineError::Stopped)?;
+    let going = Undo::new(stopwatch, || {
+        for (run, section) in memory.sections.present_runs(ranges) {
+            transition::change_expectation(memory, run, section, Zone::give_up);
+            transition::shift_in_device(memory, run, section, None);
+            memory.sections.set_all(run, Section { state: BlockState::Offline, ..section });
+        }
+    });
+    let remark = choose_zones(memory, ranges, how);
+    stopwatch.enter("prepare");
+
+    memory.pass(Point::OnlinePrepare).map_err(OnlineError::Injected)?;
+    let going = listeners::with_consent(memory, ranges, Direction::Online, going, || Ok::<_, OnlineError>(()))?;
+    stopwatch.enter("populate");
+
+    // Nothing below can fail.
+    going.keep();
+    in_batches(ranges, pace, |range| populate(memory, range));
+    stopwatch.enter("committed");
+    listeners::committed_all(memory, ranges, Direction::Online);
+    Ok(remark)
+}
+
+fn check_offline<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange]) -> Result<(), OnlineError> {
+    for (run, section) in ranges.iter().flat_map(|range| memory.sections.runs(*range)) {
+        let block = run.first();
+        let section = section.ok_or(OnlineError::Absent(block))?;
+        if section.state != BlockState::Offline {
+            return Err(OnlineError::NotOffline { block, state: section.state.name() });
+        }
     }
+    Ok(())
+}
 
-    fn online_steps(
-        &self,
-        ranges: &[SectionRange],
-        how: OnlineAs,
-        pace: &mut dyn Pace,
-        stopwatch: &Stopwatch<'_, M>,
-    ) -> Result<Option<Remark>, OnlineError> {
-        self.check_offline(ranges)?;
-        self.pass(Point::OnlineBegin).map_err(OnlineError::Injected)?;
-        pace.pause().map_err(OnlineError::Stopped)?;
-        let going = Undo::new(stopwatch, || {
-            for (run, section) in self.present_runs(ranges) {
-                self.change_expectation(run, section, Zone::give_up);
-                self.shift_in_device(run, section, None);
-                self.sections.set_all(run, Section { state: BlockState::Offline, ..section });
+/// Every block is told where it goes before any goes, so that blocks of one command see the same world. Says why some do not
+/// go where the policy would have them.
+fn choose_zones<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange], how: OnlineAs) -> Option<Remark> {
+    match how {
+        OnlineAs::Zone(zone) => {
+            memory.sections.present_runs(ranges).for_each(|(run, section)| send(memory, run, section, zone));
+            None
+        }
+        OnlineAs::ByPolicy => {
+            // What one command takes of the ratio is nothing that another one sees to be free.
+            let _alone = memory.choice.lock();
+            let mut known = None;
+            let mut remark = None;
+            for (run, section) in memory.sections.present_runs(ranges) {
+                // What follows within a device was sent by the same outlook.
+                let outlook = known.take().filter(|outlook: &Outlook| outlook.is_about(section));
+                let mut outlook = outlook.unwrap_or_else(|| memory.outlook(section));
+                let refused = send_by_policy(memory, run, section, &mut outlook);
+                remark = remark.or(refused);
+                known = Some(outlook);
             }
-        });
-        let remark = self.choose_zones(ranges, how);
-        stopwatch.enter("prepare");
-
-        self.pass(Point::OnlinePrepare).map_err(OnlineError::Injected)?;
-        if let Err((veto, asked)) = self.prepare_all(ranges, Direction::Online) {
-            drop(going);
-            self.cancelled_all(ranges, Direction::Online, asked);
-            return Err(OnlineError::Vetoed(veto));
+            remark
         }
-        stopwatch.enter("populate");
+    }
+}
 
-        // Nothing below can fail.
-        going.keep();
-        for range in ranges {
-            let mut rest = Some(*range);
-            while let Some(range) = rest {
-                rest = self.populate(range);
-                if rest.is_some() {
-                    // There is no way back any more, so a wish to stop comes too late.
-                    let _ = pace.pause();
-                }
+/// Sends blocks, of which the same is known, where the policy says; why some do not go where it would have them.
+fn send_by_policy<M: Machine>(
+    memory: &Memory<M>,
+    run: SectionRange,
+    section: Section,
+    outlook: &mut Outlook,
+) -> Option<Remark> {
+    let mut remark = None;
+    let mut rest = Some(run);
+    while let Some(run) = rest {
+        let choice = outlook.choose(run.first(), section);
+        let is_next = |id: &SectionId| {
+            let is_same = outlook.choose(*id, section) == choice;
+            if is_same {
+                outlook.expect(choice.zone, section);
             }
-        }
-        stopwatch.enter("committed");
-        self.committed_all(ranges, Direction::Online);
-        Ok(remark)
+            is_same
+        };
+        let part = run.first_part(run.iter().take_while(is_next).count() as u64);
+        send(memory, part, section, choice.zone);
+        remark = remark.or(choice.remark);
+        rest = run.behind(part);
     }
+    remark
+}
 
-    fn check_offline(&self, ranges: &[SectionRange]) -> Result<(), OnlineError> {
-        for (run, section) in ranges.iter().flat_map(|range| self.sections.runs(*range)) {
-            let block = run.first();
-            let section = section.ok_or(OnlineError::Absent(block))?;
-            if section.state != BlockState::Offline {
-                return Err(OnlineError::NotOffline { block, state: section.state.name() });
-            }
-        }
-        Ok(())
+fn send<M: Machine>(memory: &Memory<M>, run: SectionRange, section: Section, zone: ZoneKind) {
+    transition::shift_in_device(memory, run, section, Some(zone));
+    let section = Section { state: BlockState::GoingOnline(zone), ..section };
+    memory.sections.set_all(run, section);
+    transition::change_expectation(memory, run, section, Zone::expect);
+}
+
+/// Steps 4 and 6 for the first blocks of `range`, which are going online; the blocks behind those. Cannot fail.
+fn populate<M: Machine>(memory: &Memory<M>, range: SectionRange) -> Option<SectionRange> {
+    let section = memory.sections.get(range.first()).expect("a block that goes online is present");
+    // The pageblocks of a boot block are work enough for one hold of the lock.
+    let most = if section.is_boot() { 1 } else { BATCH };
+    let run = memory.sections.first_run(range.first_part(most));
+    let kind = section.state.zone().expect("a block that goes online has a zone");
+    if section.is_boot() {
+        open::describe_pageblocks(memory, run.first(), kind, |block| block.count_free(&memory.machine));
     }
+    memory.with_zone(section.node, kind, |zone| enter(memory, zone, run, section));
+    range.behind(run)
+}
 
-    /// Every block is told where it goes before any goes, so that blocks of one command see the same world. Says why some do not
-    /// go where the policy would have them.
-    fn choose_zones(&self, ranges: &[SectionRange], how: OnlineAs) -> Option<Remark> {
-        match how {
-            OnlineAs::Zone(zone) => {
-                self.present_runs(ranges).for_each(|(run, section)| self.send(run, section, zone));
-                None
-            }
-            OnlineAs::ByPolicy => {
-                // What one command takes of the ratio is nothing that another one sees to be free.
-                let _alone = self.choice.lock();
-                let mut known = None;
-                let mut remark = None;
-                for (run, section) in self.present_runs(ranges) {
-                    // What follows within a device was sent by the same outlook.
-                    let outlook = known.take().filter(|outlook: &Outlook| outlook.is_about(section));
-                    let mut outlook = outlook.unwrap_or_else(|| self.outlook(section));
-                    let refused = self.send_by_policy(run, section, &mut outlook);
-                    remark = remark.or(refused);
-                    known = Some(outlook);
-                }
-                remark
-            }
-        }
+/// Puts blocks that are going online, and of which the same is known, into their zone: added ones untouched or withheld,
+/// one that has its struct pages open.
+pub(super) fn enter<M: Machine>(memory: &Memory<M>, zone: &mut Zone, run: SectionRange, section: Section) {
+    let kind = section.state.zone().expect("a block that goes online has a zone");
+    if kind == ZoneKind::Movable {
+        zone.give_up(run, section);
     }
-
-    /// Sends blocks, of which the same is known, where the policy says; why some do not go where it would have them.
-    fn send_by_policy(&self, run: SectionRange, section: Section, outlook: &mut Outlook) -> Option<Remark> {
-        let mut remark = None;
-        let mut rest = Some(run);
-        while let Some(run) = rest {
-            let choice = outlook.choose(run.first(), section);
-            let is_next = |id: &SectionId| {
-                let is_same = outlook.choose(*id, section) == choice;
-                if is_same {
-                    outlook.expect(choice.zone, section);
-                }
-                is_same
-            };
-            let part = run.first_part(run.iter().take_while(is_next).count() as u64);
-            self.send(part, section, choice.zone);
-            remark = remark.or(choice.remark);
-            rest = run.behind(part);
-        }
-        remark
-    }
-
-    fn send(&self, run: SectionRange, section: Section, zone: ZoneKind) {
-        self.shift_in_device(run, section, Some(zone));
-        let section = Section { state: BlockState::GoingOnline(zone), ..section };
-        self.sections.set_all(run, section);
-        self.change_expectation(run, section, Zone::expect);
-    }
-
-    /// Tells the zone that blocks are on their way into it, or are not any more. Only of Movable zones does anybody ask.
-    pub(super) fn change_expectation(
-        &self,
-        run: SectionRange,
-        section: Section,
-        change: fn(&mut Zone, SectionRange, Section),
-    ) {
-        if section.state == BlockState::GoingOnline(ZoneKind::Movable) {
-            change(&mut self.zones.lock(section.node, ZoneKind::Movable), run, section);
-        }
-    }
-
-    /// Steps 4 and 6 for the first blocks of `range`, which are going online; the blocks behind those. Cannot fail.
-    fn populate(&self, range: SectionRange) -> Option<SectionRange> {
-        let section = self.sections.get(range.first()).expect("a block that goes online is present");
-        // The pageblocks of a boot block are work enough for one hold of the lock.
-        let most = if section.is_boot() { 1 } else { BATCH };
-        let run = self.sections.first_run(range.first_part(most));
-        let kind = section.state.zone().expect("a block that goes online has a zone");
-        if section.is_boot() {
-            self.describe_pageblocks(run.first(), kind, |block| block.count_free(&self.machine));
-        }
-        self.with_zone(section.node, kind, |zone| self.enter(zone, run, section));
-        range.behind(run)
-    }
-
-    /// Puts blocks that are going online, and of which the same is known, into their zone: added ones untouched or withheld,
-    /// one that has its struct pages open.
-    pub(super) fn enter(&self, zone: &mut Zone, run: SectionRange, section: Section) {
-        let kind = section.state.zone().expect("a block that goes online has a zone");
-        if kind == ZoneKind::Movable {
-            zone.give_up(run, section);
-        }
-        let openness = if section.is_boot() { Openness::Open } else { section.openness };
-        let section = Section { state: BlockState::Online(kind), openness, ..section };
-        zone.grow(run, section);
-        let managed = run.count() * section.usable();
-        self.managed_of(kind, section.origin()).fetch_add(managed, Ordering::Relaxed);
-        self.sections.set_all(run, section);
-        if section.is_boot() {
-            run.iter().for_each(|id| zone.area_mut(Origin::Boot).admit(&self.machine, id));
-        } else if section.is_untouched() {
-            zone.put_untouched(run, section);
-        }
+    let openness = if section.is_boot() { Openness::Open } else { section.openness };
+    let section = Section { state: BlockState::Online(kind), openness, ..section };
+    zone.grow(run, section);
+    let managed = run.count() * section.usable();
+    memory.zones.managed_of(kind, section.origin()).fetch_add(managed, Ordering::Relaxed);
+    memory.sections.set_all(run, section);
+    if section.is_boot() {
+        run.iter().for_each(|id| zone.area_mut(Origin::Boot).admit(&memory.machine, id));
+    } else if section.is_untouched() {
+        zone.put_untouched(run, section);
     }
 }

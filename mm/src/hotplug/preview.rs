@@ -4,7 +4,9 @@ use super::offline::OfflineError;
 use crate::addr::{Pfn, SectionId, SectionRange};
 use crate::evacuate::budget::{Need, Room};
 use crate::evacuate::content::{Blocker, Content};
+use crate::evacuate::{budget, content};
 use crate::frame::pageblock::{FRAMES, Pageblock};
+use crate::hotplug::offline;
 use crate::machine::Machine;
 use crate::machine::tasks::Pace;
 use crate::memory::Memory;
@@ -67,13 +69,13 @@ impl<M: Machine> Memory<M> {
         pace: &mut dyn Pace,
         mut each: impl FnMut(SectionId, Foreseen),
     ) -> Result<Foresight, OfflineError> {
-        self.check_online(ranges)?;
+        offline::check_online(self, ranges)?;
         let mut need = Need::default();
         let mut excluded = Room::default();
-        for (run, section) in self.present_runs(ranges) {
+        for (run, section) in self.sections.present_runs(ranges) {
             let BlockState::Online(kind) = section.state else { continue };
             for id in run.iter() {
-                let seen = self.foresee_block(id, section, &mut |blocker| each(id, Foreseen::Blocker(blocker)));
+                let seen = foresee_block(self, id, section, &mut |blocker| each(id, Foreseen::Blocker(blocker)));
                 need += seen.need;
                 excluded.include(kind, section.origin(), seen.free);
                 excluded.include_whole(kind, seen.whole);
@@ -81,66 +83,71 @@ impl<M: Machine> Memory<M> {
                 pace.pause().map_err(OfflineError::Stopped)?;
             }
         }
-        let room = self.room().without(excluded);
+        let room = budget::room(self).without(excluded);
         let reserve_short_by = room.reserve_lack(excluded);
         Ok(Foresight { movable: need.pages(), short_by: room.lack(need), reserve_short_by })
     }
+}
 
-    fn foresee_block(&self, id: SectionId, section: Section, each: &mut dyn FnMut(Blocker)) -> Seen {
-        let mut seen = Seen { free: section.usable(), ..Seen::default() };
-        if !section.is_open() {
-            seen.whole = seen.free / FRAMES;
-            return seen;
-        }
-        let mut last: Option<Blocker> = None;
-        for block in Pageblock::of_section(id) {
-            let mut at = block.first();
-            while at < block.pages().end() {
-                for blocker in self.foresee_some(block, section, &mut at, &mut seen) {
-                    match &mut last {
-                        Some(last) if last.is_followed_by(&blocker) => last.pages += blocker.pages,
-                        _ => last.replace(blocker).into_iter().for_each(&mut *each),
-                    }
+fn foresee_block<M: Machine>(
+    memory: &Memory<M>,
+    id: SectionId,
+    section: Section,
+    each: &mut dyn FnMut(Blocker),
+) -> Seen {
+    let mut seen = Seen { free: section.usable(), ..Seen::default() };
+    if !section.is_open() {
+        seen.whole = seen.free / FRAMES;
+        return seen;
+    }
+    let mut last: Option<Blocker> = None;
+    for block in Pageblock::of_section(id) {
+        let mut at = block.first();
+        while at < block.pages().end() {
+            for blocker in foresee_some(memory, block, section, &mut at, &mut seen) {
+                match &mut last {
+                    Some(last) if last.is_followed_by(&blocker) => last.pages += blocker.pages,
+                    _ => last.replace(blocker).into_iter().for_each(&mut *each),
                 }
             }
         }
-        last.into_iter().for_each(each);
-        seen
     }
+    last.into_iter().for_each(each);
+    seen
+}
 
-    /// Blockers of a pageblock from `at` on, no more than are told of at once; `at` is behind what was looked at then.
-    fn foresee_some(
-        &self,
-        block: Pageblock,
-        section: Section,
-        at: &mut Pfn,
-        seen: &mut Seen,
-    ) -> Vec<Blocker, TOLD_AT_ONCE> {
-        let mut found = Vec::new();
-        let _reading = self.machine.reading();
-        // It may have been closed or taken away since.
-        let now = self.sections.get(block.first().section());
-        let is_same = now.is_some_and(|now| now.is_open() && now.state == section.state);
-        if is_same && *at == block.first() {
-            seen.whole += u64::from(block.descriptor(&self.machine).is_whole());
-        }
-        if !is_same || *at == block.first() && self.is_known_empty(block, section) {
-            *at = block.pages().end();
-            return found;
-        }
-        let end = at.add(LOOKED_AT_ONCE);
-        while !found.is_full() && *at < end {
-            let Some((content, allocated)) = self.next_content(block, at) else { break };
-            seen.free = seen.free.saturating_sub(allocated);
-            match content {
-                Content::Movable(block) => {
-                    seen.need.add(block);
-                    seen.first_movable.get_or_insert(block.head);
-                }
-                Content::Fixed(blocker) => found.push(blocker).expect("it is not full"),
-                Content::InFlight(_) => {}
-            }
-        }
-        found
+/// Blockers of a pageblock from `at` on, no more than are told of at once; `at` is behind what was looked at then.
+fn foresee_some<M: Machine>(
+    memory: &Memory<M>,
+    block: Pageblock,
+    section: Section,
+    at: &mut Pfn,
+    seen: &mut Seen,
+) -> Vec<Blocker, TOLD_AT_ONCE> {
+    let mut found = Vec::new();
+    let _reading = memory.machine.reading();
+    // It may have been closed or taken away since.
+    let now = memory.sections.get(block.first().section());
+    let is_same = now.is_some_and(|now| now.is_open() && now.state == section.state);
+    if is_same && *at == block.first() {
+        seen.whole += u64::from(block.descriptor(&memory.machine).is_whole());
     }
+    if !is_same || *at == block.first() && content::is_known_empty(memory, block, section) {
+        *at = block.pages().end();
+        return found;
+    }
+    let end = at.add(LOOKED_AT_ONCE);
+    while !found.is_full() && *at < end {
+        let Some((content, allocated)) = content::next_content(memory, block, at) else { break };
+        seen.free = seen.free.saturating_sub(allocated);
+        match content {
+            Content::Movable(block) => {
+                seen.need.add(block);
+                seen.first_movable.get_or_insert(block.head);
+            }
+            Content::Fixed(blocker) => found.push(blocker).expect("it is not full"),
+            Content::InFlight(_) => {}
+        }
+    }
+    found
 }

@@ -7,16 +7,19 @@
 //!
 //! Listeners are not asked: no memory comes or goes.
 
-use super::batch::BATCH;
+use super::batch::{BATCH, in_batches};
 use super::undo::Undo;
 use crate::addr::{Pfn, SectionId, SectionRange};
+use crate::alloc::caches;
 use crate::errno::Errno;
 use crate::evacuate::content::{Blocker, Content, Hold};
-use crate::evacuate::evacuation::PATIENCE;
+use crate::evacuate::{budget, content};
 use crate::frame::mobility::Mobility;
 use crate::frame::page::Owner;
 use crate::frame::pageblock::{FRAMES, Pageblock};
+use crate::hotplug::{batch, offline};
 use crate::inject::{Injected, Point};
+use crate::limits::PATIENCE;
 use crate::machine::Machine;
 use crate::machine::tasks::{Pace, Stop};
 use crate::memory::Memory;
@@ -26,6 +29,7 @@ use crate::section::kind::ZoneKind;
 use crate::section::state::BlockState;
 use crate::section::word::Section;
 use crate::zone::Zone;
+use crate::{poison, transition};
 use core::sync::atomic::Ordering;
 
 /// Why blocks stay in their zone.
@@ -95,168 +99,165 @@ impl RelabelError {
     }
 }
 
-impl<M: Machine> Memory<M> {
-    /// Takes blocks, the first of which is online in the other zone, to `zone`: all or none.
-    pub(super) fn relabel(
-        &self,
-        ranges: &[SectionRange],
-        zone: ZoneKind,
-        pace: &mut dyn Pace,
-        stopwatch: &Stopwatch<'_, M>,
-    ) -> Result<(), RelabelError> {
-        self.check_zone(ranges, zone.other())?;
-        stopwatch.enter("isolate");
-        let isolated = Undo::new(stopwatch, || {
-            for (run, section) in self.present_runs(ranges) {
-                self.unisolate(run, section);
-            }
-        });
-        for range in ranges {
-            self.isolate(*range, pace).map_err(RelabelError::Stopped)?;
+/// Takes blocks, the first of which is online in the other zone, to `zone`: all or none.
+pub(super) fn relabel<M: Machine>(
+    memory: &Memory<M>,
+    ranges: &[SectionRange],
+    zone: ZoneKind,
+    pace: &mut dyn Pace,
+    stopwatch: &Stopwatch<'_, M>,
+) -> Result<(), RelabelError> {
+    check_zone(memory, ranges, zone.other())?;
+    stopwatch.enter("isolate");
+    let isolated = Undo::new(stopwatch, || {
+        for (run, section) in memory.sections.present_runs(ranges) {
+            offline::unisolate(memory, run, section);
         }
-        self.drain_zones_of(ranges);
-        stopwatch.enter("check");
-
-        self.pass(Point::OnlineRelabel).map_err(RelabelError::Injected)?;
-        if zone == ZoneKind::Movable {
-            self.check_reserve(ranges)?;
-            self.check_movable(ranges, pace)?;
-        }
-        stopwatch.enter("relabel");
-
-        // Nothing below can fail.
-        isolated.keep();
-        for range in ranges {
-            let mut rest = Some(*range);
-            while let Some(range) = rest {
-                rest = self.cross(range, zone);
-                if rest.is_some() {
-                    // There is no way back any more, so a wish to stop comes too late.
-                    let _ = pace.pause();
-                }
-            }
-        }
-        Ok(())
+    });
+    for range in ranges {
+        offline::isolate(memory, *range, pace).map_err(RelabelError::Stopped)?;
     }
+    caches::drain_zones_of(memory, ranges);
+    stopwatch.enter("check");
 
-    fn check_zone(&self, ranges: &[SectionRange], zone: ZoneKind) -> Result<(), RelabelError> {
-        for (run, section) in ranges.iter().flat_map(|range| self.sections.runs(*range)) {
-            let block = run.first();
-            let section = section.ok_or(RelabelError::Absent(block))?;
-            if section.state != BlockState::Online(zone) {
-                return Err(RelabelError::NotThere { block, state: section.state.name(), zone });
-            }
-        }
-        Ok(())
+    memory.pass(Point::OnlineRelabel).map_err(RelabelError::Injected)?;
+    if zone == ZoneKind::Movable {
+        check_reserve(memory, ranges)?;
+        check_movable(memory, ranges, pace)?;
     }
+    stopwatch.enter("relabel");
 
-    /// What is isolated is not the kernel's any more: the reserve must be whole without it.
-    fn check_reserve(&self, ranges: &[SectionRange]) -> Result<(), RelabelError> {
-        match self.room().reserve_lack(self.boot_room_in(ranges)) {
-            0 => Ok(()),
-            short_by => Err(RelabelError::ReserveShort { short_by }),
+    // Nothing below can fail.
+    isolated.keep();
+    in_batches(ranges, pace, |range| cross(memory, range, zone));
+    Ok(())
+}
+
+fn check_zone<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange], zone: ZoneKind) -> Result<(), RelabelError> {
+    for (run, section) in ranges.iter().flat_map(|range| memory.sections.runs(*range)) {
+        let block = run.first();
+        let section = section.ok_or(RelabelError::Absent(block))?;
+        if section.state != BlockState::Online(zone) {
+            return Err(RelabelError::NotThere { block, state: section.state.name(), zone });
         }
     }
+    Ok(())
+}
 
-    /// Whether nothing lies in the blocks that cannot be in Movable.
-    fn check_movable(&self, ranges: &[SectionRange], pace: &mut dyn Pace) -> Result<(), RelabelError> {
-        for (id, section) in ranges.iter().flat_map(|range| self.sections.iter_range(*range)) {
-            if !section.is_open() {
-                continue;
+/// What is isolated is not the kernel's any more: the reserve must be whole without it.
+fn check_reserve<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange]) -> Result<(), RelabelError> {
+    match budget::room(memory).reserve_lack(budget::boot_room_in(memory, ranges)) {
+        0 => Ok(()),
+        short_by => Err(RelabelError::ReserveShort { short_by }),
+    }
+}
+
+/// Whether nothing lies in the blocks that cannot be in Movable.
+fn check_movable<M: Machine>(
+    memory: &Memory<M>,
+    ranges: &[SectionRange],
+    pace: &mut dyn Pace,
+) -> Result<(), RelabelError> {
+    for (id, section) in ranges.iter().flat_map(|range| memory.sections.iter_range(*range)) {
+        if !section.is_open() {
+            continue;
+        }
+        let mut rounds = 0;
+        while let Some(pfn) = check_section_movable(memory, id, section)? {
+            if rounds == PATIENCE {
+                return Err(RelabelError::InFlight { pfn });
             }
-            let mut rounds = 0;
-            while let Some(pfn) = self.check_section_movable(id, section)? {
-                if rounds == PATIENCE {
-                    return Err(RelabelError::InFlight { pfn });
-                }
-                rounds += 1;
-                // What was given back meanwhile.
-                ranges.iter().for_each(|range| self.poison_faulty_in(*range));
-                self.drain_zones_of(ranges);
-                self.machine.wait(&mut || false);
-                pace.pause().map_err(RelabelError::Stopped)?;
-            }
+            rounds += 1;
+            // What was given back meanwhile.
+            ranges.iter().for_each(|range| poison::poison_faulty_in(memory, *range));
+            caches::drain_zones_of(memory, ranges);
+            memory.machine.rest();
             pace.pause().map_err(RelabelError::Stopped)?;
         }
-        Ok(())
+        pace.pause().map_err(RelabelError::Stopped)?;
     }
+    Ok(())
+}
 
-    /// The first frame of a section that is in flight, if there is one.
-    fn check_section_movable(&self, id: SectionId, section: Section) -> Result<Option<Pfn>, RelabelError> {
-        let (mut result, mut in_flight) = (Ok(()), None);
-        for block in Pageblock::of_section(id) {
-            self.look_into(block, section, |content| match content {
-                Content::Movable(block) if block.mobility == Mobility::Movable => {}
-                Content::Movable(block) => {
-                    result = result.and(Err(RelabelError::Unmovable { pfn: block.head, owner: block.owner }));
-                }
-                Content::Fixed(Blocker { pfn, owner, hold: Hold::Pinned, .. }) => {
-                    result = result.and(Err(RelabelError::Pinned { pfn, owner }));
-                }
-                Content::Fixed(Blocker { pfn, owner, .. }) => {
-                    result = result.and(Err(RelabelError::Unmovable { pfn, owner }));
-                }
-                Content::InFlight(pfn) => in_flight = in_flight.or(Some(pfn)),
-            });
-            result?;
+/// The first frame of a section that is in flight, if there is one.
+fn check_section_movable<M: Machine>(
+    memory: &Memory<M>,
+    id: SectionId,
+    section: Section,
+) -> Result<Option<Pfn>, RelabelError> {
+    let (mut result, mut in_flight) = (Ok(()), None);
+    for block in Pageblock::of_section(id) {
+        content::look_into(memory, block, section, |content| match content {
+            Content::Movable(block) if block.mobility == Mobility::Movable => {}
+            Content::Movable(block) => {
+                result = result.and(Err(RelabelError::Unmovable { pfn: block.head, owner: block.owner }));
+            }
+            Content::Fixed(Blocker { pfn, owner, hold: Hold::Pinned, .. }) => {
+                result = result.and(Err(RelabelError::Pinned { pfn, owner }));
+            }
+            Content::Fixed(Blocker { pfn, owner, .. }) => {
+                result = result.and(Err(RelabelError::Unmovable { pfn, owner }));
+            }
+            Content::InFlight(pfn) => in_flight = in_flight.or(Some(pfn)),
+        });
+        result?;
+    }
+    Ok(in_flight)
+}
+
+/// Takes the first blocks of `range`, which are isolated in the other zone, to zone `to`; the blocks behind those. Cannot
+/// fail.
+fn cross<M: Machine>(memory: &Memory<M>, range: SectionRange, to: ZoneKind) -> Option<SectionRange> {
+    let section = memory.sections.get(range.first()).expect("an online block is present");
+    let most = if section.is_open() { 1 } else { BATCH };
+    let run = memory.sections.first_run(range.first_part(most));
+    transition::shift_in_device(memory, run, section, Some(to));
+    while !cross_at_once(memory, run, section, to) {}
+    range.behind(run)
+}
+
+/// The same for blocks of which the same is known, unless others come to the old zone or leave it meanwhile.
+fn cross_at_once<M: Machine>(memory: &Memory<M>, run: SectionRange, section: Section, to: ZoneKind) -> bool {
+    let (span, changes) = batch::span_without(memory, section.node, to.other(), run);
+    with_both_zones(memory, section, |[normal, movable]| {
+        let (old, new) = if to == ZoneKind::Movable { (normal, movable) } else { (movable, normal) };
+        if old.changes() != changes {
+            return false;
         }
-        Ok(in_flight)
-    }
+        let origin = section.origin();
+        let relabelled = Section { state: BlockState::Online(to), ..section };
+        old.shrink(run, section, span);
+        new.grow(run, relabelled);
+        let managed = run.count() * section.usable();
+        memory.zones.managed_of(to.other(), origin).fetch_sub(managed, Ordering::Relaxed);
+        memory.zones.managed_of(to, origin).fetch_add(managed, Ordering::Relaxed);
+        memory.sections.set_all(run, relabelled);
+        if section.is_open() {
+            let id = run.first();
+            old.area_mut(origin).retire(&memory.machine, id);
+            Pageblock::of_section(id).for_each(|block| rededicate(memory, block, to));
+            new.area_mut(origin).admit(&memory.machine, id);
+        } else if section.is_untouched() {
+            old.release_claim(run, section);
+            new.put_untouched(run, relabelled);
+        }
+        true
+    })
+}
 
-    /// Takes the first blocks of `range`, which are isolated in the other zone, to zone `to`; the blocks behind those. Cannot
-    /// fail.
-    fn cross(&self, range: SectionRange, to: ZoneKind) -> Option<SectionRange> {
-        let section = self.sections.get(range.first()).expect("an online block is present");
-        let most = if section.is_open() { 1 } else { BATCH };
-        let run = self.sections.first_run(range.first_part(most));
-        self.shift_in_device(run, section, Some(to));
-        while !self.cross_at_once(run, section, to) {}
-        range.behind(run)
-    }
+/// Works on both zones of a node, under their locks in the order of the zones.
+fn with_both_zones<M: Machine, R>(memory: &Memory<M>, section: Section, work: impl FnOnce([&mut Zone; 2]) -> R) -> R {
+    memory.with_zone(section.node, ZoneKind::Normal, |normal| {
+        memory.with_zone(section.node, ZoneKind::Movable, |movable| work([normal, movable]))
+    })
+}
 
-    /// The same for blocks of which the same is known, unless others come to the old zone or leave it meanwhile.
-    fn cross_at_once(&self, run: SectionRange, section: Section, to: ZoneKind) -> bool {
-        let (span, changes) = self.span_without(section.node, to.other(), run);
-        self.with_both_zones(section, |[normal, movable]| {
-            let (old, new) = if to == ZoneKind::Movable { (normal, movable) } else { (movable, normal) };
-            if old.changes() != changes {
-                return false;
-            }
-            let origin = section.origin();
-            let relabelled = Section { state: BlockState::Online(to), ..section };
-            old.shrink(run, section, span);
-            new.grow(run, relabelled);
-            let managed = run.count() * section.usable();
-            self.managed_of(to.other(), origin).fetch_sub(managed, Ordering::Relaxed);
-            self.managed_of(to, origin).fetch_add(managed, Ordering::Relaxed);
-            self.sections.set_all(run, relabelled);
-            if section.is_open() {
-                let id = run.first();
-                old.area_mut(origin).retire(&self.machine, id);
-                Pageblock::of_section(id).for_each(|block| self.rededicate(block, to));
-                new.area_mut(origin).admit(&self.machine, id);
-            } else if section.is_untouched() {
-                old.release_claim(run, section);
-                new.put_untouched(run, relabelled);
-            }
-            true
-        })
-    }
-
-    /// Works on both zones of a node, under their locks in the order of the zones.
-    fn with_both_zones<R>(&self, section: Section, work: impl FnOnce([&mut Zone; 2]) -> R) -> R {
-        self.with_zone(section.node, ZoneKind::Normal, |normal| {
-            self.with_zone(section.node, ZoneKind::Movable, |movable| work([normal, movable]))
-        })
-    }
-
-    /// What a pageblock serves from now on, as if its section had been opened in this zone.
-    fn rededicate(&self, block: Pageblock, zone: ZoneKind) {
-        let descriptor = block.descriptor(&self.machine);
-        let mobility = match zone {
-            ZoneKind::Normal if descriptor.managed() < FRAMES && descriptor.is_empty() => Mobility::Unmovable,
-            _ => Mobility::Movable,
-        };
-        block.set(&self.machine, descriptor.with_mobility(mobility));
-    }
+/// What a pageblock serves from now on, as if its section had been opened in this zone.
+fn rededicate<M: Machine>(memory: &Memory<M>, block: Pageblock, zone: ZoneKind) {
+    let descriptor = block.descriptor(&memory.machine);
+    let mobility = match zone {
+        ZoneKind::Normal if descriptor.managed() < FRAMES && descriptor.is_empty() => Mobility::Unmovable,
+        _ => Mobility::Movable,
+    };
+    block.set(&memory.machine, descriptor.with_mobility(mobility));
 }

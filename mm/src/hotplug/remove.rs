@@ -5,6 +5,7 @@ use super::offline::OfflineError;
 use crate::addr::{SectionId, SectionRange};
 use crate::errno::Errno;
 use crate::frame::page::MEMMAP_PAGES;
+use crate::hotplug::{batch, offline, system_memmap};
 use crate::inject::{Injected, Point};
 use crate::machine::Machine;
 use crate::machine::tasks::{Pace, Stop};
@@ -14,6 +15,7 @@ use crate::record::journal::{Op, Stopwatch};
 use crate::section::group::{Group, GroupId, GroupName};
 use crate::section::kind::MemmapPlace;
 use crate::section::state::BlockState;
+use crate::{poison, range_guard};
 
 /// Why a group could not be removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -77,9 +79,9 @@ impl<M: Machine> Memory<M> {
     /// # Errors
     /// See [`RemoveError`]; nothing has changed then.
     pub fn remove(&self, names: &[GroupName], pace: &mut dyn Pace) -> Result<(), RemoveError> {
-        let _alone = self.lock_groups(names, &[], pace)?;
-        self.check_removable(names, &[])?;
-        self.forget_all(names);
+        let _alone = lock_groups(self, names, &[], pace)?;
+        check_removable(self, names, &[])?;
+        forget_all(self, names);
         Ok(())
     }
 
@@ -89,93 +91,98 @@ impl<M: Machine> Memory<M> {
     /// # Errors
     /// See [`UnplugError`]; every block is as it was then.
     pub fn unplug(&self, names: &[GroupName], online: &[SectionRange], pace: &mut dyn Pace) -> Result<(), UnplugError> {
-        let _alone = self.lock_groups(names, online, pace).map_err(UnplugError::Remove)?;
+        let _alone = lock_groups(self, names, online, pace).map_err(UnplugError::Remove)?;
         // Whatever can refuse the removal is asked before the first block goes offline.
-        self.check_removable(names, online).map_err(UnplugError::Remove)?;
+        check_removable(self, names, online).map_err(UnplugError::Remove)?;
         if !online.is_empty() {
-            self.offline_locked(online, pace).map_err(UnplugError::Offline)?;
+            offline::offline_locked(self, online, pace).map_err(UnplugError::Offline)?;
         }
-        self.forget_all(names);
+        forget_all(self, names);
         Ok(())
     }
+}
 
-    /// Locks all that these groups and `others` lie in. There may be none of them.
-    fn lock_groups(
-        &self,
-        names: &[GroupName],
-        others: &[SectionRange],
-        pace: &mut dyn Pace,
-    ) -> Result<Option<RangeGuard<'_, M>>, RemoveError> {
-        loop {
-            let Some(range) = self.hull_of_groups(names, others)? else { return Ok(None) };
-            let guard = self.lock_range(range, pace).map_err(RemoveError::Stopped)?;
-            // Those who had their turn before may have removed a group, and added another of that name elsewhere.
-            if self.hull_of_groups(names, others)? == Some(range) {
-                return Ok(Some(guard));
-            }
+/// Locks all that these groups and `others` lie in. There may be none of them.
+fn lock_groups<'a, M: Machine>(
+    memory: &'a Memory<M>,
+    names: &[GroupName],
+    others: &[SectionRange],
+    pace: &mut dyn Pace,
+) -> Result<Option<RangeGuard<'a, M>>, RemoveError> {
+    loop {
+        let Some(range) = hull_of_groups(memory, names, others)? else { return Ok(None) };
+        let guard = range_guard::lock_range(memory, range, pace).map_err(RemoveError::Stopped)?;
+        // Those who had their turn before may have removed a group, and added another of that name elsewhere.
+        if hull_of_groups(memory, names, others)? == Some(range) {
+            return Ok(Some(guard));
         }
     }
+}
 
-    fn hull_of_groups(
-        &self,
-        names: &[GroupName],
-        others: &[SectionRange],
-    ) -> Result<Option<SectionRange>, RemoveError> {
-        let mut hull = hull(others);
-        for name in names {
-            let (_, group) = self.find_group(*name).ok_or(RemoveError::Absent)?;
-            hull = Some(hull.map_or(group.range, |hull| hull.hull(group.range)));
-        }
-        Ok(hull)
+fn hull_of_groups<M: Machine>(
+    memory: &Memory<M>,
+    names: &[GroupName],
+    others: &[SectionRange],
+) -> Result<Option<SectionRange>, RemoveError> {
+    let mut hull = hull(others);
+    for name in names {
+        let (_, group) = memory.find_group(*name).ok_or(RemoveError::Absent)?;
+        hull = Some(hull.map_or(group.range, |hull| hull.hull(group.range)));
     }
+    Ok(hull)
+}
 
-    fn check_removable(&self, names: &[GroupName], except: &[SectionRange]) -> Result<(), RemoveError> {
-        for name in names {
-            let (_, group) = self.find_group(*name).ok_or(RemoveError::Absent)?;
-            let stopwatch = Stopwatch::start(&self.machine, "check");
-            if let Err(error) = self.check_group(group, except) {
-                self.record(stopwatch.event(Op::Remove, group.range, Err(error.errno())));
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    fn check_group(&self, group: Group, except: &[SectionRange]) -> Result<(), RemoveError> {
-        if group.memmap == MemmapPlace::Boot {
-            return Err(RemoveError::Boot(group.name));
-        }
-        let in_use = self.sections.iter_range(group.range).find(|(id, section)| {
-            section.state != BlockState::Offline && !except.iter().any(|range| range.contains(*id))
-        });
-        in_use.map_or(Ok(()), |(id, _)| Err(RemoveError::NotOffline(id)))?;
-        self.pass(Point::RemoveBegin).map_err(RemoveError::Injected)
-    }
-
-    /// Cannot fail.
-    fn forget_all(&self, names: &[GroupName]) {
-        // A name that stands there twice is gone the second time.
-        for (id, group) in names.iter().filter_map(|name| self.find_group(*name)) {
-            let stopwatch = Stopwatch::start(&self.machine, "withdraw");
-            self.forget(id, group, &stopwatch);
-            self.record(stopwatch.event(Op::Remove, group.range, Ok(())));
+fn check_removable<M: Machine>(
+    memory: &Memory<M>,
+    names: &[GroupName],
+    except: &[SectionRange],
+) -> Result<(), RemoveError> {
+    for name in names {
+        let (_, group) = memory.find_group(*name).ok_or(RemoveError::Absent)?;
+        let stopwatch = Stopwatch::start(&memory.machine, "check");
+        if let Err(error) = check_group(memory, group, except) {
+            memory.record(stopwatch.event(Op::Remove, group.range, Err(error.errno())));
+            return Err(error);
         }
     }
+    Ok(())
+}
 
-    fn forget(&self, id: GroupId, group: Group, stopwatch: &Stopwatch<'_, M>) {
-        self.forget_poison(group.range);
+fn check_group<M: Machine>(memory: &Memory<M>, group: Group, except: &[SectionRange]) -> Result<(), RemoveError> {
+    if group.memmap == MemmapPlace::Boot {
+        return Err(RemoveError::Boot(group.name));
+    }
+    let in_use = memory
+        .sections
+        .iter_range(group.range)
+        .find(|(id, section)| section.state != BlockState::Offline && !except.iter().any(|range| range.contains(*id)));
+    in_use.map_or(Ok(()), |(id, _)| Err(RemoveError::NotOffline(id)))?;
+    memory.pass(Point::RemoveBegin).map_err(RemoveError::Injected)
+}
+
+/// Cannot fail.
+fn forget_all<M: Machine>(memory: &Memory<M>, names: &[GroupName]) {
+    // A name that stands there twice is gone the second time.
+    for (id, group) in names.iter().filter_map(|name| memory.find_group(*name)) {
+        let stopwatch = Stopwatch::start(&memory.machine, "withdraw");
+        forget(memory, id, group, &stopwatch);
+        memory.record(stopwatch.event(Op::Remove, group.range, Ok(())));
+    }
+}
+
+fn forget<M: Machine>(memory: &Memory<M>, id: GroupId, group: Group, stopwatch: &Stopwatch<'_, M>) {
+    poison::forget_poison(memory, group.range);
+    for section in group.range.iter() {
+        memory.sections.clear(section);
+    }
+    stopwatch.enter("memmap");
+    if group.memmap == MemmapPlace::System {
         for section in group.range.iter() {
-            self.sections.clear(section);
+            system_memmap::release_memmap(memory, section, MEMMAP_PAGES);
         }
-        stopwatch.enter("memmap");
-        if group.memmap == MemmapPlace::System {
-            for section in group.range.iter() {
-                self.release_memmap(section, MEMMAP_PAGES);
-            }
-        }
-        stopwatch.enter("unmap");
-        self.unmap_parts(group.range, usize::MAX);
-        // Last: whoever finds no group any more may take the memory out of the machine.
-        self.groups.lock().remove(id);
     }
+    stopwatch.enter("unmap");
+    batch::unmap_parts(memory, group.range, usize::MAX);
+    // Last: whoever finds no group any more may take the memory out of the machine.
+    memory.groups.lock().remove(id);
 }

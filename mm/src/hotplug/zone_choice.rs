@@ -12,6 +12,7 @@
 //! its way only where it is to follow.
 
 use crate::addr::{NodeId, Order, PAGE_SIZE, SectionId, SectionRange};
+use crate::evacuate::budget;
 use crate::limits::KERNEL_FLOOR_PAGES;
 use crate::machine::Machine;
 use crate::memory::Memory;
@@ -236,7 +237,7 @@ impl Outlook {
 impl<M: Machine> Memory<M> {
     /// What decides at this moment which zones such blocks get.
     pub fn outlook(&self, section: Section) -> Outlook {
-        let mut outlook = self.outlook_of_zones(section);
+        let mut outlook = outlook_of_zones(self, section);
         if outlook.policy.online_policy == OnlinePolicy::AutoMovable {
             for (id, group, device) in self.groups.lock().devices() {
                 if id == section.group {
@@ -251,47 +252,47 @@ impl<M: Machine> Memory<M> {
 
     /// What is to be said when Normal blocks have gone offline because somebody said so.
     pub fn shortage(&self) -> Option<Remark> {
-        self.kernel_memory().shortage()
+        kernel_memory(self).shortage()
     }
+}
 
-    /// What is to be said when blocks go to Movable because somebody says so. Costs the same for devices of any size.
-    pub(crate) fn excess(&self, section: Section) -> Option<Remark> {
-        self.outlook_of_zones(section).excess()
-    }
+/// What is to be said when blocks go to Movable because somebody says so. Costs the same for devices of any size.
+pub(crate) fn excess<M: Machine>(memory: &Memory<M>, section: Section) -> Option<Remark> {
+    outlook_of_zones(memory, section).excess()
+}
 
-    /// The outlook without a look at the devices.
-    fn outlook_of_zones(&self, section: Section) -> Outlook {
-        let mut outlook = Outlook {
-            policy: self.policy(),
-            node: section.node,
-            group: section.group,
-            spans: [None; ZoneKind::ALL.len()],
-            machine: Balance::default(),
-            own: Balance::default(),
-            device: None,
-            kernel: self.kernel_memory(),
+/// The outlook without a look at the devices.
+fn outlook_of_zones<M: Machine>(memory: &Memory<M>, section: Section) -> Outlook {
+    let mut outlook = Outlook {
+        policy: memory.policy(),
+        node: section.node,
+        group: section.group,
+        spans: [None; ZoneKind::ALL.len()],
+        machine: Balance::default(),
+        own: Balance::default(),
+        device: None,
+        kernel: kernel_memory(memory),
+    };
+    for (of, kind) in memory.zones.all() {
+        let zone = memory.zones.lock(of, kind);
+        let share = match kind {
+            ZoneKind::Normal => Balance { kernel: zone.boot_present_pages(), movable: 0 },
+            ZoneKind::Movable => Balance { kernel: 0, movable: zone.present_pages() + zone.expected_pages() },
         };
-        for (of, kind) in self.zones.all() {
-            let zone = self.zones.lock(of, kind);
-            let share = match kind {
-                ZoneKind::Normal => Balance { kernel: zone.boot_present_pages(), movable: 0 },
-                ZoneKind::Movable => Balance { kernel: 0, movable: zone.present_pages() + zone.expected_pages() },
-            };
-            outlook.machine += share;
-            if of == section.node {
-                outlook.own += share;
-                outlook.spans[kind as usize] = zone.span();
-            }
+        outlook.machine += share;
+        if of == section.node {
+            outlook.own += share;
+            outlook.spans[kind as usize] = zone.span();
         }
-        outlook
     }
+    outlook
+}
 
-    fn kernel_memory(&self) -> KernelMemory {
-        let room = self.room();
-        let movable = self.zones.all().filter(|(_, kind)| *kind == ZoneKind::Movable);
-        let expected: u64 = movable.map(|(node, kind)| self.zones.lock(node, kind).expected_pages()).sum();
-        KernelMemory { available: room.kernel(), unmapped: room.movable() + expected }
-    }
+fn kernel_memory<M: Machine>(memory: &Memory<M>) -> KernelMemory {
+    let room = budget::room(memory);
+    let movable = memory.zones.all().filter(|(_, kind)| *kind == ZoneKind::Movable);
+    let expected: u64 = movable.map(|(node, kind)| memory.zones.lock(node, kind).expected_pages()).sum();
+    KernelMemory { available: room.kernel(), unmapped: room.movable() + expected }
 }
 
 #[cfg(test)]

@@ -43,6 +43,11 @@ pub trait Machine: Memmap + Trial + Mapper + Mover + Clock + Sync + 'static {
     /// be told to stop.
     fn wait(&self, is_over: &mut dyn FnMut() -> bool);
 
+    /// Waits for something that has no event of its own, some milliseconds. May be called where [`wait`](Self::wait) may.
+    fn rest(&self) {
+        self.wait(&mut || false);
+    }
+
     /// What somebody waits for may be over. Called with no lock held.
     fn wake_waiters(&self);
 }

@@ -1,11 +1,14 @@
 //! What the shell shows: plain values, recounted from the parts at the moment of asking.
 
-use crate::addr::{NodeId, Order, PAGE_SIZE, Pfn, PfnRange, SectionId};
+use crate::addr::{NodeId, Order, PAGE_SIZE, Pfn, SectionId};
+use crate::alloc::{caches, lookup};
+use crate::evacuate::budget;
 use crate::frame::mobility::Mobility;
-use crate::frame::page::{Head, MEMMAP_PAGES, Owner, PageInfo, PageState};
+use crate::frame::page::{MEMMAP_PAGES, Owner, PageState};
 use crate::frame::pageblock::{Pageblock, Place};
 use crate::machine::Machine;
 use crate::memory::Memory;
+use crate::poison;
 use crate::section::kind::{Origin, ZoneKind};
 use crate::section::state::BlockState;
 use crate::section::word::Section;
@@ -168,7 +171,7 @@ pub struct FrameReport {
 impl<M: Machine> Memory<M> {
     /// The memory of the whole machine.
     pub fn memory_report(&self) -> MemoryReport {
-        let room = self.room();
+        let room = budget::room(self);
         let mut report = MemoryReport {
             page_tables: self.machine.table_frames() * PAGE_SIZE,
             available: room.available() * PAGE_SIZE,
@@ -199,7 +202,7 @@ impl<M: Machine> Memory<M> {
     /// Every zone that spans anything, by node, Normal first.
     pub fn for_each_zone(&self, mut each: impl FnMut(&ZoneReport)) {
         for (node, kind) in self.zones.populated() {
-            let cached = self.cached_pages(zone_number(node, kind)) * PAGE_SIZE;
+            let cached = caches::cached_pages(self, zone_number(node, kind)) * PAGE_SIZE;
             let zone = self.zones.lock(node, kind);
             let Some(span) = zone.span() else { continue };
             let report = ZoneReport {
@@ -243,27 +246,9 @@ impl<M: Machine> Memory<M> {
             let _zone = self.zones.lock(section.node, kind);
             // The section may have gone since.
             is_still(section)?;
-            self.count_groups(block, &mut groups);
+            count_groups(self, block, &mut groups);
         }
         Some(groups)
-    }
-
-    fn count_groups(&self, block: Pageblock, groups: &mut FreeGroups) {
-        let descriptor = block.descriptor(&self.machine);
-        match descriptor.place() {
-            Place::Single => groups.whole[Order::PAGEBLOCK.index()] += 1,
-            Place::PairFirst => groups.whole[Order::MAX.index()] += 1,
-            Place::Isolated if descriptor.is_whole() => groups.isolated[Order::PAGEBLOCK.index()] += 1,
-            Place::Partial | Place::Isolated if descriptor.free() > 0 => {
-                let counts = match (descriptor.place(), descriptor.mobility()) {
-                    (Place::Isolated, _) => &mut groups.isolated,
-                    (_, Mobility::Unmovable) => &mut groups.unmovable,
-                    (_, Mobility::Movable) => &mut groups.movable,
-                };
-                block.free_groups(&self.machine, |_, order| counts[order.index()] += 1);
-            }
-            Place::Nowhere | Place::Partial | Place::PairSecond | Place::Isolated => {}
-        }
     }
 
     /// What one frame is. Takes no lock: of a frame that is just being taken or given back it tells something in between.
@@ -284,7 +269,7 @@ impl<M: Machine> Memory<M> {
             since_ns: None,
         };
         let (Some(id), Some(section)) = (id, section) else { return report };
-        if self.is_poisoned(section, pfn) {
+        if poison::is_poisoned(self, section, pfn) {
             report.state = FrameState::Poisoned;
             return report;
         }
@@ -301,12 +286,12 @@ impl<M: Machine> Memory<M> {
             };
             return report;
         }
-        if let Some(free) = self.free_group_around(pfn) {
+        if let Some(free) = free_group_around(self, pfn) {
             report.state = if section.state.is_in_zone() { FrameState::Free } else { FrameState::Offline };
             report.block_head = section.state.is_in_zone().then_some(free);
             return report;
         }
-        let (head, found) = self.containing_block(pfn);
+        let (head, found) = lookup::containing_block(self, pfn);
         report.owner = found.owner;
         report.state = match found.state {
             PageState::Cached => FrameState::Free,
@@ -320,50 +305,43 @@ impl<M: Machine> Memory<M> {
             report.block_head = Some((head, found.order));
             let page = self.machine.page(head);
             report.refs = page.refs();
-            (report.site, report.since_ns) = self.provenance(page, found.order);
+            (report.site, report.since_ns) = lookup::provenance(self, page, found.order);
         }
         report
     }
+}
 
-    /// Where and since when an allocated block of that order was taken, as far as that is recorded: of unmovable memory.
-    pub(crate) fn provenance(&self, page: &PageInfo, order: Order) -> (Option<Site>, Option<u64>) {
-        match page.asked_for(order) {
-            Some(Mobility::Unmovable) if !page.is_abandoned() => (self.sites.site(page.site()), Some(page.since_ns())),
-            _ => (None, None),
+fn count_groups<M: Machine>(memory: &Memory<M>, block: Pageblock, groups: &mut FreeGroups) {
+    let descriptor = block.descriptor(&memory.machine);
+    match descriptor.place() {
+        Place::Single => groups.whole[Order::PAGEBLOCK.index()] += 1,
+        Place::PairFirst => groups.whole[Order::MAX.index()] += 1,
+        Place::Isolated if descriptor.is_whole() => groups.isolated[Order::PAGEBLOCK.index()] += 1,
+        Place::Partial | Place::Isolated if descriptor.free() > 0 => {
+            let counts = match (descriptor.place(), descriptor.mobility()) {
+                (Place::Isolated, _) => &mut groups.isolated,
+                (_, Mobility::Unmovable) => &mut groups.unmovable,
+                (_, Mobility::Movable) => &mut groups.movable,
+            };
+            block.free_groups(&memory.machine, |_, order| counts[order.index()] += 1);
         }
+        Place::Nowhere | Place::Partial | Place::PairSecond | Place::Isolated => {}
     }
+}
 
-    /// The largest free group that `pfn`, whose struct page is mapped, is part of.
-    fn free_group_around(&self, pfn: Pfn) -> Option<(Pfn, Order)> {
-        let block = Pageblock::of(pfn);
-        let descriptor = block.descriptor(&self.machine);
-        match descriptor.place() {
-            Place::Single => return Some((block.first(), Order::PAGEBLOCK)),
-            Place::PairFirst | Place::PairSecond => return Some((block.pair_first().first(), Order::MAX)),
-            Place::Isolated if descriptor.is_whole() => return Some((block.first(), Order::PAGEBLOCK)),
-            Place::Partial | Place::Isolated | Place::Nowhere => {}
-        }
-        if !block.is_free(&self.machine, pfn) {
-            return None;
-        }
-        let order = block.grown(&self.machine, pfn, Order::PAGE).unwrap_or(Order::PAGE);
-        Some((pfn.align_down(order), order))
+/// The largest free group that `pfn`, whose struct page is mapped, is part of.
+fn free_group_around<M: Machine>(memory: &Memory<M>, pfn: Pfn) -> Option<(Pfn, Order)> {
+    let block = Pageblock::of(pfn);
+    let descriptor = block.descriptor(&memory.machine);
+    match descriptor.place() {
+        Place::Single => return Some((block.first(), Order::PAGEBLOCK)),
+        Place::PairFirst | Place::PairSecond => return Some((block.pair_first().first(), Order::MAX)),
+        Place::Isolated if descriptor.is_whole() => return Some((block.first(), Order::PAGEBLOCK)),
+        Place::Partial | Place::Isolated | Place::Nowhere => {}
     }
-
-    /// The head of the block that `pfn`, which is not free and whose struct page is mapped, lies in, and what it is.
-    pub(crate) fn containing_block(&self, pfn: Pfn) -> (Pfn, Head) {
-        let own = self.machine.page(pfn).head();
-        if own.state != PageState::Tail {
-            return (pfn, own);
-        }
-        Order::all()
-            .skip(1)
-            .map(|order| pfn.align_down(order))
-            .map(|head| (head, self.machine.page(head).head()))
-            .find(|(head, found)| {
-                matches!(found.state, PageState::Allocated | PageState::Cached)
-                    && PfnRange::new(*head, found.order.pages()).contains(pfn)
-            })
-            .unwrap_or((pfn, own))
+    if !block.is_free(&memory.machine, pfn) {
+        return None;
     }
+    let order = block.grown(&memory.machine, pfn, Order::PAGE).unwrap_or(Order::PAGE);
+    Some((pfn.align_down(order), order))
 }

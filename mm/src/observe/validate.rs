@@ -1,6 +1,7 @@
 //! Recounts the world the slow way and compares it with what the counters say.
 
 use crate::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId};
+use crate::alloc::caches;
 use crate::frame::page::{Head, MEMMAP_PAGES, Owner, PageState};
 use crate::frame::pageblock::{MIXED_COUNT, PER_SECTION, Pageblock, Place};
 use crate::machine::Machine;
@@ -12,6 +13,7 @@ use crate::section::word::Section;
 use crate::zone::cache::Shelf;
 use crate::zone::free_area::{Listed, Walk};
 use crate::zone::zones::zone_number;
+use crate::{poison, range_guard};
 use core::fmt;
 use core::sync::atomic::Ordering;
 
@@ -145,7 +147,7 @@ impl<M: Machine> Memory<M> {
     /// The same, after `stop_others` has made everybody stand still who might take or give memory. No operation is under
     /// way when it is called, and they may go on when what it returns is dropped.
     pub fn validate_with<G>(&self, stop_others: impl FnOnce() -> G, mut found: impl FnMut(Problem)) -> Totals {
-        let _alone = self.lock_everything();
+        let _alone = range_guard::lock_everything(self);
         let _stopped = stop_others();
         let mut totals = Totals::default();
         let mut elsewhere = Elsewhere::default();
@@ -157,7 +159,7 @@ impl<M: Machine> Memory<M> {
         let mut boot_free = 0;
         for node in self.nodes() {
             for kind in ZoneKind::ALL {
-                let sums = self.recount_zone(node, kind, &mut totals, &mut elsewhere, &mut report);
+                let sums = recount_zone(self, node, kind, &mut totals, &mut elsewhere, &mut report);
                 if kind == ZoneKind::Normal {
                     boot_free += sums.free[Origin::Boot as usize];
                 }
@@ -173,388 +175,404 @@ impl<M: Machine> Memory<M> {
         };
         compare("page-table frames", totals.page_tables, elsewhere.tables);
         compare("free boot frames", self.boot_free.pages().cast_unsigned(), boot_free);
-        compare("memmap frames of the system", self.system_memmap_frames(), elsewhere.memmap_frames);
+        compare("memmap frames of the system", system_memmap_frames(self), elsewhere.memmap_frames);
         compare("faulty frames", self.faulty_count.load(Ordering::Relaxed), elsewhere.faulty);
-        let poisoned = self.blocks().map(|(id, section)| self.count_poisoned(id, section)).sum();
+        let poisoned = self.blocks().map(|(id, section)| count_poisoned(self, id, section)).sum();
         compare("poisoned frames", self.poisoned_count.load(Ordering::Relaxed), poisoned);
-        self.check_blocks(&mut report);
-        self.check_devices(&mut report);
+        check_blocks(self, &mut report);
+        check_devices(self, &mut report);
         totals.problems = problem_count;
         totals
     }
+}
 
-    /// Poisoned frames of a block that says that it has some, in use or not.
-    fn count_poisoned(&self, id: SectionId, section: Section) -> u64 {
-        let is_poisoned = |pfn: &Pfn| self.is_poisoned(section, *pfn);
-        if section.poisoned { id.pages().iter().filter(is_poisoned).count() as u64 } else { 0 }
-    }
+/// Poisoned frames of a block that says that it has some, in use or not.
+fn count_poisoned<M: Machine>(memory: &Memory<M>, id: SectionId, section: Section) -> u64 {
+    let is_poisoned = |pfn: &Pfn| poison::is_poisoned(memory, section, *pfn);
+    if section.poisoned { id.pages().iter().filter(is_poisoned).count() as u64 } else { 0 }
+}
 
-    fn system_memmap_frames(&self) -> u64 {
-        self.blocks().filter(|(_, section)| section.memmap == MemmapPlace::System).count() as u64 * MEMMAP_PAGES
-    }
+fn system_memmap_frames<M: Machine>(memory: &Memory<M>) -> u64 {
+    memory.blocks().filter(|(_, section)| section.memmap == MemmapPlace::System).count() as u64 * MEMMAP_PAGES
+}
 
-    fn recount_zone(
-        &self,
-        node: NodeId,
-        kind: ZoneKind,
-        totals: &mut Totals,
-        elsewhere: &mut Elsewhere,
-        report: &mut dyn FnMut(Problem),
-    ) -> Sums {
-        let mut sums = Sums::default();
-        for (id, section) in self.blocks() {
-            let here = section.node == node && section.state.reaches_into(kind);
-            if !here || !section.state.is_in_zone() {
-                continue;
-            }
-            sums.first.get_or_insert(id);
-            sums.last = Some(id);
-            if let BlockState::Mixed(line) = section.state {
-                let part = line.part(id, kind);
-                self.recount_part(part, section, &mut sums, elsewhere, report);
-                totals.frames_checked += part.len();
-                continue;
-            }
-            sums.present += u64::from(section.present);
-            sums.managed += section.usable();
-            if section.is_withheld() {
-                continue;
-            }
-            if section.is_untouched() {
-                sums.untouched += 1;
-                sums.first_untouched.get_or_insert(id);
-                sums.untouched_pages += u64::from(section.managed);
-                continue;
-            }
-            // Somebody stood still while opening or closing it: all of it is free, but not to be had yet.
-            if section.openness == Openness::Changing {
-                sums.changing += 1;
-                sums.changing_pages += u64::from(section.managed);
-                continue;
-            }
-            self.recount_section(id, section, &mut sums, elsewhere, report);
-            totals.frames_checked += PAGES_PER_SECTION;
+fn recount_zone<M: Machine>(
+    memory: &Memory<M>,
+    node: NodeId,
+    kind: ZoneKind,
+    totals: &mut Totals,
+    elsewhere: &mut Elsewhere,
+    report: &mut dyn FnMut(Problem),
+) -> Sums {
+    let mut sums = Sums::default();
+    for (id, section) in memory.blocks() {
+        let here = section.node == node && section.state.reaches_into(kind);
+        if !here || !section.state.is_in_zone() {
+            continue;
         }
-        self.compare_zone(node, kind, &sums, report);
-        sums
+        sums.first.get_or_insert(id);
+        sums.last = Some(id);
+        if let BlockState::Mixed(line) = section.state {
+            let part = line.part(id, kind);
+            recount_part(memory, part, section, &mut sums, elsewhere, report);
+            totals.frames_checked += part.len();
+            continue;
+        }
+        sums.present += u64::from(section.present);
+        sums.managed += section.usable();
+        if section.is_withheld() {
+            continue;
+        }
+        if section.is_untouched() {
+            sums.untouched += 1;
+            sums.first_untouched.get_or_insert(id);
+            sums.untouched_pages += u64::from(section.managed);
+            continue;
+        }
+        // Somebody stood still while opening or closing it: all of it is free, but not to be had yet.
+        if section.openness == Openness::Changing {
+            sums.changing += 1;
+            sums.changing_pages += u64::from(section.managed);
+            continue;
+        }
+        recount_section(memory, id, section, &mut sums, elsewhere, report);
+        totals.frames_checked += PAGES_PER_SECTION;
     }
+    compare_zone(memory, node, kind, &sums, report);
+    sums
+}
 
-    fn compare_zone(&self, node: NodeId, kind: ZoneKind, sums: &Sums, report: &mut dyn FnMut(Problem)) {
-        let mut compare = |of, kept, counted| {
+fn compare_zone<M: Machine>(
+    memory: &Memory<M>,
+    node: NodeId,
+    kind: ZoneKind,
+    sums: &Sums,
+    report: &mut dyn FnMut(Problem),
+) {
+    let mut compare = |of, kept, counted| {
+        if kept != counted {
+            report(Problem::Count { of, zone: Some((node, kind)), block: None, kept, counted });
+        }
+    };
+    // Whoever hears of a problem may need memory, so nothing is told while a lock is held.
+    let (counts, of_origins) = zone_counts(memory, node, kind, sums);
+    counts.into_iter().chain(of_origins.into_iter().flatten()).for_each(|(of, kept, is)| compare(of, kept, is));
+    for cpu in 0..memory.caches.cpu_limit() {
+        let (kept, counted) = count_cache(memory, cpu, node, kind);
+        compare("in a cache", kept, counted);
+    }
+}
+
+/// What a zone says of itself, and what it should say.
+fn zone_counts<M: Machine>(
+    memory: &Memory<M>,
+    node: NodeId,
+    kind: ZoneKind,
+    sums: &Sums,
+) -> ([Count; 12], [[Count; 3]; 2]) {
+    let number = |id: Option<SectionId>| id.map_or(u64::MAX, |id| u64::from(id.number()));
+    let cached = caches::cached_pages(memory, zone_number(node, kind));
+    let listed = Origin::ALL.map(|origin| count_listed(memory, node, kind, origin));
+    let zone = memory.zones.lock(node, kind);
+    let (first, last) = zone.span().unzip();
+    let search = number(zone.untouched.lowest);
+    let counts = [
+        ("present", zone.present_pages(), sums.present),
+        ("managed", zone.managed_pages(), sums.managed),
+        // No offline is under way, so nothing is isolated, by the counter and by the struct pages.
+        ("isolated", zone.isolated_pages(), 0),
+        ("isolated, by recount", sums.isolated, 0),
+        ("cached", cached, sums.cached),
+        ("untouched", zone.untouched.sections, sums.untouched),
+        ("untouched frames", zone.untouched.pages, sums.untouched_pages),
+        ("where the search for untouched blocks begins", search, search.min(number(sums.first_untouched))),
+        ("opening or closing", zone.untouched.changing, sums.changing),
+        ("frames opening or closing", zone.untouched.changing_pages, sums.changing_pages),
+        ("first block", number(first), number(sums.first)),
+        ("last block", number(last), number(sums.last)),
+    ];
+    let of_origins = Origin::ALL.map(|origin| {
+        let area = zone.area(origin);
+        [
+            ("free", area.pages(), sums.free[origin as usize]),
+            ("listed free", listed[origin as usize], sums.free[origin as usize]),
+            ("empty sections", area.empty_sections(), sums.empty[origin as usize]),
+        ]
+    });
+    (counts, of_origins)
+}
+
+/// Free frames of all pageblocks on lists. A list that leads astray is not followed any further, so they fall short then.
+fn count_listed<M: Machine>(memory: &Memory<M>, node: NodeId, kind: ZoneKind, origin: Origin) -> u64 {
+    let mut walk = Walk::default();
+    let mut pages = 0;
+    loop {
+        // Nobody changes anything meanwhile, so the lock need not be held all the time.
+        let zone = memory.zones.lock(node, kind);
+        for _ in 0..WALKED_AT_ONCE {
+            let next = zone.area(origin).walk_on(&memory.machine, &mut walk);
+            let Some(listed) = next.filter(|listed| is_listed_rightly(memory, listed, node, kind, origin)) else {
+                return pages;
+            };
+            let (block, place, _) = listed;
+            let pairs = if place == Place::PairFirst { 2 } else { 1 };
+            pages += block.descriptor(&memory.machine).free() * pairs;
+        }
+    }
+}
+
+/// The frames that a cache says that it has, and those that it has.
+fn count_cache<M: Machine>(memory: &Memory<M>, cpu: usize, node: NodeId, kind: ZoneKind) -> (u64, u64) {
+    let cache = memory.caches.of(cpu, zone_number(node, kind));
+    let stacks = Origin::ALL.into_iter().flat_map(|origin| Shelf::ALL.map(|shelf| (origin, shelf)));
+    let counts = stacks.map(|(origin, shelf)| {
+        let mut cache = cache.lock();
+        let stack = cache.stack(origin, shelf);
+        let cached = Head { state: PageState::Cached, order: shelf.order(), owner: Owner::None };
+        let is_right =
+            |head: &Pfn| is_here(memory, *head, node, kind, origin) && memory.machine.page(*head).head() == cached;
+        let counted = stack.iter(&memory.machine).take_while(is_right).count() as u64;
+        (stack.len() * shelf.order().pages(), counted * shelf.order().pages())
+    });
+    counts.fold((0, 0), |sums, (kept, counted)| (sums.0 + kept, sums.1 + counted))
+}
+
+fn is_here<M: Machine>(memory: &Memory<M>, frame: Pfn, node: NodeId, kind: ZoneKind, origin: Origin) -> bool {
+    memory.sections.open(frame).is_some_and(|section| {
+        let is_in_zone = section.node == node && section.state.zone_of(frame) == Some(kind);
+        is_in_zone && section.origin() == origin
+    })
+}
+
+fn is_listed_rightly<M: Machine>(
+    memory: &Memory<M>,
+    listed: &Listed,
+    node: NodeId,
+    kind: ZoneKind,
+    origin: Origin,
+) -> bool {
+    let (block, place, part) = listed;
+    if !is_here(memory, block.first(), node, kind, origin) {
+        return false;
+    }
+    let descriptor = block.descriptor(&memory.machine);
+    let is_right = match place {
+        Place::Partial => *part == Some((descriptor.mobility(), descriptor.largest())) && descriptor.free() > 0,
+        Place::PairFirst => {
+            let second = block.buddy().descriptor(&memory.machine);
+            descriptor.is_whole() && second.place() == Place::PairSecond && second.is_whole()
+        }
+        _ => descriptor.is_whole(),
+    };
+    descriptor.place() == *place && is_right
+}
+
+fn recount_section<M: Machine>(
+    memory: &Memory<M>,
+    id: SectionId,
+    section: Section,
+    sums: &mut Sums,
+    elsewhere: &mut Elsewhere,
+    report: &mut dyn FnMut(Problem),
+) {
+    let found = recount_range(memory, id.pages(), section, sums, elsewhere, report);
+    let empty = compare_block(memory, id, section, found, 0, report);
+    sums.empty[section.origin() as usize] += u64::from(empty == PER_SECTION);
+    check_pageblocks(memory, id.pages(), report);
+}
+
+/// The part of a section in two zones that is in this one.
+fn recount_part<M: Machine>(
+    memory: &Memory<M>,
+    part: PfnRange,
+    section: Section,
+    sums: &mut Sums,
+    elsewhere: &mut Elsewhere,
+    report: &mut dyn FnMut(Problem),
+) {
+    let found = recount_range(memory, part, section, sums, elsewhere, report);
+    sums.present += found.present;
+    sums.managed += found.managed;
+    check_pageblocks(memory, part, report);
+    let id = part.start().section();
+    // With the lower part, the block as a whole is looked at; what is wrong with a frame is told with its own part.
+    if part.start() == id.pages().start() {
+        let (mut whole, mut nowhere) = (Sums::default(), Elsewhere::default());
+        let found = recount_range(memory, id.pages(), section, &mut whole, &mut nowhere, &mut |_| ());
+        compare_block(memory, id, section, found, MIXED_COUNT, report);
+    }
+}
+
+/// Looks at every frame of a range in an open section; how many there are of which kind.
+fn recount_range<M: Machine>(
+    memory: &Memory<M>,
+    range: PfnRange,
+    section: Section,
+    sums: &mut Sums,
+    elsewhere: &mut Elsewhere,
+    report: &mut dyn FnMut(Problem),
+) -> Found {
+    let before = *sums;
+    let taken = recount_frames(memory, range, section, sums, elsewhere, report);
+    let origin = section.origin() as usize;
+    let free = sums.free[origin] + sums.isolated + sums.cached - before.free[origin] - before.isolated - before.cached;
+    let managed = free + taken.allocated;
+    Found { present: managed + taken.set_aside + taken.poisoned, managed }
+}
+
+/// Compares what is kept of a block with what was counted; how many of its pageblocks hold nothing, which are counted from
+/// `from` on.
+fn compare_block<M: Machine>(
+    memory: &Memory<M>,
+    id: SectionId,
+    section: Section,
+    found: Found,
+    from: u64,
+    report: &mut dyn FnMut(Problem),
+) -> u64 {
+    let mut compare = |of, kept, counted| {
+        if kept != counted {
+            report(Problem::Count { of, zone: None, block: Some(id), kept, counted });
+        }
+    };
+    compare("present", u64::from(section.present), found.present);
+    compare("managed", u64::from(section.managed), found.managed);
+    let empty = Pageblock::of_section(id).filter(|block| block.descriptor(&memory.machine).is_empty()).count() as u64;
+    let first = Pageblock::of(id.pages().start());
+    compare("pageblocks that hold nothing", first.empty_count(&memory.machine), from + empty);
+    empty
+}
+
+fn check_pageblocks<M: Machine>(memory: &Memory<M>, range: PfnRange, report: &mut dyn FnMut(Problem)) {
+    let of_section = Pageblock::of_section(range.start().section());
+    for block in of_section.filter(|block| range.contains(block.first())) {
+        let descriptor = block.descriptor(&memory.machine);
+        let counted = if descriptor.free() == 0 { 0 } else { block.count_free(&memory.machine) };
+        let mut wrong = |what| report(Problem::Page { pfn: block.first(), what });
+        if descriptor.free() != counted {
+            wrong("does not have the free frames that its bits say");
+        }
+        if descriptor.place() == Place::Partial {
+            let mut is_bound = true;
+            block.free_groups(&memory.machine, |_, order| is_bound &= order <= descriptor.largest());
+            if !is_bound {
+                wrong("has a larger free group than its list is for");
+            }
+        }
+    }
+}
+
+/// Looks at every frame of a range in an open section.
+fn recount_frames<M: Machine>(
+    memory: &Memory<M>,
+    range: PfnRange,
+    section: Section,
+    sums: &mut Sums,
+    elsewhere: &mut Elsewhere,
+    report: &mut dyn FnMut(Problem),
+) -> Taken {
+    let mut taken = Taken::default();
+    let head_frames = crate::section::word::head_range(range.start().section(), section);
+    let mut at = range.start();
+    while at < range.end() {
+        let (pfn, block) = (at, Pageblock::of(at));
+        let mut wrong = |what| report(Problem::Page { pfn, what });
+        let head = memory.machine.page(pfn).head();
+        let is_free = block.is_free(&memory.machine, pfn);
+        let mut pages = 1;
+        match head.state {
+            PageState::Tail if is_free && block.descriptor(&memory.machine).place() == Place::Isolated => {
+                sums.isolated += 1;
+            }
+            PageState::Tail if is_free => sums.free[section.origin() as usize] += 1,
+            _ if is_free => wrong("is free, but its struct page says otherwise"),
+            PageState::Tail => wrong("belongs to no block"),
+            PageState::Cached | PageState::Allocated => {
+                pages = head.order.pages();
+                if head.state == PageState::Cached {
+                    sums.cached += pages;
+                } else {
+                    taken.allocated += pages;
+                    let errors = poison::with_errors(memory, PfnRange::new(pfn, pages)).count() as u64;
+                    if memory.machine.page(pfn).is_faulty() != (errors > 0) {
+                        wrong("is the head of a block whose mark and frames do not agree whether it is faulty");
+                    }
+                    if errors > 0 && !section.faulty {
+                        wrong("is the head of a faulty block, and the word of its section does not say so");
+                    }
+                    elsewhere.faulty += errors;
+                    Taken::note_owner(head.owner, pages, elsewhere);
+                }
+                if pfn.align_down(head.order) != pfn {
+                    wrong("is the head of a block that is not aligned");
+                }
+                let is_tail = |tail: Pfn| memory.machine.page(tail).head().state == PageState::Tail;
+                if !PfnRange::new(pfn.add(1), pages - 1).iter().all(is_tail) {
+                    wrong("is the head of a block that has another head in it");
+                }
+            }
+            PageState::Reserved => {
+                taken.set_aside += 1;
+                Taken::note_owner(head.owner, 1, elsewhere);
+            }
+            PageState::Memmap => taken.set_aside += 1,
+            PageState::Poisoned => {
+                taken.poisoned += 1;
+                if !section.poisoned {
+                    wrong("is poisoned, and the word of its section does not say so");
+                }
+            }
+            PageState::Absent => {}
+        }
+        if !section.is_boot() && head_frames.contains(pfn) != (head.state == PageState::Memmap) {
+            wrong("is not what the head of its block says");
+        }
+        at = at.add(pages);
+    }
+    taken
+}
+
+fn check_devices<M: Machine>(memory: &Memory<M>, report: &mut dyn FnMut(Problem)) {
+    let mut last = None;
+    loop {
+        // The lock is not held while the blocks are counted.
+        let next = memory.groups.lock().devices().find(|(id, ..)| last < Some(*id));
+        let Some((id, group, kept)) = next else { return };
+        last = Some(id);
+        let mut counted = Device { offline: group.range.pages().len(), ..Device::default() };
+        for (run, section) in memory.sections.present_runs(&[group.range]) {
+            counted.shift(run.count() * u64::from(section.present), None, section.state.zone());
+        }
+        for (of, kept, counted) in [
+            ("offline memory of the device", kept.offline, counted.offline),
+            ("Normal memory of the device", kept.normal, counted.normal),
+            ("Movable memory of the device", kept.movable, counted.movable),
+        ] {
             if kept != counted {
-                report(Problem::Count { of, zone: Some((node, kind)), block: None, kept, counted });
-            }
-        };
-        // Whoever hears of a problem may need memory, so nothing is told while a lock is held.
-        let (counts, of_origins) = self.zone_counts(node, kind, sums);
-        counts.into_iter().chain(of_origins.into_iter().flatten()).for_each(|(of, kept, is)| compare(of, kept, is));
-        for cpu in 0..self.caches.cpu_limit() {
-            let (kept, counted) = self.count_cache(cpu, node, kind);
-            compare("in a cache", kept, counted);
-        }
-    }
-
-    /// What a zone says of itself, and what it should say.
-    fn zone_counts(&self, node: NodeId, kind: ZoneKind, sums: &Sums) -> ([Count; 12], [[Count; 3]; 2]) {
-        let number = |id: Option<SectionId>| id.map_or(u64::MAX, |id| u64::from(id.number()));
-        let cached = self.cached_pages(zone_number(node, kind));
-        let listed = Origin::ALL.map(|origin| self.count_listed(node, kind, origin));
-        let zone = self.zones.lock(node, kind);
-        let (first, last) = zone.span().unzip();
-        let search = number(zone.untouched.lowest);
-        let counts = [
-            ("present", zone.present_pages(), sums.present),
-            ("managed", zone.managed_pages(), sums.managed),
-            // No offline is under way, so nothing is isolated, by the counter and by the struct pages.
-            ("isolated", zone.isolated_pages(), 0),
-            ("isolated, by recount", sums.isolated, 0),
-            ("cached", cached, sums.cached),
-            ("untouched", zone.untouched.sections, sums.untouched),
-            ("untouched frames", zone.untouched.pages, sums.untouched_pages),
-            ("where the search for untouched blocks begins", search, search.min(number(sums.first_untouched))),
-            ("opening or closing", zone.untouched.changing, sums.changing),
-            ("frames opening or closing", zone.untouched.changing_pages, sums.changing_pages),
-            ("first block", number(first), number(sums.first)),
-            ("last block", number(last), number(sums.last)),
-        ];
-        let of_origins = Origin::ALL.map(|origin| {
-            let area = zone.area(origin);
-            [
-                ("free", area.pages(), sums.free[origin as usize]),
-                ("listed free", listed[origin as usize], sums.free[origin as usize]),
-                ("empty sections", area.empty_sections(), sums.empty[origin as usize]),
-            ]
-        });
-        (counts, of_origins)
-    }
-
-    /// Free frames of all pageblocks on lists. A list that leads astray is not followed any further, so they fall short then.
-    fn count_listed(&self, node: NodeId, kind: ZoneKind, origin: Origin) -> u64 {
-        let mut walk = Walk::default();
-        let mut pages = 0;
-        loop {
-            // Nobody changes anything meanwhile, so the lock need not be held all the time.
-            let zone = self.zones.lock(node, kind);
-            for _ in 0..WALKED_AT_ONCE {
-                let next = zone.area(origin).walk_on(&self.machine, &mut walk);
-                let Some(listed) = next.filter(|listed| self.is_listed_rightly(listed, node, kind, origin)) else {
-                    return pages;
-                };
-                let (block, place, _) = listed;
-                let pairs = if place == Place::PairFirst { 2 } else { 1 };
-                pages += block.descriptor(&self.machine).free() * pairs;
+                report(Problem::Count { of, zone: None, block: Some(group.range.first()), kept, counted });
             }
         }
     }
+}
 
-    /// The frames that a cache says that it has, and those that it has.
-    fn count_cache(&self, cpu: usize, node: NodeId, kind: ZoneKind) -> (u64, u64) {
-        let cache = self.caches.of(cpu, zone_number(node, kind));
-        let stacks = Origin::ALL.into_iter().flat_map(|origin| Shelf::ALL.map(|shelf| (origin, shelf)));
-        let counts = stacks.map(|(origin, shelf)| {
-            let mut cache = cache.lock();
-            let stack = cache.stack(origin, shelf);
-            let cached = Head { state: PageState::Cached, order: shelf.order(), owner: Owner::None };
-            let is_right =
-                |head: &Pfn| self.is_here(*head, node, kind, origin) && self.machine.page(*head).head() == cached;
-            let counted = stack.iter(&self.machine).take_while(is_right).count() as u64;
-            (stack.len() * shelf.order().pages(), counted * shelf.order().pages())
-        });
-        counts.fold((0, 0), |sums, (kept, counted)| (sums.0 + kept, sums.1 + counted))
-    }
-
-    fn is_here(&self, frame: Pfn, node: NodeId, kind: ZoneKind, origin: Origin) -> bool {
-        self.sections.open(frame).is_some_and(|section| {
-            let is_in_zone = section.node == node && section.state.zone_of(frame) == Some(kind);
-            is_in_zone && section.origin() == origin
-        })
-    }
-
-    fn is_listed_rightly(&self, listed: &Listed, node: NodeId, kind: ZoneKind, origin: Origin) -> bool {
-        let (block, place, part) = listed;
-        if !self.is_here(block.first(), node, kind, origin) {
-            return false;
+fn check_blocks<M: Machine>(memory: &Memory<M>, report: &mut dyn FnMut(Problem)) {
+    for (id, section) in memory.blocks() {
+        let mut wrong = |what| report(Problem::Block { block: id, what });
+        if matches!(section.state, BlockState::GoingOnline(_) | BlockState::GoingOffline(_)) {
+            wrong("is on its way, but no operation is under way");
         }
-        let descriptor = block.descriptor(&self.machine);
-        let is_right = match place {
-            Place::Partial => *part == Some((descriptor.mobility(), descriptor.largest())) && descriptor.free() > 0,
-            Place::PairFirst => {
-                let second = block.buddy().descriptor(&self.machine);
-                descriptor.is_whole() && second.place() == Place::PairSecond && second.is_whole()
-            }
-            _ => descriptor.is_whole(),
-        };
-        descriptor.place() == *place && is_right
-    }
-
-    fn recount_section(
-        &self,
-        id: SectionId,
-        section: Section,
-        sums: &mut Sums,
-        elsewhere: &mut Elsewhere,
-        report: &mut dyn FnMut(Problem),
-    ) {
-        let found = self.recount_range(id.pages(), section, sums, elsewhere, report);
-        let empty = self.compare_block(id, section, found, 0, report);
-        sums.empty[section.origin() as usize] += u64::from(empty == PER_SECTION);
-        self.check_pageblocks(id.pages(), report);
-    }
-
-    /// The part of a section in two zones that is in this one.
-    fn recount_part(
-        &self,
-        part: PfnRange,
-        section: Section,
-        sums: &mut Sums,
-        elsewhere: &mut Elsewhere,
-        report: &mut dyn FnMut(Problem),
-    ) {
-        let found = self.recount_range(part, section, sums, elsewhere, report);
-        sums.present += found.present;
-        sums.managed += found.managed;
-        self.check_pageblocks(part, report);
-        let id = part.start().section();
-        // With the lower part, the block as a whole is looked at; what is wrong with a frame is told with its own part.
-        if part.start() == id.pages().start() {
-            let (mut whole, mut nowhere) = (Sums::default(), Elsewhere::default());
-            let found = self.recount_range(id.pages(), section, &mut whole, &mut nowhere, &mut |_| ());
-            self.compare_block(id, section, found, MIXED_COUNT, report);
+        if !section.is_boot() && section.lost_frames() != count_poisoned(memory, id, section) {
+            wrong("does not have as many poisoned frames as it lacks");
         }
-    }
-
-    /// Looks at every frame of a range in an open section; how many there are of which kind.
-    fn recount_range(
-        &self,
-        range: PfnRange,
-        section: Section,
-        sums: &mut Sums,
-        elsewhere: &mut Elsewhere,
-        report: &mut dyn FnMut(Problem),
-    ) -> Found {
-        let before = *sums;
-        let taken = self.recount_frames(range, section, sums, elsewhere, report);
-        let origin = section.origin() as usize;
-        let free =
-            sums.free[origin] + sums.isolated + sums.cached - before.free[origin] - before.isolated - before.cached;
-        let managed = free + taken.allocated;
-        Found { present: managed + taken.set_aside + taken.poisoned, managed }
-    }
-
-    /// Compares what is kept of a block with what was counted; how many of its pageblocks hold nothing, which are counted from
-    /// `from` on.
-    fn compare_block(
-        &self,
-        id: SectionId,
-        section: Section,
-        found: Found,
-        from: u64,
-        report: &mut dyn FnMut(Problem),
-    ) -> u64 {
-        let mut compare = |of, kept, counted| {
-            if kept != counted {
-                report(Problem::Count { of, zone: None, block: Some(id), kept, counted });
-            }
-        };
-        compare("present", u64::from(section.present), found.present);
-        compare("managed", u64::from(section.managed), found.managed);
-        let empty = Pageblock::of_section(id).filter(|block| block.descriptor(&self.machine).is_empty()).count() as u64;
-        let first = Pageblock::of(id.pages().start());
-        compare("pageblocks that hold nothing", first.empty_count(&self.machine), from + empty);
-        empty
-    }
-
-    fn check_pageblocks(&self, range: PfnRange, report: &mut dyn FnMut(Problem)) {
-        let of_section = Pageblock::of_section(range.start().section());
-        for block in of_section.filter(|block| range.contains(block.first())) {
-            let descriptor = block.descriptor(&self.machine);
-            let counted = if descriptor.free() == 0 { 0 } else { block.count_free(&self.machine) };
-            let mut wrong = |what| report(Problem::Page { pfn: block.first(), what });
-            if descriptor.free() != counted {
-                wrong("does not have the free frames that its bits say");
-            }
-            if descriptor.place() == Place::Partial {
-                let mut is_bound = true;
-                block.free_groups(&self.machine, |_, order| is_bound &= order <= descriptor.largest());
-                if !is_bound {
-                    wrong("has a larger free group than its list is for");
-                }
-            }
+        if section.faulty && !(section.is_open() && poison::with_errors(memory, id.pages()).next().is_some()) {
+            wrong("says that it has faulty frames, and has none");
         }
-    }
-
-    /// Looks at every frame of a range in an open section.
-    fn recount_frames(
-        &self,
-        range: PfnRange,
-        section: Section,
-        sums: &mut Sums,
-        elsewhere: &mut Elsewhere,
-        report: &mut dyn FnMut(Problem),
-    ) -> Taken {
-        let mut taken = Taken::default();
-        let head_frames = crate::section::word::head_range(range.start().section(), section);
-        let mut at = range.start();
-        while at < range.end() {
-            let (pfn, block) = (at, Pageblock::of(at));
-            let mut wrong = |what| report(Problem::Page { pfn, what });
-            let head = self.machine.page(pfn).head();
-            let is_free = block.is_free(&self.machine, pfn);
-            let mut pages = 1;
-            match head.state {
-                PageState::Tail if is_free && block.descriptor(&self.machine).place() == Place::Isolated => {
-                    sums.isolated += 1;
-                }
-                PageState::Tail if is_free => sums.free[section.origin() as usize] += 1,
-                _ if is_free => wrong("is free, but its struct page says otherwise"),
-                PageState::Tail => wrong("belongs to no block"),
-                PageState::Cached | PageState::Allocated => {
-                    pages = head.order.pages();
-                    if head.state == PageState::Cached {
-                        sums.cached += pages;
-                    } else {
-                        taken.allocated += pages;
-                        let errors = self.with_errors(PfnRange::new(pfn, pages)).count() as u64;
-                        if self.machine.page(pfn).is_faulty() != (errors > 0) {
-                            wrong("is the head of a block whose mark and frames do not agree whether it is faulty");
-                        }
-                        if errors > 0 && !section.faulty {
-                            wrong("is the head of a faulty block, and the word of its section does not say so");
-                        }
-                        elsewhere.faulty += errors;
-                        Taken::note_owner(head.owner, pages, elsewhere);
-                    }
-                    if pfn.align_down(head.order) != pfn {
-                        wrong("is the head of a block that is not aligned");
-                    }
-                    let is_tail = |tail: Pfn| self.machine.page(tail).head().state == PageState::Tail;
-                    if !PfnRange::new(pfn.add(1), pages - 1).iter().all(is_tail) {
-                        wrong("is the head of a block that has another head in it");
-                    }
-                }
-                PageState::Reserved => {
-                    taken.set_aside += 1;
-                    Taken::note_owner(head.owner, 1, elsewhere);
-                }
-                PageState::Memmap => taken.set_aside += 1,
-                PageState::Poisoned => {
-                    taken.poisoned += 1;
-                    if !section.poisoned {
-                        wrong("is poisoned, and the word of its section does not say so");
-                    }
-                }
-                PageState::Absent => {}
+        match memory.group(section.group) {
+            None => wrong("belongs to a group that does not exist"),
+            Some(group) if !group.range.contains(id) || group.node != section.node => {
+                wrong("belongs to a group that does not hold it");
             }
-            if !section.is_boot() && head_frames.contains(pfn) != (head.state == PageState::Memmap) {
-                wrong("is not what the head of its block says");
-            }
-            at = at.add(pages);
-        }
-        taken
-    }
-
-    fn check_devices(&self, report: &mut dyn FnMut(Problem)) {
-        let mut last = None;
-        loop {
-            // The lock is not held while the blocks are counted.
-            let next = self.groups.lock().devices().find(|(id, ..)| last < Some(*id));
-            let Some((id, group, kept)) = next else { return };
-            last = Some(id);
-            let mut counted = Device { offline: group.range.pages().len(), ..Device::default() };
-            for (run, section) in self.present_runs(&[group.range]) {
-                counted.shift(run.count() * u64::from(section.present), None, section.state.zone());
-            }
-            for (of, kept, counted) in [
-                ("offline memory of the device", kept.offline, counted.offline),
-                ("Normal memory of the device", kept.normal, counted.normal),
-                ("Movable memory of the device", kept.movable, counted.movable),
-            ] {
-                if kept != counted {
-                    report(Problem::Count { of, zone: None, block: Some(group.range.first()), kept, counted });
-                }
-            }
-        }
-    }
-
-    fn check_blocks(&self, report: &mut dyn FnMut(Problem)) {
-        for (id, section) in self.blocks() {
-            let mut wrong = |what| report(Problem::Block { block: id, what });
-            if matches!(section.state, BlockState::GoingOnline(_) | BlockState::GoingOffline(_)) {
-                wrong("is on its way, but no operation is under way");
-            }
-            if !section.is_boot() && section.lost_frames() != self.count_poisoned(id, section) {
-                wrong("does not have as many poisoned frames as it lacks");
-            }
-            if section.faulty && !(section.is_open() && self.with_errors(id.pages()).next().is_some()) {
-                wrong("says that it has faulty frames, and has none");
-            }
-            match self.group(section.group) {
-                None => wrong("belongs to a group that does not exist"),
-                Some(group) if !group.range.contains(id) || group.node != section.node => {
-                    wrong("belongs to a group that does not hold it");
-                }
-                Some(_) => {}
-            }
+            Some(_) => {}
         }
     }
 }

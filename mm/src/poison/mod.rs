@@ -11,17 +11,21 @@
 
 use crate::addr::{NodeId, Order, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
 use crate::alloc::request::{AllocError, Request, Urgency};
+use crate::alloc::{caches, lookup, open};
 use crate::errno::Errno;
 use crate::evacuate::content::{Block, Blocker, Content, Hold};
-use crate::evacuate::evacuation::{MoveError, PATIENCE};
+use crate::evacuate::moving::MoveError;
+use crate::evacuate::{content, moving};
 use crate::frame::mobility::Mobility;
 use crate::frame::page::{Head, Owner, PageState};
 use crate::frame::pageblock::Pageblock;
 use crate::inject::Injected;
+use crate::limits::PATIENCE;
 use crate::machine::Machine;
 use crate::machine::mover::Stay;
 use crate::machine::tasks::{Pace, Stop};
 use crate::memory::Memory;
+use crate::range_guard;
 use crate::section::kind::ZoneKind;
 use crate::section::state::Openness;
 use crate::section::word::{Section, head_range, table_range};
@@ -101,288 +105,299 @@ impl<M: Machine> Memory<M> {
     pub fn poison(&self, pfn: Pfn, pace: &mut dyn Pace) -> Result<(), PoisonError> {
         let absent = PoisonError::Absent(pfn);
         let id = SectionId::new(pfn.number() / PAGES_PER_SECTION).ok_or(absent)?;
-        let _alone = self.lock_range(SectionRange::single(id), pace).map_err(PoisonError::Stopped)?;
+        let _alone = range_guard::lock_range(self, SectionRange::single(id), pace).map_err(PoisonError::Stopped)?;
         let section = self.sections.get(id).ok_or(absent)?;
-        self.check_poison(id, section, pfn)?;
-        let Some(kind) = section.state.zone_of(pfn) else { return self.poison_offline(id, section, pfn) };
+        check_poison(self, id, section, pfn)?;
+        let Some(kind) = section.state.zone_of(pfn) else { return poison_offline(self, id, section, pfn) };
         // Its struct page is where it is remembered.
-        self.open(id);
+        open::open(self, id);
         if self.sections.get(id).is_some_and(Section::is_withheld) {
             return Err(PoisonError::Withheld(pfn));
         }
-        self.poison_patiently(kind, pfn, section.node, pace)?;
+        poison_patiently(self, kind, pfn, section.node, pace)?;
         // What was given back with it, and has errors, too.
-        self.poison_faulty_of(id);
+        poison_faulty_of(self, id);
         Ok(())
     }
+}
 
-    fn poison_patiently(&self, kind: ZoneKind, pfn: Pfn, node: NodeId, pace: &mut dyn Pace) -> Result<(), PoisonError> {
-        for _ in 0..PATIENCE {
-            if self.poison_once(kind, pfn, node)? {
-                return Ok(());
-            }
-            self.machine.wait(&mut || false);
-            pace.pause().map_err(PoisonError::Stopped)?;
+fn poison_patiently<M: Machine>(
+    memory: &Memory<M>,
+    kind: ZoneKind,
+    pfn: Pfn,
+    node: NodeId,
+    pace: &mut dyn Pace,
+) -> Result<(), PoisonError> {
+    for _ in 0..PATIENCE {
+        if poison_once(memory, kind, pfn, node)? {
+            return Ok(());
         }
-        Err(PoisonError::InFlight(pfn))
+        memory.machine.rest();
+        pace.pause().map_err(PoisonError::Stopped)?;
     }
+    Err(PoisonError::InFlight(pfn))
+}
 
-    /// Whether a frame of a section, whose word was read under a lock or guard that keeps struct pages, is poisoned.
-    pub(crate) fn is_poisoned(&self, section: Section, pfn: Pfn) -> bool {
-        section.poisoned && self.machine.page(pfn).head().state == PageState::Poisoned
+/// Whether a frame of a section, whose word was read under a lock or guard that keeps struct pages, is poisoned.
+pub(crate) fn is_poisoned<M: Machine>(memory: &Memory<M>, section: Section, pfn: Pfn) -> bool {
+    section.poisoned && memory.machine.page(pfn).head().state == PageState::Poisoned
+}
+
+/// The hardware goes, and its errors with it: blocks that have any are not known any more.
+pub(crate) fn forget_poison<M: Machine>(memory: &Memory<M>, range: SectionRange) {
+    let mut is_any = false;
+    for (id, section) in memory.sections.iter_range(range).filter(|(_, section)| section.poisoned) {
+        memory.poisoned_count.fetch_sub(section.lost_frames(), Ordering::Relaxed);
+        memory.sections.clear(id);
+        // Whoever has seen that it has errors looks at its struct pages.
+        memory.machine.wait_for_readers();
+        open::unmap_own_memmap(memory, id, section);
+        is_any = true;
     }
-
-    /// The hardware goes, and its errors with it: blocks that have any are not known any more.
-    pub(crate) fn forget_poison(&self, range: SectionRange) {
-        let mut is_any = false;
-        for (id, section) in self.sections.iter_range(range).filter(|(_, section)| section.poisoned) {
-            self.poisoned_count.fetch_sub(section.lost_frames(), Ordering::Relaxed);
-            self.sections.clear(id);
-            // Whoever has seen that it has errors looks at its struct pages.
-            self.machine.wait_for_readers();
-            self.unmap_own_memmap(id, section);
-            is_any = true;
-        }
-        if is_any {
-            self.machine.settle_memmaps();
-        }
+    if is_any {
+        memory.machine.settle_memmaps();
     }
+}
 
-    /// Poisons what is faulty and was given back.
-    pub(crate) fn poison_given_back(&self) {
-        if self.faulty_count.load(Ordering::Relaxed) == 0 {
-            return;
-        }
-        for (id, _) in self.blocks().filter(|(_, section)| section.faulty) {
-            if let Some(_alone) = self.try_lock_range(SectionRange::single(id)) {
-                self.poison_faulty_of(id);
-            }
-        }
+/// Poisons what is faulty and was given back.
+pub(crate) fn poison_given_back<M: Machine>(memory: &Memory<M>) {
+    if memory.faulty_count.load(Ordering::Relaxed) == 0 {
+        return;
     }
-
-    /// Poisons what is faulty in `range`, which is locked, and is not held any more, or not so that it has to stay.
-    pub(crate) fn poison_faulty_in(&self, range: SectionRange) {
-        // A frame becomes faulty under the lock of its range, so those that matter here have been counted.
-        if self.faulty_count.load(Ordering::Relaxed) > 0 {
-            range.iter().for_each(|id| self.poison_faulty_of(id));
+    for (id, _) in memory.blocks().filter(|(_, section)| section.faulty) {
+        if let Some(_alone) = range_guard::try_lock_range(memory, SectionRange::single(id)) {
+            poison_faulty_of(memory, id);
         }
     }
+}
 
-    fn poison_faulty_of(&self, id: SectionId) {
-        if self.sections.get(id).is_some_and(|section| section.faulty) {
-            self.with_errors(id.pages()).for_each(|pfn| self.poison_faulty(pfn));
-            self.settle_faulty(id);
-        }
+/// Poisons what is faulty in `range`, which is locked, and is not held any more, or not so that it has to stay.
+pub(crate) fn poison_faulty_in<M: Machine>(memory: &Memory<M>, range: SectionRange) {
+    // A frame becomes faulty under the lock of its range, so those that matter here have been counted.
+    if memory.faulty_count.load(Ordering::Relaxed) > 0 {
+        range.iter().for_each(|id| poison_faulty_of(memory, id));
     }
+}
 
-    /// The frames of `range`, all of it in an open section, that have an error and are still held, or were a moment ago.
-    pub(crate) fn with_errors(&self, range: PfnRange) -> impl Iterator<Item = Pfn> + '_ {
-        range.iter().filter(|pfn| self.machine.page(*pfn).has_error())
+fn poison_faulty_of<M: Machine>(memory: &Memory<M>, id: SectionId) {
+    if memory.sections.get(id).is_some_and(|section| section.faulty) {
+        with_errors(memory, id.pages()).for_each(|pfn| poison_faulty(memory, pfn));
+        settle_faulty(memory, id);
     }
+}
 
-    /// Has a section, whose range is locked, not count as faulty any more if no frame of it is.
-    fn settle_faulty(&self, id: SectionId) {
-        let first = id.pages().start();
-        let Some(section) = self.sections.open(first).filter(|section| section.faulty) else { return };
-        let Some(kind) = section.state.zone_of(first) else { return };
-        if self.with_errors(id.pages()).next().is_none() {
-            self.with_zone(section.node, kind, |_| self.sections.set(id, Section { faulty: false, ..section }));
-        }
+/// The frames of `range`, all of it in an open section, that have an error and are still held, or were a moment ago.
+pub(crate) fn with_errors<M: Machine>(memory: &Memory<M>, range: PfnRange) -> impl Iterator<Item = Pfn> + '_ {
+    range.iter().filter(|pfn| memory.machine.page(*pfn).has_error())
+}
+
+/// Has a section, whose range is locked, not count as faulty any more if no frame of it is.
+fn settle_faulty<M: Machine>(memory: &Memory<M>, id: SectionId) {
+    let first = id.pages().start();
+    let Some(section) = memory.sections.open(first).filter(|section| section.faulty) else { return };
+    let Some(kind) = section.state.zone_of(first) else { return };
+    if with_errors(memory, id.pages()).next().is_none() {
+        memory.with_zone(section.node, kind, |_| memory.sections.set(id, Section { faulty: false, ..section }));
     }
+}
 
-    fn poison_faulty(&self, pfn: Pfn) {
-        let Some(section) = self.sections.open(pfn) else { return };
-        let Some(kind) = section.state.zone_of(pfn) else { return };
-        let is_held_as_before = matches!(self.content_at(pfn), Content::Fixed(_));
-        if !is_held_as_before {
-            // Otherwise it goes on being faulty.
-            let _ = self.poison_once(kind, pfn, section.node);
-        }
+fn poison_faulty<M: Machine>(memory: &Memory<M>, pfn: Pfn) {
+    let Some(section) = memory.sections.open(pfn) else { return };
+    let Some(kind) = section.state.zone_of(pfn) else { return };
+    let is_held_as_before = matches!(content_at(memory, pfn), Content::Fixed(_));
+    if !is_held_as_before {
+        // Otherwise it goes on being faulty.
+        let _ = poison_once(memory, kind, pfn, section.node);
     }
+}
 
-    /// What lies at an allocated frame.
-    fn content_at(&self, pfn: Pfn) -> Content {
-        let (head, found) = self.containing_block(pfn);
-        self.content_of_any(head, found.order, found.owner)
+/// What lies at an allocated frame.
+fn content_at<M: Machine>(memory: &Memory<M>, pfn: Pfn) -> Content {
+    let (head, found) = lookup::containing_block(memory, pfn);
+    content::content_of_any(memory, head, found.order, found.owner)
+}
+
+fn check_poison<M: Machine>(memory: &Memory<M>, id: SectionId, section: Section, pfn: Pfn) -> Result<(), PoisonError> {
+    if is_poisoned(memory, section, pfn) {
+        return Err(PoisonError::Already(pfn));
     }
-
-    fn check_poison(&self, id: SectionId, section: Section, pfn: Pfn) -> Result<(), PoisonError> {
-        if self.is_poisoned(section, pfn) {
-            return Err(PoisonError::Already(pfn));
-        }
-        if section.is_withheld() {
-            return Err(PoisonError::Withheld(pfn));
-        }
-        if head_range(id, section).contains(pfn) {
-            let is_table = table_range(id, section).contains(pfn);
-            return Err(PoisonError::Held { pfn, owner: if is_table { Owner::PageTable } else { Owner::Memmap } });
-        }
-        Ok(())
+    if section.is_withheld() {
+        return Err(PoisonError::Withheld(pfn));
     }
-
-    /// Poisons a frame of a block that is in a zone; whether it did, or it is to be tried again.
-    fn poison_once(&self, kind: ZoneKind, pfn: Pfn, node: NodeId) -> Result<bool, PoisonError> {
-        Ok(self.poison_free(kind, pfn, node, None) || self.poison_used(kind, pfn, node)?)
+    if head_range(id, section).contains(pfn) {
+        let is_table = table_range(id, section).contains(pfn);
+        return Err(PoisonError::Held { pfn, owner: if is_table { Owner::PageTable } else { Owner::Memmap } });
     }
+    Ok(())
+}
 
-    /// Poisons a frame of an offline block.
-    fn poison_offline(&self, id: SectionId, section: Section, pfn: Pfn) -> Result<(), PoisonError> {
-        if section.has_struct_pages() {
-            check_head(pfn, self.machine.page(pfn).head())?;
-        } else if let Err(why) = self.make_struct_pages(id, section) {
-            self.sections.set(id, Section { openness: Openness::Withheld, ..section });
-            self.machine.note_withheld(id, why);
-            return Err(PoisonError::Withheld(pfn));
-        }
-        self.mark_poisoned(pfn, section);
-        Ok(())
+/// Poisons a frame of a block that is in a zone; whether it did, or it is to be tried again.
+fn poison_once<M: Machine>(memory: &Memory<M>, kind: ZoneKind, pfn: Pfn, node: NodeId) -> Result<bool, PoisonError> {
+    Ok(poison_free(memory, kind, pfn, node, None) || poison_used(memory, kind, pfn, node)?)
+}
+
+/// Poisons a frame of an offline block.
+fn poison_offline<M: Machine>(
+    memory: &Memory<M>,
+    id: SectionId,
+    section: Section,
+    pfn: Pfn,
+) -> Result<(), PoisonError> {
+    if section.has_struct_pages() {
+        check_head(pfn, memory.machine.page(pfn).head())?;
+    } else if let Err(why) = open::make_struct_pages(memory, id, section) {
+        memory.sections.set(id, Section { openness: Openness::Withheld, ..section });
+        memory.machine.note_withheld(id, why);
+        return Err(PoisonError::Withheld(pfn));
     }
+    mark_poisoned(memory, pfn, section);
+    Ok(())
+}
 
-    /// Poisons a frame of an open section that is free; whether it did. If there is something to be given `back` that
-    /// it lies in, nobody takes it in between, or what else of that is faulty.
-    fn poison_free(&self, kind: ZoneKind, pfn: Pfn, node: NodeId, back: Option<Block>) -> bool {
-        self.with_zone(node, kind, |zone| {
-            let Some(section) = self.sections.open(pfn) else { return false };
-            if let Some(block) = back {
-                let (head, order) = self.cut_down(zone.area_mut(section.origin()), block, pfn);
-                self.give_back(zone.area_mut(section.origin()), head, order);
-                let others = self.with_errors(PfnRange::new(head, order.pages())).filter(|other| *other != pfn);
-                others.for_each(|other| self.lose(zone, kind, other));
-            }
-            let is_free = Pageblock::of(pfn).is_free(&self.machine, pfn);
-            if is_free {
-                self.lose(zone, kind, pfn);
-            }
-            is_free
-        })
+/// Poisons a frame of an open section that is free; whether it did. If there is something to be given `back` that
+/// it lies in, nobody takes it in between, or what else of that is faulty.
+fn poison_free<M: Machine>(memory: &Memory<M>, kind: ZoneKind, pfn: Pfn, node: NodeId, back: Option<Block>) -> bool {
+    memory.with_zone(node, kind, |zone| {
+        let Some(section) = memory.sections.open(pfn) else { return false };
+        if let Some(block) = back {
+            let (head, order) = cut_down(memory, zone.area_mut(section.origin()), block, pfn);
+            give_back(memory, zone.area_mut(section.origin()), head, order);
+            let others = with_errors(memory, PfnRange::new(head, order.pages())).filter(|other| *other != pfn);
+            others.for_each(|other| lose(memory, zone, kind, other));
+        }
+        let is_free = Pageblock::of(pfn).is_free(&memory.machine, pfn);
+        if is_free {
+            lose(memory, zone, kind, pfn);
+        }
+        is_free
+    })
+}
+
+/// Halves a block that nobody holds until what is left around `pfn` can be looked after under one hold of the lock. Halves with
+/// errors are abandoned, the others given back.
+fn cut_down<M: Machine>(memory: &Memory<M>, area: &mut FreeArea, block: Block, pfn: Pfn) -> (Pfn, Order) {
+    let Block { mut head, mut order, .. } = block;
+    while let Some(half) = order.smaller().filter(|half| *half >= AT_ONCE) {
+        if order == Order::PAGEBLOCK {
+            Pageblock::of(head).mark_all_used(&memory.machine);
+        }
+        let (low, high) = (head, head.add(half.pages()));
+        let (kept, other) = if pfn < high { (low, high) } else { (high, low) };
+        if with_errors(memory, PfnRange::new(other, half.pages())).next().is_some() {
+            memory.machine.page(other).abandon(half);
+        } else {
+            give_back(memory, area, other, half);
+        }
+        (head, order) = (kept, half);
     }
+    (head, order)
+}
 
-    /// Halves a block that nobody holds until what is left around `pfn` can be looked after under one hold of the lock. Halves with
-    /// errors are abandoned, the others given back.
-    fn cut_down(&self, area: &mut FreeArea, block: Block, pfn: Pfn) -> (Pfn, Order) {
-        let Block { mut head, mut order, .. } = block;
-        while let Some(half) = order.smaller().filter(|half| *half >= AT_ONCE) {
-            if order == Order::PAGEBLOCK {
-                Pageblock::of(head).mark_all_used(&self.machine);
-            }
-            let (low, high) = (head, head.add(half.pages()));
-            let (kept, other) = if pfn < high { (low, high) } else { (high, low) };
-            if self.with_errors(PfnRange::new(other, half.pages())).next().is_some() {
-                self.machine.page(other).abandon(half);
-            } else {
-                self.give_back(area, other, half);
-            }
-            (head, order) = (kept, half);
-        }
-        (head, order)
+fn give_back<M: Machine>(memory: &Memory<M>, area: &mut FreeArea, head: Pfn, order: Order) {
+    memory.machine.page(head).disband();
+    area.put(&memory.machine, head, order);
+}
+
+/// Takes a free frame of an open section from its zone.
+fn lose<M: Machine>(memory: &Memory<M>, zone: &mut Zone, kind: ZoneKind, pfn: Pfn) {
+    let section = memory.sections.get(pfn.section()).expect("a block that is locked stays");
+    let origin = section.origin();
+    zone.area_mut(origin).lose_frame(&memory.machine, Pageblock::of(pfn));
+    zone.lose_frame(origin);
+    memory.zones.managed_of(kind, origin).fetch_sub(1, Ordering::Relaxed);
+    memory.faulty_count.fetch_sub(u64::from(memory.machine.page(pfn).has_error()), Ordering::Relaxed);
+    mark_poisoned(memory, pfn, section);
+}
+
+/// Poisons a frame of an open section that is not free; whether it did, or it is to be tried again.
+fn poison_used<M: Machine>(memory: &Memory<M>, kind: ZoneKind, pfn: Pfn, node: NodeId) -> Result<bool, PoisonError> {
+    // Whoever closed it would have locked its range, so its struct pages stay.
+    if memory.sections.open(pfn).is_none() {
+        return Ok(false);
     }
-
-    fn give_back(&self, area: &mut FreeArea, head: Pfn, order: Order) {
-        self.machine.page(head).disband();
-        area.put(&self.machine, head, order);
+    let (head, found) = lookup::containing_block(memory, pfn);
+    check_head(pfn, found)?;
+    if found.state != PageState::Allocated {
+        caches::drain_zone(memory, zone_number(node, kind));
+        return Ok(poison_free(memory, kind, pfn, node, None));
     }
-
-    /// Takes a free frame of an open section from its zone.
-    fn lose(&self, zone: &mut Zone, kind: ZoneKind, pfn: Pfn) {
-        let section = self.sections.get(pfn.section()).expect("a block that is locked stays");
-        let origin = section.origin();
-        zone.area_mut(origin).lose_frame(&self.machine, Pageblock::of(pfn));
-        zone.lose_frame(origin);
-        self.managed_of(kind, origin).fetch_sub(1, Ordering::Relaxed);
-        self.faulty_count.fetch_sub(u64::from(self.machine.page(pfn).has_error()), Ordering::Relaxed);
-        self.mark_poisoned(pfn, section);
+    if memory.machine.page(head).is_abandoned() {
+        let block = Block { head, order: found.order, owner: found.owner, mobility: Mobility::Unmovable };
+        return Ok(poison_free(memory, kind, pfn, node, Some(block)));
     }
-
-    /// Poisons a frame of an open section that is not free; whether it did, or it is to be tried again.
-    fn poison_used(&self, kind: ZoneKind, pfn: Pfn, node: NodeId) -> Result<bool, PoisonError> {
-        // Whoever closed it would have locked its range, so its struct pages stay.
-        if self.sections.open(pfn).is_none() {
-            return Ok(false);
+    let block = match content::content_of_any(memory, head, found.order, found.owner) {
+        Content::Movable(block) => block,
+        Content::InFlight(_) => return Ok(false),
+        Content::Fixed(Blocker { hold, owner, .. }) => {
+            let held = if hold == Hold::Pinned { PoisonError::Pinned(pfn) } else { PoisonError::Used { pfn, owner } };
+            let is_held =
+                become_faulty(memory, kind, pfn, node) && matches!(content_at(memory, pfn), Content::Fixed(_));
+            return if is_held { Err(held) } else { Ok(false) };
         }
-        let (head, found) = self.containing_block(pfn);
-        check_head(pfn, found)?;
-        if found.state != PageState::Allocated {
-            self.drain_zone(zone_number(node, kind));
-            return Ok(self.poison_free(kind, pfn, node, None));
-        }
-        if self.machine.page(head).is_abandoned() {
-            let block = Block { head, order: found.order, owner: found.owner, mobility: Mobility::Unmovable };
-            return Ok(self.poison_free(kind, pfn, node, Some(block)));
-        }
-        let block = match self.content_of_any(head, found.order, found.owner) {
-            Content::Movable(block) => block,
-            Content::InFlight(_) => return Ok(false),
-            Content::Fixed(Blocker { hold, owner, .. }) => {
-                let held =
-                    if hold == Hold::Pinned { PoisonError::Pinned(pfn) } else { PoisonError::Used { pfn, owner } };
-                let is_held = self.become_faulty(kind, pfn, node) && matches!(self.content_at(pfn), Content::Fixed(_));
-                return if is_held { Err(held) } else { Ok(false) };
-            }
-        };
-        // Of a large page only one frame has to go, if it can be split.
-        if block.order == Order::PAGEBLOCK && self.machine.split(head).is_ok() {
-            return self.poison_used(kind, pfn, node);
-        }
-        // It is one, and nobody's choice.
-        let request = Request { urgency: Urgency::Ordinary, ..self.destination_request(block, node) };
-        match self.move_away(head, &request) {
-            Ok(_) => Ok(self.poison_free(kind, pfn, node, Some(block))),
-            // Then that is found the next time.
-            Err(MoveError::Stay(Stay::InFlight | Stay::Pinned)) => Ok(false),
-            Err(MoveError::Stay(Stay::Injected(injected))) => Err(PoisonError::Injected(injected)),
-            Err(MoveError::Stay(Stay::NoTable)) => Err(PoisonError::NoDestination(pfn, AllocError::OutOfMemory)),
-            Err(MoveError::NoDestination(error)) => Err(PoisonError::NoDestination(pfn, error)),
-        }
+    };
+    // Of a large page only one frame has to go, if it can be split.
+    if block.order == Order::PAGEBLOCK && memory.machine.split(head).is_ok() {
+        return poison_used(memory, kind, pfn, node);
     }
-
-    /// Sees to it that a frame of an allocated block goes out of use when that is given back; not if it just was.
-    fn become_faulty(&self, kind: ZoneKind, pfn: Pfn, node: NodeId) -> bool {
-        let page = self.machine.page(pfn);
-        if !page.has_error() {
-            let is_marked = self.with_zone(node, kind, |_| self.mark_faulty(pfn));
-            if !is_marked {
-                return false;
-            }
-            // Whoever was giving it back meanwhile, and has not seen the mark, has put it into his cache by now.
-            self.drain_zone(zone_number(node, kind));
-        }
-        // Whoever splits the block holds this lock, too.
-        let is_faulty = self.with_zone(node, kind, |_| {
-            let is_faulty = self.machine.page(self.containing_block(pfn).0).is_faulty();
-            if !is_faulty {
-                page.forget_error();
-                self.faulty_count.fetch_sub(1, Ordering::Relaxed);
-            }
-            is_faulty
-        });
-        if !is_faulty {
-            self.settle_faulty(pfn.section());
-        }
-        is_faulty
+    // It is one, and nobody's choice.
+    let request = Request { urgency: Urgency::Ordinary, ..moving::destination_request(memory, block, node) };
+    match moving::move_away(memory, head, &request) {
+        Ok(_) => Ok(poison_free(memory, kind, pfn, node, Some(block))),
+        // Then that is found the next time.
+        Err(MoveError::Stay(Stay::InFlight | Stay::Pinned)) => Ok(false),
+        Err(MoveError::Stay(Stay::Injected(injected))) => Err(PoisonError::Injected(injected)),
+        Err(MoveError::Stay(Stay::NoTable)) => Err(PoisonError::NoDestination(pfn, AllocError::OutOfMemory)),
+        Err(MoveError::NoDestination(error)) => Err(PoisonError::NoDestination(pfn, error)),
     }
+}
 
-    /// Marks a frame of an allocated block, the block and its section, under the lock of the zone; whether there is such a block.
-    fn mark_faulty(&self, pfn: Pfn) -> bool {
-        let (head, found) = self.containing_block(pfn);
-        if found.state != PageState::Allocated {
+/// Sees to it that a frame of an allocated block goes out of use when that is given back; not if it just was.
+fn become_faulty<M: Machine>(memory: &Memory<M>, kind: ZoneKind, pfn: Pfn, node: NodeId) -> bool {
+    let page = memory.machine.page(pfn);
+    if !page.has_error() {
+        let is_marked = memory.with_zone(node, kind, |_| mark_faulty(memory, pfn));
+        if !is_marked {
             return false;
         }
-        let id = pfn.section();
-        let section = self.sections.get(id).expect("a block that is locked stays");
-        self.faulty_count.fetch_add(1, Ordering::Relaxed);
-        self.sections.set(id, Section { faulty: true, ..section });
-        self.machine.page(pfn).set_error();
-        self.machine.page(head).mark_faulty(found.order);
-        true
+        // Whoever was giving it back meanwhile, and has not seen the mark, has put it into his cache by now.
+        caches::drain_zone(memory, zone_number(node, kind));
     }
+    // Whoever splits the block holds this lock, too.
+    let is_faulty = memory.with_zone(node, kind, |_| {
+        let is_faulty = memory.machine.page(lookup::containing_block(memory, pfn).0).is_faulty();
+        if !is_faulty {
+            page.forget_error();
+            memory.faulty_count.fetch_sub(1, Ordering::Relaxed);
+        }
+        is_faulty
+    });
+    if !is_faulty {
+        settle_faulty(memory, pfn.section());
+    }
+    is_faulty
+}
 
-    /// The struct page of a poisoned frame says so, the bits of its pageblock, and the word of its section.
-    fn mark_poisoned(&self, pfn: Pfn, section: Section) {
-        self.machine.page(pfn).set_head(Head::single(PageState::Poisoned, Owner::None));
-        Pageblock::of(pfn).reserve(&self.machine, PfnRange::new(pfn, 1));
-        self.sections.set(pfn.section(), section.less_one_frame());
-        self.poisoned_count.fetch_add(1, Ordering::Relaxed);
+/// Marks a frame of an allocated block, the block and its section, under the lock of the zone; whether there is such a block.
+fn mark_faulty<M: Machine>(memory: &Memory<M>, pfn: Pfn) -> bool {
+    let (head, found) = lookup::containing_block(memory, pfn);
+    if found.state != PageState::Allocated {
+        return false;
     }
+    let id = pfn.section();
+    let section = memory.sections.get(id).expect("a block that is locked stays");
+    memory.faulty_count.fetch_add(1, Ordering::Relaxed);
+    memory.sections.set(id, Section { faulty: true, ..section });
+    memory.machine.page(pfn).set_error();
+    memory.machine.page(head).mark_faulty(found.order);
+    true
+}
+
+/// The struct page of a poisoned frame says so, the bits of its pageblock, and the word of its section.
+fn mark_poisoned<M: Machine>(memory: &Memory<M>, pfn: Pfn, section: Section) {
+    memory.machine.page(pfn).set_head(Head::single(PageState::Poisoned, Owner::None));
+    Pageblock::of(pfn).reserve(&memory.machine, PfnRange::new(pfn, 1));
+    memory.sections.set(pfn.section(), section.less_one_frame());
+    memory.poisoned_count.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Whether what a struct page says of a frame leaves a way to poison it.

@@ -84,6 +84,24 @@ impl SectionTable {
         }
     }
 
+    /// The present sections of `ranges`, in maximal runs of equal words.
+    pub(crate) fn present_runs<'a>(
+        &'a self,
+        ranges: &'a [SectionRange],
+    ) -> impl Iterator<Item = (SectionRange, Section)> + 'a {
+        let runs = ranges.iter().flat_map(|range| self.runs(*range));
+        runs.filter_map(|(run, section)| Some((run, section?)))
+    }
+
+    /// The open sections of `ranges`.
+    pub(crate) fn open_sections<'a>(
+        &'a self,
+        ranges: &'a [SectionRange],
+    ) -> impl Iterator<Item = (SectionId, Section)> + 'a {
+        let sections = ranges.iter().flat_map(|range| self.iter_range(*range));
+        sections.filter(|(_, section)| section.is_open())
+    }
+
     /// Writes the same for every section of `range`.
     pub(crate) fn set_all(&self, range: SectionRange, section: Section) {
         let word = section.encode();

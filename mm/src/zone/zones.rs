@@ -1,17 +1,22 @@
 //! All zones of a machine and the caches of all its CPUs, by node, kind and number.
 
 use crate::addr::NodeId;
-use crate::section::kind::ZoneKind;
+use crate::section::kind::{Origin, ZoneKind};
 use crate::zone::cache::{Cache, CacheCell};
 use crate::zone::{Zone, ZoneCell};
+use core::sync::atomic::{AtomicU64, Ordering};
 use lock_api::{Mutex, MutexGuard, RawMutex};
 
 /// The zones of a machine: [`ZoneKind::ALL`] of them for each node, a node's behind one another.
-pub(crate) struct Zones<S: 'static>(&'static [ZoneCell<S>]);
+pub(crate) struct Zones<S: 'static> {
+    cells: &'static [ZoneCell<S>],
+    /// Frames that all zones of a kind manage, by origin, so that nobody looks where there can be nothing.
+    managed: [[AtomicU64; Origin::ALL.len()]; ZoneKind::ALL.len()],
+}
 
 impl<S: RawMutex> Zones<S> {
     pub(crate) const fn new(cells: &'static [ZoneCell<S>]) -> Self {
-        Self(cells)
+        Self { cells, managed: [const { [const { AtomicU64::new(0) }; Origin::ALL.len()] }; ZoneKind::ALL.len()] }
     }
 
     /// How many nodes there can be.
@@ -21,11 +26,11 @@ impl<S: RawMutex> Zones<S> {
 
     /// How many zones there are, populated or not.
     pub(crate) const fn count(&self) -> usize {
-        self.0.len()
+        self.cells.len()
     }
 
     pub(crate) const fn by_number(&self, number: usize) -> &'static ZoneCell<S> {
-        &self.0[number]
+        &self.cells[number]
     }
 
     pub(crate) const fn cell(&self, node: NodeId, kind: ZoneKind) -> &'static ZoneCell<S> {
@@ -39,6 +44,16 @@ impl<S: RawMutex> Zones<S> {
 
     pub(crate) fn all(&self) -> impl Iterator<Item = (NodeId, ZoneKind)> + use<S> {
         NodeId::all().take(self.node_limit()).flat_map(|node| ZoneKind::ALL.map(|kind| (node, kind)))
+    }
+
+    /// Where frames of one origin are counted that all zones of a kind manage; changed under the lock of the zone.
+    pub(crate) const fn managed_of(&self, kind: ZoneKind, origin: Origin) -> &AtomicU64 {
+        &self.managed[kind as usize][origin as usize]
+    }
+
+    /// Frames of one origin that all zones of a kind manage.
+    pub(crate) fn managed(&self, kind: ZoneKind, origin: Origin) -> u64 {
+        self.managed_of(kind, origin).load(Ordering::Relaxed)
     }
 
     /// Every zone that spans anything.

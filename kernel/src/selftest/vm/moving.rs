@@ -15,7 +15,7 @@ use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use mm::Errno;
 use mm::addr::{NodeId, Order, Pfn, SectionId, SectionRange};
 use mm::alloc::request::{AllocError, Place, Request, Urgency};
-use mm::evacuate::evacuation::MoveError;
+use mm::evacuate::moving::MoveError;
 use mm::frame::mobility::Mobility;
 use mm::frame::page::Owner;
 use mm::inject::{Injected, Point};

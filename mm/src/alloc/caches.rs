@@ -1,0 +1,78 @@
+//! The per-CPU caches as a whole: emptied, and counted.
+
+use crate::addr::SectionRange;
+use crate::frame::page::Head;
+use crate::machine::Machine;
+use crate::memory::Memory;
+use crate::section::kind::Origin;
+use crate::zone::cache::{Shelf, Stack};
+use crate::zone::zones::zone_number;
+
+impl<M: Machine> Memory<M> {
+    /// Empties the caches of every CPU.
+    pub fn drain_caches(&self) {
+        for zone in 0..self.zones.count() {
+            drain_zone(self, zone);
+        }
+    }
+}
+
+/// Gives `count` blocks of a stack back to the zone.
+#[inline(never)]
+pub(crate) fn spill<M: Machine>(
+    memory: &Memory<M>,
+    zone: usize,
+    origin: Origin,
+    shelf: Shelf,
+    stack: &mut Stack,
+    count: u64,
+) {
+    memory.change_zone(zone, |zone| {
+        for _ in 0..count {
+            let Some((head, page)) = stack.pop(&memory.machine) else { break };
+            page.set_head(Head::TAIL);
+            zone.area_mut(origin).put(&memory.machine, head, shelf.order());
+        }
+    });
+}
+
+/// Empties what the caches of all CPUs hold of one zone.
+pub(crate) fn drain_zone<M: Machine>(memory: &Memory<M>, zone: usize) {
+    for cpu in 0..memory.caches.cpu_limit() {
+        let cache = memory.caches.of(cpu, zone);
+        if cache.lock().pages() == 0 {
+            continue;
+        }
+        // One stack after the other, so that the CPU need not wait long; each as a whole, as what lies deepest is oldest.
+        for (origin, shelf) in Origin::ALL.into_iter().flat_map(|origin| Shelf::ALL.map(|shelf| (origin, shelf))) {
+            let mut cache = cache.lock();
+            let stack = cache.stack(origin, shelf);
+            let count = stack.len();
+            if count > 0 {
+                spill(memory, zone, origin, shelf, stack, count);
+            }
+        }
+    }
+}
+
+/// Frames of a zone in the caches of all CPUs.
+pub(crate) fn cached_pages<M: Machine>(memory: &Memory<M>, zone: usize) -> u64 {
+    Origin::ALL.into_iter().map(|origin| cached_pages_of(memory, zone, origin)).sum()
+}
+
+/// Those of one origin.
+pub(crate) fn cached_pages_of<M: Machine>(memory: &Memory<M>, zone: usize, origin: Origin) -> u64 {
+    (0..memory.caches.cpu_limit()).map(|cpu| memory.caches.of(cpu, zone).lock().pages_of(origin)).sum()
+}
+
+/// Nothing new of isolated blocks gets into a cache; what is there is a free frame out of sight.
+pub(crate) fn drain_zones_of<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange]) {
+    let mut drained = None;
+    for (_, section) in memory.sections.present_runs(ranges).filter(|(_, section)| section.is_open()) {
+        let zone = section.state.zone().map(|kind| zone_number(section.node, kind));
+        if let Some(number) = zone.filter(|_| zone != drained) {
+            drain_zone(memory, number);
+            drained = zone;
+        }
+    }
+}

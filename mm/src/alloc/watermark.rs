@@ -1,0 +1,50 @@
+//! Watermarks: what is free for the kernel, and what must be left, as far as can be told without a lock.
+
+use crate::limits::KERNEL_PAGES;
+use crate::machine::Machine;
+use crate::memory::Memory;
+use crate::section::kind::{Origin, ZoneKind};
+use crate::zone::zones::kind_of_zone;
+use core::sync::atomic::Ordering;
+
+impl<M: Machine> Memory<M> {
+    /// Whether bulk users can have nothing of Normal zones any more, but what may lie in caches.
+    pub fn is_kernel_short(&self) -> bool {
+        bulk_spare(self) == 0
+    }
+}
+
+/// Whether what hotplug may take, and nobody else, is used in part. `zone` is where a free frame of boot memory lies.
+#[inline]
+pub(crate) fn is_reserve_short<M: Machine>(memory: &Memory<M>, zone: usize) -> bool {
+    kind_of_zone(zone) == ZoneKind::Normal && memory.boot_free.is_reserve_short()
+}
+
+/// Whether the kernel will soon depend on added memory.
+pub(crate) fn is_boot_memory_short<M: Machine>(memory: &Memory<M>) -> bool {
+    memory.boot_free.is_short()
+}
+
+/// Frames in Normal zones that bulk users can have, as far as can be told without a lock; those in caches are not among them.
+pub(crate) fn bulk_spare<M: Machine>(memory: &Memory<M>) -> u64 {
+    kernel_free(memory).saturating_sub(kept(memory))
+}
+
+/// Those that unmovable memory can get, in the same way.
+pub(crate) fn kernel_free<M: Machine>(memory: &Memory<M>) -> u64 {
+    memory.boot_free.spare() + added_free(memory)
+}
+
+/// Frames in Normal zones, the reserve not among them, that bulk users leave.
+pub(crate) fn kept<M: Machine>(memory: &Memory<M>) -> u64 {
+    KERNEL_PAGES + memory.promised.load(Ordering::Relaxed)
+}
+
+/// Added frames in Normal zones that are free, as far as can be told without a lock.
+pub(crate) fn added_free<M: Machine>(memory: &Memory<M>) -> u64 {
+    if memory.zones.managed(ZoneKind::Normal, Origin::Added) == 0 {
+        return 0;
+    }
+    let normal = memory.zones.all().filter(|(_, kind)| *kind == ZoneKind::Normal);
+    normal.map(|(node, kind)| memory.zones.cell(node, kind).added_free()).sum()
+}
