@@ -1,14 +1,9 @@
 //! Blocks that are in use go offline: what can move moves, once, and what cannot is told before anything has.
 
-#[path = "machine/holding.rs"]
-mod holding;
-mod machine;
-#[path = "machine/pausing.rs"]
-mod pausing;
-
-use holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
-use machine::holders::{Holder, TABLE};
-use machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use crate::machine::holders::{Holder, TABLE};
+use crate::machine::holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
+use crate::machine::pausing::At;
+use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, Pfn, SectionRange};
 use mm::alloc::request::{Request, Urgency};
@@ -26,7 +21,6 @@ use mm::machine::tasks::{Stop, Unhurried};
 use mm::record::journal::Op;
 use mm::record::policy::OnlineAs;
 use mm::section::kind::ZoneKind;
-use pausing::At;
 use proptest::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,13 +1,8 @@
 //! Frames with an error that somebody holds: he keeps them, and nobody gets them after him.
 
-#[path = "machine/holding.rs"]
-mod holding;
-mod machine;
-#[path = "machine/poisoning.rs"]
-mod poisoning;
-
-use holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
-use machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm};
+use crate::machine::holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
+use crate::machine::poisoning::{MOVABLE, NORMAL, assert_gone, frame, is_handed_out, offline, online, plug, poison};
+use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, Pfn, PfnRange};
 use mm::alloc::request::Request;
@@ -19,7 +14,6 @@ use mm::machine::tasks::Unhurried;
 use mm::observe::report::FrameState;
 use mm::poison::PoisonError;
 use mm::record::notifier::{Accept, Change, MemoryListener, Name};
-use poisoning::{MOVABLE, NORMAL, assert_gone, frame, is_handed_out, offline, online, plug, poison};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 

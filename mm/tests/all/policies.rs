@@ -1,8 +1,6 @@
 //! Which zone a policy gives to the blocks of whole devices, and that it is told beforehand.
 
-mod machine;
-
-use machine::{Fake, Snapshot, assert_valid, blocks, booted, booted_on, dimm, node, section};
+use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, booted_on, dimm, node, section};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, SectionRange};
 use mm::alloc::request::{Place, Request, Urgency};

@@ -1,8 +1,6 @@
 //! Operations beside each other: those on different ranges go on at once, those on overlapping ones in turn.
 
-mod machine;
-
-use machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, SectionRange};
 use mm::alloc::request::Request;

@@ -1,9 +1,7 @@
 //! Several CPUs: what one keeps at hand is its own, and found by others when they have nothing else.
 
-mod machine;
-
-use machine::watched::TAKEN;
-use machine::{CPU, CPUS, Fake, Snapshot, assert_valid, blocks, booted, dimm, node};
+use crate::machine::watched::TAKEN;
+use crate::machine::{CPU, CPUS, Fake, Snapshot, assert_valid, blocks, booted, dimm, node};
 use mm::Memory;
 use mm::addr::{NodeId, Order, Pfn};
 use mm::alloc::request::{Place, Request, Urgency};

@@ -1,8 +1,6 @@
 //! The allocator, seen from those who take and give: caches, mobility, runs, and a node of its own.
 
-mod machine;
-
-use machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, Pfn, SectionRange};
 use mm::alloc::request::{AllocError, Place, Request, Urgency};

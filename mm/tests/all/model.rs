@@ -1,12 +1,8 @@
 //! Random sequences of everything against a small model: what is known of every block, and who holds which frames.
 
-#[path = "machine/holding.rs"]
-mod holding;
-mod machine;
-
-use holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
-use machine::holders::Holder;
-use machine::{Fake, SECTIONS, Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use crate::machine::holders::Holder;
+use crate::machine::holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
+use crate::machine::{Fake, SECTIONS, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, PAGES_PER_SECTION, Pfn, SectionRange};
 use mm::alloc::request::{Place, Request, Urgency};

@@ -1,8 +1,6 @@
 //! The four verbs, one claim a test.
 
-mod machine;
-
-use machine::{Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn, SectionRange};
 use mm::alloc::request::{AllocError, Place, Request, Urgency};
@@ -24,13 +22,11 @@ use mm::site::Site;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, OnceLock};
 
-type TestMemory = Memory<machine::Fake>;
-
 const MOVABLE: OnlineAs = OnlineAs::Zone(ZoneKind::Movable);
 const NORMAL: OnlineAs = OnlineAs::Zone(ZoneKind::Normal);
 
 /// Adds blocks as DIMM `number`.
-fn plug(memory: &TestMemory, number: u16, range: SectionRange, on: u32) {
+fn plug(memory: &Memory<Fake>, number: u16, range: SectionRange, on: u32) {
     let request = AddRequest { range, node: node(on), name: dimm(number) };
     memory.add(&request, &mut Unhurried).expect("vacant");
 }
@@ -50,7 +46,7 @@ fn unmovable() -> Request {
     request(Mobility::Unmovable, Place::Near(NodeId::ZERO))
 }
 
-fn movable_in(memory: &TestMemory, range: SectionRange) -> Pfn {
+fn movable_in(memory: &Memory<Fake>, range: SectionRange) -> Pfn {
     memory.allocate_within(&request(Mobility::Movable, Place::Near(NodeId::ZERO)), range).expect("free")
 }
 
@@ -132,7 +128,7 @@ fn the_parts_of_a_large_range_have_their_own_tables_each() {
     let memory = booted();
     let before = Snapshot::of(&memory);
     let range = blocks(30, 50);
-    let parts: Vec<_> = range.cut(machine::Fake::PART).collect();
+    let parts: Vec<_> = range.cut(Fake::PART).collect();
     assert_eq!(parts, [blocks(30, 31), blocks(32, 47), blocks(48, 50)]);
     let add = AddRequest { range, node: node(0), name: dimm(0) };
     for mapped in 0..3 {
@@ -482,7 +478,7 @@ fn a_veto_against_later_blocks_is_heard_about_the_earlier_ones_last_first() {
 
 #[test]
 fn cancelled_is_heard_when_everything_is_as_it_was() {
-    static MEMORY: OnceLock<TestMemory> = OnceLock::new();
+    static MEMORY: OnceLock<Memory<Fake>> = OnceLock::new();
     static HEARD: Mutex<Vec<(u64, BlockState)>> = Mutex::new(Vec::new());
     struct Watcher;
     impl MemoryListener for Watcher {
@@ -517,7 +513,7 @@ fn cancelled_is_heard_when_everything_is_as_it_was() {
 
 #[test]
 fn a_listener_may_take_memory_from_the_block_that_came_online() {
-    static MEMORY: OnceLock<TestMemory> = OnceLock::new();
+    static MEMORY: OnceLock<Memory<Fake>> = OnceLock::new();
     static TAKEN: OnceLock<Pfn> = OnceLock::new();
     struct Taker;
     impl MemoryListener for Taker {

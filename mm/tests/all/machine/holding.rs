@@ -1,7 +1,7 @@
 //! Taking and giving back memory that moves, for tests of that.
 
-use crate::machine::holders::Holder;
-use crate::machine::{Fake, booted, node};
+use super::holders::Holder;
+use super::{Fake, booted, node};
 use mm::Memory;
 use mm::addr::{Order, Pfn, SectionRange};
 use mm::alloc::request::{AllocError, Place, Request, Urgency};

@@ -1,9 +1,7 @@
 //! What hotplug and the kernel are left with: by one count, whoever asks.
 
-mod machine;
-
-use machine::holders::TABLE;
-use machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use crate::machine::holders::TABLE;
+use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, Pfn, SectionRange};
 use mm::alloc::request::{AllocError, Request, Urgency};

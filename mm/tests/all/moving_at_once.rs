@@ -1,14 +1,9 @@
 //! Blocks that are in use go offline while other threads work on the same memory.
 
-#[path = "machine/holding.rs"]
-mod holding;
-mod machine;
-#[path = "machine/pausing.rs"]
-mod pausing;
-
-use holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
-use machine::holders::Holder;
-use machine::{Fake, Snapshot, assert_valid, blocks, dimm, node};
+use crate::machine::holders::Holder;
+use crate::machine::holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
+use crate::machine::pausing::At;
+use crate::machine::{Fake, Snapshot, assert_valid, blocks, dimm, node};
 use mm::Memory;
 use mm::addr::{Order, Pfn, SectionRange};
 use mm::alloc::request::Request;
@@ -18,7 +13,6 @@ use mm::limits::KERNEL_PAGES;
 use mm::machine::tasks::Unhurried;
 use mm::record::policy::OnlineAs;
 use mm::section::kind::ZoneKind;
-use pausing::At;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 

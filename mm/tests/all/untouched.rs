@@ -1,8 +1,6 @@
 //! Sections that are online and that nobody has used: when they are opened, and when they are closed again.
 
-mod machine;
-
-use machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn, SectionRange};
 use mm::alloc::request::{Place, Request, Urgency};

@@ -1,13 +1,7 @@
 //! Poisoned frames: nobody gets them any more, whatever becomes of their block.
 
-#[path = "machine/holding.rs"]
-mod holding;
-mod machine;
-#[path = "machine/poisoning.rs"]
-mod poisoning;
-
-use holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
-use machine::{Snapshot, assert_valid, blocks, booted, booted_with, dimm, section};
+use crate::machine::holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
+use crate::machine::{Snapshot, assert_valid, blocks, booted, booted_with, dimm, section};
 use mm::addr::{Order, PAGE_SIZE, PAGES_PER_SECTION, Pfn};
 use mm::alloc::request::Request;
 use mm::errno::Errno;
@@ -22,7 +16,7 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-use poisoning::{MOVABLE, NORMAL, assert_gone, frame, is_handed_out, offline, online, plug, poison};
+use crate::machine::poisoning::{MOVABLE, NORMAL, assert_gone, frame, is_handed_out, offline, online, plug, poison};
 
 #[test]
 fn a_poisoned_frame_survives_every_way_its_block_can_go() {

@@ -1,13 +1,8 @@
 //! Memory that does not keep what is written to it: it is found out before anything is kept there, and nobody gets it.
 
-#[path = "machine/holding.rs"]
-mod holding;
-mod machine;
-#[path = "machine/poisoning.rs"]
-mod poisoning;
-
-use holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
-use machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use crate::machine::holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
+use crate::machine::poisoning::{MOVABLE, NORMAL, assert_gone, frame, is_handed_out, offline, online, plug, poison};
+use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, Pfn, SectionRange};
 use mm::alloc::request::{Place, Request, Urgency};
@@ -21,7 +16,6 @@ use mm::observe::report::FrameState;
 use mm::poison::PoisonError;
 use mm::section::kind::ZoneKind;
 use mm::section::state::BlockState;
-use poisoning::{MOVABLE, NORMAL, assert_gone, frame, is_handed_out, offline, online, plug, poison};
 
 /// Eight sections, whose own tables are four: the last of them is written at once.
 const RANGE: (u64, u64) = (32, 39);

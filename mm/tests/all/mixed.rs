@@ -1,8 +1,6 @@
 //! Boot memory that `kernelcore=` and `movablecore=` split: one block may be in both zones.
 
-mod machine;
-
-use machine::{CPU, CPUS, Fake, Snapshot, assert_valid, blocks, booted, booted_with, dimm, node, section};
+use crate::machine::{CPU, CPUS, Fake, Snapshot, assert_valid, blocks, booted, booted_with, dimm, node, section};
 use mm::addr::{Order, PAGES_PER_SECTION, Pfn};
 use mm::alloc::request::Request;
 use mm::frame::mobility::Mobility;

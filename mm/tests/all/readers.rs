@@ -1,8 +1,6 @@
 //! Struct pages are looked at without a lock while their sections come and go.
 
-mod machine;
-
-use machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{NodeId, Order, Pfn, SectionId, SectionRange};
 use mm::alloc::request::{Place, Request, Urgency};

@@ -1,7 +1,7 @@
 //! Poisoning frames, and finding out whether somebody gets them all the same.
 
-use crate::holding::movable;
-use crate::machine::{Fake, assert_valid, dimm, node, section};
+use super::holding::movable;
+use super::{Fake, assert_valid, dimm, node, section};
 use mm::Memory;
 use mm::addr::{Order, Pfn, PfnRange, SectionRange};
 use mm::alloc::request::Request;

@@ -1,14 +1,9 @@
 //! Blocks that go from one zone to the other while they are online, with what they hold.
 
-#[path = "machine/holding.rs"]
-mod holding;
-mod machine;
-#[path = "machine/pausing.rs"]
-mod pausing;
-
-use holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
-use machine::holders::TABLE;
-use machine::{CPU, CPUS, Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use crate::machine::holders::TABLE;
+use crate::machine::holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
+use crate::machine::pausing::At;
+use crate::machine::{CPU, CPUS, Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::addr::{Order, Pfn, SectionRange};
 use mm::alloc::request::Request;
 use mm::frame::memmap::Memmap;
@@ -22,7 +17,6 @@ use mm::record::journal::Op;
 use mm::record::policy::OnlineAs;
 use mm::section::kind::ZoneKind;
 use mm::{Errno, Memory};
-use pausing::At;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

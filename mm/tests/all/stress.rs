@@ -2,10 +2,8 @@
 //!
 //! `ALTMAP_STRESS_SECONDS` says for how long, `ALTMAP_STRESS_SEED` where the dice begin.
 
-mod machine;
-
+use crate::machine::{CPUS, Fake, NODES, SECTIONS, Snapshot, assert_valid, blocks, booted, dimm, node};
 use fastrand::Rng;
-use machine::{CPUS, Fake, NODES, SECTIONS, Snapshot, assert_valid, blocks, booted, dimm, node};
 use mm::Memory;
 use mm::addr::{NodeId, Order, Pfn, PfnRange, SectionRange};
 use mm::alloc::request::{Place, Request, Urgency};

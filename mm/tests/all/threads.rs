@@ -1,8 +1,6 @@
 //! The same code with real threads: memory comes and goes while others take and give frames.
 
-mod machine;
-
-use machine::{CPUS, Snapshot, assert_valid, blocks, booted, booted_on, dimm, node};
+use crate::machine::{CPUS, Snapshot, assert_valid, blocks, booted, booted_on, dimm, node};
 use mm::addr::{Order, PAGE_SIZE};
 use mm::alloc::request::{Place, Request, Urgency};
 use mm::frame::mobility::Mobility;
