@@ -1,20 +1,19 @@
 //! The allocator, seen from those who take and give: caches, mobility, runs, and a node of its own.
 
-use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use crate::machine::dimms::{plug, plug_online};
+use crate::machine::taking::{request, take_all};
+use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, node, section};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, Pfn, SectionRange};
-use mm::alloc::request::{AllocError, Place, Request, Urgency};
+use mm::alloc::request::{AllocError, Place, Request};
 use mm::alloc::run::RUN_LIMIT;
 use mm::errno::Errno;
 use mm::frame::memmap::Memmap;
 use mm::frame::mobility::Mobility;
-use mm::frame::page::Owner;
-use mm::hotplug::AddRequest;
 use mm::inject::Point;
 use mm::machine::tasks::Unhurried;
 use mm::record::policy::OnlineAs;
 use mm::section::kind::ZoneKind;
-use mm::site::Site;
 use std::collections::BTreeSet;
 
 /// A node that had no memory at boot, so that nothing but the test uses it.
@@ -23,14 +22,12 @@ const PRIVATE: u32 = 2;
 fn with_private_node(range: SectionRange, zone: ZoneKind, memmap_on_memory: bool) -> Memory<Fake> {
     let memory = booted();
     memory.set_policy(|policy| policy.memmap_on_memory = memmap_on_memory);
-    memory.add(&AddRequest { range, node: node(PRIVATE), name: dimm(0) }, &mut Unhurried).expect("vacant");
-    memory.online(&[range], OnlineAs::Zone(zone), &mut Unhurried).expect("offline");
+    plug_online(&memory, 0, range, PRIVATE, OnlineAs::Zone(zone));
     memory
 }
 
 fn private(order: Order, mobility: Mobility) -> Request {
-    let place = Place::On(node(PRIVATE));
-    Request { order, mobility, place, owner: Owner::Selftest, urgency: Urgency::Ordinary, site: Site::here() }
+    Request { place: Place::On(node(PRIVATE)), ..request(order, mobility) }
 }
 
 fn free_on_private(memory: &Memory<Fake>) -> u64 {
@@ -41,10 +38,6 @@ fn free_on_private(memory: &Memory<Fake>) -> u64 {
         }
     });
     free
-}
-
-fn take_all(memory: &Memory<Fake>, request: &Request) -> Vec<Pfn> {
-    std::iter::from_fn(|| memory.allocate(request).ok()).collect()
 }
 
 #[test]
@@ -214,7 +207,7 @@ fn unmovable_runs_leave_the_reserve_alone() {
 fn a_preferred_node_falls_back_by_distance_and_leaves_the_kernel_enough_as_long_as_it_can() {
     let memory = booted();
     let range = blocks(32, 33);
-    memory.add(&AddRequest { range, node: node(1), name: dimm(0) }, &mut Unhurried).expect("vacant");
+    plug(&memory, 0, range, 1);
     memory.online(&[range], OnlineAs::Zone(ZoneKind::Movable), &mut Unhurried).expect("offline");
     let nodes_of = |place| {
         let held = take_all(&memory, &Request { place, ..private(Order::PAGE, Mobility::Movable) });

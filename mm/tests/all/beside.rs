@@ -1,5 +1,6 @@
 //! Operations beside each other: those on different ranges go on at once, those on overlapping ones in turn.
 
+use crate::machine::dimms::{add, plug};
 use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, SectionRange};
@@ -33,11 +34,6 @@ impl Pace for Hasty {
     }
 }
 
-fn add(memory: &Memory<Fake>, range: SectionRange, number: u16) -> Result<(), AddError> {
-    let request = AddRequest { range, node: node(1), name: dimm(number) };
-    memory.add(&request, &mut Unhurried).map(drop)
-}
-
 fn state(memory: &Memory<Fake>, n: u64) -> Option<BlockState> {
     memory.section(section(n)).map(|section| section.state)
 }
@@ -46,12 +42,12 @@ fn state(memory: &Memory<Fake>, n: u64) -> Option<BlockState> {
 fn operations_on_different_ranges_go_on_at_once() {
     let memory = booted();
     let before = Snapshot::of(&memory);
-    add(&memory, blocks(32, 33), 0).expect("vacant");
+    plug(&memory, 0, blocks(32, 33), 1);
     let mut rounds = 0;
     let mut meanwhile = Meanwhile(|| {
         rounds += 1;
         let other = [blocks(34, 35)];
-        add(&memory, other[0], 1).expect("vacant");
+        plug(&memory, 1, other[0], 1);
         memory.online(&other, OnlineAs::Zone(ZoneKind::Movable), &mut Hasty).expect_err("told to stop");
         memory.online(&other, OnlineAs::Zone(ZoneKind::Movable), &mut Unhurried).expect("offline");
         memory.unplug(&[dimm(1)], &other, &mut Unhurried).expect("free");
@@ -67,7 +63,7 @@ fn operations_on_different_ranges_go_on_at_once() {
 #[test]
 fn whoever_wants_a_range_that_is_taken_can_be_told_to_stop() {
     let memory = booted();
-    add(&memory, blocks(32, 35), 0).expect("vacant");
+    plug(&memory, 0, blocks(32, 35), 1);
     let mut meanwhile = Meanwhile(|| {
         // The list has a gap, and is locked as a whole.
         let stopped = memory.online(&[blocks(34, 34)], OnlineAs::ByPolicy, &mut Hasty);
@@ -90,7 +86,7 @@ fn the_name_of_a_group_is_taken_while_it_comes_and_free_when_it_fails() {
     let mut rounds = 0;
     let mut meanwhile = Meanwhile(|| {
         rounds += 1;
-        assert_eq!(add(&memory, blocks(40, 40), 0), Err(AddError::NameTaken(dimm(0))));
+        assert_eq!(add(&memory, 0, blocks(40, 40), 1), Err(AddError::NameTaken(dimm(0))));
         assert_eq!(memory.find_group(dimm(0)), None);
         assert_eq!(memory.remove(&[dimm(0)], &mut Unhurried), Err(RemoveError::Absent));
         if rounds == 2 {
@@ -99,7 +95,7 @@ fn the_name_of_a_group_is_taken_while_it_comes_and_free_when_it_fails() {
     });
     memory.add(&request, &mut meanwhile).expect_err("it fails at the second block");
     assert_eq!(Snapshot::of(&memory), before);
-    add(&memory, blocks(40, 40), 0).expect("the name is free");
+    add(&memory, 0, blocks(40, 40), 1).expect("the name is free");
     assert_valid(&memory);
 }
 
@@ -120,7 +116,7 @@ fn of_adds_that_fit_alone_but_not_together_the_second_is_refused_at_once() {
     let mut meanwhile = Meanwhile(|| {
         rounds += 1;
         let before = free();
-        assert_eq!(add(&memory, blocks(40, 55), 1), Err(AddError::NoMemory));
+        assert_eq!(add(&memory, 1, blocks(40, 55), 1), Err(AddError::NoMemory));
         assert_eq!(free(), before);
     });
     let request = AddRequest { range: blocks(2, 17), node: node(0), name: dimm(0) };
@@ -154,8 +150,8 @@ fn memory_on_its_way_counts_for_the_ratio() {
         // Two boot sections, of which not all is there, allow one block.
         policy.auto_movable_ratio = 80;
     });
-    add(memory, blocks(32, 32), 0).expect("vacant");
-    add(memory, blocks(40, 40), 1).expect("vacant");
+    plug(memory, 0, blocks(32, 32), 1);
+    plug(memory, 1, blocks(40, 40), 1);
     let name = Name::new("looks").expect("valid");
     memory.register_listener(name, 0, Box::leak(Box::new(Looks(memory)))).expect("room");
     memory.online(&[blocks(32, 32)], OnlineAs::ByPolicy, &mut Unhurried).expect("offline");

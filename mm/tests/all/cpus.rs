@@ -1,27 +1,17 @@
 //! Several CPUs: what one keeps at hand is its own, and found by others when they have nothing else.
 
+use crate::machine::dimms::{MOVABLE, plug_online};
+use crate::machine::taking::{request, take_all};
 use crate::machine::watched::TAKEN;
-use crate::machine::{CPU, CPUS, Fake, Snapshot, assert_valid, blocks, booted, dimm, node};
+use crate::machine::{CPU, CPUS, Fake, Snapshot, assert_valid, blocks, booted};
 use mm::Memory;
-use mm::addr::{NodeId, Order, Pfn};
-use mm::alloc::request::{Place, Request, Urgency};
+use mm::addr::{Order, Pfn};
+use mm::alloc::request::Request;
 use mm::frame::mobility::Mobility;
-use mm::frame::page::Owner;
-use mm::hotplug::AddRequest;
-use mm::machine::tasks::Unhurried;
-use mm::record::policy::OnlineAs;
-use mm::section::kind::ZoneKind;
-use mm::site::Site;
-
-fn request(order: Order, mobility: Mobility) -> Request {
-    let place = Place::Near(NodeId::ZERO);
-    Request { order, mobility, place, owner: Owner::Selftest, urgency: Urgency::Ordinary, site: Site::here() }
-}
 
 fn with_movable() -> Memory<Fake> {
     let memory = booted();
-    memory.add(&AddRequest { range: blocks(32, 33), node: node(0), name: dimm(0) }, &mut Unhurried).expect("vacant");
-    memory.online(&[blocks(32, 33)], OnlineAs::Zone(ZoneKind::Movable), &mut Unhurried).expect("offline");
+    plug_online(&memory, 0, blocks(32, 33), 0, MOVABLE);
     memory
 }
 
@@ -69,7 +59,7 @@ fn what_cpus_that_are_gone_had_at_hand_is_found() {
     let memory = with_movable();
     let before = Snapshot::of(&memory);
     let request = request(Order::PAGE, Mobility::Movable);
-    let all = || -> Vec<Pfn> { std::iter::from_fn(|| memory.allocate(&request).ok()).collect() };
+    let all = || take_all(&memory, &request);
     let give = |taken: Vec<Pfn>| taken.into_iter().for_each(|head| memory.free(head, Order::PAGE));
     // The first and the last CPU are never seen.
     let count = on_cpu(1, || {

@@ -1,7 +1,8 @@
 //! Frames with an error that somebody holds: he keeps them, and nobody gets them after him.
 
+use crate::machine::dimms::{MOVABLE, NORMAL, offline, online, plug};
 use crate::machine::holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
-use crate::machine::poisoning::{MOVABLE, NORMAL, assert_gone, frame, is_handed_out, offline, online, plug, poison};
+use crate::machine::poisoning::{assert_gone, frame, is_handed_out, poison};
 use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, Pfn, PfnRange};
@@ -34,7 +35,7 @@ fn assert_bad(memory: &Memory<Fake>, poisoned: u64, faulty: u64) {
 fn what_the_kernel_holds_goes_out_of_use_when_it_is_given_back() {
     for order in [Order::PAGE, Order::new(3).expect("in range"), Order::PAGEBLOCK, Order::MAX] {
         let memory = booted();
-        plug(&memory, 0, blocks(32, 32));
+        plug(&memory, 0, blocks(32, 32), 1);
         online(&memory, blocks(32, 32), NORMAL);
         let head = kernel_block(&memory, order);
         let bad = BTreeSet::from([head, head.add(order.pages() - 1)]);
@@ -73,7 +74,7 @@ fn what_the_kernel_holds_goes_out_of_use_when_it_is_given_back() {
 #[test]
 fn a_block_goes_offline_although_nobody_has_looked_after_what_was_given_back() {
     let memory = booted();
-    plug(&memory, 0, blocks(32, 32));
+    plug(&memory, 0, blocks(32, 32), 1);
     online(&memory, blocks(32, 32), NORMAL);
     let bad = kernel_block(&memory, Order::PAGE);
     poison(&memory, bad).expect_err("the kernel holds it");
@@ -95,7 +96,7 @@ fn what_is_pinned_goes_out_of_use_when_that_ends() {
     ];
     for (end, order) in ends.into_iter().flat_map(|end| [Order::PAGE, Order::PAGEBLOCK].map(|order| (end, order))) {
         let memory = booted_with_holders();
-        plug(&memory, 0, blocks(32, 32));
+        plug(&memory, 0, blocks(32, 32), 1);
         online(&memory, blocks(32, 32), MOVABLE);
         let (head, _) = place_of(&memory, hold_in(&memory, order, blocks(32, 32))).expect("held");
         let bad = head.add(order.pages() - 1);
@@ -120,7 +121,7 @@ fn what_is_pinned_goes_out_of_use_when_that_ends() {
 #[test]
 fn what_has_an_error_is_not_simply_moved_away() {
     let memory = booted_with_holders();
-    plug(&memory, 0, blocks(32, 33));
+    plug(&memory, 0, blocks(32, 33), 1);
     online(&memory, blocks(32, 33), MOVABLE);
     let (bad, _) = place_of(&memory, hold_in(&memory, Order::PAGE, blocks(32, 32))).expect("held");
     assert!(memory.machine().page(bad).pin());
@@ -157,7 +158,7 @@ fn what_is_given_back_while_its_block_goes_is_poisoned_too() {
     for order in [Order::PAGE, Order::PAGEBLOCK, Order::MAX] {
         for (answer, fails_later) in [(Accept::Yes, false), (Accept::Yes, true), (Accept::No, false)] {
             let memory: &'static _ = Box::leak(Box::new(booted()));
-            plug(memory, 0, blocks(32, 32));
+            plug(memory, 0, blocks(32, 32), 1);
             online(memory, blocks(32, 32), MOVABLE);
             let request = Request { owner: Owner::Selftest, ..movable(order) };
             let head = memory.allocate_within(&request, blocks(32, 32)).expect("free");
@@ -185,7 +186,7 @@ fn what_is_given_back_while_its_block_goes_is_poisoned_too() {
 #[test]
 fn the_parts_of_a_large_page_with_an_error_are_told_apart() {
     let memory = booted_with_holders();
-    plug(&memory, 0, blocks(32, 32));
+    plug(&memory, 0, blocks(32, 32), 1);
     online(&memory, blocks(32, 32), MOVABLE);
     let head = memory.allocate_within(&movable(Order::PAGEBLOCK), blocks(32, 32)).expect("free");
     let bad = head.add(77);
@@ -205,7 +206,7 @@ fn the_parts_of_a_large_page_with_an_error_are_told_apart() {
 fn whoever_is_just_giving_memory_back_gives_back_no_error() {
     const WANTED: usize = 100;
     let memory = booted();
-    plug(&memory, 0, blocks(32, 32));
+    plug(&memory, 0, blocks(32, 32), 1);
     online(&memory, blocks(32, 32), NORMAL);
     let request = Request::kernel(Owner::Kfill);
     let mut bad = BTreeSet::new();
@@ -237,7 +238,7 @@ fn whoever_is_just_giving_memory_back_gives_back_no_error() {
 #[test]
 fn all_that_is_held_can_be_faulty() {
     let memory = booted();
-    plug(&memory, 0, blocks(32, 32));
+    plug(&memory, 0, blocks(32, 32), 1);
     online(&memory, blocks(32, 32), NORMAL);
     let held: Vec<Pfn> = (0..8).map(|_| kernel_block(&memory, Order::PAGEBLOCK)).collect();
     let frames = || held.iter().flat_map(|head| PfnRange::new(*head, Order::PAGEBLOCK.pages()).iter());

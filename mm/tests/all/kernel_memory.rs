@@ -1,7 +1,9 @@
 //! What hotplug and the kernel are left with: by one count, whoever asks.
 
+use crate::machine::dimms::{MOVABLE, NORMAL, add, plug};
 use crate::machine::holders::TABLE;
-use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use crate::machine::taking::take_all;
+use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, section};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, Pfn, SectionRange};
 use mm::alloc::request::{AllocError, Request, Urgency};
@@ -9,21 +11,12 @@ use mm::errno::Errno;
 use mm::frame::mobility::Mobility;
 use mm::frame::page::{MEMMAP_PAGES, Owner};
 use mm::hotplug::zone_choice::Remark;
-use mm::hotplug::{AddError, AddRequest, OfflineError, OnlineError, RelabelError};
+use mm::hotplug::{AddError, OfflineError, OnlineError, RelabelError};
 use mm::limits::{KERNEL_PAGES, RESERVE_PAGES};
 use mm::machine::mapper::Mapper;
 use mm::machine::tasks::Unhurried;
-use mm::record::policy::OnlineAs;
 use mm::section::kind::ZoneKind;
 use mm::section::state::BlockState;
-
-const NORMAL: OnlineAs = OnlineAs::Zone(ZoneKind::Normal);
-const MOVABLE: OnlineAs = OnlineAs::Zone(ZoneKind::Movable);
-
-fn plug(memory: &Memory<Fake>, number: u16, range: SectionRange) -> Result<(), AddError> {
-    let request = AddRequest { range, node: node(0), name: dimm(number) };
-    memory.add(&request, &mut Unhurried).map(drop)
-}
 
 /// Takes all there is of `range` for such a request; the single frames among it, of which there are many.
 fn exhaust(memory: &Memory<Fake>, range: SectionRange, urgency: Urgency) -> Vec<Pfn> {
@@ -59,7 +52,7 @@ fn free_boot_memory_goes_unless_the_reserve_would_be_broken() {
     memory.drain_caches();
     assert_breaks_reserve(&memory, blocks(1, 1), RESERVE_PAGES);
     // Added memory does not make up for it, as hotplug may have to bring that first.
-    plug(&memory, 0, blocks(32, 32)).expect("vacant");
+    plug(&memory, 0, blocks(32, 32), 0);
     memory.online(&[blocks(32, 32)], NORMAL, &mut Unhurried).expect("offline");
     assert_breaks_reserve(&memory, blocks(1, 1), RESERVE_PAGES);
     let mut give_back = |count: u64| {
@@ -79,7 +72,7 @@ fn free_boot_memory_goes_unless_the_reserve_would_be_broken() {
 fn the_last_memory_that_the_kernel_can_get_goes_by_a_command_and_with_a_remark() {
     let memory = booted();
     exhaust(&memory, blocks(0, 1), Urgency::Ordinary);
-    plug(&memory, 0, blocks(32, 32)).expect("vacant");
+    plug(&memory, 0, blocks(32, 32), 0);
     for is_relabelled in [false, true] {
         memory.online(&[blocks(32, 32)], NORMAL, &mut Unhurried).expect("offline");
         assert_eq!(memory.shortage(), None);
@@ -93,7 +86,7 @@ fn the_last_memory_that_the_kernel_can_get_goes_by_a_command_and_with_a_remark()
         assert_valid(&memory);
     }
     // Hotplug goes on.
-    plug(&memory, 1, blocks(40, 40)).expect("vacant");
+    plug(&memory, 1, blocks(40, 40), 0);
     memory.online(&[blocks(40, 40)], NORMAL, &mut Unhurried).expect("offline");
     memory.allocate(&Request::kernel(Owner::Kfill)).expect("added memory serves");
 }
@@ -102,7 +95,7 @@ fn the_last_memory_that_the_kernel_can_get_goes_by_a_command_and_with_a_remark()
 fn a_reserve_that_is_used_keeps_no_added_memory_from_leaving() {
     let memory = booted();
     exhaust(&memory, blocks(0, 1), Urgency::Ordinary);
-    plug(&memory, 0, blocks(32, 33)).expect("vacant");
+    plug(&memory, 0, blocks(32, 33), 0);
     memory.online(&[blocks(32, 33)], NORMAL, &mut Unhurried).expect("offline");
     exhaust(&memory, blocks(0, 1), Urgency::Hotplug);
     memory.online(&[blocks(32, 32)], MOVABLE, &mut Unhurried).expect("free");
@@ -113,7 +106,7 @@ fn a_reserve_that_is_used_keeps_no_added_memory_from_leaving() {
 #[test]
 fn nothing_is_reserved_of_added_memory() {
     let memory = booted();
-    plug(&memory, 0, blocks(32, 32)).expect("vacant");
+    plug(&memory, 0, blocks(32, 32), 0);
     memory.online(&[blocks(32, 32)], NORMAL, &mut Unhurried).expect("offline");
     exhaust(&memory, blocks(0, 1), Urgency::Hotplug);
     let mut singles = exhaust(&memory, blocks(32, 32), Urgency::Ordinary);
@@ -129,10 +122,10 @@ fn nothing_is_reserved_of_added_memory() {
     memory.set_policy(|policy| policy.memmap_on_memory = false);
     let needed = MEMMAP_PAGES + memory.machine().own_tables(blocks(40, 40));
     give_back(needed - 1);
-    assert_eq!(plug(&memory, 1, blocks(40, 40)), Err(AddError::NoMemory));
+    assert_eq!(add(&memory, 1, blocks(40, 40), 0), Err(AddError::NoMemory));
     give_back(1);
     assert!(!memory.is_kernel_short());
-    plug(&memory, 1, blocks(40, 40)).expect("exactly enough");
+    add(&memory, 1, blocks(40, 40), 0).expect("exactly enough");
     assert_eq!(memory.section(section(40)).expect("added").state, BlockState::Offline);
     assert_valid(&memory);
 }
@@ -142,7 +135,7 @@ fn left_with(pages: u64, is_added: bool) -> Memory<Fake> {
     let memory = booted();
     let mut singles = exhaust(&memory, blocks(0, 1), Urgency::Ordinary);
     if is_added {
-        plug(&memory, 0, blocks(32, 32)).expect("vacant");
+        plug(&memory, 0, blocks(32, 32), 0);
         memory.online(&[blocks(32, 32)], NORMAL, &mut Unhurried).expect("offline");
         singles = exhaust(&memory, blocks(32, 32), Urgency::Ordinary);
     }
@@ -169,7 +162,7 @@ fn bulk_users_leave_the_kernel_its_frames_whatever_they_ask_for() {
                 }
             }
             let request = bulk(Order::PAGE, mobility);
-            let taken: Vec<_> = std::iter::from_fn(|| memory.allocate(&request).ok()).collect();
+            let taken = take_all(&memory, &request);
             assert_eq!((taken.len() as u64, kernel_available(&memory)), (spare, left - spare));
             taken.into_iter().for_each(|pfn| memory.free(pfn, Order::PAGE));
             let take = || memory.allocate_within(&request, blocks(0, 32)).ok();
@@ -177,7 +170,7 @@ fn bulk_users_leave_the_kernel_its_frames_whatever_they_ask_for() {
             assert_eq!(kernel_available(&memory), left - spare);
             // The kernel itself has the rest, down to the reserve.
             let kernel = Request::kernel(Owner::Stack);
-            assert_eq!(std::iter::from_fn(|| memory.allocate(&kernel).ok()).count() as u64, left - spare);
+            assert_eq!(take_all(&memory, &kernel).len() as u64, left - spare);
             assert_valid(&memory);
         }
     }
@@ -187,7 +180,7 @@ fn bulk_users_leave_the_kernel_its_frames_whatever_they_ask_for() {
 fn added_memory_that_nobody_has_touched_is_the_kernels_too() {
     let memory = left_with(0, false);
     assert_eq!(memory.allocate(&bulk(Order::PAGE, Mobility::Unmovable)), Err(AllocError::OutOfMemory));
-    plug(&memory, 0, blocks(32, 32)).expect("vacant");
+    plug(&memory, 0, blocks(32, 32), 0);
     memory.online(&[blocks(32, 32)], NORMAL, &mut Unhurried).expect("offline");
     let all = kernel_available(&memory);
     let take = || memory.allocate(&bulk(Order::PAGE, Mobility::Unmovable)).ok();
@@ -201,7 +194,7 @@ fn page_tables_lie_in_normal_zones_down_to_what_is_left_for_the_kernel() {
     for is_added in [false, true] {
         for left in KERNEL_PAGES - 2..=KERNEL_PAGES + 2 {
             let memory = left_with(left, is_added);
-            plug(&memory, 1, blocks(40, 40)).expect("vacant");
+            plug(&memory, 1, blocks(40, 40), 0);
             memory.online(&[blocks(40, 40)], MOVABLE, &mut Unhurried).expect("offline");
             memory.drain_caches();
             let spare = left.saturating_sub(KERNEL_PAGES);
@@ -219,7 +212,7 @@ fn page_tables_lie_in_normal_zones_down_to_what_is_left_for_the_kernel() {
 #[test]
 fn movable_memory_can_be_used_to_its_end_with_page_tables_in_it() {
     let memory = left_with(KERNEL_PAGES, false);
-    plug(&memory, 1, blocks(40, 41)).expect("vacant");
+    plug(&memory, 1, blocks(40, 41), 0);
     memory.online(&[blocks(40, 41)], MOVABLE, &mut Unhurried).expect("offline");
     let free = || (memory.memory_report().available - memory.memory_report().kernel_available) / PAGE_SIZE;
     let (all, mut taken, mut tables) = (free(), 0, 0);

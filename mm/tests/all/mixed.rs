@@ -1,10 +1,9 @@
 //! Boot memory that `kernelcore=` and `movablecore=` split: one block may be in both zones.
 
+use crate::machine::taking::{request, take_all};
 use crate::machine::{CPU, CPUS, Fake, Snapshot, assert_valid, blocks, booted, booted_with, dimm, node, section};
 use mm::addr::{Order, PAGES_PER_SECTION, Pfn};
-use mm::alloc::request::Request;
 use mm::frame::mobility::Mobility;
-use mm::frame::page::Owner;
 use mm::hotplug::{AddRequest, OfflineError, OnlineError};
 use mm::machine::tasks::Unhurried;
 use mm::observe::report::ZoneReport;
@@ -21,18 +20,10 @@ fn split() -> Memory<Fake> {
     booted_with([0, 0], Some(LINE))
 }
 
-fn request(order: Order, mobility: Mobility) -> Request {
-    Request { order, mobility, ..Request::kernel(Owner::Selftest) }
-}
-
 fn zone(memory: &Memory<Fake>, kind: ZoneKind) -> ZoneReport {
     let mut found = None;
     memory.for_each_zone(|zone| found = if zone.kind == kind { Some(*zone) } else { found });
     found.expect("it spans something")
-}
-
-fn take_all(memory: &Memory<Fake>, request: &Request) -> Vec<Pfn> {
-    std::iter::from_fn(|| memory.allocate(request).ok()).collect()
 }
 
 #[test]

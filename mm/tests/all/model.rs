@@ -2,10 +2,11 @@
 
 use crate::machine::holders::Holder;
 use crate::machine::holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
+use crate::machine::taking::request;
 use crate::machine::{Fake, SECTIONS, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, PAGES_PER_SECTION, Pfn, SectionRange};
-use mm::alloc::request::{Place, Request, Urgency};
+use mm::alloc::request::Request;
 use mm::errno::Errno;
 use mm::frame::memmap::Memmap;
 use mm::frame::mobility::Mobility;
@@ -18,7 +19,6 @@ use mm::machine::tasks::Unhurried;
 use mm::record::policy::OnlineAs;
 use mm::section::kind::ZoneKind;
 use mm::section::state::BlockState;
-use mm::site::Site;
 use proptest::prelude::*;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
 use std::collections::{BTreeMap, BTreeSet};
@@ -338,14 +338,7 @@ impl World {
             }
             Step::Allocate { order, mobility } => {
                 let order = Order::new(order).expect("kept");
-                let request = Request {
-                    order,
-                    mobility,
-                    place: Place::Near(node(0)),
-                    owner: Owner::Selftest,
-                    urgency: Urgency::Ordinary,
-                    site: Site::here(),
-                };
+                let request = request(order, mobility);
                 let head = memory.allocate(&request).map_err(|error| error.errno())?;
                 assert_eq!(head.align_down(order), head);
                 let block = u64::from(head.section().number());

@@ -1,8 +1,10 @@
 //! Blocks that are in use go offline: what can move moves, once, and what cannot is told before anything has.
 
+use crate::machine::dimms::{MOVABLE, NORMAL, plug_online};
 use crate::machine::holders::{Holder, TABLE};
 use crate::machine::holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
 use crate::machine::pausing::At;
+use crate::machine::taking::take_all_in;
 use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, Pfn, SectionRange};
@@ -19,20 +21,10 @@ use mm::inject::Point;
 use mm::limits::{KERNEL_PAGES, RESERVE_PAGES};
 use mm::machine::tasks::{Stop, Unhurried};
 use mm::record::journal::Op;
-use mm::record::policy::OnlineAs;
 use mm::section::kind::ZoneKind;
 use proptest::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-const MOVABLE: OnlineAs = OnlineAs::Zone(ZoneKind::Movable);
-const NORMAL: OnlineAs = OnlineAs::Zone(ZoneKind::Normal);
-
-fn plug(memory: &Memory<Fake>, number: u16, range: SectionRange, on: u32, how: OnlineAs) {
-    let request = AddRequest { range, node: node(on), name: dimm(number) };
-    memory.add(&request, &mut Unhurried).expect("vacant");
-    memory.online(&[range], how, &mut Unhurried).expect("offline");
-}
 
 fn place(memory: &Memory<Fake>, holder: Holder) -> Pfn {
     place_of(memory, holder).expect("held").0
@@ -50,9 +42,9 @@ fn last_moved(memory: &Memory<Fake>) -> u64 {
 #[test]
 fn what_is_in_use_moves_out_once_and_to_the_same_node() {
     let memory = booted();
-    plug(&memory, 0, blocks(32, 33), 1, MOVABLE);
-    plug(&memory, 1, blocks(40, 40), 2, MOVABLE);
-    plug(&memory, 2, blocks(48, 48), 1, MOVABLE);
+    plug_online(&memory, 0, blocks(32, 33), 1, MOVABLE);
+    plug_online(&memory, 1, blocks(40, 40), 2, MOVABLE);
+    plug_online(&memory, 2, blocks(48, 48), 1, MOVABLE);
     let holders: Vec<_> = (0..1500)
         .map(|n| hold_in(&memory, if n % 100 == 0 { Order::PAGEBLOCK } else { Order::PAGE }, blocks(32, 33)))
         .collect();
@@ -70,7 +62,7 @@ fn what_is_in_use_moves_out_once_and_to_the_same_node() {
 #[test]
 fn nothing_moves_into_what_goes_too() {
     let memory = booted();
-    plug(&memory, 0, blocks(32, 35), 0, MOVABLE);
+    plug_online(&memory, 0, blocks(32, 35), 0, MOVABLE);
     let holders: Vec<_> = (0..600).map(|_| hold_in(&memory, Order::PAGE, blocks(32, 35))).collect();
     memory.offline(&[blocks(32, 32), blocks(34, 35)], &mut Unhurried).expect("block 33 has room");
     assert!(holders.iter().all(|holder| place(&memory, *holder).section() == section(33)));
@@ -81,7 +73,7 @@ fn nothing_moves_into_what_goes_too() {
 #[test]
 fn what_the_kernel_holds_is_told_before_anything_moves() {
     let memory = booted();
-    plug(&memory, 0, blocks(32, 33), 0, NORMAL);
+    plug_online(&memory, 0, blocks(32, 33), 0, NORMAL);
     let holder = hold_in(&memory, Order::PAGE, blocks(32, 32));
     let kernel = memory.allocate_within(&Request::kernel(Owner::Kfill), blocks(33, 33)).expect("room");
     let before = Snapshot::of(&memory);
@@ -98,8 +90,8 @@ fn what_the_kernel_holds_is_told_before_anything_moves() {
 #[test]
 fn a_pin_keeps_a_block_until_it_is_given_up() {
     let memory = booted();
-    plug(&memory, 0, blocks(32, 33), 0, MOVABLE);
-    plug(&memory, 1, blocks(40, 40), 0, MOVABLE);
+    plug_online(&memory, 0, blocks(32, 33), 0, MOVABLE);
+    plug_online(&memory, 1, blocks(40, 40), 0, MOVABLE);
     let holders: Vec<_> = (0..300).map(|_| hold_in(&memory, Order::PAGE, blocks(32, 32))).collect();
     let pinned = place(&memory, holders[200]);
     assert!(memory.machine().page(pinned).pin());
@@ -118,8 +110,8 @@ fn a_pin_keeps_a_block_until_it_is_given_up() {
 #[test]
 fn too_little_room_is_known_beforehand_to_the_page() {
     let memory = booted();
-    plug(&memory, 0, blocks(32, 32), 0, MOVABLE);
-    plug(&memory, 1, blocks(40, 40), 0, MOVABLE);
+    plug_online(&memory, 0, blocks(32, 32), 0, MOVABLE);
+    plug_online(&memory, 1, blocks(40, 40), 0, MOVABLE);
     let inside: Vec<_> = (0..100).map(|_| hold_in(&memory, Order::PAGE, blocks(32, 32))).collect();
     let mut others = Vec::new();
     // All there is elsewhere, but what the kernel keeps and ninety frames.
@@ -165,7 +157,7 @@ fn use_half_of_every_pageblock(memory: &Memory<Fake>, ranges: &[SectionRange]) {
 #[test]
 fn a_full_boot_block_leaves_though_the_reserve_is_used() {
     let memory = &*booted_with_holders();
-    plug(memory, 0, blocks(32, 33), 0, MOVABLE);
+    plug_online(memory, 0, blocks(32, 33), 0, MOVABLE);
     for order in [Order::PAGEBLOCK, Order::PAGE] {
         while let Ok(head) = memory.allocate_within(&movable(order), blocks(1, 1)) {
             memory.machine().settle_down(head, order);
@@ -180,8 +172,8 @@ fn a_full_boot_block_leaves_though_the_reserve_is_used() {
 #[test]
 fn a_large_page_moves_whole_or_in_parts() {
     let memory = &*booted_with_holders();
-    plug(memory, 0, blocks(32, 32), 0, MOVABLE);
-    plug(memory, 1, blocks(40, 40), 0, MOVABLE);
+    plug_online(memory, 0, blocks(32, 32), 0, MOVABLE);
+    plug_online(memory, 1, blocks(40, 40), 0, MOVABLE);
     let large = hold_in(memory, Order::PAGEBLOCK, blocks(32, 32));
     memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("there is a whole pageblock elsewhere");
     assert_eq!(place_of(memory, large).expect("not split").1, Order::PAGEBLOCK);
@@ -205,7 +197,7 @@ fn a_large_page_moves_whole_or_in_parts() {
 /// Takes all free frames of some blocks but the last so many; what it took.
 fn use_all_but(memory: &Memory<Fake>, range: SectionRange, left: u64) -> Vec<Pfn> {
     let request = Request { owner: Owner::Selftest, ..movable(Order::PAGE) };
-    let mut taken: Vec<_> = std::iter::from_fn(|| memory.allocate_within(&request, range).ok()).collect();
+    let mut taken = take_all_in(memory, &request, range);
     taken.sort_unstable();
     (0..left).for_each(|_| memory.free(taken.pop().expect("there was more"), Order::PAGE));
     taken
@@ -214,9 +206,9 @@ fn use_all_but(memory: &Memory<Fake>, range: SectionRange, left: u64) -> Vec<Pfn
 #[test]
 fn a_large_page_is_split_rather_than_take_what_tables_for_the_others_need() {
     let memory = &*booted_with_holders();
-    plug(memory, 0, blocks(32, 32), 0, MOVABLE);
-    plug(memory, 1, blocks(40, 40), 0, MOVABLE);
-    plug(memory, 2, blocks(48, 48), 0, NORMAL);
+    plug_online(memory, 0, blocks(32, 32), 0, MOVABLE);
+    plug_online(memory, 1, blocks(40, 40), 0, MOVABLE);
+    plug_online(memory, 2, blocks(48, 48), 0, NORMAL);
     for _ in 0..10 {
         hold_in(memory, Order::PAGEBLOCK, blocks(32, 32));
     }
@@ -238,9 +230,9 @@ fn too_few_frames_for_tables_are_known_beforehand_to_the_page() {
     const LARGE: u64 = 100;
     let pages = LARGE * Order::PAGEBLOCK.pages();
     let memory = &*booted_with_holders();
-    plug(memory, 0, blocks(32, 33), 0, MOVABLE);
-    plug(memory, 1, blocks(40, 43), 0, MOVABLE);
-    plug(memory, 2, blocks(56, 56), 0, NORMAL);
+    plug_online(memory, 0, blocks(32, 33), 0, MOVABLE);
+    plug_online(memory, 1, blocks(40, 43), 0, MOVABLE);
+    plug_online(memory, 2, blocks(56, 56), 0, NORMAL);
     for _ in 0..LARGE {
         hold_in(memory, Order::PAGEBLOCK, blocks(32, 33));
     }
@@ -265,9 +257,9 @@ fn too_few_frames_for_tables_are_known_beforehand_to_the_page() {
 fn page_tables_leave_room_for_what_can_go_to_normal_zones_only() {
     const FIXED: u64 = 40;
     let memory = &*booted_with_holders();
-    plug(memory, 0, blocks(32, 32), 0, NORMAL);
-    plug(memory, 1, blocks(40, 40), 0, MOVABLE);
-    plug(memory, 2, blocks(48, 48), 0, NORMAL);
+    plug_online(memory, 0, blocks(32, 32), 0, NORMAL);
+    plug_online(memory, 1, blocks(40, 40), 0, MOVABLE);
+    plug_online(memory, 2, blocks(48, 48), 0, NORMAL);
     // They come first.
     let tables: Vec<_> = (0..20).map(|_| memory.allocate_within(&TABLE, blocks(32, 32)).expect("free")).collect();
     memory.machine().holders.tables.lock().unwrap().extend(tables);
@@ -293,10 +285,10 @@ fn page_tables_leave_room_for_what_can_go_to_normal_zones_only() {
 fn page_tables_leave_a_movable_block_for_another_when_normal_is_short() {
     let memory = &*booted_with_holders();
     use_all_but(memory, blocks(0, 1), 0);
-    plug(memory, 0, blocks(32, 32), 0, MOVABLE);
+    plug_online(memory, 0, blocks(32, 32), 0, MOVABLE);
     let tables: Vec<_> = (0..300).map(|_| memory.allocate(&TABLE).expect("free")).collect();
     memory.machine().holders.tables.lock().unwrap().extend(tables);
-    plug(memory, 1, blocks(40, 40), 0, MOVABLE);
+    plug_online(memory, 1, blocks(40, 40), 0, MOVABLE);
     let (blockers, foresight) = foresee(memory, blocks(32, 32));
     assert_eq!((blockers.len(), foresight), (0, Foresight { movable: 300, ..Foresight::default() }));
     memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("as foreseen");
@@ -308,8 +300,8 @@ fn page_tables_leave_a_movable_block_for_another_when_normal_is_short() {
 #[test]
 fn what_is_in_flight_is_asked_again_but_not_for_ever() {
     let memory = booted();
-    plug(&memory, 0, blocks(32, 32), 0, MOVABLE);
-    plug(&memory, 1, blocks(40, 40), 0, MOVABLE);
+    plug_online(&memory, 0, blocks(32, 32), 0, MOVABLE);
+    plug_online(&memory, 1, blocks(40, 40), 0, MOVABLE);
     let _holders: Vec<_> = (0..500).map(|_| hold_in(&memory, Order::PAGE, blocks(32, 32))).collect();
     memory.machine().holders.in_flight_every.store(3, Ordering::Relaxed);
     memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("sooner or later each can move");
@@ -357,8 +349,8 @@ fn stop_everywhere(world: fn() -> Arc<Memory<Fake>>) -> u32 {
 fn whenever_it_is_stopped_every_block_is_online_and_nothing_is_lost() {
     let stops = stop_everywhere(|| {
         let memory = booted_with_holders();
-        plug(&memory, 0, blocks(32, 33), 0, MOVABLE);
-        plug(&memory, 1, blocks(40, 40), 0, MOVABLE);
+        plug_online(&memory, 0, blocks(32, 33), 0, MOVABLE);
+        plug_online(&memory, 1, blocks(40, 40), 0, MOVABLE);
         for n in 0..700 {
             hold_in(&memory, Order::PAGE, blocks(32 + n % 2, 33));
         }
@@ -371,8 +363,8 @@ fn whenever_it_is_stopped_every_block_is_online_and_nothing_is_lost() {
 fn whenever_it_is_stopped_a_large_page_is_whole_or_all_of_its_parts_are_there() {
     let stops = stop_everywhere(|| {
         let memory = booted_with_holders();
-        plug(&memory, 0, blocks(32, 33), 0, MOVABLE);
-        plug(&memory, 1, blocks(40, 40), 0, MOVABLE);
+        plug_online(&memory, 0, blocks(32, 33), 0, MOVABLE);
+        plug_online(&memory, 1, blocks(40, 40), 0, MOVABLE);
         for (block, order) in [(32, Order::PAGEBLOCK), (32, Order::PAGE), (33, Order::PAGEBLOCK)] {
             hold_in(&memory, order, blocks(block, block));
         }
@@ -385,8 +377,8 @@ fn whenever_it_is_stopped_a_large_page_is_whole_or_all_of_its_parts_are_there() 
 #[test]
 fn it_can_be_stopped_between_any_two_large_pages() {
     let memory = booted();
-    plug(&memory, 0, blocks(32, 32), 0, MOVABLE);
-    plug(&memory, 1, blocks(40, 40), 0, MOVABLE);
+    plug_online(&memory, 0, blocks(32, 32), 0, MOVABLE);
+    plug_online(&memory, 1, blocks(40, 40), 0, MOVABLE);
     let holders: Vec<_> = (0..20).map(|_| hold_in(&memory, Order::PAGEBLOCK, blocks(32, 32))).collect();
     // One pause after the look at everything, one before each page.
     let error = memory.offline(&[blocks(32, 32)], &mut At(5, || Err(Stop::Deadline))).expect_err("out of time");
@@ -399,8 +391,8 @@ fn it_can_be_stopped_between_any_two_large_pages() {
 #[test]
 fn a_pin_that_comes_meanwhile_is_told_and_what_has_moved_stays_there() {
     let memory = booted();
-    plug(&memory, 0, blocks(32, 32), 0, MOVABLE);
-    plug(&memory, 1, blocks(40, 40), 0, MOVABLE);
+    plug_online(&memory, 0, blocks(32, 32), 0, MOVABLE);
+    plug_online(&memory, 1, blocks(40, 40), 0, MOVABLE);
     let holders: Vec<_> = (0..300).map(|_| hold_in(&memory, Order::PAGE, blocks(32, 32))).collect();
     let last = *holders.iter().max_by_key(|holder| place(&memory, **holder)).expect("many");
     let pinned = place(&memory, last);
@@ -422,8 +414,8 @@ fn a_pin_that_comes_meanwhile_is_told_and_what_has_moved_stays_there() {
 #[test]
 fn a_pin_that_comes_late_stops_all_before_it() {
     let memory = booted();
-    plug(&memory, 0, blocks(32, 35), 0, MOVABLE);
-    plug(&memory, 1, blocks(40, 43), 0, MOVABLE);
+    plug_online(&memory, 0, blocks(32, 35), 0, MOVABLE);
+    plug_online(&memory, 1, blocks(40, 43), 0, MOVABLE);
     for id in 32..=35 {
         for _ in 0..2000 {
             hold_in(&memory, Order::PAGE, blocks(id, id));
@@ -463,7 +455,7 @@ fn the_journal_tells_the_phases_of_what_failed_and_its_undoing() {
         assert_eq!(last.phases.iter().map(|phase| phase.name).collect::<Vec<_>>(), expected);
         assert!(last.phases.iter().all(|phase| phase.ns > 0), "{:?}", last.phases);
     };
-    plug(&memory, 0, blocks(32, 33), 0, NORMAL);
+    plug_online(&memory, 0, blocks(32, 33), 0, NORMAL);
     memory.offline(&[blocks(32, 33)], &mut Unhurried).expect("empty");
     let online = |zone| memory.online(&[blocks(32, 33)], zone, &mut Unhurried).is_ok();
     let offline = || memory.offline(&[blocks(32, 33)], &mut Unhurried).is_ok();
@@ -493,8 +485,8 @@ fn a_failure_at_any_step_leaves_every_block_online_and_everything_held() {
         Point::AllocFrames,
     ] {
         let memory = booted();
-        plug(&memory, 0, blocks(32, 33), 0, MOVABLE);
-        plug(&memory, 1, blocks(40, 40), 0, MOVABLE);
+        plug_online(&memory, 0, blocks(32, 33), 0, MOVABLE);
+        plug_online(&memory, 1, blocks(40, 40), 0, MOVABLE);
         let holders: Vec<_> = (0..200).map(|_| hold_in(&memory, Order::PAGE, blocks(32, 33))).collect();
         let free = memory.memory_report().free;
         memory.arm(point, Errno::Io, 1);
@@ -510,7 +502,7 @@ fn a_failure_at_any_step_leaves_every_block_online_and_everything_held() {
 #[test]
 fn a_device_with_a_pinned_page_stays_as_a_whole() {
     let memory = booted();
-    plug(&memory, 0, blocks(32, 35), 0, MOVABLE);
+    plug_online(&memory, 0, blocks(32, 35), 0, MOVABLE);
     let holder = hold_in(&memory, Order::PAGE, blocks(35, 35));
     assert!(memory.machine().page(place(&memory, holder)).pin());
     let before = Snapshot::of(&memory);
@@ -535,7 +527,7 @@ fn foresee(memory: &Memory<Fake>, range: SectionRange) -> (Vec<Blocker>, Foresig
 #[test]
 fn kernel_memory_that_moves_is_held_since_when_it_was_taken() {
     let memory = booted();
-    plug(&memory, 0, blocks(32, 32), 0, NORMAL);
+    plug_online(&memory, 0, blocks(32, 32), 0, NORMAL);
     let second = 1_000_000_000;
     memory.machine().ticks.fetch_add(5 * second, Ordering::Relaxed);
     let kernel = Request { mobility: Mobility::Unmovable, ..movable(Order::PAGE) };
@@ -553,7 +545,7 @@ fn kernel_memory_that_moves_is_held_since_when_it_was_taken() {
 #[test]
 fn every_blocker_is_foreseen_with_its_neighbours() {
     let memory = booted();
-    plug(&memory, 0, blocks(32, 33), 0, NORMAL);
+    plug_online(&memory, 0, blocks(32, 33), 0, NORMAL);
     let take = |order, owner| {
         let order = Order::new(order).expect("kept");
         memory.allocate_within(&Request { order, ..Request::kernel(owner) }, blocks(33, 33)).expect("room")
@@ -641,9 +633,9 @@ proptest! {
         has_other in any::<bool>(),
     ) {
         let memory = &*booted_with_holders();
-        plug(memory, 0, blocks(31, 34), 0, zone);
+        plug_online(memory, 0, blocks(31, 34), 0, zone);
         if has_other {
-            plug(memory, 1, blocks(40, 40), 1, MOVABLE);
+            plug_online(memory, 1, blocks(40, 40), 1, MOVABLE);
         }
         let mut taken: Vec<Taken> = Vec::new();
         for (block, order, fate) in inside {

@@ -1,39 +1,32 @@
 //! Blocks that are in use go offline while other threads work on the same memory.
 
+use crate::machine::dimms::{MOVABLE, plug_online};
 use crate::machine::holders::Holder;
 use crate::machine::holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
 use crate::machine::pausing::At;
-use crate::machine::{Fake, Snapshot, assert_valid, blocks, dimm, node};
+use crate::machine::taking::take_all_in;
+use crate::machine::{Fake, Snapshot, assert_valid, blocks};
 use mm::Memory;
 use mm::addr::{Order, Pfn, SectionRange};
 use mm::alloc::request::Request;
 use mm::frame::page::Owner;
-use mm::hotplug::{AddRequest, OfflineError};
+use mm::hotplug::OfflineError;
 use mm::limits::KERNEL_PAGES;
 use mm::machine::tasks::Unhurried;
-use mm::record::policy::OnlineAs;
 use mm::section::kind::ZoneKind;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-const MOVABLE: OnlineAs = OnlineAs::Zone(ZoneKind::Movable);
-
-fn plug(memory: &Memory<Fake>, number: u16, range: SectionRange, on: u32) {
-    let request = AddRequest { range, node: node(on), name: dimm(number) };
-    memory.add(&request, &mut Unhurried).expect("vacant");
-    memory.online(&[range], MOVABLE, &mut Unhurried).expect("offline");
-}
-
 /// Every free frame that can be had, as holders.
-fn take_all(memory: &Memory<Fake>) -> Vec<Holder> {
+fn hold_all(memory: &Memory<Fake>) -> Vec<Holder> {
     std::iter::from_fn(|| hold(memory, &movable(Order::PAGE)).ok()).collect()
 }
 
 #[test]
 fn memory_moves_while_its_holders_come_and_go() {
     let memory = &*booted_with_holders();
-    plug(memory, 0, blocks(32, 33), 0);
-    plug(memory, 1, blocks(40, 41), 0);
+    plug_online(memory, 0, blocks(32, 33), 0, MOVABLE);
+    plug_online(memory, 1, blocks(40, 41), 0, MOVABLE);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for seed in 1..=3u64 {
@@ -74,7 +67,7 @@ fn memory_moves_while_its_holders_come_and_go() {
         release(memory, holder);
     }
     assert_valid(memory);
-    drop(take_all(memory));
+    drop(hold_all(memory));
     assert_valid(memory);
 }
 
@@ -98,9 +91,9 @@ fn offline_both(memory: &Memory<Fake>, ranges: [SectionRange; 2], pause: u32) ->
 fn blocks_that_both_hold_memory_go_offline_at_once() {
     let memory = &*booted_with_holders();
     let ranges = [blocks(32, 33), blocks(40, 41)];
-    plug(memory, 0, ranges[0], 0);
-    plug(memory, 1, ranges[1], 1);
-    plug(memory, 2, blocks(48, 48), 2);
+    plug_online(memory, 0, ranges[0], 0, MOVABLE);
+    plug_online(memory, 1, ranges[1], 1, MOVABLE);
+    plug_online(memory, 2, blocks(48, 48), 2, MOVABLE);
     let before = Snapshot::of(memory);
     for round in 0..20 {
         let mut holders = Vec::new();
@@ -126,15 +119,15 @@ fn of_blocks_that_go_offline_at_once_one_stays_if_there_is_room_for_the_other_on
     let elsewhere = blocks(48, 48);
     for _ in 0..10 {
         let memory = &*booted_with_holders();
-        plug(memory, 0, ranges[0], 0);
-        plug(memory, 1, ranges[1], 1);
-        plug(memory, 2, elsewhere, 2);
+        plug_online(memory, 0, ranges[0], 0, MOVABLE);
+        plug_online(memory, 1, ranges[1], 1, MOVABLE);
+        plug_online(memory, 2, elsewhere, 2, MOVABLE);
         for n in 0..1200 {
             hold_in(memory, Order::PAGE, ranges[n % 2]);
         }
         for range in [blocks(0, 1), elsewhere] {
             let request = Request { owner: Owner::Selftest, ..movable(Order::PAGE) };
-            let mut others: Vec<_> = std::iter::from_fn(|| memory.allocate_within(&request, range).ok()).collect();
+            let mut others = take_all_in(memory, &request, range);
             let given_back = if range == elsewhere { 900 } else { KERNEL_PAGES };
             (0..given_back).for_each(|_| memory.free(others.pop().expect("there was more"), Order::PAGE));
         }

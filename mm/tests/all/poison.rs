@@ -1,6 +1,8 @@
 //! Poisoned frames: nobody gets them any more, whatever becomes of their block.
 
+use crate::machine::dimms::{MOVABLE, NORMAL, offline, online, plug};
 use crate::machine::holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
+use crate::machine::poisoning::{assert_gone, frame, is_handed_out, poison};
 use crate::machine::{Snapshot, assert_valid, blocks, booted, booted_with, dimm, section};
 use mm::addr::{Order, PAGE_SIZE, PAGES_PER_SECTION, Pfn};
 use mm::alloc::request::Request;
@@ -16,13 +18,11 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-use crate::machine::poisoning::{MOVABLE, NORMAL, assert_gone, frame, is_handed_out, offline, online, plug, poison};
-
 #[test]
 fn a_poisoned_frame_survives_every_way_its_block_can_go() {
     let memory = booted();
     let before = memory.memory_report();
-    plug(&memory, 0, blocks(32, 33));
+    plug(&memory, 0, blocks(32, 33), 1);
     let pfn = frame(32, 700);
     poison(&memory, pfn).expect("its block is offline");
     assert_eq!(memory.memory_report().poisoned, PAGE_SIZE);
@@ -41,7 +41,7 @@ fn a_poisoned_frame_survives_every_way_its_block_can_go() {
     assert_eq!(memory.memory_report(), before);
 
     // What comes to the same place next is other hardware.
-    plug(&memory, 0, blocks(32, 33));
+    plug(&memory, 0, blocks(32, 33), 1);
     online(&memory, blocks(32, 33), MOVABLE);
     assert_eq!(memory.frame_report(pfn).state, FrameState::Untouched);
     assert!(is_handed_out(&memory, blocks(32, 32), pfn));
@@ -50,7 +50,7 @@ fn a_poisoned_frame_survives_every_way_its_block_can_go() {
 #[test]
 fn free_frames_are_set_aside_wherever_they_lie() {
     let memory = booted();
-    plug(&memory, 0, blocks(32, 33));
+    plug(&memory, 0, blocks(32, 33), 1);
     online(&memory, blocks(32, 33), MOVABLE);
     let untouched = frame(32, 512);
     poison(&memory, untouched).expect("free");
@@ -84,7 +84,7 @@ fn free_frames_are_set_aside_wherever_they_lie() {
 #[test]
 fn a_block_with_poisoned_frames_can_be_closed_and_opened() {
     let memory = booted();
-    plug(&memory, 0, blocks(32, 47));
+    plug(&memory, 0, blocks(32, 47), 1);
     online(&memory, blocks(32, 47), MOVABLE);
     let pfn = frame(40, 30_000);
     poison(&memory, pfn).expect("free");
@@ -123,7 +123,7 @@ fn boot_blocks_keep_their_poisoned_frames() {
 fn what_a_frame_holds_moves_first() {
     for with_split in [false, true] {
         let memory = if with_split { booted_with_holders() } else { std::sync::Arc::new(booted()) };
-        plug(&memory, 0, blocks(32, 33));
+        plug(&memory, 0, blocks(32, 33), 1);
         online(&memory, blocks(32, 33), MOVABLE);
         for order in [Order::PAGE, Order::new(3).expect("in range"), Order::PAGEBLOCK, Order::MAX] {
             let holder = hold_in(&memory, order, blocks(32, 32));
@@ -152,7 +152,7 @@ fn what_a_frame_holds_moves_first() {
 #[test]
 fn a_refusal_changes_nothing() {
     let memory = booted();
-    plug(&memory, 0, blocks(32, 32));
+    plug(&memory, 0, blocks(32, 32), 1);
     online(&memory, blocks(32, 32), NORMAL);
     let unlucky = hold_in(&memory, Order::PAGE, blocks(32, 32));
     let (unlucky, _) = place_of(&memory, unlucky).expect("held");
@@ -187,7 +187,7 @@ fn all_of_a_block_can_be_poisoned_and_is_remembered() {
     for how_added in [true, false] {
         let memory = booted();
         memory.set_policy(|policy| policy.memmap_on_memory = how_added);
-        plug(&memory, 0, blocks(32, 33));
+        plug(&memory, 0, blocks(32, 33), 1);
         let before = memory.memory_report();
         // Half of it offline, the rest while it is in use.
         let usable: Vec<Pfn> = {
@@ -213,7 +213,7 @@ fn all_of_a_block_can_be_poisoned_and_is_remembered() {
         }
         offline(&memory, blocks(32, 33));
         memory.remove(&[dimm(0)], &mut Unhurried).expect("offline");
-        plug(&memory, 0, blocks(32, 33));
+        plug(&memory, 0, blocks(32, 33), 1);
         assert_eq!(memory.memory_report(), before, "it is other hardware");
         assert_valid(&memory);
     }
@@ -232,7 +232,7 @@ fn frames_of_both_parts_of_a_mixed_block_are_remembered() {
 #[test]
 fn what_moves_goes_into_no_frame_with_an_error() {
     let memory = booted_with_holders();
-    plug(&memory, 0, blocks(32, 33));
+    plug(&memory, 0, blocks(32, 33), 1);
     online(&memory, blocks(32, 33), MOVABLE);
     let bad: BTreeSet<Pfn> = (0..300).map(|n| frame(33, 500 + 107 * n)).collect();
     bad.iter().for_each(|pfn| poison(&memory, *pfn).expect("free"));
@@ -288,7 +288,7 @@ proptest! {
     #[test]
     fn nobody_ever_gets_a_frame_with_an_error(steps in prop::collection::vec(step(), 1..60)) {
         let memory = &*booted_with_holders();
-        plug(memory, 0, blocks(32, 33));
+        plug(memory, 0, blocks(32, 33), 1);
         let mut bad = BTreeSet::new();
         // Those of them that somebody held then.
         let mut faulty = BTreeSet::new();
@@ -369,7 +369,7 @@ proptest! {
                     if memory.remove(&[dimm(0)], &mut Unhurried).is_ok() {
                         bad.retain(|pfn: &Pfn| pfn.section() < section(32));
                         faulty.retain(|pfn: &Pfn| pfn.section() < section(32));
-                        plug(memory, 0, blocks(32, 33));
+                        plug(memory, 0, blocks(32, 33), 1);
                     }
                 }
                 Step::Keep => memory.keep(),

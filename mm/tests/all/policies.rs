@@ -1,13 +1,12 @@
 //! Which zone a policy gives to the blocks of whole devices, and that it is told beforehand.
 
-use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, booted_on, dimm, node, section};
+use crate::machine::dimms::plug;
+use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, booted_on, section};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, SectionRange};
-use mm::alloc::request::{Place, Request, Urgency};
+use mm::alloc::request::Request;
 use mm::errno::Errno;
-use mm::frame::mobility::Mobility;
 use mm::frame::page::Owner;
-use mm::hotplug::AddRequest;
 use mm::hotplug::zone_choice::Remark;
 use mm::inject::Point;
 use mm::limits::KERNEL_FLOOR_PAGES;
@@ -15,12 +14,6 @@ use mm::machine::tasks::Unhurried;
 use mm::record::policy::{OnlineAs, OnlinePolicy};
 use mm::section::kind::ZoneKind;
 use mm::section::state::BlockState;
-use mm::site::Site;
-
-fn plug(memory: &Memory<Fake>, number: u16, range: SectionRange, on: u32) {
-    let request = AddRequest { range, node: node(on), name: dimm(number) };
-    memory.add(&request, &mut Unhurried).expect("vacant");
-}
 
 fn auto_movable(memory: &Memory<Fake>, ratio: u32) {
     memory.set_policy(|policy| {
@@ -116,14 +109,7 @@ fn each_node_has_a_ratio_of_its_own_unless_told_otherwise() {
 
 /// Takes boot memory until ordinary requests for a pageblock find no more.
 fn exhaust(memory: &Memory<Fake>) {
-    let request = Request {
-        order: Order::PAGEBLOCK,
-        mobility: Mobility::Unmovable,
-        place: Place::Near(node(0)),
-        owner: Owner::Kfill,
-        urgency: Urgency::Ordinary,
-        site: Site::here(),
-    };
+    let request = Request { order: Order::PAGEBLOCK, ..Request::kernel(Owner::Kfill) };
     while memory.allocate(&request).is_ok() {}
     let request = Request { order: Order::PAGE, ..request };
     while memory.allocate(&request).is_ok() {}

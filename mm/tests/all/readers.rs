@@ -1,36 +1,28 @@
 //! Struct pages are looked at without a lock while their sections come and go.
 
+use crate::machine::dimms::{MOVABLE, plug_online};
+use crate::machine::taking::request;
 use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
-use mm::addr::{NodeId, Order, Pfn, SectionId, SectionRange};
-use mm::alloc::request::{Place, Request, Urgency};
+use mm::addr::{Order, Pfn, SectionId, SectionRange};
+use mm::alloc::request::Request;
 use mm::frame::memmap::Memmap;
 use mm::frame::mobility::Mobility;
-use mm::frame::page::Owner;
 use mm::hotplug::AddRequest;
 use mm::machine::Machine;
 use mm::machine::tasks::Unhurried;
 use mm::record::policy::OnlineAs;
 use mm::section::kind::ZoneKind;
-use mm::site::Site;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-const MOVABLE: Request = Request {
-    order: Order::MAX,
-    mobility: Mobility::Movable,
-    place: Place::Near(NodeId::ZERO),
-    owner: Owner::Selftest,
-    urgency: Urgency::Ordinary,
-    site: Site::here(),
-};
+const REQUEST: Request = request(Order::MAX, Mobility::Movable);
 
 /// A machine with blocks in Movable, each of which has been used and is free.
 fn used(range: SectionRange, memmap_on_memory: bool) -> Memory<Fake> {
     let memory = booted();
     memory.set_policy(|policy| policy.memmap_on_memory = memmap_on_memory);
-    memory.add(&AddRequest { range, node: node(0), name: dimm(0) }, &mut Unhurried).expect("vacant");
-    memory.online(&[range], OnlineAs::Zone(ZoneKind::Movable), &mut Unhurried).expect("offline");
+    plug_online(&memory, 0, range, 0, MOVABLE);
     use_all(&memory, range);
     memory
 }
@@ -38,8 +30,8 @@ fn used(range: SectionRange, memmap_on_memory: bool) -> Memory<Fake> {
 /// Opens every block of a range, and leaves it free.
 fn use_all(memory: &Memory<Fake>, range: SectionRange) {
     let taken: Vec<Pfn> =
-        range.iter().filter_map(|id| memory.allocate_within(&MOVABLE, SectionRange::single(id)).ok()).collect();
-    taken.into_iter().for_each(|head| memory.free(head, MOVABLE.order));
+        range.iter().filter_map(|id| memory.allocate_within(&REQUEST, SectionRange::single(id)).ok()).collect();
+    taken.into_iter().for_each(|head| memory.free(head, REQUEST.order));
     memory.drain_caches();
 }
 

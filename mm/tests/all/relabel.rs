@@ -1,15 +1,17 @@
 //! Blocks that go from one zone to the other while they are online, with what they hold.
 
+use crate::machine::dimms::{MOVABLE, NORMAL, plug_online};
 use crate::machine::holders::TABLE;
 use crate::machine::holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
 use crate::machine::pausing::At;
-use crate::machine::{CPU, CPUS, Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use crate::machine::taking::request;
+use crate::machine::{CPU, CPUS, Fake, Snapshot, assert_valid, blocks, booted, dimm, section};
 use mm::addr::{Order, Pfn, SectionRange};
 use mm::alloc::request::Request;
 use mm::frame::memmap::Memmap;
 use mm::frame::mobility::Mobility;
 use mm::frame::page::Owner;
-use mm::hotplug::{AddRequest, OnlineError, RelabelError};
+use mm::hotplug::{OnlineError, RelabelError};
 use mm::inject::Point;
 use mm::limits::RESERVE_PAGES;
 use mm::machine::tasks::{Stop, Unhurried};
@@ -21,22 +23,12 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-fn plug(memory: &Memory<Fake>, number: u16, range: SectionRange, on: u32, zone: ZoneKind) {
-    let request = AddRequest { range, node: node(on), name: dimm(number) };
-    memory.add(&request, &mut Unhurried).expect("vacant");
-    to(memory, range, zone).expect("offline blocks");
-}
-
 fn to(memory: &Memory<Fake>, range: SectionRange, zone: ZoneKind) -> Result<(), OnlineError> {
     memory.online(&[range], OnlineAs::Zone(zone), &mut Unhurried).map(drop)
 }
 
 fn zone_of(memory: &Memory<Fake>, block: u64) -> Option<ZoneKind> {
     memory.section(section(block)).expect("present").state.zone()
-}
-
-fn request(order: Order, mobility: Mobility) -> Request {
-    Request { order, mobility, ..Request::kernel(Owner::Selftest) }
 }
 
 fn take_in(memory: &Memory<Fake>, range: SectionRange, mobility: Mobility) -> Pfn {
@@ -46,7 +38,7 @@ fn take_in(memory: &Memory<Fake>, range: SectionRange, mobility: Mobility) -> Pf
 #[test]
 fn untouched_blocks_change_their_zone_and_nobody_looks_at_their_frames() {
     let memory = booted();
-    plug(&memory, 0, blocks(32, 40), 1, ZoneKind::Normal);
+    plug_online(&memory, 0, blocks(32, 40), 1, NORMAL);
     let before = Snapshot::of(&memory);
     let mapped = memory.machine().mapped_memmap_pages();
     to(&memory, blocks(33, 38), ZoneKind::Movable).expect("nothing is in the way");
@@ -63,7 +55,7 @@ fn untouched_blocks_change_their_zone_and_nobody_looks_at_their_frames() {
 #[test]
 fn what_is_allocated_stays_and_comes_back_to_the_new_zone() {
     let memory = booted_with_holders();
-    plug(&memory, 0, blocks(32, 33), 0, ZoneKind::Normal);
+    plug_online(&memory, 0, blocks(32, 33), 0, NORMAL);
     let before = Snapshot::of(&memory);
     let holders = [Order::PAGE, Order::PAGEBLOCK, Order::MAX].map(|order| hold_in(&memory, order, blocks(32, 32)));
     let at_hand = hold(&memory, &movable(Order::PAGE)).expect("free");
@@ -85,7 +77,7 @@ fn what_is_allocated_stays_and_comes_back_to_the_new_zone() {
 #[test]
 fn page_tables_of_spaces_go_with_their_block_to_either_zone() {
     let memory = booted_with_holders();
-    plug(&memory, 0, blocks(32, 32), 0, ZoneKind::Normal);
+    plug_online(&memory, 0, blocks(32, 32), 0, NORMAL);
     let tables: Vec<_> = (0..9).map(|_| memory.allocate_within(&TABLE, blocks(32, 32)).expect("free")).collect();
     for zone in [ZoneKind::Movable, ZoneKind::Normal] {
         to(&memory, blocks(32, 32), zone).expect("they can move");
@@ -99,7 +91,7 @@ fn page_tables_of_spaces_go_with_their_block_to_either_zone() {
 #[test]
 fn what_cannot_move_is_named_and_keeps_all_blocks_in_normal() {
     let memory = booted_with_holders();
-    plug(&memory, 0, blocks(32, 35), 0, ZoneKind::Normal);
+    plug_online(&memory, 0, blocks(32, 35), 0, NORMAL);
     hold_in(&memory, Order::PAGE, blocks(33, 33));
     let fixed = take_in(&memory, blocks(34, 34), Mobility::Unmovable);
     let before = Snapshot::of(&memory);
@@ -115,7 +107,7 @@ fn what_cannot_move_is_named_and_keeps_all_blocks_in_normal() {
 #[test]
 fn kernel_memory_in_movable_frames_is_unmovable_too() {
     let memory = booted_with_holders();
-    plug(&memory, 0, blocks(32, 32), 0, ZoneKind::Normal);
+    plug_online(&memory, 0, blocks(32, 32), 0, NORMAL);
     let request = Request { owner: Owner::Anonymous, ..request(Order::PAGE, Mobility::Unmovable) };
     let pfn = memory.allocate_within(&request, blocks(32, 32)).expect("free");
     let error = to(&memory, blocks(32, 32), ZoneKind::Movable).expect_err("it serves the kernel");
@@ -126,7 +118,7 @@ fn kernel_memory_in_movable_frames_is_unmovable_too() {
 #[test]
 fn a_pin_keeps_a_block_out_of_movable_but_not_out_of_normal() {
     let memory = booted_with_holders();
-    plug(&memory, 0, blocks(32, 32), 0, ZoneKind::Movable);
+    plug_online(&memory, 0, blocks(32, 32), 0, MOVABLE);
     let holder = hold_in(&memory, Order::PAGE, blocks(32, 32));
     let pfn = place_of(&memory, holder).expect("held").0;
     assert!(memory.machine().page(pfn).pin());
@@ -141,8 +133,8 @@ fn a_pin_keeps_a_block_out_of_movable_but_not_out_of_normal() {
 #[test]
 fn only_blocks_that_are_all_in_the_other_zone_are_relabelled() {
     let memory = booted();
-    plug(&memory, 0, blocks(32, 33), 0, ZoneKind::Normal);
-    plug(&memory, 1, blocks(34, 35), 1, ZoneKind::Movable);
+    plug_online(&memory, 0, blocks(32, 33), 0, NORMAL);
+    plug_online(&memory, 1, blocks(34, 35), 1, MOVABLE);
     let before = Snapshot::of(&memory);
     let error = |range, how| memory.online(&[range], how, &mut Unhurried).expect_err("refused");
     let there = |block, state| OnlineError::NotOffline { block: section(block), state };
@@ -191,7 +183,7 @@ const CANCELLED: Result<(), OnlineError> = Err(OnlineError::Relabel(RelabelError
 #[test]
 fn between_any_two_steps_it_is_undone_or_too_late_to_stop() {
     let memory = &*booted_with_holders();
-    plug(memory, 0, blocks(32, 36), 0, ZoneKind::Normal);
+    plug_online(memory, 0, blocks(32, 36), 0, NORMAL);
     // Between and behind them are blocks that nobody has touched.
     for (block, order) in [(32, Order::PAGE), (33, Order::PAGEBLOCK), (35, Order::MAX), (35, Order::PAGE)] {
         hold_in(memory, order, blocks(block, block));
@@ -221,7 +213,7 @@ fn between_any_two_steps_it_is_undone_or_too_late_to_stop() {
 #[test]
 fn waiting_for_what_is_in_flight_can_be_stopped() {
     let memory = &*booted_with_holders();
-    plug(memory, 0, blocks(32, 36), 0, ZoneKind::Normal);
+    plug_online(memory, 0, blocks(32, 36), 0, NORMAL);
     let pfn = place_of(memory, hold_in(memory, Order::PAGE, blocks(32, 32))).expect("held").0;
     let before = five(memory);
     assert!(memory.machine().page(pfn).freeze());
@@ -241,7 +233,7 @@ fn boot_memory_becomes_movable_as_long_as_the_kernel_keeps_enough() {
     // The kernel image stays where it is.
     let error = to(&memory, blocks(0, 0), ZoneKind::Movable).expect_err("the kernel's own");
     assert_eq!(error.errno(), Errno::NoMemory);
-    plug(&memory, 0, blocks(32, 32), 0, ZoneKind::Normal);
+    plug_online(&memory, 0, blocks(32, 32), 0, NORMAL);
     let error = to(&memory, blocks(0, 0), ZoneKind::Movable).expect_err("the reserve is boot memory");
     assert_eq!(error, OnlineError::Relabel(RelabelError::ReserveShort { short_by: RESERVE_PAGES }));
     to(&memory, blocks(1, 1), ZoneKind::Normal).expect("everything may be in Normal");
@@ -257,7 +249,7 @@ fn boot_memory_becomes_movable_as_long_as_the_kernel_keeps_enough() {
 fn blocks_change_their_zone_while_cpus_take_and_give() {
     const ROUNDS: usize = 1500;
     let memory = booted_with_holders();
-    plug(&memory, 0, blocks(32, 33), 0, ZoneKind::Normal);
+    plug_online(&memory, 0, blocks(32, 33), 0, NORMAL);
     let before = Snapshot::of(&memory);
     let done = AtomicBool::new(false);
     let take_and_give = |cpu: usize, memory: &Arc<Memory<Fake>>| {

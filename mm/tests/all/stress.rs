@@ -2,20 +2,19 @@
 //!
 //! `ALTMAP_STRESS_SECONDS` says for how long, `ALTMAP_STRESS_SEED` where the dice begin.
 
+use crate::machine::taking::request;
 use crate::machine::{CPUS, Fake, NODES, SECTIONS, Snapshot, assert_valid, blocks, booted, dimm, node};
 use fastrand::Rng;
 use mm::Memory;
 use mm::addr::{NodeId, Order, Pfn, PfnRange, SectionRange};
 use mm::alloc::request::{Place, Request, Urgency};
 use mm::frame::mobility::Mobility;
-use mm::frame::page::Owner;
 use mm::hotplug::AddRequest;
 use mm::machine::tasks::{Pace, Stop, Unhurried};
 use mm::record::policy::{OnlineAs, OnlinePolicy};
 use mm::section::group::Group;
 use mm::section::kind::ZoneKind;
 use mm::section::state::BlockState;
-use mm::site::Site;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -67,15 +66,13 @@ fn any_node(dice: &mut Rng) -> NodeId {
 }
 
 fn any_request(dice: &mut Rng) -> Request {
-    let order = if dice.bool() { 0 } else { dice.u8(..=10) };
+    let order = Order::new(if dice.bool() { 0 } else { dice.u8(..=10) }).expect("kept");
     let at = any_node(dice);
+    let mobility = Mobility::ALL[dice.usize(..2)];
     Request {
-        order: Order::new(order).expect("kept"),
-        mobility: Mobility::ALL[dice.usize(..2)],
         place: if dice.bool() { Place::Near(at) } else { Place::On(at) },
-        owner: Owner::Selftest,
         urgency: if dice.u32(..50) == 0 { Urgency::Hotplug } else { Urgency::Ordinary },
-        site: Site::here(),
+        ..request(order, mobility)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The same code with real threads: memory comes and goes while others take and give frames.
 
+use crate::machine::taking::{request, take_all};
 use crate::machine::{CPUS, Snapshot, assert_valid, blocks, booted, booted_on, dimm, node};
 use mm::addr::{Order, PAGE_SIZE};
 use mm::alloc::request::{Place, Request, Urgency};
@@ -10,7 +11,6 @@ use mm::limits::{KERNEL_PAGES, RESERVE_PAGES};
 use mm::machine::tasks::Unhurried;
 use mm::record::policy::OnlineAs;
 use mm::section::kind::ZoneKind;
-use mm::site::Site;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -29,10 +29,7 @@ fn memory_comes_and_goes_while_others_allocate() {
                     state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                     let order = Order::new((state >> 40) as u8 % 11).expect("kept");
                     let mobility = if state >> 50 & 1 == 0 { Mobility::Movable } else { Mobility::Unmovable };
-                    let place = Place::Near(node(1));
-                    let owner = Owner::Selftest;
-                    let request =
-                        Request { order, mobility, place, owner, urgency: Urgency::Ordinary, site: Site::here() };
+                    let request = Request { place: Place::Near(node(1)), ..request(order, mobility) };
                     if held.len() < 20
                         && let Ok(head) = memory.allocate(&request)
                     {
@@ -94,8 +91,8 @@ fn all_is_taken_but(left: u64, urgency: Urgency) {
                     let (memory, start) = (&memory, &start);
                     scope.spawn(move || {
                         start.wait();
-                        let taken = std::iter::from_fn(|| memory.allocate(&request).ok());
-                        taken.map(|head| (head, order)).collect::<Vec<_>>()
+                        let taken = take_all(memory, &request);
+                        taken.into_iter().map(|head| (head, order)).collect::<Vec<_>>()
                     })
                 })
                 .collect();
@@ -103,7 +100,7 @@ fn all_is_taken_but(left: u64, urgency: Urgency) {
             assert!(free_boot() >= left, "together they took more than they may");
             // One may have given up while another had set aside what it then did not find.
             let single = Request { urgency, ..Request::kernel(Owner::Selftest) };
-            let rest: Vec<_> = std::iter::from_fn(|| memory.allocate(&single).ok()).collect();
+            let rest = take_all(&memory, &single);
             assert_eq!(free_boot(), left);
             taken.into_iter().flatten().for_each(|(head, order)| memory.free(head, order));
             rest.into_iter().for_each(|head| memory.free(head, Order::PAGE));

@@ -1,14 +1,16 @@
 //! Memory that does not keep what is written to it: it is found out before anything is kept there, and nobody gets it.
 
+use crate::machine::dimms::{MOVABLE, NORMAL, add, offline, online, plug};
 use crate::machine::holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
-use crate::machine::poisoning::{MOVABLE, NORMAL, assert_gone, frame, is_handed_out, offline, online, plug, poison};
+use crate::machine::poisoning::{assert_gone, frame, is_handed_out, poison};
+use crate::machine::taking::take_all;
 use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, Pfn, SectionRange};
 use mm::alloc::request::{Place, Request, Urgency};
 use mm::errno::Errno;
 use mm::frame::page::{MEMMAP_PAGES, Owner};
-use mm::hotplug::{AddError, AddRequest, OfflineError};
+use mm::hotplug::{AddError, OfflineError};
 use mm::inject::{Injected, Point};
 use mm::machine::tasks::Unhurried;
 use mm::machine::trial::{BadMemory, Distrust};
@@ -22,10 +24,6 @@ const RANGE: (u64, u64) = (32, 39);
 
 fn range() -> SectionRange {
     blocks(RANGE.0, RANGE.1)
-}
-
-fn add(memory: &Memory<Fake>, range: SectionRange) -> Result<(), AddError> {
-    memory.add(&AddRequest { range, node: node(1), name: dimm(0) }, &mut Unhurried).map(drop)
 }
 
 fn spoil(memory: &Memory<Fake>, pfn: Pfn) {
@@ -59,7 +57,7 @@ fn is_withheld(memory: &Memory<Fake>, block: u64) -> bool {
 fn blocks_to_be_had(memory: &Memory<Fake>) -> Vec<u32> {
     let order = Order::MAX;
     let request = Request { owner: Owner::Selftest, place: Place::On(node(1)), ..movable(order) };
-    let held: Vec<Pfn> = std::iter::from_fn(|| memory.allocate(&request).ok()).collect();
+    let held = take_all(memory, &request);
     let mut blocks: Vec<u32> = held.iter().map(|head| head.section().number()).collect();
     blocks.dedup();
     held.into_iter().for_each(|head| memory.free(head, order));
@@ -75,13 +73,13 @@ fn memory_that_keeps_nothing_is_refused_and_leaves_no_trace() {
         memory.set_policy(|policy| policy.memmap_on_memory = memmap_on_memory);
         let before = Snapshot::of(&memory);
         spoil(&memory, bad);
-        let refused = add(&memory, range()).expect_err("bad memory");
+        let refused = add(&memory, 0, range(), 1).expect_err("bad memory");
         assert_eq!((refused, refused.errno()), (AddError::BadMemory(BadMemory(bad)), Errno::Io));
         assert_eq!(refused.to_string(), format!("the memory at {bad} does not keep what is written to it"));
         assert_eq!(Snapshot::of(&memory), before);
         assert_valid(&memory);
         mend(&memory);
-        add(&memory, range()).expect("good memory");
+        add(&memory, 0, range(), 1).expect("good memory");
         assert_valid(&memory);
     }
 }
@@ -92,15 +90,15 @@ fn a_range_of_several_parts_is_tried_in_each_of_them() {
     let before = Snapshot::of(&memory);
     let bad = frame(48, 4);
     spoil(&memory, bad);
-    assert_eq!(add(&memory, blocks(24, 55)), Err(AddError::BadMemory(BadMemory(bad))));
+    assert_eq!(add(&memory, 0, blocks(24, 55), 1), Err(AddError::BadMemory(BadMemory(bad))));
     assert_eq!(Snapshot::of(&memory), before);
-    assert_eq!(add(&memory, blocks(24, 47)), Ok(()));
+    assert_eq!(add(&memory, 0, blocks(24, 47), 1), Ok(()));
 }
 
 #[test]
 fn what_is_not_trusted_with_anything_yet_is_not_touched() {
     let memory = booted();
-    plug(&memory, 0, range());
+    plug(&memory, 0, range(), 1);
     let tried = || memory.machine().tried.lock().unwrap().iter().copied().collect::<Vec<_>>();
     assert_eq!(tried(), [frame(32, 3), frame(32, 4)], "the one table that is written, and the first frame behind them");
     online(&memory, range(), MOVABLE);
@@ -119,7 +117,7 @@ fn a_section_whose_struct_pages_have_no_good_memory_is_withheld_and_memory_comes
     for bad in [memmap_start(33), memmap_start(33).add(MEMMAP_PAGES - 1)] {
         let memory = booted();
         let boot = memory.memory_report();
-        plug(&memory, 0, range());
+        plug(&memory, 0, range(), 1);
         online(&memory, range(), MOVABLE);
         let total = memory.memory_report().total;
         spoil(&memory, bad);
@@ -140,7 +138,7 @@ fn a_section_whose_struct_pages_have_no_good_memory_is_withheld_and_memory_comes
 fn a_withheld_section_stays_withheld_until_it_is_removed() {
     let memory = booted();
     let before = memory.memory_report();
-    plug(&memory, 0, range());
+    plug(&memory, 0, range(), 1);
     online(&memory, range(), MOVABLE);
     spoil(&memory, memmap_start(33));
     assert!(!is_handed_out(&memory, blocks(33, 33), frame(33, 9000)));
@@ -168,7 +166,7 @@ fn a_withheld_section_stays_withheld_until_it_is_removed() {
     assert_eq!(memory.memory_report(), before);
 
     // What comes to the same place next is other hardware.
-    plug(&memory, 0, range());
+    plug(&memory, 0, range(), 1);
     online(&memory, range(), MOVABLE);
     assert!(is_handed_out(&memory, blocks(33, 33), frame(33, 9000)));
 }
@@ -176,7 +174,7 @@ fn a_withheld_section_stays_withheld_until_it_is_removed() {
 #[test]
 fn sections_whose_page_table_has_no_good_memory_are_withheld_together() {
     let memory = booted();
-    plug(&memory, 0, range());
+    plug(&memory, 0, range(), 1);
     online(&memory, range(), MOVABLE);
     let table = frame(32, 1);
     spoil(&memory, table);
@@ -191,7 +189,7 @@ fn sections_whose_page_table_has_no_good_memory_are_withheld_together() {
 #[test]
 fn the_kernel_opens_another_section_when_one_is_withheld_ahead_of_need() {
     let memory = booted();
-    plug(&memory, 0, range());
+    plug(&memory, 0, range(), 1);
     online(&memory, range(), NORMAL);
     [32, 33].into_iter().for_each(|block| spoil(&memory, memmap_start(block)));
     let request = Request { urgency: Urgency::Hotplug, ..Request::kernel(Owner::Selftest) };
@@ -207,7 +205,7 @@ fn the_kernel_opens_another_section_when_one_is_withheld_ahead_of_need() {
 #[test]
 fn a_run_is_taken_from_the_next_section_when_one_is_withheld() {
     let memory = booted();
-    plug(&memory, 0, range());
+    plug(&memory, 0, range(), 1);
     online(&memory, range(), MOVABLE);
     [32, 33].into_iter().for_each(|block| spoil(&memory, memmap_start(block)));
     let request = Request { place: Place::On(node(1)), ..movable(Order::PAGEBLOCK) };
@@ -221,7 +219,7 @@ fn a_run_is_taken_from_the_next_section_when_one_is_withheld() {
 #[test]
 fn an_offline_whose_destination_turns_out_bad_leaves_everything_where_it_was() {
     let memory = booted_with_holders();
-    plug(&memory, 0, blocks(32, 33));
+    plug(&memory, 0, blocks(32, 33), 1);
     online(&memory, blocks(32, 33), MOVABLE);
     let mut holders: Vec<_> = (0..60).map(|_| hold_in(&memory, Order::PAGEBLOCK, blocks(32, 32))).collect();
     // There is place in block 33 alone.
@@ -245,7 +243,7 @@ fn an_offline_whose_destination_turns_out_bad_leaves_everything_where_it_was() {
 #[test]
 fn a_section_that_cannot_keep_an_error_in_its_struct_pages_is_withheld() {
     let memory = booted();
-    plug(&memory, 0, range());
+    plug(&memory, 0, range(), 1);
     spoil(&memory, memmap_start(33));
     spoil(&memory, memmap_start(34));
     online(&memory, blocks(33, 33), MOVABLE);
@@ -267,7 +265,7 @@ fn a_section_that_cannot_keep_an_error_in_its_struct_pages_is_withheld() {
 #[test]
 fn an_error_is_remembered_though_the_memory_that_remembers_it_goes_bad() {
     let memory = booted();
-    plug(&memory, 0, range());
+    plug(&memory, 0, range(), 1);
     online(&memory, range(), MOVABLE);
     let bad = frame(33, 9000);
     poison(&memory, bad).expect("untouched");
@@ -283,14 +281,14 @@ fn an_error_is_remembered_though_the_memory_that_remembers_it_goes_bad() {
 #[test]
 fn takers_at_once_go_round_what_is_withheld() {
     let memory = booted();
-    plug(&memory, 0, range());
+    plug(&memory, 0, range(), 1);
     online(&memory, range(), MOVABLE);
     [33, 35, 36].into_iter().for_each(|block| spoil(&memory, memmap_start(block)));
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 let request = Request { owner: Owner::Selftest, ..movable(Order::PAGEBLOCK) };
-                let held: Vec<Pfn> = std::iter::from_fn(|| memory.allocate(&request).ok()).collect();
+                let held = take_all(&memory, &request);
                 held.into_iter().for_each(|head| memory.free(head, Order::PAGEBLOCK));
             });
         }
@@ -306,7 +304,7 @@ fn an_opening_that_is_made_to_fail_withholds_the_section_wherever_its_struct_pag
     for memmap_on_memory in [true, false] {
         let memory = booted();
         memory.set_policy(|policy| policy.memmap_on_memory = memmap_on_memory);
-        plug(&memory, 0, blocks(32, 33));
+        plug(&memory, 0, blocks(32, 33), 1);
         online(&memory, blocks(32, 33), MOVABLE);
         memory.arm(Point::AllocOpen, Errno::Io, 1);
         assert_eq!(blocks_to_be_had(&memory), [33]);

@@ -1,40 +1,35 @@
 //! Sections that are online and that nobody has used: when they are opened, and when they are closed again.
 
-use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use crate::machine::dimms::{plug, plug_online};
+use crate::machine::taking::{request, take_all};
+use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, node, section};
 use mm::Memory;
-use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn, SectionRange};
+use mm::addr::{Order, PAGE_SIZE, Pfn, SectionRange};
 use mm::alloc::request::{Place, Request, Urgency};
 use mm::frame::mobility::Mobility;
-use mm::frame::page::{MEMMAP_PAGES, Owner};
-use mm::hotplug::AddRequest;
+use mm::frame::page::MEMMAP_PAGES;
 use mm::machine::tasks::Unhurried;
 use mm::observe::report::FrameState;
 use mm::record::policy::OnlineAs;
 use mm::section::kind::ZoneKind;
-use mm::site::Site;
 use std::sync::atomic::Ordering;
 
 const BOOT_MEMMAP_PAGES: usize = 2 * MEMMAP_PAGES as usize;
 
 fn plugged(range: SectionRange, zone: ZoneKind) -> Memory<Fake> {
     let memory = booted();
-    memory.add(&AddRequest { range, node: node(1), name: dimm(0) }, &mut Unhurried).expect("vacant");
-    memory.online(&[range], OnlineAs::Zone(zone), &mut Unhurried).expect("offline");
+    plug_online(&memory, 0, range, 1, OnlineAs::Zone(zone));
     memory
 }
 
-fn request(order: Order, mobility: Mobility) -> Request {
-    let place = Place::Near(node(1));
-    Request { order, mobility, place, owner: Owner::Selftest, urgency: Urgency::Ordinary, site: Site::here() }
+/// A request near the node of the added blocks.
+fn near(order: Order, mobility: Mobility) -> Request {
+    Request { place: Place::Near(node(1)), ..request(order, mobility) }
 }
 
 fn opened(memory: &Memory<Fake>) -> Vec<u32> {
     let added = memory.blocks().filter(|(_, section)| !section.is_boot() && section.is_open());
     added.map(|(id, _)| id.number()).collect()
-}
-
-fn take_all(memory: &Memory<Fake>, request: &Request) -> Vec<Pfn> {
-    std::iter::from_fn(|| memory.allocate(request).ok()).collect()
 }
 
 #[test]
@@ -54,7 +49,7 @@ fn online_neither_maps_nor_writes_a_struct_page() {
 #[test]
 fn the_lowest_section_is_opened_first_and_only_when_it_is_needed() {
     let memory = plugged(blocks(32, 35), ZoneKind::Movable);
-    let movable = request(Order::MAX, Mobility::Movable);
+    let movable = near(Order::MAX, Mobility::Movable);
     let first = memory.allocate(&movable).expect("free");
     assert_eq!((first.section(), opened(&memory)), (section(32), vec![32]));
     let mut held = vec![first];
@@ -71,7 +66,7 @@ fn the_lowest_section_is_opened_first_and_only_when_it_is_needed() {
 fn a_section_that_comes_online_below_is_opened_before_those_above() {
     let memory = plugged(blocks(32, 35), ZoneKind::Movable);
     memory.offline(&[blocks(32, 33)], &mut Unhurried).expect("untouched");
-    let movable = request(Order::PAGE, Mobility::Movable);
+    let movable = near(Order::PAGE, Mobility::Movable);
     memory.allocate(&movable).expect("free");
     assert_eq!(opened(&memory), [34]);
     memory.online(&[blocks(33, 33)], OnlineAs::Zone(ZoneKind::Movable), &mut Unhurried).expect("offline");
@@ -85,7 +80,7 @@ fn a_section_that_comes_online_below_is_opened_before_those_above() {
 #[test]
 fn a_frame_wanted_inside_a_block_opens_that_block() {
     let memory = plugged(blocks(32, 35), ZoneKind::Movable);
-    let frame = memory.allocate_within(&request(Order::PAGE, Mobility::Movable), blocks(34, 34)).expect("free");
+    let frame = memory.allocate_within(&near(Order::PAGE, Mobility::Movable), blocks(34, 34)).expect("free");
     assert_eq!((frame.section(), opened(&memory)), (section(34), vec![34]));
     memory.free(frame, Order::PAGE);
     assert_valid(&memory);
@@ -95,7 +90,7 @@ fn a_frame_wanted_inside_a_block_opens_that_block() {
 fn every_frame_of_an_untouched_zone_can_be_had_and_comes_back_as_whole_pageblocks() {
     let memory = plugged(blocks(32, 47), ZoneKind::Movable);
     let before = Snapshot::of(&memory);
-    let node_1 = Request { place: Place::On(node(1)), ..request(Order::PAGE, Mobility::Movable) };
+    let node_1 = Request { place: Place::On(node(1)), ..near(Order::PAGE, Mobility::Movable) };
     let whole = |memory: &Memory<Fake>| {
         let open = (32..=47).filter_map(|n| memory.free_groups(section(n)));
         open.map(|groups| groups.whole[9] + 2 * groups.whole[10]).sum::<u64>()
@@ -121,7 +116,7 @@ fn every_frame_of_an_untouched_zone_can_be_had_and_comes_back_as_whole_pageblock
 #[test]
 fn empty_sections_are_closed_when_there_are_many_and_a_few_stay_open() {
     let memory = plugged(blocks(32, 47), ZoneKind::Movable);
-    let movable = Request { place: Place::On(node(1)), ..request(Order::MAX, Mobility::Movable) };
+    let movable = Request { place: Place::On(node(1)), ..near(Order::MAX, Mobility::Movable) };
     let held = take_all(&memory, &movable);
     assert_eq!(opened(&memory).len(), 16);
     let calls = memory.machine().keeper_calls.load(Ordering::Relaxed);
@@ -151,10 +146,10 @@ fn struct_pages_from_the_system_stay_mapped_when_their_section_closes() {
     let memory = booted();
     memory.set_policy(|policy| policy.memmap_on_memory = false);
     let range = blocks(32, 40);
-    memory.add(&AddRequest { range, node: node(1), name: dimm(0) }, &mut Unhurried).expect("vacant");
+    plug(&memory, 0, range, 1);
     memory.online(&[range], OnlineAs::Zone(ZoneKind::Movable), &mut Unhurried).expect("offline");
     let mapped = memory.machine().mapped_memmap_pages();
-    let movable = Request { place: Place::On(node(1)), ..request(Order::MAX, Mobility::Movable) };
+    let movable = Request { place: Place::On(node(1)), ..near(Order::MAX, Mobility::Movable) };
     let held = take_all(&memory, &movable);
     assert_eq!(held.len() as u64, 9 * 32768 / Order::MAX.pages(), "the sections are whole");
     held.into_iter().for_each(|head| memory.free(head, Order::MAX));
@@ -167,7 +162,7 @@ fn struct_pages_from_the_system_stay_mapped_when_their_section_closes() {
 #[test]
 fn requests_made_under_the_lock_of_the_page_tables_open_nothing_but_ask_for_it() {
     let memory = plugged(blocks(32, 33), ZoneKind::Normal);
-    let urgent = Request { urgency: Urgency::Hotplug, ..request(Order::PAGE, Mobility::Unmovable) };
+    let urgent = Request { urgency: Urgency::Hotplug, ..near(Order::PAGE, Mobility::Unmovable) };
     let held = take_all(&memory, &urgent);
     assert_eq!(opened(&memory), []);
     assert!(held.iter().all(|frame| frame.section() < section(2)));
@@ -182,7 +177,7 @@ fn requests_made_under_the_lock_of_the_page_tables_open_nothing_but_ask_for_it()
 fn two_takers_at_once_open_what_they_need_and_lose_nothing() {
     let memory = plugged(blocks(32, 47), ZoneKind::Movable);
     let before = Snapshot::of(&memory);
-    let node_1 = Request { place: Place::On(node(1)), ..request(Order::PAGEBLOCK, Mobility::Movable) };
+    let node_1 = Request { place: Place::On(node(1)), ..near(Order::PAGEBLOCK, Mobility::Movable) };
     let total: usize = std::thread::scope(|scope| {
         let takers: Vec<_> = (0..4).map(|_| scope.spawn(|| take_all(&memory, &node_1))).collect();
         let held: Vec<Pfn> = takers.into_iter().flat_map(|taker| taker.join().expect("ends")).collect();
@@ -200,7 +195,7 @@ fn two_takers_at_once_open_what_they_need_and_lose_nothing() {
 #[test]
 fn the_kernel_s_reserve_is_not_hidden_in_a_cache() {
     let memory = booted();
-    let ordinary = Request { place: Place::Near(NodeId::ZERO), ..request(Order::PAGE, Mobility::Unmovable) };
+    let ordinary = request(Order::PAGE, Mobility::Unmovable);
     take_all(&memory, &ordinary);
     let report = memory.memory_report();
     assert_eq!((report.available, report.free), (0, mm::limits::RESERVE_PAGES * PAGE_SIZE));
@@ -211,7 +206,7 @@ fn the_kernel_s_reserve_is_not_hidden_in_a_cache() {
 #[test]
 fn frames_that_hotplug_gives_back_fill_the_reserve_up() {
     let memory = booted();
-    let ordinary = Request { place: Place::Near(NodeId::ZERO), ..request(Order::PAGE, Mobility::Unmovable) };
+    let ordinary = request(Order::PAGE, Mobility::Unmovable);
     take_all(&memory, &ordinary);
     let urgent = Request { urgency: Urgency::Hotplug, ..ordinary };
     for _ in 0..10 {
@@ -225,7 +220,7 @@ fn frames_that_hotplug_gives_back_fill_the_reserve_up() {
 #[test]
 fn the_kernel_is_helped_out_whenever_open_memory_runs_short() {
     let memory = plugged(blocks(32, 40), ZoneKind::Normal);
-    let urgent = Request { urgency: Urgency::Hotplug, ..request(Order::PAGE, Mobility::Unmovable) };
+    let urgent = Request { urgency: Urgency::Hotplug, ..near(Order::PAGE, Mobility::Unmovable) };
     let mut taken = take_all(&memory, &urgent).len();
     for block in 32..=40 {
         let calls = memory.machine().keeper_calls.load(Ordering::Relaxed);
@@ -244,7 +239,7 @@ fn a_boot_block_that_became_movable_is_used_up_by_movable_memory_first() {
     memory.offline(&[blocks(1, 1)], &mut Unhurried).expect("nobody uses it");
     memory.online(&[blocks(1, 1)], OnlineAs::Zone(ZoneKind::Movable), &mut Unhurried).expect("offline");
     let managed = u64::from(memory.section(section(1)).expect("present").managed);
-    let movable = Request { place: Place::Near(NodeId::ZERO), ..request(Order::PAGE, Mobility::Movable) };
+    let movable = request(Order::PAGE, Mobility::Movable);
     let held: Vec<Pfn> = (0..=managed).map(|_| memory.allocate(&movable).expect("free")).collect();
     let elsewhere = held.iter().position(|frame| frame.section() != section(1));
     assert_eq!(elsewhere, Some(managed as usize));

@@ -1,5 +1,7 @@
 //! The four verbs, one claim a test.
 
+use crate::machine::dimms::{MOVABLE, NORMAL, plug};
+use crate::machine::taking::request;
 use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn, SectionRange};
@@ -18,36 +20,19 @@ use mm::record::notifier::{Accept, CallKind, Change, Direction, MemoryListener, 
 use mm::record::policy::OnlineAs;
 use mm::section::kind::ZoneKind;
 use mm::section::state::BlockState;
-use mm::site::Site;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, OnceLock};
 
-const MOVABLE: OnlineAs = OnlineAs::Zone(ZoneKind::Movable);
-const NORMAL: OnlineAs = OnlineAs::Zone(ZoneKind::Normal);
-
-/// Adds blocks as DIMM `number`.
-fn plug(memory: &Memory<Fake>, number: u16, range: SectionRange, on: u32) {
-    let request = AddRequest { range, node: node(on), name: dimm(number) };
-    memory.add(&request, &mut Unhurried).expect("vacant");
-}
-
-fn request(mobility: Mobility, place: Place) -> Request {
-    Request {
-        order: Order::PAGE,
-        mobility,
-        place,
-        owner: Owner::Selftest,
-        urgency: Urgency::Ordinary,
-        site: Site::here(),
-    }
+fn single(mobility: Mobility, place: Place) -> Request {
+    Request { place, ..request(Order::PAGE, mobility) }
 }
 
 fn unmovable() -> Request {
-    request(Mobility::Unmovable, Place::Near(NodeId::ZERO))
+    single(Mobility::Unmovable, Place::Near(NodeId::ZERO))
 }
 
 fn movable_in(memory: &Memory<Fake>, range: SectionRange) -> Pfn {
-    memory.allocate_within(&request(Mobility::Movable, Place::Near(NodeId::ZERO)), range).expect("free")
+    memory.allocate_within(&single(Mobility::Movable, Place::Near(NodeId::ZERO)), range).expect("free")
 }
 
 #[test]
@@ -62,7 +47,7 @@ fn unmovable_memory_tells_where_and_when_it_was_taken() {
     memory.free(pfn, Order::PAGE);
     assert_eq!((memory.frame_report(pfn).site, memory.frame_report(pfn).since_ns), (None, None));
 
-    let movable = memory.allocate(&self::request(Mobility::Movable, Place::Near(node(0)))).expect("free");
+    let movable = memory.allocate(&single(Mobility::Movable, Place::Near(node(0)))).expect("free");
     assert_eq!((memory.frame_report(movable).site, memory.frame_report(movable).since_ns), (None, None));
 }
 
@@ -540,7 +525,7 @@ fn kernel_memory_comes_from_boot_memory_of_any_node_first_and_never_from_movable
     plug(&memory, 1, blocks(40, 40), 1);
     memory.online(&[blocks(32, 32)], NORMAL, &mut Unhurried).expect("offline");
     memory.online(&[blocks(40, 40)], MOVABLE, &mut Unhurried).expect("offline");
-    let near = |mobility| request(mobility, Place::Near(node(1)));
+    let near = |mobility| single(mobility, Place::Near(node(1)));
     let mut sections = Vec::new();
     while let Ok(pfn) = memory.allocate(&near(Mobility::Unmovable)) {
         if sections.last() != Some(&pfn.section().number()) {
@@ -550,7 +535,7 @@ fn kernel_memory_comes_from_boot_memory_of_any_node_first_and_never_from_movable
     assert_eq!(sections.last(), Some(&32));
     assert!(sections[..sections.len() - 1].iter().all(|section| *section < 2), "{sections:?}");
     assert_eq!(memory.allocate(&near(Mobility::Movable)).expect("free").section(), section(40));
-    let on_node_2 = request(Mobility::Movable, Place::On(node(2)));
+    let on_node_2 = single(Mobility::Movable, Place::On(node(2)));
     assert_eq!(memory.allocate(&on_node_2), Err(AllocError::OutOfMemory));
     assert_valid(&memory);
 }
@@ -577,7 +562,7 @@ fn a_request_for_one_node_is_served_there_or_not_at_all() {
     let memory = booted();
     plug(&memory, 0, blocks(32, 32), 2);
     memory.online(&[blocks(32, 32)], NORMAL, &mut Unhurried).expect("offline");
-    let on = |n| memory.allocate(&request(Mobility::Unmovable, Place::On(node(n))));
+    let on = |n| memory.allocate(&single(Mobility::Unmovable, Place::On(node(n))));
     assert_eq!(on(2).expect("free").section(), section(32));
     assert!(on(0).expect("free").section() < section(2));
     for n in [1, 3, 127] {
@@ -592,7 +577,7 @@ fn a_request_within_blocks_obeys_zone_state_and_reserve() {
     memory.online(&[blocks(32, 32)], MOVABLE, &mut Unhurried).expect("offline");
     memory.online(&[blocks(33, 33)], NORMAL, &mut Unhurried).expect("offline");
     let within = |mobility, first, last| {
-        let request = request(mobility, Place::Near(NodeId::ZERO));
+        let request = single(mobility, Place::Near(NodeId::ZERO));
         memory.allocate_within(&request, blocks(first, last)).map(Pfn::section)
     };
     let nothing = Err(AllocError::OutOfMemory);
@@ -665,16 +650,16 @@ fn memory_falls_back_by_distance() {
         memory.free(pfn, Order::PAGE);
         pfn.section()
     };
-    let from_0 = request(Mobility::Movable, Place::Near(node(0)));
+    let from_0 = single(Mobility::Movable, Place::Near(node(0)));
     assert_eq!(comes_from(from_0), section(40));
-    let from_1 = request(Mobility::Movable, Place::Near(node(1)));
+    let from_1 = single(Mobility::Movable, Place::Near(node(1)));
     assert_eq!(comes_from(from_1), section(32));
     // From node 1, whose only block goes, node 2 is at 30 and node 0 at 40.
     plug(&memory, 2, blocks(48, 48), 0);
     memory.online(&[blocks(48, 48)], MOVABLE, &mut Unhurried).expect("offline");
     memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("free");
     assert_eq!(comes_from(from_1), section(40));
-    let only_1 = request(Mobility::Movable, Place::On(node(1)));
+    let only_1 = single(Mobility::Movable, Place::On(node(1)));
     assert_eq!(memory.allocate(&only_1), Err(AllocError::OutOfMemory));
     memory.offline(&[blocks(40, 40)], &mut Unhurried).expect("free");
     assert_eq!(comes_from(from_1), section(48));

@@ -1,27 +1,20 @@
 //! Taking and giving back memory that moves, for tests of that.
 
 use super::holders::Holder;
-use super::{Fake, booted, node};
+use super::taking::request;
+use super::{Fake, booted};
 use mm::Memory;
 use mm::addr::{Order, Pfn, SectionRange};
-use mm::alloc::request::{AllocError, Place, Request, Urgency};
+use mm::alloc::request::{AllocError, Request};
 use mm::frame::memmap::Memmap;
 use mm::frame::mobility::Mobility;
 use mm::frame::page::{Head, Owner, PageState};
-use mm::site::Site;
 use std::sync::Arc;
 
 /// A request for movable memory that can move.
+#[track_caller]
 pub(crate) fn movable(order: Order) -> Request {
-    let place = Place::Near(node(0));
-    Request {
-        order,
-        mobility: Mobility::Movable,
-        place,
-        owner: Owner::Anonymous,
-        urgency: Urgency::Ordinary,
-        site: Site::here(),
-    }
+    Request { owner: Owner::Anonymous, ..request(order, Mobility::Movable) }
 }
 
 /// A machine with two boot sections whose holders can split what they hold.

@@ -1,9 +1,11 @@
 //! A machine made of tables: memory that nobody has, struct pages that fault when they are not mapped.
 
+pub(crate) mod dimms;
 pub(crate) mod holders;
 pub(crate) mod holding;
 pub(crate) mod pausing;
 pub(crate) mod poisoning;
+pub(crate) mod taking;
 pub(crate) mod watched;
 
 use holders::Holders;
