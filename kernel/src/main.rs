@@ -7,19 +7,21 @@
 extern crate alloc;
 
 mod arch;
-mod boot_info;
 mod drivers;
+mod entry;
 mod fill;
 mod firmware;
-mod hotplug;
 mod logging;
 mod memory;
 mod pace;
 mod panic;
 mod params;
 mod power;
+mod recount;
 mod selftest;
 mod shell;
+mod shim;
+mod sources;
 mod stress;
 mod symbols;
 mod sync;
@@ -28,17 +30,16 @@ mod time;
 mod vm;
 mod watchdog;
 
-// Tasks and locks take these from here: `kernel/model` compiles the same files with those of a model checker.
-use core::{hint, sync::atomic};
 use drivers::{console, pci};
+use entry::BootFacts;
 
 /// Brings the machine up, in order; becomes the idle task of the boot CPU.
-fn kernel_main(boot: &'static mut bootloader_api::BootInfo) -> ! {
+fn kernel_main(collect: impl FnOnce() -> BootFacts) -> ! {
     time::start();
     arch::early();
     console::early();
     logging::init();
-    let facts = boot_info::collect(boot);
+    let facts = entry::keep(collect());
     symbols::init(facts);
     memory::early(facts);
     let firmware = firmware::tables(facts.rsdp);
@@ -48,16 +49,17 @@ fn kernel_main(boot: &'static mut bootloader_api::BootInfo) -> ! {
     pci::start();
     let cpus = arch::interrupts::choose_cpus(&firmware.madt, params::get().max_cpus);
     let params = params::get();
-    memory::start(firmware, cpus.count(), params.mem_limit, params.cores);
+    memory::host::start(firmware, cpus.count(), params.mem_limit, params.kernelcore);
+    vm::init();
     params::get().obey();
     task::init();
     // What follows may wait, which an idle task cannot.
     task::spawn("shell", move || {
         arch::smp::start_others(&cpus);
-        memory::start_keeper();
+        memory::host::start_keeper();
         console::start();
         firmware::events::start(firmware);
-        hotplug::start();
+        sources::start();
         match &params::get().selftest {
             Some(filter) => selftest::run(filter),
             None => shell::run(params::get().run()),
@@ -65,7 +67,3 @@ fn kernel_main(boot: &'static mut bootloader_api::BootInfo) -> ! {
     });
     task::start()
 }
-
-/// On the host the entry point is absent; this keeps the boot order compiled and linked there.
-#[cfg(test)]
-const _: fn(&'static mut bootloader_api::BootInfo) -> ! = kernel_main;

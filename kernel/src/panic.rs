@@ -9,27 +9,16 @@ use crate::drivers::console;
 use crate::println;
 use crate::{arch, symbols};
 use core::fmt::Display;
-use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 /// What `isa-debug-exit` is told after a panic.
 const EXIT_FAILED: u8 = 0x20;
-
-const NOBODY: usize = usize::MAX;
-
-/// The CPU that panics.
-static PANICKING: AtomicUsize = AtomicUsize::new(NOBODY);
-
-/// Whether output must not wait for anybody.
-pub(crate) fn in_progress() -> bool {
-    PANICKING.load(SeqCst) != NOBODY
-}
 
 /// Says why the kernel cannot go on, where it was if the callers do not tell, and stops it.
 pub(crate) fn stop(reason: &dyn Display, place: Option<usize>, callers: arch::Frames) -> ! {
     arch::push_off();
     let own = arch::cpu_id();
-    match PANICKING.compare_exchange(NOBODY, own, SeqCst, SeqCst) {
-        Ok(_) => {
+    match arch::begin_panic() {
+        Ok(()) => {
             arch::stop_others();
             console::flush_for_panic();
             println!("{reason}");

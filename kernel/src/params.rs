@@ -6,7 +6,8 @@
 
 use crate::drivers::fw_cfg;
 use crate::logging;
-use crate::memory::{Amount, Cores, mm};
+use crate::memory::host::{Amount, KernelCore};
+use crate::memory::mm;
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -26,7 +27,7 @@ pub(crate) struct Params {
     numa_aware: Option<bool>,
     movable_node: bool,
     /// How boot memory is split.
-    pub(crate) cores: Cores,
+    pub(crate) kernelcore: KernelCore,
     /// Memory above this address is left alone.
     pub(crate) mem_limit: Option<u64>,
     /// How many CPUs run at most, the one that booted included.
@@ -136,8 +137,8 @@ impl Params {
             "loglevel" => self.loglevel = Some(text.parse().ok().ok_or_else(wanted("a number"))?),
             // The one that boots runs in any case, so zero, too, means one.
             "maxcpus" => self.max_cpus = Some(text.parse().ok().ok_or_else(wanted("a number"))?),
-            "kernelcore" => self.cores.kernel = Some(amount(text).ok_or_else(wanted("a size or a percentage"))?),
-            "movablecore" => self.cores.movable = Some(amount(text).ok_or_else(wanted("a size or a percentage"))?),
+            "kernelcore" => self.kernelcore.kernel = Some(amount(text).ok_or_else(wanted("a size or a percentage"))?),
+            "movablecore" => self.kernelcore.movable = Some(amount(text).ok_or_else(wanted("a size or a percentage"))?),
             "selftest" => self.selftest = Some(text.to_owned()),
             "run" if value.is_some() => self.run = text.to_owned(),
             _ => return Err(ParamProblem::Unknown(word.to_owned())),
@@ -305,11 +306,11 @@ mod tests {
 
     #[test]
     fn boot_memory_is_split_by_size_or_by_percentage() {
-        let cores = |line| Params::parse(line).cores;
-        assert_eq!(cores(""), Cores::default());
-        assert_eq!(cores("kernelcore=512M").kernel, Some(Amount::Bytes(512 << 20)));
-        let both = Cores { kernel: Some(Amount::Percent(30)), movable: Some(Amount::Bytes(3 << 29)) };
-        assert_eq!(cores("kernelcore=30% movablecore=1.5G"), both);
+        let kernelcore = |line| Params::parse(line).kernelcore;
+        assert_eq!(kernelcore(""), KernelCore::default());
+        assert_eq!(kernelcore("kernelcore=512M").kernel, Some(Amount::Bytes(512 << 20)));
+        let both = KernelCore { kernel: Some(Amount::Percent(30)), movable: Some(Amount::Bytes(3 << 29)) };
+        assert_eq!(kernelcore("kernelcore=30% movablecore=1.5G"), both);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! the names, each ended by a zero byte. The table is checked once, as a whole; a bad one is ignored.
 #![deny(unsafe_code)]
 
-use crate::boot_info::BootFacts;
+use crate::entry::BootFacts;
 use spin::Once;
 use thiserror::Error;
 

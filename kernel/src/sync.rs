@@ -4,9 +4,10 @@
 //! the task sleep until the lock is free: for work that may take long; never in an interrupt handler.
 #![deny(unsafe_code)]
 
-use crate::atomic::{AtomicBool, Ordering};
+use crate::arch;
+use crate::shim::atomic::{AtomicBool, Ordering};
+use crate::shim::hint;
 use crate::task::WaitQueue;
-use crate::{arch, hint};
 use lock_api::{GuardNoSend, RawMutex};
 
 /// A lock whose holder spins for it and runs with interrupts off.

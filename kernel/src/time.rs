@@ -7,8 +7,6 @@
 use crate::arch::ports::PortRange;
 use crate::arch::timer::{self, Rates};
 use crate::arch::{self, Hpet};
-use crate::task::{self, Cancelled, WaitQueue};
-use crate::watchdog;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use core::time::Duration;
@@ -26,9 +24,6 @@ static ENTRY_TICKS: AtomicU64 = AtomicU64::new(0);
 
 /// Nanoseconds per tick as a fraction of 2^32.
 static NS_PER_TICK: AtomicU64 = AtomicU64::new(scale(FASTEST_TICKS_PER_SECOND));
-
-/// Nobody wakes it; sleepers wait for their deadline.
-static SLEEPERS: WaitQueue = WaitQueue::new();
 
 /// Starts the clock at zero; the first thing the kernel does.
 pub(crate) fn start() {
@@ -71,14 +66,6 @@ pub(crate) fn init(sources: impl IntoIterator<Item = ClockSource>) {
     );
 }
 
-/// What the timer interrupt does.
-pub(crate) fn on_tick() {
-    let now_ns = now_ns();
-    // First, as it waits for no lock.
-    watchdog::on_tick(now_ns);
-    task::tick(now_ns);
-}
-
 impl ClockSource {
     fn measure(&self) -> Option<Rates> {
         match self {
@@ -114,16 +101,6 @@ pub(crate) fn ticks_to_ns(ticks: u64) -> u64 {
 /// The clock's value after `duration` from now.
 pub(crate) fn deadline_after(duration: Duration) -> u64 {
     now_ns().saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
-}
-
-/// Lets the task sleep.
-pub(crate) fn sleep(duration: Duration) {
-    SLEEPERS.wait_until_deadline(|| false, deadline_after(duration));
-}
-
-/// Lets the task sleep, unless it is asked to stop.
-pub(crate) fn sleep_cancellable(duration: Duration) -> Result<(), Cancelled> {
-    SLEEPERS.wait_until_deadline_cancellable(|| false, deadline_after(duration)).map(|_| ())
 }
 
 const fn scale(ticks_per_second: u64) -> u64 {

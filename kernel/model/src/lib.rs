@@ -20,15 +20,19 @@ mod time;
 
 use shuttle::rand::{self, Rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
-use shuttle::sync::atomic;
 use shuttle::thread;
 use std::process::Command;
 
-/// Where a loop that waits for others lets them run.
-mod hint {
-    pub(crate) fn spin_loop() {
-        crate::arch::take_interrupts();
-        shuttle::hint::spin_loop();
+/// What the kernel's files take from the language, as the model has it.
+mod shim {
+    pub(crate) use shuttle::sync::atomic;
+
+    /// Where a loop that waits for others lets them run.
+    pub(crate) mod hint {
+        pub(crate) fn spin_loop() {
+            crate::arch::take_interrupts();
+            shuttle::hint::spin_loop();
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! What tasks do on the model. Each is run in many orders; it fails by a panic, or when nobody can go on.
 
 use crate::arch::{self, Root};
-use crate::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use crate::memory;
+use crate::shim::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use crate::sync::{Mutex, SpinLock};
 use crate::task::{self, TaskId, WaitQueue};
 
@@ -81,7 +81,7 @@ pub fn a_deadline_ends_a_wait() {
         task::tick(crate::time::now_ns());
         drop(off);
         task::yield_now();
-        crate::hint::spin_loop();
+        crate::shim::hint::spin_loop();
     }
     join_all(&ids);
 }
@@ -115,14 +115,14 @@ pub fn frozen_tasks_stand_still() {
     let ids = start::<3>(|| {
         while !STOP.load(SeqCst) {
             STEPS.fetch_add(1, SeqCst);
-            crate::hint::spin_loop();
+            crate::shim::hint::spin_loop();
             task::yield_now();
         }
     });
     for _ in 0..2 {
         let frozen = task::freeze_others();
         let before = STEPS.load(SeqCst);
-        (0..20).for_each(|_| crate::hint::spin_loop());
+        (0..20).for_each(|_| crate::shim::hint::spin_loop());
         assert_eq!(STEPS.load(SeqCst), before);
         drop(frozen);
     }
@@ -137,7 +137,7 @@ pub fn a_ready_task_gets_a_cpu_that_rests() {
     static CHANGED: WaitQueue = WaitQueue::new();
     fn wait_for(steps: u64) {
         while RAN.load(SeqCst) < steps {
-            crate::hint::spin_loop();
+            crate::shim::hint::spin_loop();
         }
     }
     let id = task::spawn("helper", || {
@@ -150,7 +150,7 @@ pub fn a_ready_task_gets_a_cpu_that_rests() {
         let frozen = (step % 2 == 0).then(task::freeze_others);
         GOAL.store(step, SeqCst);
         CHANGED.wake_all();
-        (0..20).for_each(|_| crate::hint::spin_loop());
+        (0..20).for_each(|_| crate::shim::hint::spin_loop());
         drop(frozen);
         wait_for(step);
     }
@@ -163,7 +163,7 @@ pub fn one_freezes_at_a_time() {
     join_all(&start::<3>(|| {
         let frozen = task::freeze_others();
         assert_eq!(FREEZERS.fetch_add(1, SeqCst), 0);
-        crate::hint::spin_loop();
+        crate::shim::hint::spin_loop();
         FREEZERS.fetch_sub(1, SeqCst);
         drop(frozen);
     }));

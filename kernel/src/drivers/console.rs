@@ -6,7 +6,7 @@
 mod screen;
 mod serial;
 
-use crate::logging;
+use crate::logging::ring;
 use crate::sync::SpinLock;
 use crate::task::{self, TaskId, WaitQueue};
 use crate::{arch, time};
@@ -136,7 +136,7 @@ pub(crate) fn end_input_line(drawn: &str) {
 
 /// Writes text; line feeds become carriage return and line feed.
 pub(crate) fn write_str(text: &str) {
-    if crate::panic::in_progress() {
+    if arch::is_panicking() {
         return last_words(text);
     }
     for chunk in chunks(text) {
@@ -171,7 +171,7 @@ pub(crate) fn write_above(text: &str) {
 
 /// Shows the log lines that have not been shown yet, if this is a moment for it.
 pub(crate) fn show_log() {
-    if !crate::panic::in_progress() {
+    if !arch::is_panicking() {
         change_any_screen(0, |_| true, |_, _| ());
     }
 }
@@ -180,7 +180,7 @@ pub(crate) fn show_log() {
 pub(crate) fn try_show_log() -> bool {
     let Some((mut screen, mut serial)) = SCREEN.try_lock().zip(SERIAL.try_lock()) else { return false };
     let has_room = |serial: &mut Serial| serial.has_room_for(LOG_ROOM);
-    LOG_WAITS.store(screen.show_log(&mut *serial, has_room, logging::read_for_console), Relaxed);
+    LOG_WAITS.store(screen.show_log(&mut *serial, has_room, ring::read_for_console), Relaxed);
     serial.kick();
     true
 }
@@ -196,7 +196,7 @@ pub(crate) fn flush_for_panic() {
         serial.flush();
         true
     };
-    screen.show_log(&mut *serial, make_room, logging::try_read_for_console);
+    screen.show_log(&mut *serial, make_room, ring::try_read_for_console);
     serial.flush();
 }
 
@@ -226,7 +226,7 @@ fn change_any_screen(bytes: usize, fit: impl Fn(&Screen) -> bool, change: impl F
         change(&mut screen, &mut serial);
         let is_free_again = was_open && !screen.is_line_open();
         let has_room = |serial: &mut Serial| serial.has_room_for(LOG_ROOM);
-        LOG_WAITS.store(screen.show_log(&mut *serial, has_room, logging::read_for_console), Relaxed);
+        LOG_WAITS.store(screen.show_log(&mut *serial, has_room, ring::read_for_console), Relaxed);
         serial.kick();
         drop((screen, serial));
         if is_free_again {

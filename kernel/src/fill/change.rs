@@ -1,6 +1,6 @@
 //! Fills on their way: while one is taken, pinned or given back, frames are somebody's that no total tells of.
 
-use crate::atomic::{AtomicU64, Ordering::SeqCst};
+use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 /// Changes that have begun, and that have ended.
 static BEGUN: AtomicU64 = AtomicU64::new(0);

@@ -4,7 +4,6 @@ use super::TakeError;
 use super::share::{Share, Wrong};
 use crate::sync::Mutex;
 use crate::task::{self, TaskId};
-use crate::time;
 use crate::vm::AddressSpace;
 use alloc::format;
 use alloc::sync::Arc;
@@ -56,7 +55,7 @@ impl Drop for Writers {
 /// What the task of a writer does: it ends when it is told to, or finds something else than it had written.
 fn write(id: u64, space: &Arc<AddressSpace>, share: &Mutex<Share>, pages_per_turn: u64) {
     let entered = space.enter();
-    while time::sleep_cancellable(REST).is_ok() {
+    while task::sleep_cancellable(REST).is_ok() {
         for _ in 0..pages_per_turn {
             let mut share = share.lock();
             let page = share.next();

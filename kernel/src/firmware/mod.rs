@@ -28,7 +28,7 @@ use mm::plural::Plural;
 use thiserror::Error;
 
 use crate::arch::{MadtInfo, ports};
-use crate::memory::table_copy::{TableCopies, View, acpi_tables};
+use crate::memory::acpi_handler::{TableCopies, View, acpi_tables};
 use crate::power::{self, PowerControls, SoftOff};
 use crate::time::{ClockSource, PmTimerWidth};
 

@@ -2,8 +2,10 @@
 //!
 //! Locks are taken in the order heap, page tables, zone; the allocator of frames never comes back here.
 
-use super::entry::{DATA, Entry, Level};
-use super::{frame, heap_frames, layout, mm_if_open, tables};
+use super::frames::{frame, mm_if_open};
+use super::paging::entry::{DATA, Entry, Level};
+use super::paging::tables;
+use super::{heap_frames, layout};
 use crate::sync::SpinLock;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{NonNull, null_mut};

@@ -3,9 +3,11 @@
 //! Anybody may use the heap at any moment, also where nobody can wait, so all other CPUs stand still while frames are copied.
 #![deny(unsafe_code)]
 
-use super::entry::{DATA, Entry, Level};
-use super::tree::TableMemory;
-use super::{contents, layout, mm, tables};
+use super::frames::{contents, mm};
+use super::layout;
+use super::paging::entry::{DATA, Entry, Level};
+use super::paging::tables;
+use super::paging::tree::TableMemory;
 use crate::arch;
 use mm::addr::{Order, Pfn};
 use mm::frame::memmap::Memmap;

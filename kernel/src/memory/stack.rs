@@ -1,10 +1,12 @@
 //! Stacks: each in its own slot of a window, with a page below it that is never mapped, so that running over the end is a
 //! fault and not somebody else's data.
 
-use super::entry::{DATA, Entry, Level};
-use super::ranges::Editor;
-use super::tables::KernelEditor;
-use super::{frame, layout, tables};
+use super::frames::frame;
+use super::layout;
+use super::paging::editor::Editor;
+use super::paging::entry::{DATA, Entry, Level};
+use super::paging::tables;
+use super::paging::tables::KernelEditor;
 use crate::sync::SpinLock;
 use core::ptr::with_exposed_provenance_mut;
 use mm::addr::{PAGE_SIZE, Pfn};

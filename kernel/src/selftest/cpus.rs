@@ -1,7 +1,7 @@
 //! Several CPUs: that they run, that they hear each other, and that nobody keeps one for himself.
 
 use super::Test;
-use crate::{arch, memory, task, time};
+use crate::{arch, memory, task};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -83,7 +83,7 @@ fn a_busy_task_is_no_obstacle() {
     let busy = Busy::start();
     busy.wait_for_progress_since(&busy.counts());
     // One that sleeps gets its CPU back, too.
-    time::sleep(Duration::from_millis(20));
+    task::sleep(Duration::from_millis(20));
     busy.wait_for_progress_since(&busy.counts());
 }
 

@@ -4,8 +4,8 @@
 use super::Test;
 use crate::drivers::fw_cfg;
 use crate::firmware::{self, events};
-use crate::hotplug::{self, ProbeError};
 use crate::memory::mm;
+use crate::sources::{self, ProbeError, dimm};
 use mm::addr::SECTION_SIZE;
 
 pub(super) const TESTS: &[Test] = &[
@@ -43,7 +43,7 @@ fn boot_blocks_lie_on_their_nodes() {
 }
 
 fn what_dimms_leave_over_is_no_block() {
-    for leftover in hotplug::leftovers() {
+    for leftover in dimm::leftovers() {
         let section = mm::addr::Pfn::containing(leftover.start).section();
         let whole = leftover.start.is_multiple_of(SECTION_SIZE) && leftover.len >= SECTION_SIZE;
         assert!(!whole || mm().section(section).is_none(), "{} at {:#x}", leftover.name, leftover.start);
@@ -52,8 +52,8 @@ fn what_dimms_leave_over_is_no_block() {
 
 fn nothing_is_added_where_nothing_is() {
     let beyond = (1 << 46) - SECTION_SIZE;
-    assert_eq!(hotplug::probe(beyond, None), Err(ProbeError::Nothing(beyond)));
-    assert_eq!(hotplug::probe(beyond + 1, None), Err(ProbeError::Unaligned(beyond + 1)));
-    assert_eq!(hotplug::probe(0, Some(1)), Err(ProbeError::BadSize(1)));
-    assert!(matches!(hotplug::probe(0, None), Err(ProbeError::Exists(_))));
+    assert_eq!(sources::probe(beyond, None), Err(ProbeError::Nothing(beyond)));
+    assert_eq!(sources::probe(beyond + 1, None), Err(ProbeError::Unaligned(beyond + 1)));
+    assert_eq!(sources::probe(0, Some(1)), Err(ProbeError::BadSize(1)));
+    assert!(matches!(sources::probe(0, None), Err(ProbeError::Exists(_))));
 }

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 use crate::memory::{self, mm};
+use crate::recount::recount;
 use crate::task;
 use mm::addr::SectionRange;
 use mm::machine::tasks::Unhurried;
@@ -30,7 +31,7 @@ pub(super) fn without_a_trace(test: impl FnOnce()) {
 /// No counter disagrees with what is there.
 #[track_caller]
 pub(super) fn memory_adds_up() {
-    let recount = memory::recount();
+    let recount = recount();
     assert!(recount.is_ok(), "{recount}");
 }
 

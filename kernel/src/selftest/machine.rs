@@ -60,7 +60,7 @@ fn a_spin_lock_keeps_interrupts_off() {
 fn the_ring_remembers_a_line() {
     log::info!(target: "selftest", "a line to remember");
     let mut found = false;
-    logging::for_each(|line| found |= line.starts_with('[') && line.ends_with("] selftest: a line to remember"));
+    logging::ring::for_each(|line| found |= line.starts_with('[') && line.ends_with("] selftest: a line to remember"));
     assert!(found);
 }
 
@@ -76,7 +76,7 @@ fn the_clock_never_goes_back() {
 fn the_tick_never_outruns_the_clock() {
     const WINDOW: Duration = Duration::from_millis(300);
     let (ticks, start) = (arch::timer::tick_count(), time::now_ns());
-    time::sleep(WINDOW);
+    task::sleep(WINDOW);
     let ticks = arch::timer::tick_count() - ticks;
     let expected = (time::now_ns() - start) * arch::timer::TICK_HZ / 1_000_000_000;
     // A host that is busy elsewhere loses ticks, so too few are no fault of ours.
@@ -89,7 +89,7 @@ fn no_sleeper_wakes_early() {
         let slept = Arc::new(Mutex::new(0));
         let report = Arc::clone(&slept);
         let task = task::spawn("sleeper", move || {
-            time::sleep(Duration::from_millis(milliseconds));
+            task::sleep(Duration::from_millis(milliseconds));
             *report.lock() = time::now_ns() - start;
         });
         (task, milliseconds, slept)
@@ -152,7 +152,7 @@ fn ended_tasks_leave_nothing_behind() {
 
 fn a_cancelled_sleeper_wakes_at_once() {
     let task = task::spawn("sleeper", || {
-        let outcome = time::sleep_cancellable(Duration::from_secs(3600));
+        let outcome = task::sleep_cancellable(Duration::from_secs(3600));
         assert_eq!(outcome, Err(task::Cancelled));
     });
     task::yield_now();

@@ -3,6 +3,7 @@
 
 use super::Test;
 use crate::memory::{self, Fault, FrameList, OwnedFrames, inspect};
+use crate::recount::recount;
 use alloc::vec::Vec;
 use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn, PfnRange, SectionRange};
 use mm::alloc::request::{Place, Request, Urgency};
@@ -87,7 +88,7 @@ fn the_lower_half_is_empty() {
 }
 
 fn the_recount_agrees() {
-    let recount = memory::recount();
+    let recount = recount();
     assert!(recount.is_ok(), "{recount}");
     assert_eq!(recount.totals().page_tables, table_frames());
 }
@@ -128,7 +129,7 @@ fn a_memmap_is_mapped_and_unmapped() {
 fn hidden_memory_comes_and_goes() {
     let mm = memory::mm();
     let policy = mm.policy();
-    for hidden in memory::hidden() {
+    for hidden in memory::host::hidden() {
         let first = u64::from(hidden.first().number());
         // Three from the start share a table with their neighbour, and so does the last.
         let count = hidden.count();

@@ -2,7 +2,8 @@
 #![deny(unsafe_code)]
 
 use super::Test;
-use crate::memory::{self, mm};
+use crate::memory::mm;
+use crate::recount::recount;
 use crate::task;
 use crate::vm::{AddressSpace, PageSize, Placement};
 use core::sync::atomic::Ordering::Relaxed;
@@ -44,7 +45,7 @@ fn what_a_frame_holds_survives_it() {
         drop(space);
         assert_eq!(free_pages(), before - bad.len() as u64);
         assert_eq!(mm().memory_report().poisoned, poisoned + bad.len() as u64 * PAGE_SIZE);
-        let recount = memory::recount();
+        let recount = recount();
         assert!(recount.is_ok(), "{recount}");
     }
 }

@@ -1,6 +1,6 @@
 //! How a command says that it could not do its work: an errno name and one sentence.
 
-use crate::hotplug::ProbeError;
+use crate::sources::ProbeError;
 use alloc::string::String;
 use core::fmt;
 use mm::Errno;

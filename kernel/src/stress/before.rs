@@ -3,9 +3,9 @@
 use super::blocks::{added_groups, probe};
 use super::trouble::Trouble;
 use crate::fill;
-use crate::hotplug;
 use crate::memory::{heap_size, mm};
 use crate::pace::SteadyPace;
+use crate::sources::dimm;
 use crate::task;
 use alloc::format;
 use alloc::string::ToString;
@@ -58,11 +58,7 @@ struct Others {
 
 impl Others {
     fn now() -> Self {
-        Self {
-            machine_events: hotplug::machine_events(),
-            filled_bytes: fill::filled_bytes(),
-            tasks: task::list().len(),
-        }
+        Self { machine_events: dimm::machine_events(), filled_bytes: fill::filled_bytes(), tasks: task::list().len() }
     }
 }
 

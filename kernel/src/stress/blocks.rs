@@ -1,8 +1,9 @@
 //! Which blocks there are to work on.
 
 use super::dice::Dice;
-use crate::hotplug::{self, ProbeError, Why};
 use crate::memory::mm;
+use crate::sources::dimm::{self, Why};
+use crate::sources::{self, ProbeError};
 use alloc::vec::Vec;
 use mm::addr::{SECTION_SIZE, SectionRange};
 use mm::section::group::{Group, GroupKind};
@@ -79,7 +80,7 @@ pub(super) fn added_groups() -> Vec<Group> {
 
 /// Some of what the machine backs and nobody has added: mostly all that lies together.
 pub(super) fn pick_missing(dice: &mut Dice) -> Option<SectionRange> {
-    let missing = hotplug::leftovers().into_iter().filter(|leftover| leftover.why == Why::NotAdded);
+    let missing = dimm::leftovers().into_iter().filter(|leftover| leftover.why == Why::NotAdded);
     let missing: Vec<_> = missing.filter_map(|it| SectionRange::inside(it.start, it.start + it.len)).collect();
     let whole = dice.pick(&missing)?;
     if !dice.once_in(4) {
@@ -92,5 +93,5 @@ pub(super) fn pick_missing(dice: &mut Dice) -> Option<SectionRange> {
 
 /// Adds memory by hand.
 pub(super) fn probe(range: SectionRange) -> Result<(), ProbeError> {
-    hotplug::probe(range.first().address(), Some(range.size_bytes()))
+    sources::probe(range.first().address(), Some(range.size_bytes()))
 }

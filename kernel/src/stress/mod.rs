@@ -25,7 +25,8 @@ mod worker;
 pub(crate) use operation::{Count, Operation};
 pub(crate) use trouble::StressError;
 
-use crate::memory::{mm, recount};
+use crate::memory::mm;
+use crate::recount::recount;
 use crate::sync::Mutex;
 use crate::task::{self, Cancelled, WaitQueue};
 use crate::time;

@@ -2,7 +2,7 @@
 
 use super::operation::Operation;
 use crate::fill::{PinFailure, TakeError};
-use crate::hotplug::ProbeError;
+use crate::sources::ProbeError;
 use crate::task::SpawnError;
 use alloc::string::String;
 use mm::Errno;

@@ -14,11 +14,11 @@ pub(crate) mod work;
 
 pub(crate) use idle::{IdleTask, prepare_idle};
 pub(crate) use scheduler::{freeze_others, longest_wait, preempt, tick};
-pub(crate) use wait::{Cancelled, WaitQueue};
+pub(crate) use wait::{Cancelled, WaitQueue, sleep, sleep_cancellable};
 
 use crate::arch::{self, Context, Root};
-use crate::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use crate::memory::{self, Stack};
+use crate::shim::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use crate::sync::SpinLock;
 use alloc::boxed::Box;
 use alloc::string::String;

@@ -6,9 +6,10 @@
 
 use super::queue::{Here, Leaving, Queue, State};
 use super::{ENDED, TASKS, TaskId, TaskState};
-use crate::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use crate::shim::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use crate::shim::hint;
 use crate::sync::{SpinLock, SpinLockGuard};
-use crate::{arch, hint, time};
+use crate::{arch, time};
 use core::time::Duration;
 
 static QUEUE: SpinLock<Queue> = SpinLock::new(Queue::new());

@@ -5,8 +5,9 @@
 #![deny(unsafe_code)]
 
 use super::{cancelled, scheduler};
-use crate::atomic::{AtomicUsize, Ordering, fence};
+use crate::shim::atomic::{AtomicUsize, Ordering, fence};
 use crate::time;
+use core::time::Duration;
 use thiserror::Error;
 
 /// Somebody asked the task to stop while it waited.
@@ -19,6 +20,19 @@ pub(crate) struct Cancelled;
 pub(crate) struct WaitQueue {
     /// How many wait; also what gives every queue an address of its own.
     waiters: AtomicUsize,
+}
+
+/// Nobody wakes it; sleepers wait for their deadline.
+static SLEEPERS: WaitQueue = WaitQueue::new();
+
+/// Lets the task sleep.
+pub(crate) fn sleep(duration: Duration) {
+    SLEEPERS.wait_until_deadline(|| false, time::deadline_after(duration));
+}
+
+/// Lets the task sleep, unless it is asked to stop.
+pub(crate) fn sleep_cancellable(duration: Duration) -> Result<(), Cancelled> {
+    SLEEPERS.wait_until_deadline_cancellable(|| false, time::deadline_after(duration)).map(|_| ())
 }
 
 /// Whether a request to stop ends the wait.

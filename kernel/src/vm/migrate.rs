@@ -11,6 +11,7 @@ use super::AddressSpace;
 use super::rmap::{self, Whose};
 use super::space::Locked;
 use crate::arch;
+use crate::memory::host::mover::PageMover;
 use crate::memory::{self, Leaf, Place, Slot, mm};
 use crate::task;
 use alloc::sync::Arc;
@@ -24,14 +25,21 @@ use mm::inject::Point;
 use mm::machine::Machine;
 use mm::machine::mover::{Move, Stay};
 
-/// Whether memory of this owner is moved by [`migrate`].
-pub(crate) fn can_move(owner: Owner) -> bool {
-    matches!(owner, Owner::Anonymous | Owner::UserTable)
+/// Moves the pages of spaces and the tables that map them.
+pub(super) struct SpaceMover;
+
+impl SpaceMover {
+    pub(super) const OWNERS: [Owner; 2] = [Owner::Anonymous, Owner::UserTable];
 }
 
-/// Moves blocks of spaces, and sets the outcome of each.
-pub(crate) fn migrate(moves: &mut [Move]) {
-    moves.chunks_mut(MOVED_TOGETHER).for_each(migrate_together);
+impl PageMover for SpaceMover {
+    fn migrate(&self, moves: &mut [Move]) {
+        moves.chunks_mut(MOVED_TOGETHER).for_each(migrate_together);
+    }
+
+    fn split(&self, head: Pfn) -> Result<(), Stay> {
+        split(head)
+    }
 }
 
 /// A page that was taken away from those who use it.
@@ -179,7 +187,7 @@ fn put_back(moves: &[Move], mut taken: &[Taken]) {
 ///
 /// # Errors
 /// It stays what it is; there may be no frame for a page table.
-pub(crate) fn split(head: Pfn) -> Result<(), Stay> {
+fn split(head: Pfn) -> Result<(), Stay> {
     mm().pass(Point::MigrateSplit).map_err(Stay::Injected)?;
     let Some((space, _)) = space_of(head) else { return Err(Stay::InFlight) };
     let Some(Whose { page, .. }) = whose(head) else { return Err(Stay::InFlight) };

@@ -6,7 +6,7 @@
 //! | [`fault`] | pages that are missing, brought on demand |
 //! | [`enter`] | seeing a space |
 //! | [`rmap`] | from a frame to the page that it is |
-//! | [`mod@migrate`] | moving pages and their tables to other frames, and making small pages of a large one |
+//! | [`migrate`] | moving pages and their tables to other frames, and making small pages of a large one |
 //! | [`pin`] | keeping pages where they are |
 //! | [`mod@recount`] | counting everything anew |
 //!
@@ -28,7 +28,14 @@ mod space;
 
 pub(crate) use enter::{Page, WORDS};
 pub(crate) use fault::{FaultError, missing_page};
-pub(crate) use migrate::{can_move, migrate, split};
 pub(crate) use pin::{NotPinned, PinError, PinMode, pin_of};
 pub(crate) use recount::recount;
 pub(crate) use space::{AddressSpace, PageSize, Placement};
+
+use crate::memory::host::mover;
+use migrate::SpaceMover;
+
+/// From now on the memory of spaces moves when its blocks are emptied.
+pub(crate) fn init() {
+    mover::register(&SpaceMover::OWNERS, &SpaceMover);
+}

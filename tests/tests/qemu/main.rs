@@ -7,7 +7,6 @@ mod agreement;
 mod bench;
 mod console;
 mod contract;
-mod cores;
 mod counted;
 mod cpus;
 mod cut_short;
@@ -17,6 +16,7 @@ mod faults;
 mod fills;
 mod iomem;
 mod jobs;
+mod kernelcore;
 mod large;
 mod listeners;
 mod lossy;
@@ -88,7 +88,7 @@ fn main() -> ExitCode {
         jobs::scenarios(),
         parameters::scenarios(),
         poison::scenarios(),
-        cores::scenarios(),
+        kernelcore::scenarios(),
         power::scenarios(),
         bench::scenarios(),
         soak::scenarios(),

@@ -6,7 +6,7 @@
 use super::cpu::{self, this};
 use super::irq;
 use super::root::{self, Root, RootCell};
-use crate::atomic::{AtomicBool, Ordering::SeqCst};
+use crate::shim::atomic::{AtomicBool, Ordering::SeqCst};
 use shuttle::thread::{self, Thread};
 use std::sync::{Arc, Mutex};
 

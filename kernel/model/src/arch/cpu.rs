@@ -17,7 +17,7 @@ pub(super) struct Cpu {
     /// The flow that sleeps until there are some.
     pub(super) halted: Mutex<Option<Thread>>,
     current_task: AtomicUsize,
-    online: crate::atomic::AtomicBool,
+    online: crate::shim::atomic::AtomicBool,
 }
 
 pub(super) static CPUS: [Cpu; CPUS_MAX] = [const {
@@ -28,7 +28,7 @@ pub(super) static CPUS: [Cpu; CPUS_MAX] = [const {
         pending: AtomicUsize::new(0),
         halted: Mutex::new(None),
         current_task: AtomicUsize::new(0),
-        online: crate::atomic::AtomicBool::new(false),
+        online: crate::shim::atomic::AtomicBool::new(false),
     }
 }; CPUS_MAX];
 

@@ -2,7 +2,7 @@
 
 use super::cpu::{CPUS, this};
 use super::ipi;
-use crate::atomic::AtomicUsize;
+use crate::shim::atomic::AtomicUsize;
 use crate::task;
 use core::sync::atomic::Ordering::SeqCst;
 use shuttle::thread;

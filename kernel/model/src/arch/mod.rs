@@ -37,5 +37,5 @@ pub(crate) fn arrive() {
 pub(crate) fn set_current_stack(_bottom: usize, _top: usize) {}
 
 pub(crate) fn busy_wait(_duration: Duration) {
-    crate::hint::spin_loop();
+    crate::shim::hint::spin_loop();
 }

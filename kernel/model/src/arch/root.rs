@@ -1,7 +1,7 @@
 //! Top-level page tables, known by their number.
 
 use super::cpu::{CPUS_MAX, cpu_id};
-use crate::atomic::{AtomicU64, Ordering::SeqCst};
+use crate::shim::atomic::{AtomicU64, Ordering::SeqCst};
 
 /// What each CPU walks.
 static LOADED: [AtomicU64; CPUS_MAX] = [const { AtomicU64::new(0) }; CPUS_MAX];

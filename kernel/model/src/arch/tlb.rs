@@ -1,7 +1,7 @@
 //! Translations: one, whose current state has a number, and the number that each CPU remembers.
 
 use super::cpu::{CPUS_MAX, cpu_id};
-use crate::atomic::{AtomicU64, Ordering::SeqCst};
+use crate::shim::atomic::{AtomicU64, Ordering::SeqCst};
 use core::sync::atomic::AtomicBool;
 
 static CURRENT: AtomicU64 = AtomicU64::new(0);

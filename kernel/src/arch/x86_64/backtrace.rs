@@ -55,7 +55,7 @@ impl Iterator for Frames {
 /// The stacks that this CPU may be on.
 fn known_stacks() -> [Range<usize>; 3] {
     let cpu = cpu::this();
-    let boot = crate::boot_info::facts().map_or(0..0, |facts| facts.stack_bottom as usize..facts.stack_top as usize);
+    let boot = crate::entry::facts().map_or(0..0, |facts| facts.stack_bottom as usize..facts.stack_top as usize);
     [
         cpu.stack_bottom.load(Relaxed)..cpu.stack_top.load(Relaxed),
         cpu.emergency_bottom.load(Relaxed)..cpu.emergency_top.load(Relaxed),

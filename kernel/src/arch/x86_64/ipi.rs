@@ -7,8 +7,8 @@
 
 use super::interrupts::{RENDEZVOUS_VECTOR, RESCHEDULE_VECTOR, local_apic};
 use super::{cpu, irq, standstill, tlb};
-use crate::atomic::{AtomicU64, Ordering::SeqCst};
-use crate::hint;
+use crate::shim::atomic::{AtomicU64, Ordering::SeqCst};
+use crate::shim::hint;
 
 /// The number of the last request that a CPU has answered, in a cache line of its own.
 #[repr(align(128))]

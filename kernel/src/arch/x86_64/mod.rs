@@ -13,6 +13,7 @@ mod ipi;
 mod irq;
 mod madt;
 mod nmi;
+mod panicking;
 mod pic;
 pub(crate) mod ports;
 mod root;
@@ -38,6 +39,7 @@ pub(crate) use irq::{
 };
 pub(crate) use madt::{CpuInfo, GsiMode, IoApicInfo, IsaOverride, MadtInfo, Polarity, Trigger};
 pub(crate) use nmi::{CpuTrace, ask_where, stop_here, stop_others, trace_of};
+pub(crate) use panicking::{begin_panic, is_panicking};
 pub(crate) use root::{Root, adopt_kernel_root};
 pub(crate) use standstill::while_others_stand;
 pub(crate) use tlb::forget_page;

@@ -3,9 +3,10 @@
 //! A CPU stands where its interrupts were on, so outside of critical sections: it holds no spin lock.
 
 use super::{cpu, ipi, irq, root, tlb};
-use crate::atomic::{AtomicBool, Ordering::SeqCst};
+use crate::shim::atomic::{AtomicBool, Ordering::SeqCst};
+use crate::shim::hint;
 use crate::sync::Mutex;
-use crate::{hint, task};
+use crate::task;
 
 /// Held by whoever has the others stand.
 static TURN: Mutex<()> = Mutex::new(());

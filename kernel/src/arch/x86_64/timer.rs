@@ -2,7 +2,7 @@
 
 use super::interrupts::{TIMER_VECTOR, local_apic};
 use super::{cpu, irq, tsc};
-use crate::time;
+use crate::{task, time, watchdog};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Ticks per second.
@@ -66,6 +66,9 @@ pub(super) fn on_tick() {
     if cpu::cpu_id() == 0 {
         TICKS.fetch_add(1, Relaxed);
     }
-    cpu::this().ticked_ns.store(time::now_ns(), Relaxed);
-    time::on_tick();
+    let now_ns = time::now_ns();
+    cpu::this().ticked_ns.store(now_ns, Relaxed);
+    // First, as it waits for no lock.
+    watchdog::on_tick(now_ns);
+    task::tick(now_ns);
 }

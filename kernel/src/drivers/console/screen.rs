@@ -5,7 +5,7 @@
 //! has begun a line, a command or a job, ends it before anybody else prints.
 #![deny(unsafe_code)]
 
-use crate::logging::{LINE_MAX, Line};
+use crate::logging::ring::{LINE_MAX, Line};
 use crate::task::TaskId;
 use core::fmt::Write;
 

@@ -7,7 +7,8 @@ use super::super::kernel_frames::{leave_a_block, survives_an_error};
 use super::moving::{REQUEST, move_all};
 use super::writers::Writers;
 use super::{ANYWHERE, space};
-use crate::memory::{self, OwnedFrames, SPACE, mm};
+use crate::memory::{OwnedFrames, SPACE, mm};
+use crate::recount::recount;
 use crate::vm::AddressSpace;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -118,7 +119,7 @@ fn replace_entry(topmost: Pfn, entry: u64) -> u64 {
 }
 
 fn a_recount_notices_disagreement() {
-    let problems = || memory::recount().problems().copied().collect::<Vec<_>>();
+    let problems = || recount().problems().copied().collect::<Vec<_>>();
     without_a_trace(|| {
         let space = space(600, ANYWHERE);
         let [topmost] = page_tables()[..] else { panic!("a space without pages has one table") };

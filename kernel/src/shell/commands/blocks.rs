@@ -6,8 +6,8 @@ use super::super::failure::Outcome;
 use super::super::table::{Align, Cell, Table, cell};
 use super::super::values::{Human, Span};
 use super::{Command, resolve};
-use crate::hotplug::{self, Refusal};
 use crate::memory::mm;
+use crate::sources::dimm::{self, Refusal};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -209,7 +209,7 @@ struct Entry {
 
 fn groups(call: &mut Call<'_>) -> Outcome {
     let mut groups = present_groups();
-    groups.extend(hotplug::refused().iter().map(refused_group));
+    groups.extend(dimm::refused().iter().map(refused_group));
     call.show(&Groups { groups }, groups_table);
     Ok(())
 }
@@ -302,7 +302,7 @@ mod tests {
     use super::super::super::json;
     use super::*;
     use crate::drivers::dimm::Dimm;
-    use crate::hotplug::Refused;
+    use crate::sources::dimm::Refused;
 
     #[test]
     fn a_refused_dimm_is_a_group_without_blocks() {

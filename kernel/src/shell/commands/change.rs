@@ -7,7 +7,7 @@ use super::super::values::{address, number, size};
 use super::{Command, resolve};
 use crate::memory::mm;
 use crate::pace::{OFFLINE_WITHIN, TaskPace};
-use crate::{hotplug, time};
+use crate::{sources, time};
 use alloc::vec::Vec;
 use core::time::Duration;
 use mm::Errno;
@@ -144,7 +144,7 @@ fn offline(call: &mut Call<'_>) -> Outcome {
 fn probe(call: &mut Call<'_>) -> Outcome {
     let start = address(call.arguments.operand(0).unwrap_or_default())?;
     let len = call.arguments.operand(1).map(size).transpose()?;
-    hotplug::probe(start, len)?;
+    sources::probe(start, len)?;
     Ok(())
 }
 

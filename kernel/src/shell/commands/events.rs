@@ -8,7 +8,7 @@ use super::super::table::{Align, Table};
 use super::super::values::{Human, Span};
 use super::Command;
 use crate::memory::mm;
-use crate::time;
+use crate::task;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -80,7 +80,7 @@ fn events(call: &mut Call<'_>) -> Outcome {
                 call.line(cells(&event).join("  "));
             }
         }
-        time::sleep_cancellable(LOOK_EVERY).map_err(|_| Failure::cancelled())?;
+        task::sleep_cancellable(LOOK_EVERY).map_err(|_| Failure::cancelled())?;
         new = since(&mut next);
     }
 }

@@ -8,13 +8,15 @@ use super::super::resource_tree::{Resource, Step, merged, sorted, walk};
 use super::super::table::{Align, Table};
 use super::super::values::Human;
 use super::{Command, resolve};
-use crate::boot_info::{self, MemoryRegion, RegionKind};
 use crate::drivers::pci;
+use crate::entry::{self, MemoryRegion, RegionKind};
+use crate::firmware;
 use crate::firmware::owners::MemoryAffinity;
 use crate::firmware::srat::Srat;
 use crate::firmware::window;
-use crate::memory::{self, Fate, mm};
-use crate::{firmware, hotplug};
+use crate::memory::host::Fate;
+use crate::memory::{self, mm};
+use crate::sources::dimm;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -80,7 +82,8 @@ fn iomem(call: &mut Call<'_>) -> Outcome {
     let mut ranges = boot_regions();
     ranges.extend(devices());
     ranges.extend(pci());
-    ranges.extend(memory::windows().iter().map(|window| Resource::new(window.start, window.len, "Hotplug window")));
+    ranges
+        .extend(memory::host::windows().iter().map(|window| Resource::new(window.start, window.len, "Hotplug window")));
     for (_, group) in resolve::groups() {
         // Boot memory is told by its regions, holes and all.
         if group.memmap != MemmapPlace::Boot {
@@ -91,7 +94,7 @@ fn iomem(call: &mut Call<'_>) -> Outcome {
             ));
         }
     }
-    ranges.extend(hotplug::leftovers().into_iter().map(|leftover| {
+    ranges.extend(dimm::leftovers().into_iter().map(|leftover| {
         let name = format!("Part of {}, unused: {}", leftover.name, leftover.why);
         Resource::new(leftover.start, leftover.len, name)
     }));
@@ -134,7 +137,7 @@ fn map_json(call: &mut Call<'_>, steps: impl Iterator<Item = Step>) -> Outcome {
 }
 
 fn boot_regions() -> Vec<Resource> {
-    let Some(facts) = boot_info::facts() else {
+    let Some(facts) = entry::facts() else {
         return Vec::new();
     };
     facts.memory.iter().flat_map(boot_region).collect()
@@ -148,7 +151,7 @@ fn boot_region(region: &MemoryRegion) -> Vec<Resource> {
         RegionKind::Bootloader => "System RAM (kernel and boot tables)",
         RegionKind::Firmware => return Vec::from([Resource::new(start, end - start, "Firmware")]),
     };
-    let parts = memory::fates(start, end).into_iter().map(|(start, end, fate)| {
+    let parts = memory::host::fates(start, end).into_iter().map(|(start, end, fate)| {
         let name = match fate {
             Fate::Kept => kept,
             Fate::Hidden => "Unused RAM (hidden by mem=)",
@@ -243,7 +246,7 @@ struct Window {
 fn srat(call: &mut Call<'_>) -> Outcome {
     let firmware = firmware::get();
     // Windows that the SRAT does not tell of are none of the firmware's.
-    let windows = if firmware.srat.windows.is_empty() { &[][..] } else { memory::windows() };
+    let windows = if firmware.srat.windows.is_empty() { &[][..] } else { memory::host::windows() };
     let range_of = |range: &MemoryAffinity| Range {
         start: range.start,
         size: range.len,
@@ -280,13 +283,13 @@ fn srat_text(report: &Affinity, srat: &Srat) -> String {
         _ => table.to_string(),
     };
     text += "\n";
-    if srat.windows.is_empty() && !memory::windows().is_empty() {
+    if srat.windows.is_empty() && !memory::host::windows().is_empty() {
         text += "the firmware names no hotplug window; the machine has slots, so memory may come above RAM\n";
     }
-    for window in memory::windows() {
+    for window in memory::host::windows() {
         text += &format!("hotplug window: {:#x}, {}\n", window.start, Human(window.len));
     }
-    if memory::windows().is_empty() {
+    if memory::host::windows().is_empty() {
         text += "no hotplug window: no memory can come\n";
     }
     text += "\ndistance from node to node\n";

@@ -232,7 +232,7 @@ struct Log {
 
 fn dmesg(call: &mut Call<'_>) -> Outcome {
     let mut lines = Vec::new();
-    logging::for_each(|line| lines.push(line.to_string()));
+    logging::ring::for_each(|line| lines.push(line.to_string()));
     call.show(&Log { lines }, |log| log.lines.iter().flat_map(|line| [line, "\n"]).collect());
     Ok(())
 }

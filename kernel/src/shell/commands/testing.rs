@@ -6,7 +6,8 @@ use super::super::failure::{Failure, Outcome, Quoted};
 use super::super::table::{Align, Table};
 use super::super::values::{Human, number};
 use super::Command;
-use crate::memory::{self, mm};
+use crate::memory::mm;
+use crate::recount::recount;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -155,7 +156,7 @@ struct Report {
 }
 
 fn memcheck(call: &mut Call<'_>) -> Outcome {
-    let recount = memory::recount();
+    let recount = recount();
     let report = Report {
         ok: recount.is_ok(),
         problems: recount.problems().map(ToString::to_string).collect(),
