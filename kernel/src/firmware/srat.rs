@@ -302,5 +302,5 @@ fn domain(said: u32, revision: u8) -> u32 {
 mod tests;
 
 #[cfg(test)]
-#[path = "srat_mutants.rs"]
+#[path = "srat_mutants_tests.rs"]
 mod mutants;
