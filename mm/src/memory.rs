@@ -33,6 +33,8 @@ pub type MachineCache<M> = CacheCell<<M as Machine>::Spin>;
 pub struct Storage<M: Machine> {
     /// One zeroed word for every section from zero to the end of the hotplug window.
     pub sections: &'static [AtomicU64],
+    /// As many zeroed words again: a bit for each pageblock of a section.
+    pub withheld: &'static [AtomicU64],
     /// Empty zones, [`ZoneKind::ALL`] of them for each of the first nodes.
     pub zones: &'static [MachineZone<M>],
     /// Empty caches: for every CPU as many as there are zones.
@@ -76,7 +78,7 @@ impl<M: Machine> Memory<M> {
     pub fn new(machine: M, storage: Storage<M>) -> Self {
         Self {
             machine,
-            sections: SectionTable::new(storage.sections),
+            sections: SectionTable::new(storage.sections, storage.withheld),
             zones: Zones::new(storage.zones),
             caches: Caches::new(storage.caches, storage.zones.len()),
             distances: storage.distances,

@@ -7,6 +7,7 @@ use crate::firmware::{self, events};
 use crate::memory::mm;
 use crate::sources::{self, ProbeError, dimm};
 use mm::addr::SECTION_SIZE;
+use mm::section::kind::Origin;
 
 pub(super) const TESTS: &[Test] = &[
     Test { name: "firmware::the_host_passes_files", run: the_host_passes_files },
@@ -35,7 +36,7 @@ fn switching_off_is_known() {
 
 fn boot_blocks_lie_on_their_nodes() {
     let srat = &firmware::get().srat;
-    for (id, section) in mm().blocks().filter(|(_, section)| section.is_boot()) {
+    for (id, section) in mm().blocks().filter(|(_, section)| section.origin == Origin::Boot) {
         // The first page of all is not in every table.
         let node = srat.node_of(id.address() + SECTION_SIZE / 2).unwrap_or(0);
         assert_eq!(u32::from(section.node.number()), node, "block {id}");

@@ -15,6 +15,7 @@ use mm::machine::mapper::Mapper;
 use mm::machine::tasks::Unhurried;
 use mm::record::policy::OnlineAs;
 use mm::section::group::{GroupKind, GroupName};
+use mm::section::kind::Origin;
 use mm::section::kind::ZoneKind;
 use mm::site::Site;
 
@@ -52,7 +53,7 @@ fn table_frames() -> u64 {
 
 fn the_direct_map_shows_all_boot_memory() {
     let image = inspect(the_direct_map_shows_all_boot_memory as fn() as usize as u64).expect("this runs").physical;
-    for (id, section) in memory::mm().blocks().filter(|(_, section)| section.is_boot()) {
+    for (id, section) in memory::mm().blocks().filter(|(_, section)| section.origin == Origin::Boot) {
         let frames = id.pages();
         let mut seen = 0;
         for pfn in frames.iter().step_by(64) {

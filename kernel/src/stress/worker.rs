@@ -15,6 +15,7 @@ use alloc::vec::Vec;
 use mm::addr::{PAGES_PER_SECTION, Pfn};
 use mm::machine::tasks::{Pace, Stop};
 use mm::record::policy::OnlineAs;
+use mm::section::kind::Origin;
 use mm::section::kind::ZoneKind;
 use mm::section::state::BlockState;
 
@@ -182,8 +183,8 @@ impl Worker {
             blocks::pick(&mut self.dice, |state| any || blocks::is_online(state)).ok_or(Setback::Idle)?;
         // One at a time, so that what was looked at is still so.
         let run = Arc::clone(&self.run);
-        let _turn = section.is_boot().then(|| run.boot_memory.lock());
-        if section.is_boot() && !blocks::kernel_can_spare(range) {
+        let _turn = (section.origin == Origin::Boot).then(|| run.boot_memory.lock());
+        if section.origin == Origin::Boot && !blocks::kernel_can_spare(range) {
             return Err(Setback::Idle);
         }
         Ok(mm().offline(&[range], &mut self.hurry())?)

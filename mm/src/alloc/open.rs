@@ -21,7 +21,7 @@ use crate::range_guard::RangeGuard;
 use crate::section::kind::{MemmapPlace, Origin, ZoneKind};
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::{Section, head_range, table_range};
-use core::sync::atomic::Ordering;
+use crate::transition;
 use heapless::Vec;
 
 /// Sections that are closed before others may have a turn.
@@ -113,11 +113,7 @@ fn claim<M: Machine>(
     kind: ZoneKind,
 ) -> Option<Section> {
     let section = memory.sections.get(id).filter(|section| is_available(*section, node, kind))?;
-    let section = Section { openness: Openness::Changing, ..section };
-    memory.sections.set(id, section);
-    zone.take_untouched(SectionRange::single(id), section);
-    zone.begin_changing(section);
-    Some(section)
+    Some(transition::begin_opening(memory, zone, id, section))
 }
 
 fn open_claimed<M: Machine>(memory: &Memory<M>, id: SectionId, section: Section) {
@@ -129,17 +125,18 @@ fn open_claimed<M: Machine>(memory: &Memory<M>, id: SectionId, section: Section)
         memory.machine.note_withheld(id, why);
         return;
     } else {
-        let head = head_range(id, section);
-        describe_pageblocks(memory, id, kind, |block| FRAMES - block.pages().intersection(head).len());
+        let (head, withheld) = (head_range(id, section), memory.sections.withheld(id));
+        describe_pageblocks(memory, id, kind, |block| {
+            if withheld.contains(block.index()) { 0 } else { FRAMES - block.pages().intersection(head).len() }
+        });
     }
     memory.with_zone(section.node, kind, |zone| {
-        memory.sections.set(id, Section { openness: Openness::Open, ..section });
-        zone.end_changing(section);
+        transition::end_opening(memory, zone, id, section);
         zone.area_mut(Origin::Added).admit(&memory.machine, id);
     });
 }
 
-/// Makes the struct pages of an added section that has none: all of it is free but its head.
+/// Makes the struct pages of an added section that has none: all of it is free but its head and what is withheld.
 ///
 /// # Errors
 /// Its head cannot be trusted with them; it has none then.
@@ -157,6 +154,7 @@ pub(crate) fn make_struct_pages<M: Machine>(
     }
     let holds_head = |block: &Pageblock| block.first() < head.end();
     Pageblock::of_section(id).take_while(holds_head).for_each(|block| block.reserve(&memory.machine, head));
+    memory.sections.withheld(id).iter().for_each(|n| Pageblock::nth(id, n).mark_all_used(&memory.machine));
     Ok(())
 }
 
@@ -164,9 +162,7 @@ pub(crate) fn make_struct_pages<M: Machine>(
 fn withhold<M: Machine>(memory: &Memory<M>, id: SectionId, section: Section) {
     let kind = section.state.zone().expect("a section that is opened is in a zone");
     memory.with_zone(section.node, kind, |zone| {
-        memory.sections.set(id, Section { openness: Openness::Withheld, ..section });
-        memory.zones.managed_of(kind, Origin::Added).fetch_sub(section.usable(), Ordering::Relaxed);
-        zone.withhold(section);
+        transition::fail_opening(memory, zone, id, section, kind);
     });
 }
 
@@ -222,8 +218,7 @@ fn begin_close<M: Machine>(memory: &Memory<M>, node: NodeId, kind: ZoneKind) -> 
         let section = memory.sections.get(id).filter(|section| section.state == BlockState::Online(kind))?;
         area.isolate(&memory.machine, id);
         area.retire(&memory.machine, id);
-        zone.begin_changing(section);
-        memory.sections.set(id, Section { openness: Openness::Changing, ..section });
+        transition::begin_closing(memory, zone, id, section);
         Some(section)
     })?;
     Some(Closing { id: candidate, section, _alone: alone })
@@ -233,9 +228,7 @@ fn begin_close<M: Machine>(memory: &Memory<M>, node: NodeId, kind: ZoneKind) -> 
 fn finish_close<M: Machine>(memory: &Memory<M>, closing: &Closing<'_, M>, node: NodeId, kind: ZoneKind) {
     let Closing { id, section, .. } = *closing;
     memory.with_zone(node, kind, |zone| {
-        memory.sections.set(id, Section { openness: Openness::Untouched, ..section });
-        zone.end_changing(section);
-        zone.put_untouched(SectionRange::single(id), section);
+        transition::end_closing(memory, zone, id, section);
     });
 }
 

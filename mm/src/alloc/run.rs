@@ -115,7 +115,7 @@ fn claim_run<M: Machine>(
 fn is_of(section: Section, source: Source) -> bool {
     section.node == source.node
         && section.state == crate::section::state::BlockState::Online(source.kind)
-        && section.origin() == source.origin
+        && section.origin == source.origin
 }
 
 /// Looks for enough free pageblocks in a row.

@@ -340,7 +340,7 @@ fn unmovable_terms<M: Machine>(memory: &Memory<M>, site: Site) -> Terms {
 
 fn take_in_section<M: Machine>(memory: &Memory<M>, request: &Request, id: SectionId, section: Section) -> Option<Pfn> {
     let BlockState::Online(kind) = section.state else { return None };
-    let source = Source { node: section.node, kind, origin: section.origin(), mixing: Mixing::Allowed };
+    let source = Source { node: section.node, kind, origin: section.origin, mixing: Mixing::Allowed };
     let wrong_zone = request.mobility == Mobility::Unmovable && kind == ZoneKind::Movable;
     if wrong_zone {
         return None;

@@ -172,7 +172,7 @@ pub(crate) fn room<M: Machine>(memory: &Memory<M>) -> Room {
 /// What is free in those of `ranges` that are boot memory.
 pub(crate) fn boot_room_in<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange]) -> Room {
     let mut room = Room::default();
-    for (run, section) in memory.sections.present_runs(ranges).filter(|(_, section)| section.is_boot()) {
+    for (run, section) in memory.sections.present_runs(ranges).filter(|(_, section)| section.origin == Origin::Boot) {
         let Some(kind) = section.state.zone() else { continue };
         let blocks = run.iter().flat_map(Pageblock::of_section);
         room.include(kind, Origin::Boot, blocks.map(|block| block.descriptor(&memory.machine).free()).sum());

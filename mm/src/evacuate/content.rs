@@ -93,7 +93,7 @@ pub(crate) fn look_into<M: Machine>(
 pub(crate) fn is_known_empty<M: Machine>(memory: &Memory<M>, block: Pageblock, section: Section) -> bool {
     let descriptor = block.descriptor(&memory.machine);
     // Of an added section, all that the allocator does not manage holds its own struct pages and tables, or is poisoned.
-    if descriptor.is_empty() && (descriptor.is_whole() || !section.is_boot()) {
+    if descriptor.is_empty() && (descriptor.is_whole() || !section.has_reserved_frames()) {
         return true;
     }
     let first = block.pair_first();

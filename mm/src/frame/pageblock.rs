@@ -190,6 +190,16 @@ impl Pageblock {
         (0..PER_SECTION).map(move |n| Self(start.add(n * FRAMES)))
     }
 
+    /// The `n`th of a section.
+    pub(crate) const fn nth(id: SectionId, n: u64) -> Self {
+        Self(id.pages().start().add(n * FRAMES))
+    }
+
+    /// Its number in its section.
+    pub(crate) const fn index(self) -> u64 {
+        self.0.index_in_section() / FRAMES
+    }
+
     pub(crate) const fn first(self) -> Pfn {
         self.0
     }

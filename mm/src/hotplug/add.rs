@@ -15,9 +15,11 @@ use crate::range_guard;
 use crate::record::journal::{Op, Stopwatch};
 use crate::section::altmap::Altmap;
 use crate::section::group::{Group, GroupId, GroupName, Unplaced};
-use crate::section::kind::{MemmapPlace, ZoneKind};
+use crate::section::kind::{MemmapPlace, Origin, ZoneKind};
+use crate::section::pieces::PageblockSet;
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::Section;
+use crate::transition;
 use core::cell::Cell;
 
 /// Memory that became known.
@@ -190,14 +192,16 @@ fn publish<M: Machine>(memory: &Memory<M>, part: SectionRange, group: GroupId, n
             last_zone: ZoneKind::Normal,
             node,
             group,
+            origin: Origin::Added,
             memmap,
+            ready: true,
             present: PAGES_PER_SECTION as u16,
             head: head as u16,
             managed: (PAGES_PER_SECTION - head) as u16,
             poisoned: false,
             faulty: false,
         };
-        memory.sections.set_all(run, section);
+        transition::make_known(memory, run, section, PageblockSet::EMPTY);
     }
 }
 

@@ -8,14 +8,13 @@ use crate::hotplug::online;
 use crate::machine::Machine;
 use crate::machine::tasks::Unhurried;
 use crate::memory::Memory;
-use crate::section::border::Line;
+use crate::section::border::ZoneBorder;
 use crate::section::group::{Group, GroupKind, GroupName};
 use crate::section::kind::{MemmapPlace, Origin, ZoneKind};
+use crate::section::pieces::PageblockSet;
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::Section;
-use crate::zone::Zone;
 use crate::{range_guard, transition};
-use core::sync::atomic::Ordering;
 
 /// What a run of frames of a boot section is used for when the allocator takes over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,7 +57,7 @@ impl<M: Machine> Memory<M> {
             state: match boot.movable_from {
                 Some(first) if first <= start => BlockState::GoingOnline(ZoneKind::Movable),
                 Some(first) if first < end => {
-                    BlockState::Mixed(Line::before(first).expect("Movable begins between two pairs"))
+                    BlockState::Mixed(ZoneBorder::before(first).expect("Movable begins between two pairs"))
                 }
                 _ => BlockState::GoingOnline(ZoneKind::Normal),
             },
@@ -66,20 +65,22 @@ impl<M: Machine> Memory<M> {
             last_zone: ZoneKind::Normal,
             node: boot.node,
             group: boot_group(self, boot),
+            origin: Origin::Boot,
             memmap: MemmapPlace::Boot,
+            ready: true,
             present: present as u16,
             head: 0,
             managed: managed as u16,
             poisoned: false,
             faulty: false,
         };
-        self.sections.set(boot.id, section);
+        transition::make_known(self, only, section, PageblockSet::EMPTY);
         match section.state {
-            BlockState::Mixed(line) => enter_both(self, boot, section, line),
+            BlockState::Mixed(border) => enter_both(self, boot, section, border),
             state => {
                 let kind = state.zone().expect("it is on its way into one");
                 open::describe_pageblocks(self, boot.id, kind, |block| block.count_free(&self.machine));
-                transition::change_expectation(self, only, section, Zone::expect);
+                transition::expect(self, only, section);
                 self.with_zone(boot.node, kind, |zone| online::enter(self, zone, only, section));
             }
         }
@@ -87,19 +88,17 @@ impl<M: Machine> Memory<M> {
 }
 
 /// Steps 4 to 6 for a section that is to be in both zones.
-fn enter_both<M: Machine>(memory: &Memory<M>, boot: &BootSection<'_>, section: Section, line: Line) {
-    let only = SectionRange::single(boot.id);
+fn enter_both<M: Machine>(memory: &Memory<M>, boot: &BootSection<'_>, section: Section, border: ZoneBorder) {
     Pageblock::of(boot.id.pages().start()).set_empty_count(&memory.machine, MIXED_COUNT);
     for kind in ZoneKind::ALL {
-        let part = line.part(boot.id, kind);
+        let part = border.part(boot.id, kind);
         let blocks = || Pageblock::of_section(boot.id).filter(|block| part.contains(block.first()));
         blocks().for_each(|block| open::describe_pageblock(memory, block, kind, block.count_free(&memory.machine)));
         let present: u64 = boot.uses.iter().map(|(range, _)| range.intersection(part).len()).sum();
         let managed: u64 = blocks().map(|block| block.descriptor(&memory.machine).managed()).sum();
         let share = Section { present: present as u16, managed: managed as u16, ..section };
-        memory.zones.managed_of(kind, Origin::Boot).fetch_add(managed, Ordering::Relaxed);
         memory.with_zone(boot.node, kind, |zone| {
-            zone.grow(only, share);
+            transition::enter_in_part(memory, zone, boot.id, share, kind);
             zone.area_mut(Origin::Boot).admit_part(&memory.machine, part);
         });
     }

@@ -22,7 +22,6 @@ use crate::section::kind::ZoneKind;
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::Section;
 use crate::{poison, range_guard, transition};
-use core::sync::atomic::Ordering;
 
 /// Why blocks could not be taken offline.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -250,11 +249,11 @@ fn isolate_some<M: Machine>(memory: &Memory<M>, range: SectionRange, is_any_open
             // Its pageblocks are work enough for one hold of the lock.
             Openness::Open => {
                 *is_any_open = true;
-                zone.area_mut(section.origin()).isolate(&memory.machine, run.first());
+                zone.area_mut(section.origin).isolate(&memory.machine, run.first());
                 run.first_part(1)
             }
         };
-        memory.sections.set_all(run, Section { state: BlockState::GoingOffline(kind), ..section });
+        transition::set_leaving(memory, run, section, kind, true);
         range.behind(run)
     })
 }
@@ -262,18 +261,17 @@ fn isolate_some<M: Machine>(memory: &Memory<M>, range: SectionRange, is_any_open
 /// Undoes [`isolate_some`](isolate_some) where it was done.
 pub(super) fn unisolate<M: Machine>(memory: &Memory<M>, run: SectionRange, section: Section) {
     let BlockState::GoingOffline(kind) = section.state else { return };
-    let online = Section { state: BlockState::Online(kind), ..section };
     if section.is_open() {
         for id in run.iter() {
             memory.with_zone(section.node, kind, |zone| {
-                memory.sections.set(id, online);
-                zone.area_mut(section.origin()).admit(&memory.machine, id);
+                transition::set_leaving(memory, SectionRange::single(id), section, kind, false);
+                zone.area_mut(section.origin).admit(&memory.machine, id);
             });
         }
     } else {
         for part in run.cut(BATCH) {
             memory.with_zone(section.node, kind, |zone| {
-                memory.sections.set_all(part, online);
+                transition::set_leaving(memory, part, section, kind, false);
                 if section.is_untouched() {
                     zone.release_claim(part, section);
                     zone.put_untouched(part, section);
@@ -290,12 +288,12 @@ fn close_for_readers<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange]) {
         return;
     }
     for (run, section) in
-        memory.sections.present_runs(ranges).filter(|(_, section)| section.is_open() && !section.is_boot())
+        memory.sections.present_runs(ranges).filter(|(_, section)| section.is_open() && !section.keeps_struct_pages())
     {
         let BlockState::GoingOffline(kind) = section.state else { continue };
         for part in run.cut(BATCH) {
             let _zone = memory.zones.lock(section.node, kind);
-            memory.sections.set_all(part, Section { openness: Openness::Changing, ..section });
+            transition::close_for_readers(memory, part, section);
         }
     }
     memory.machine.wait_for_readers();
@@ -311,15 +309,11 @@ fn leave<M: Machine>(memory: &Memory<M>, run: SectionRange, section: Section, ki
         if section.is_touched() {
             let is_empty = |block: Pageblock| block.descriptor(&memory.machine).is_empty();
             assert!(Pageblock::of_section(run.first()).all(is_empty), "block {} is not empty", run.first());
-            zone.area_mut(section.origin()).retire(&memory.machine, run.first());
+            zone.area_mut(section.origin).retire(&memory.machine, run.first());
         } else if section.is_untouched() {
             zone.release_claim(run, section);
         }
-        zone.shrink(run, section, span);
-        let managed = run.count() * section.usable();
-        memory.zones.managed_of(kind, section.origin()).fetch_sub(managed, Ordering::Relaxed);
-        let openness = if section.is_withheld() { Openness::Withheld } else { Openness::Untouched };
-        memory.sections.set_all(run, Section { state: BlockState::Offline, openness, ..section });
+        transition::leave(memory, zone, run, section, kind, span);
         true
     })
 }
@@ -331,7 +325,7 @@ fn withdraw<M: Machine>(memory: &Memory<M>, range: SectionRange) -> Option<Secti
     let kind = section.state.zone().expect("a block that goes offline has a zone");
     let most = if section.is_touched() { 1 } else { BATCH };
     let run = memory.sections.first_run(range.first_part(most));
-    transition::shift_in_device(memory, run, section, None);
+    transition::tally(memory, run, section, None);
     while !leave(memory, run, section, kind) {}
     // The struct pages of a boot block stay, and tell which of its frames are to come back.
     if section.is_touched() {

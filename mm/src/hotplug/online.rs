@@ -17,12 +17,11 @@ use crate::memory::Memory;
 use crate::record::journal::{Op, Stopwatch};
 use crate::record::notifier::{Direction, Veto};
 use crate::record::policy::OnlineAs;
-use crate::section::kind::{Origin, ZoneKind};
-use crate::section::state::{BlockState, Openness};
+use crate::section::kind::ZoneKind;
+use crate::section::state::BlockState;
 use crate::section::word::Section;
 use crate::zone::Zone;
 use crate::{range_guard, transition};
-use core::sync::atomic::Ordering;
 
 /// Why blocks could not be brought online.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -129,9 +128,7 @@ fn online_steps<M: Machine>(
     pace.pause().map_err(OnlineError::Stopped)?;
     let going = Undo::new(stopwatch, || {
         for (run, section) in memory.sections.present_runs(ranges) {
-            transition::change_expectation(memory, run, section, Zone::give_up);
-            transition::shift_in_device(memory, run, section, None);
-            memory.sections.set_all(run, Section { state: BlockState::Offline, ..section });
+            transition::cancel_online(memory, run, section);
         }
     });
     let remark = choose_zones(memory, ranges, how);
@@ -165,7 +162,10 @@ fn check_offline<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange]) -> Res
 fn choose_zones<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange], how: OnlineAs) -> Option<Remark> {
     match how {
         OnlineAs::Zone(zone) => {
-            memory.sections.present_runs(ranges).for_each(|(run, section)| send(memory, run, section, zone));
+            memory
+                .sections
+                .present_runs(ranges)
+                .for_each(|(run, section)| transition::begin_online(memory, run, section, zone));
             None
         }
         OnlineAs::ByPolicy => {
@@ -205,28 +205,21 @@ fn send_by_policy<M: Machine>(
             is_same
         };
         let part = run.first_part(run.iter().take_while(is_next).count() as u64);
-        send(memory, part, section, choice.zone);
+        transition::begin_online(memory, part, section, choice.zone);
         remark = remark.or(choice.remark);
         rest = run.behind(part);
     }
     remark
 }
 
-fn send<M: Machine>(memory: &Memory<M>, run: SectionRange, section: Section, zone: ZoneKind) {
-    transition::shift_in_device(memory, run, section, Some(zone));
-    let section = Section { state: BlockState::GoingOnline(zone), ..section };
-    memory.sections.set_all(run, section);
-    transition::change_expectation(memory, run, section, Zone::expect);
-}
-
 /// Steps 4 and 6 for the first blocks of `range`, which are going online; the blocks behind those. Cannot fail.
 fn populate<M: Machine>(memory: &Memory<M>, range: SectionRange) -> Option<SectionRange> {
     let section = memory.sections.get(range.first()).expect("a block that goes online is present");
     // The pageblocks of a boot block are work enough for one hold of the lock.
-    let most = if section.is_boot() { 1 } else { BATCH };
+    let most = if section.opens_at_once() { 1 } else { BATCH };
     let run = memory.sections.first_run(range.first_part(most));
     let kind = section.state.zone().expect("a block that goes online has a zone");
-    if section.is_boot() {
+    if section.opens_at_once() {
         open::describe_pageblocks(memory, run.first(), kind, |block| block.count_free(&memory.machine));
     }
     memory.with_zone(section.node, kind, |zone| enter(memory, zone, run, section));
@@ -236,18 +229,9 @@ fn populate<M: Machine>(memory: &Memory<M>, range: SectionRange) -> Option<Secti
 /// Puts blocks that are going online, and of which the same is known, into their zone: added ones untouched or withheld,
 /// one that has its struct pages open.
 pub(super) fn enter<M: Machine>(memory: &Memory<M>, zone: &mut Zone, run: SectionRange, section: Section) {
-    let kind = section.state.zone().expect("a block that goes online has a zone");
-    if kind == ZoneKind::Movable {
-        zone.give_up(run, section);
-    }
-    let openness = if section.is_boot() { Openness::Open } else { section.openness };
-    let section = Section { state: BlockState::Online(kind), openness, ..section };
-    zone.grow(run, section);
-    let managed = run.count() * section.usable();
-    memory.zones.managed_of(kind, section.origin()).fetch_add(managed, Ordering::Relaxed);
-    memory.sections.set_all(run, section);
-    if section.is_boot() {
-        run.iter().for_each(|id| zone.area_mut(Origin::Boot).admit(&memory.machine, id));
+    let section = transition::enter(memory, zone, run, section);
+    if section.opens_at_once() {
+        run.iter().for_each(|id| zone.area_mut(section.origin).admit(&memory.machine, id));
     } else if section.is_untouched() {
         zone.put_untouched(run, section);
     }

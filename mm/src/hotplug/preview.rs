@@ -77,7 +77,7 @@ impl<M: Machine> Memory<M> {
             for id in run.iter() {
                 let seen = foresee_block(self, id, section, &mut |blocker| each(id, Foreseen::Blocker(blocker)));
                 need += seen.need;
-                excluded.include(kind, section.origin(), seen.free);
+                excluded.include(kind, section.origin, seen.free);
                 excluded.include_whole(kind, seen.whole);
                 each(id, Foreseen::Done { movable: seen.need.pages(), first: seen.first_movable });
                 pace.pause().map_err(OfflineError::Stopped)?;

@@ -30,7 +30,6 @@ use crate::section::state::BlockState;
 use crate::section::word::Section;
 use crate::zone::Zone;
 use crate::{poison, transition};
-use core::sync::atomic::Ordering;
 
 /// Why blocks stay in their zone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -211,7 +210,7 @@ fn cross<M: Machine>(memory: &Memory<M>, range: SectionRange, to: ZoneKind) -> O
     let section = memory.sections.get(range.first()).expect("an online block is present");
     let most = if section.is_open() { 1 } else { BATCH };
     let run = memory.sections.first_run(range.first_part(most));
-    transition::shift_in_device(memory, run, section, Some(to));
+    transition::tally(memory, run, section, Some(to));
     while !cross_at_once(memory, run, section, to) {}
     range.behind(run)
 }
@@ -224,14 +223,8 @@ fn cross_at_once<M: Machine>(memory: &Memory<M>, run: SectionRange, section: Sec
         if old.changes() != changes {
             return false;
         }
-        let origin = section.origin();
-        let relabelled = Section { state: BlockState::Online(to), ..section };
-        old.shrink(run, section, span);
-        new.grow(run, relabelled);
-        let managed = run.count() * section.usable();
-        memory.zones.managed_of(to.other(), origin).fetch_sub(managed, Ordering::Relaxed);
-        memory.zones.managed_of(to, origin).fetch_add(managed, Ordering::Relaxed);
-        memory.sections.set_all(run, relabelled);
+        let origin = section.origin;
+        let relabelled = transition::cross(memory, [&mut *old, &mut *new], run, section, to, span);
         if section.is_open() {
             let id = run.first();
             old.area_mut(origin).retire(&memory.machine, id);

@@ -15,6 +15,7 @@ use crate::record::journal::{Op, Stopwatch};
 use crate::section::group::{Group, GroupId, GroupName};
 use crate::section::kind::MemmapPlace;
 use crate::section::state::BlockState;
+use crate::transition;
 use crate::{poison, range_guard};
 
 /// Why a group could not be removed.
@@ -172,9 +173,7 @@ fn forget_all<M: Machine>(memory: &Memory<M>, names: &[GroupName]) {
 
 fn forget<M: Machine>(memory: &Memory<M>, id: GroupId, group: Group, stopwatch: &Stopwatch<'_, M>) {
     poison::forget_poison(memory, group.range);
-    for section in group.range.iter() {
-        memory.sections.clear(section);
-    }
+    transition::forget(memory, group.range);
     stopwatch.enter("memmap");
     if group.memmap == MemmapPlace::System {
         for section in group.range.iter() {

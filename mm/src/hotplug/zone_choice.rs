@@ -17,7 +17,7 @@ use crate::limits::KERNEL_FLOOR_PAGES;
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::record::policy::{OnlinePolicy, Policy};
-use crate::section::group::{Device, GroupId};
+use crate::section::group::{GroupId, Tally};
 use crate::section::kind::ZoneKind;
 use crate::section::state::BlockState;
 use crate::section::word::Section;
@@ -76,7 +76,7 @@ pub struct Outlook {
     pub(crate) machine: Balance,
     pub(crate) own: Balance,
     /// `None` where every block is for itself.
-    pub(crate) device: Option<Device>,
+    pub(crate) device: Option<Tally>,
     pub(crate) kernel: KernelMemory,
 }
 
@@ -198,7 +198,7 @@ impl Outlook {
     fn balanced(&self, coming: u64) -> ZoneKind {
         let ratio = self.policy.auto_movable_ratio;
         let node_allows = !self.policy.numa_aware || self.own.allows(coming, ratio);
-        match self.device.and_then(Device::zone) {
+        match self.device.and_then(Tally::zone) {
             Some(zone) => zone,
             None if node_allows && self.machine.allows(coming, ratio) => ZoneKind::Movable,
             None => ZoneKind::Normal,

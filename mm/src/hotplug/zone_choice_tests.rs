@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::addr::PAGES_PER_SECTION;
-use crate::section::kind::MemmapPlace;
+use crate::section::kind::{MemmapPlace, Origin};
 use crate::section::state::Openness;
 
 const BLOCK: u64 = PAGES_PER_SECTION;
@@ -27,8 +27,8 @@ const AUTO: Outlook = Outlook {
 };
 
 /// A device with so many blocks in each place.
-const fn device(offline: u64, normal: u64, movable: u64) -> Device {
-    Device { offline: offline * BLOCK, normal: normal * BLOCK, movable: movable * BLOCK }
+const fn device(offline: u64, normal: u64, movable: u64) -> Tally {
+    Tally { offline: offline * BLOCK, normal: normal * BLOCK, movable: movable * BLOCK }
 }
 
 fn block() -> Section {
@@ -38,7 +38,9 @@ fn block() -> Section {
         last_zone: ZoneKind::Normal,
         node: NodeId::ZERO,
         group: GroupId::new(1),
+        origin: Origin::Added,
         memmap: MemmapPlace::Head,
+        ready: true,
         present: BLOCK as u16,
         managed: BLOCK as u16,
         head: 0,

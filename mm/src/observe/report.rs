@@ -274,7 +274,7 @@ impl<M: Machine> Memory<M> {
             return report;
         }
         // The struct pages of a boot block stay when it goes offline, and tell of its reserved frames.
-        if !section.is_open() && !section.is_boot() {
+        if !section.is_open() && !section.keeps_struct_pages() {
             let at_head = crate::section::word::head_range(id, section).contains(pfn);
             let is_table = crate::section::word::table_range(id, section).contains(pfn);
             (report.state, report.owner) = match (at_head, is_table) {

@@ -6,7 +6,7 @@ use crate::frame::page::{Head, MEMMAP_PAGES, Owner, PageState};
 use crate::frame::pageblock::{MIXED_COUNT, PER_SECTION, Pageblock, Place};
 use crate::machine::Machine;
 use crate::memory::Memory;
-use crate::section::group::Device;
+use crate::section::group::Tally;
 use crate::section::kind::{MemmapPlace, Origin, ZoneKind};
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::Section;
@@ -340,7 +340,7 @@ fn count_cache<M: Machine>(memory: &Memory<M>, cpu: usize, node: NodeId, kind: Z
 fn is_here<M: Machine>(memory: &Memory<M>, frame: Pfn, node: NodeId, kind: ZoneKind, origin: Origin) -> bool {
     memory.sections.open(frame).is_some_and(|section| {
         let is_in_zone = section.node == node && section.state.zone_of(frame) == Some(kind);
-        is_in_zone && section.origin() == origin
+        is_in_zone && section.origin == origin
     })
 }
 
@@ -377,7 +377,7 @@ fn recount_section<M: Machine>(
 ) {
     let found = recount_range(memory, id.pages(), section, sums, elsewhere, report);
     let empty = compare_block(memory, id, section, found, 0, report);
-    sums.empty[section.origin() as usize] += u64::from(empty == PER_SECTION);
+    sums.empty[section.origin as usize] += u64::from(empty == PER_SECTION);
     check_pageblocks(memory, id.pages(), report);
 }
 
@@ -414,7 +414,7 @@ fn recount_range<M: Machine>(
 ) -> Found {
     let before = *sums;
     let taken = recount_frames(memory, range, section, sums, elsewhere, report);
-    let origin = section.origin() as usize;
+    let origin = section.origin as usize;
     let free = sums.free[origin] + sums.isolated + sums.cached - before.free[origin] - before.isolated - before.cached;
     let managed = free + taken.allocated;
     Found { present: managed + taken.set_aside + taken.poisoned, managed }
@@ -484,7 +484,7 @@ fn recount_frames<M: Machine>(
             PageState::Tail if is_free && block.descriptor(&memory.machine).place() == Place::Isolated => {
                 sums.isolated += 1;
             }
-            PageState::Tail if is_free => sums.free[section.origin() as usize] += 1,
+            PageState::Tail if is_free => sums.free[section.origin as usize] += 1,
             _ if is_free => wrong("is free, but its struct page says otherwise"),
             PageState::Tail => wrong("belongs to no block"),
             PageState::Cached | PageState::Allocated => {
@@ -524,7 +524,7 @@ fn recount_frames<M: Machine>(
             }
             PageState::Absent => {}
         }
-        if !section.is_boot() && head_frames.contains(pfn) != (head.state == PageState::Memmap) {
+        if !section.has_reserved_frames() && head_frames.contains(pfn) != (head.state == PageState::Memmap) {
             wrong("is not what the head of its block says");
         }
         at = at.add(pages);
@@ -539,7 +539,7 @@ fn check_devices<M: Machine>(memory: &Memory<M>, report: &mut dyn FnMut(Problem)
         let next = memory.groups.lock().devices().find(|(id, ..)| last < Some(*id));
         let Some((id, group, kept)) = next else { return };
         last = Some(id);
-        let mut counted = Device { offline: group.range.pages().len(), ..Device::default() };
+        let mut counted = Tally { offline: group.range.pages().len(), ..Tally::default() };
         for (run, section) in memory.sections.present_runs(&[group.range]) {
             counted.shift(run.count() * u64::from(section.present), None, section.state.zone());
         }
@@ -561,7 +561,9 @@ fn check_blocks<M: Machine>(memory: &Memory<M>, report: &mut dyn FnMut(Problem))
         if matches!(section.state, BlockState::GoingOnline(_) | BlockState::GoingOffline(_)) {
             wrong("is on its way, but no operation is under way");
         }
-        if !section.is_boot() && section.lost_frames() != count_poisoned(memory, id, section) {
+        if section.origin == Origin::Added
+            && memory.sections.poisoned_frames(id, section) != count_poisoned(memory, id, section)
+        {
             wrong("does not have as many poisoned frames as it lacks");
         }
         if section.faulty && !(section.is_open() && poison::with_errors(memory, id.pages()).next().is_some()) {

@@ -27,8 +27,8 @@ use crate::machine::tasks::{Pace, Stop};
 use crate::memory::Memory;
 use crate::range_guard;
 use crate::section::kind::ZoneKind;
-use crate::section::state::Openness;
 use crate::section::word::{Section, head_range, table_range};
+use crate::transition;
 use crate::zone::Zone;
 use crate::zone::free_area::FreeArea;
 use crate::zone::zones::zone_number;
@@ -147,8 +147,7 @@ pub(crate) fn is_poisoned<M: Machine>(memory: &Memory<M>, section: Section, pfn:
 pub(crate) fn forget_poison<M: Machine>(memory: &Memory<M>, range: SectionRange) {
     let mut is_any = false;
     for (id, section) in memory.sections.iter_range(range).filter(|(_, section)| section.poisoned) {
-        memory.poisoned_count.fetch_sub(section.lost_frames(), Ordering::Relaxed);
-        memory.sections.clear(id);
+        transition::forget_poisoned(memory, id, section);
         // Whoever has seen that it has errors looks at its struct pages.
         memory.machine.wait_for_readers();
         open::unmap_own_memmap(memory, id, section);
@@ -197,7 +196,7 @@ fn settle_faulty<M: Machine>(memory: &Memory<M>, id: SectionId) {
     let Some(section) = memory.sections.open(first).filter(|section| section.faulty) else { return };
     let Some(kind) = section.state.zone_of(first) else { return };
     if with_errors(memory, id.pages()).next().is_none() {
-        memory.with_zone(section.node, kind, |_| memory.sections.set(id, Section { faulty: false, ..section }));
+        memory.with_zone(section.node, kind, |_| transition::set_faulty(memory, id, section, false));
     }
 }
 
@@ -246,11 +245,12 @@ fn poison_offline<M: Machine>(
     if section.has_struct_pages() {
         check_head(pfn, memory.machine.page(pfn).head())?;
     } else if let Err(why) = open::make_struct_pages(memory, id, section) {
-        memory.sections.set(id, Section { openness: Openness::Withheld, ..section });
+        transition::withhold_offline(memory, id, section);
         memory.machine.note_withheld(id, why);
         return Err(PoisonError::Withheld(pfn));
     }
-    mark_poisoned(memory, pfn, section);
+    mark_poisoned(memory, pfn);
+    transition::lose_frame(memory, None, id, section);
     Ok(())
 }
 
@@ -260,8 +260,8 @@ fn poison_free<M: Machine>(memory: &Memory<M>, kind: ZoneKind, pfn: Pfn, node: N
     memory.with_zone(node, kind, |zone| {
         let Some(section) = memory.sections.open(pfn) else { return false };
         if let Some(block) = back {
-            let (head, order) = cut_down(memory, zone.area_mut(section.origin()), block, pfn);
-            give_back(memory, zone.area_mut(section.origin()), head, order);
+            let (head, order) = cut_down(memory, zone.area_mut(section.origin), block, pfn);
+            give_back(memory, zone.area_mut(section.origin), head, order);
             let others = with_errors(memory, PfnRange::new(head, order.pages())).filter(|other| *other != pfn);
             others.for_each(|other| lose(memory, zone, kind, other));
         }
@@ -301,12 +301,11 @@ fn give_back<M: Machine>(memory: &Memory<M>, area: &mut FreeArea, head: Pfn, ord
 /// Takes a free frame of an open section from its zone.
 fn lose<M: Machine>(memory: &Memory<M>, zone: &mut Zone, kind: ZoneKind, pfn: Pfn) {
     let section = memory.sections.get(pfn.section()).expect("a block that is locked stays");
-    let origin = section.origin();
+    let origin = section.origin;
     zone.area_mut(origin).lose_frame(&memory.machine, Pageblock::of(pfn));
-    zone.lose_frame(origin);
-    memory.zones.managed_of(kind, origin).fetch_sub(1, Ordering::Relaxed);
     memory.faulty_count.fetch_sub(u64::from(memory.machine.page(pfn).has_error()), Ordering::Relaxed);
-    mark_poisoned(memory, pfn, section);
+    mark_poisoned(memory, pfn);
+    transition::lose_frame(memory, Some((zone, kind)), pfn.section(), section);
 }
 
 /// Poisons a frame of an open section that is not free; whether it did, or it is to be tried again.
@@ -386,18 +385,16 @@ fn mark_faulty<M: Machine>(memory: &Memory<M>, pfn: Pfn) -> bool {
     let id = pfn.section();
     let section = memory.sections.get(id).expect("a block that is locked stays");
     memory.faulty_count.fetch_add(1, Ordering::Relaxed);
-    memory.sections.set(id, Section { faulty: true, ..section });
+    transition::set_faulty(memory, id, section, true);
     memory.machine.page(pfn).set_error();
     memory.machine.page(head).mark_faulty(found.order);
     true
 }
 
-/// The struct page of a poisoned frame says so, the bits of its pageblock, and the word of its section.
-fn mark_poisoned<M: Machine>(memory: &Memory<M>, pfn: Pfn, section: Section) {
+/// Has the struct page of a poisoned frame say so, and the bits of its pageblock.
+fn mark_poisoned<M: Machine>(memory: &Memory<M>, pfn: Pfn) {
     memory.machine.page(pfn).set_head(Head::single(PageState::Poisoned, Owner::None));
     Pageblock::of(pfn).reserve(&memory.machine, PfnRange::new(pfn, 1));
-    memory.sections.set(pfn.section(), section.less_one_frame());
-    memory.poisoned_count.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Whether what a struct page says of a frame leaves a way to poison it.

@@ -5,10 +5,10 @@ use crate::section::kind::ZoneKind;
 
 /// Where in a block Movable begins: behind so many pairs of pageblocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Line(pub(super) u8);
+pub struct ZoneBorder(pub(super) u8);
 
-impl Line {
-    /// A line through the block of `frame`, before this frame; `None` if it does not lie between two pairs of pageblocks of the
+impl ZoneBorder {
+    /// A border through the block of `frame`, before this frame; `None` if it does not lie between two pairs of pageblocks of the
     /// block.
     pub(crate) fn before(frame: Pfn) -> Option<Self> {
         let pairs = frame.index_in_section() / Order::MAX.pages();

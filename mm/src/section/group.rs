@@ -89,13 +89,13 @@ pub struct Group {
 /// Present frames of a device by where they are, so that nobody has to go through its blocks. What is on its way counts where
 /// it goes to, or where it comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Device {
+pub(crate) struct Tally {
     pub(crate) offline: u64,
     pub(crate) normal: u64,
     pub(crate) movable: u64,
 }
 
-impl Device {
+impl Tally {
     /// The zone that the rest of it is to follow to, if any of it is in one.
     pub(crate) const fn zone(self) -> Option<ZoneKind> {
         match self {
@@ -133,7 +133,7 @@ enum Slot {
     /// Nobody finds it yet, but its name is taken.
     Reserved(Group),
     /// Boot memory is no device's, and nothing is counted of it.
-    Known(Group, Device),
+    Known(Group, Tally),
 }
 
 impl Slot {
@@ -164,17 +164,17 @@ impl GroupTable {
     }
 
     /// Every group that is a device, with what is where of it.
-    pub(crate) fn devices(&self) -> impl Iterator<Item = (GroupId, Group, Device)> + '_ {
+    pub(crate) fn devices(&self) -> impl Iterator<Item = (GroupId, Group, Tally)> + '_ {
         self.slots.iter().enumerate().filter_map(|(n, slot)| match *slot {
-            Slot::Known(group, device) if group.memmap != MemmapPlace::Boot => Some((GroupId(n as u16), group, device)),
+            Slot::Known(group, tally) if group.memmap != MemmapPlace::Boot => Some((GroupId(n as u16), group, tally)),
             _ => None,
         })
     }
 
     /// What is where of a device that exists.
-    pub(crate) fn device_mut(&mut self, id: GroupId) -> &mut Device {
+    pub(crate) fn tally_mut(&mut self, id: GroupId) -> &mut Tally {
         match &mut self.slots[usize::from(id.0)] {
-            Slot::Known(_, device) => device,
+            Slot::Known(_, tally) => tally,
             Slot::Vacant | Slot::Reserved(_) => unreachable!("blocks are of a group that exists"),
         }
     }
@@ -201,7 +201,7 @@ impl GroupTable {
     pub(crate) fn publish(&mut self, id: GroupId) {
         let slot = &mut self.slots[usize::from(id.0)];
         let Slot::Reserved(group) = *slot else { unreachable!("only a reserved group is published") };
-        *slot = Slot::Known(group, Device { offline: group.range.pages().len(), ..Device::default() });
+        *slot = Slot::Known(group, Tally { offline: group.range.pages().len(), ..Tally::default() });
     }
 
     /// Lets a group, just made for boot memory, grow by the section behind it.

@@ -25,6 +25,15 @@ impl ZoneKind {
         }
     }
 
+    pub(super) const fn into_bits(self) -> u64 {
+        self as u64
+    }
+
+    #[inline(always)]
+    pub(super) const fn from_bits(bits: u64) -> Self {
+        if bits == 0 { Self::Normal } else { Self::Movable }
+    }
+
     /// The one that it is not.
     #[must_use]
     pub const fn other(self) -> Self {
@@ -53,13 +62,41 @@ pub enum MemmapPlace {
     Boot = 2,
 }
 
+impl MemmapPlace {
+    pub(super) const fn into_bits(self) -> u64 {
+        self as u64
+    }
+
+    #[inline(always)]
+    pub(super) const fn from_bits(bits: u64) -> Self {
+        match bits {
+            0 => Self::Head,
+            1 => Self::System,
+            2 => Self::Boot,
+            _ => panic!("struct pages are in a place that nobody wrote"),
+        }
+    }
+}
+
 /// Whether memory was there at boot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Origin {
+pub enum Origin {
+    /// It was.
     Boot,
+    /// It came later.
     Added,
 }
 
 impl Origin {
-    pub(crate) const ALL: [Self; 2] = [Self::Boot, Self::Added];
+    /// Both, boot memory first.
+    pub const ALL: [Self; 2] = [Self::Boot, Self::Added];
+
+    pub(super) const fn into_bits(self) -> u64 {
+        matches!(self, Self::Boot) as u64
+    }
+
+    #[inline(always)]
+    pub(super) const fn from_bits(bits: u64) -> Self {
+        if bits == 0 { Self::Added } else { Self::Boot }
+    }
 }

@@ -1,7 +1,7 @@
 //! The states of a memory block, and how far its struct pages are made.
 
 use crate::addr::Pfn;
-use crate::section::border::Line;
+use crate::section::border::ZoneBorder;
 use crate::section::kind::ZoneKind;
 
 /// The state of a memory block; the zone is where it is, or is going to be, or was.
@@ -15,8 +15,10 @@ pub enum BlockState {
     Online(ZoneKind),
     /// On its way out of a zone.
     GoingOffline(ZoneKind),
-    /// Boot memory in use in both zones, for ever: `kernelcore=` and `movablecore=` draw their line through it.
-    Mixed(Line),
+    /// Boot memory in use in both zones, for ever: `kernelcore=` and `movablecore=` draw their border through it.
+    Mixed(ZoneBorder),
+    /// Memory of a device, which is in no zone of the allocator and never goes online.
+    Device,
 }
 
 impl BlockState {
@@ -24,7 +26,7 @@ impl BlockState {
     #[must_use]
     pub const fn zone(self) -> Option<ZoneKind> {
         match self {
-            Self::Offline | Self::Mixed(_) => None,
+            Self::Offline | Self::Mixed(_) | Self::Device => None,
             Self::GoingOnline(zone) | Self::Online(zone) | Self::GoingOffline(zone) => Some(zone),
         }
     }
@@ -39,7 +41,7 @@ impl BlockState {
     #[must_use]
     pub const fn zone_of(self, frame: Pfn) -> Option<ZoneKind> {
         match self {
-            Self::Mixed(line) => Some(line.zone_of(frame)),
+            Self::Mixed(border) => Some(border.zone_of(frame)),
             _ => self.zone(),
         }
     }
@@ -58,6 +60,7 @@ impl BlockState {
             Self::GoingOnline(_) => "going-online",
             Self::Online(_) | Self::Mixed(_) => "online",
             Self::GoingOffline(_) => "going-offline",
+            Self::Device => "device",
         }
     }
 }

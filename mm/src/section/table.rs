@@ -1,6 +1,7 @@
-//! section::table
+//! The table of the words of all sections.
 
 use crate::addr::{PAGES_PER_SECTION, Pfn, SectionId, SectionRange};
+use crate::section::pieces::PageblockSet;
 use crate::section::word::Section;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,13 +9,19 @@ use core::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Copy)]
 pub struct SectionTable {
     words: &'static [AtomicU64],
+    /// Pageblocks that are withheld, a bit for each; zero in an absent section.
+    withheld: &'static [AtomicU64],
 }
 
 impl SectionTable {
-    /// A table over `words`, all of them zero: every section absent.
+    /// A table over `words` and as many bits of pageblocks, all of them zero: every section absent.
+    ///
+    /// # Panics
+    /// There are not as many of the one as of the other.
     #[must_use]
-    pub const fn new(words: &'static [AtomicU64]) -> Self {
-        Self { words }
+    pub const fn new(words: &'static [AtomicU64], withheld: &'static [AtomicU64]) -> Self {
+        assert!(words.len() == withheld.len(), "two words for each section");
+        Self { words, withheld }
     }
 
     /// How many sections the table has words for.
@@ -102,6 +109,22 @@ impl SectionTable {
         sections.filter(|(_, section)| section.is_open())
     }
 
+    /// The pageblocks of a section that are withheld from the allocator. They change under the lock of its range, and while it is in
+    /// a zone under that of the zone, too.
+    #[must_use]
+    pub fn withheld(&self, id: SectionId) -> PageblockSet {
+        PageblockSet(self.withheld[id.index()].load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_withheld(&self, id: SectionId, set: PageblockSet) {
+        self.withheld[id.index()].store(set.0, Ordering::Relaxed);
+    }
+
+    /// Frames of an added section that are poisoned.
+    pub(crate) fn poisoned_frames(&self, id: SectionId, section: Section) -> u64 {
+        section.unmanaged_frames() - self.withheld(id).frames()
+    }
+
     /// Writes the same for every section of `range`.
     pub(crate) fn set_all(&self, range: SectionRange, section: Section) {
         let word = section.encode();
@@ -116,5 +139,6 @@ impl SectionTable {
 
     pub(crate) fn clear(&self, id: SectionId) {
         self.words[id.index()].store(0, Ordering::Release);
+        self.set_withheld(id, PageblockSet::EMPTY);
     }
 }

@@ -3,10 +3,11 @@
 use crate::addr::{NodeId, Order, PAGES_PER_SECTION, PfnRange, SectionId};
 use crate::frame::page::MEMMAP_PAGES;
 use crate::limits::GROUP_LIMIT;
-use crate::section::border::Line;
+use crate::section::border::ZoneBorder;
 use crate::section::group::GroupId;
 use crate::section::kind::{MemmapPlace, Origin, ZoneKind};
 use crate::section::state::{BlockState, Openness};
+use bitfield_struct::bitfield;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// What is known of a section that is present.
@@ -22,8 +23,12 @@ pub struct Section {
     pub node: NodeId,
     /// The group that it came with.
     pub group: GroupId,
+    /// Whether it was there at boot.
+    pub origin: Origin,
     /// Where its struct pages lie.
     pub memmap: MemmapPlace,
+    /// Whether its memory can be accessed, and is mapped.
+    pub ready: bool,
     /// Frames of memory in it; of an added section all that it can have.
     pub present: u16,
     /// Frames at its head that hold struct pages and tables; none of a boot section, whose layout is its own.
@@ -38,24 +43,34 @@ pub struct Section {
 }
 
 impl Section {
-    /// Whether it was there at boot.
-    #[must_use]
-    pub const fn is_boot(self) -> bool {
-        matches!(self.memmap, MemmapPlace::Boot)
-    }
-
-    /// Whether it was there at boot or added.
-    pub(crate) const fn origin(self) -> Origin {
-        if self.is_boot() { Origin::Boot } else { Origin::Added }
-    }
-
     /// Whether the reserve of hotplug may lie in it: boot memory that the kernel uses.
     #[must_use]
     pub fn may_hold_reserve(self) -> bool {
-        self.is_boot() && self.state.zone() == Some(ZoneKind::Normal)
+        matches!(self.origin, Origin::Boot) && self.state.zone() == Some(ZoneKind::Normal)
     }
 
-    /// Whether its struct pages can be looked at and the allocator knows its frames.
+    /// Whether its group counts how much of it is in which zone.
+    pub(crate) const fn is_tallied(self) -> bool {
+        matches!(self.origin, Origin::Added)
+    }
+
+    /// Whether it is opened when it goes online: its struct pages are there already.
+    pub(crate) const fn opens_at_once(self) -> bool {
+        matches!(self.memmap, MemmapPlace::Boot)
+    }
+
+    /// Whether its struct pages stay, and tell which frames are whose, while it is offline.
+    #[must_use]
+    pub const fn keeps_struct_pages(self) -> bool {
+        matches!(self.memmap, MemmapPlace::Boot)
+    }
+
+    /// Whether frames that the allocator does not manage may be somebody's, and not only struct pages, tables, poisoned or withheld.
+    pub(crate) const fn has_reserved_frames(self) -> bool {
+        matches!(self.memmap, MemmapPlace::Boot)
+    }
+
+    /// Whether it is in a zone and the allocator knows its frames; its struct pages can be read then.
     #[must_use]
     pub const fn is_open(self) -> bool {
         self.state.is_in_zone() && matches!(self.openness, Openness::Open)
@@ -85,10 +100,10 @@ impl Section {
         if self.is_withheld() { 0 } else { self.managed as u64 }
     }
 
-    /// Whether its struct pages are mapped and tell what its frames are, though it may not be in use.
+    /// Whether its struct pages can be read and tell what its frames are, in a zone or not.
     #[must_use]
     pub const fn has_struct_pages(self) -> bool {
-        self.is_open() || self.is_boot() || self.poisoned
+        self.is_open() || self.keeps_struct_pages() || self.poisoned || matches!(self.state, BlockState::Device)
     }
 
     /// Frames at its head that hold struct pages and tables; none for a boot section, whose layout is its own.
@@ -97,14 +112,9 @@ impl Section {
         self.head as u64
     }
 
-    /// Frames of an added section that are poisoned.
-    pub(crate) const fn lost_frames(self) -> u64 {
+    /// Frames behind the head of an added section that the allocator does not get: they are poisoned or withheld.
+    pub(crate) const fn unmanaged_frames(self) -> u64 {
         (self.present - self.head - self.managed) as u64
-    }
-
-    /// What it is when one of its frames is poisoned.
-    pub(crate) const fn less_one_frame(self) -> Self {
-        Self { managed: self.managed - 1, poisoned: true, ..self }
     }
 
     /// How many of those hold page tables; they come first.
@@ -117,166 +127,225 @@ impl Section {
     }
 
     pub(crate) fn encode(self) -> u64 {
-        let zone = self.state.zone().unwrap_or(self.last_zone);
-        let state: u64 = match (self.state, self.openness) {
-            (BlockState::Offline, Openness::Withheld) => 11,
-            (BlockState::GoingOnline(_), Openness::Withheld) => 12,
-            (BlockState::Online(_), Openness::Withheld) => 13,
-            (BlockState::GoingOffline(_), Openness::Withheld) => 14,
-            (BlockState::Offline, _) => 1,
-            (BlockState::GoingOnline(_), _) => 2,
-            (BlockState::Online(_), Openness::Open) => ONLINE_OPEN,
-            (BlockState::GoingOffline(_), Openness::Open) => 4,
-            (BlockState::Online(_), Openness::Untouched) => 5,
-            (BlockState::GoingOffline(_), Openness::Untouched) => 6,
-            (BlockState::Online(_), Openness::Changing) => 7,
-            (BlockState::GoingOffline(_), Openness::Changing) => 8,
-            (BlockState::Mixed(Line(pairs)), _) => MIXED + u64::from(pairs & 1),
-        };
-        let place = match self.state {
-            BlockState::Mixed(Line(pairs)) => u64::from(pairs >> 1) << LINE_SHIFT,
-            _ => (self.memmap as u64) << MEMMAP_SHIFT | (zone as u64) << ZONE_SHIFT,
-        };
-        let frames = if self.is_boot() { self.present } else { self.head };
-        state
-            | place
-            | u64::from(self.node.number()) << NODE_SHIFT
-            | u64::from(self.group.number()) << GROUP_SHIFT
-            | u64::from(self.poisoned) << POISONED_SHIFT
-            | u64::from(self.faulty) << FAULTY_SHIFT
-            | u64::from(frames) << FRAMES_SHIFT
-            | u64::from(self.managed) << MANAGED_SHIFT
+        let border = if let BlockState::Mixed(ZoneBorder(pairs)) = self.state { pairs } else { 0 };
+        let frames = if self.has_reserved_frames() { self.present } else { self.head };
+        Bits::new()
+            .with_code(Code::of(self.state, self.openness))
+            .with_memmap(self.memmap)
+            .with_is_ready(self.ready)
+            .with_zone(self.state.zone().unwrap_or(self.last_zone))
+            .with_node(self.node.number())
+            .with_origin(self.origin)
+            .with_group(self.group.number())
+            .with_is_poisoned(self.poisoned)
+            .with_is_faulty(self.faulty)
+            .with_border(border)
+            .with_frames(frames)
+            .with_managed(self.managed)
+            .into_bits()
     }
 
     // Inlined, it costs only what its caller looks at.
     #[inline(always)]
     pub(super) fn decode(word: u64) -> Option<Self> {
-        let zone = if word >> ZONE_SHIFT & 1 == 0 { ZoneKind::Normal } else { ZoneKind::Movable };
-        let (state, openness) = match word & 0xf {
-            0 => return None,
-            1 => (BlockState::Offline, Openness::Untouched),
-            2 => (BlockState::GoingOnline(zone), Openness::Untouched),
-            ONLINE_OPEN => (BlockState::Online(zone), Openness::Open),
-            4 => (BlockState::GoingOffline(zone), Openness::Open),
-            5 => (BlockState::Online(zone), Openness::Untouched),
-            6 => (BlockState::GoingOffline(zone), Openness::Untouched),
-            7 => (BlockState::Online(zone), Openness::Changing),
-            MIXED | MIXED_ODD => {
-                let pairs = (word >> LINE_SHIFT & 0xf) << 1 | ((word & 0xf) - MIXED);
-                (BlockState::Mixed(Line(pairs as u8)), Openness::Open)
-            }
-            11 => (BlockState::Offline, Openness::Withheld),
-            12 => (BlockState::GoingOnline(zone), Openness::Withheld),
-            13 => (BlockState::Online(zone), Openness::Withheld),
-            14 => (BlockState::GoingOffline(zone), Openness::Withheld),
-            _ => (BlockState::GoingOffline(zone), Openness::Changing),
+        let bits = Bits::from_bits(word);
+        let zone = bits.zone();
+        let (state, openness) = match bits.code() {
+            Code::Absent => return None,
+            Code::Offline => (BlockState::Offline, Openness::Untouched),
+            Code::GoingOnline => (BlockState::GoingOnline(zone), Openness::Untouched),
+            Code::OnlineOpen => (BlockState::Online(zone), Openness::Open),
+            Code::GoingOfflineOpen => (BlockState::GoingOffline(zone), Openness::Open),
+            Code::OnlineUntouched => (BlockState::Online(zone), Openness::Untouched),
+            Code::GoingOfflineUntouched => (BlockState::GoingOffline(zone), Openness::Untouched),
+            Code::OnlineChanging => (BlockState::Online(zone), Openness::Changing),
+            Code::GoingOfflineChanging => (BlockState::GoingOffline(zone), Openness::Changing),
+            Code::Mixed => (BlockState::Mixed(ZoneBorder(bits.border())), Openness::Open),
+            Code::Device => (BlockState::Device, Openness::Open),
+            Code::OfflineWithheld => (BlockState::Offline, Openness::Withheld),
+            Code::GoingOnlineWithheld => (BlockState::GoingOnline(zone), Openness::Withheld),
+            Code::OnlineWithheld => (BlockState::Online(zone), Openness::Withheld),
+            Code::GoingOfflineWithheld => (BlockState::GoingOffline(zone), Openness::Withheld),
         };
-        let memmap = match word >> MEMMAP_SHIFT & 3 {
-            _ if matches!(state, BlockState::Mixed(_)) => MemmapPlace::Boot,
-            0 => MemmapPlace::Head,
-            1 => MemmapPlace::System,
-            _ => MemmapPlace::Boot,
-        };
-        let frames = (word >> FRAMES_SHIFT) as u16;
+        let memmap = bits.memmap();
         let (present, head) = match memmap {
-            MemmapPlace::Boot => (frames, 0),
-            MemmapPlace::Head | MemmapPlace::System => (PAGES_PER_SECTION as u16, frames),
+            MemmapPlace::Boot => (bits.frames(), 0),
+            MemmapPlace::Head | MemmapPlace::System => (PAGES_PER_SECTION as u16, bits.frames()),
         };
         Some(Self {
             state,
             openness,
             last_zone: zone,
-            node: NodeId::new((word >> NODE_SHIFT & 0xff) as u32).expect("only valid nodes are stored"),
-            group: GroupId::new((word >> GROUP_SHIFT) as u16 & GROUPS),
+            node: NodeId::new(u32::from(bits.node())).expect("only valid nodes are stored"),
+            group: GroupId::new(bits.group()),
+            origin: bits.origin(),
             memmap,
+            ready: bits.is_ready(),
             present,
             head,
-            managed: (word >> MANAGED_SHIFT) as u16,
-            poisoned: word >> POISONED_SHIFT & 1 != 0,
-            faulty: word >> FAULTY_SHIFT & 1 != 0,
+            managed: bits.managed(),
+            poisoned: bits.is_poisoned(),
+            faulty: bits.is_faulty(),
         })
     }
 }
 
-const GROUP_SHIFT: u32 = 16;
+/// The state of a section and its openness, as they stand in its word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+enum Code {
+    Absent = 0,
+    Offline = 1,
+    GoingOnline = 2,
+    /// The one that every allocation and free meets.
+    OnlineOpen = 3,
+    GoingOfflineOpen = 4,
+    OnlineUntouched = 5,
+    GoingOfflineUntouched = 6,
+    OnlineChanging = 7,
+    GoingOfflineChanging = 8,
+    /// Always open: its frames are given back on a path of their own.
+    Mixed = 9,
+    Device = 10,
+    OfflineWithheld = 11,
+    GoingOnlineWithheld = 12,
+    OnlineWithheld = 13,
+    GoingOfflineWithheld = 14,
+}
 
-const POISONED_SHIFT: u32 = 25;
+impl Code {
+    const fn of(state: BlockState, openness: Openness) -> Self {
+        match (state, openness) {
+            (BlockState::Offline, Openness::Withheld) => Self::OfflineWithheld,
+            (BlockState::GoingOnline(_), Openness::Withheld) => Self::GoingOnlineWithheld,
+            (BlockState::Online(_), Openness::Withheld) => Self::OnlineWithheld,
+            (BlockState::GoingOffline(_), Openness::Withheld) => Self::GoingOfflineWithheld,
+            (BlockState::Offline, _) => Self::Offline,
+            (BlockState::GoingOnline(_), _) => Self::GoingOnline,
+            (BlockState::Online(_), Openness::Open) => Self::OnlineOpen,
+            (BlockState::GoingOffline(_), Openness::Open) => Self::GoingOfflineOpen,
+            (BlockState::Online(_), Openness::Untouched) => Self::OnlineUntouched,
+            (BlockState::GoingOffline(_), Openness::Untouched) => Self::GoingOfflineUntouched,
+            (BlockState::Online(_), Openness::Changing) => Self::OnlineChanging,
+            (BlockState::GoingOffline(_), Openness::Changing) => Self::GoingOfflineChanging,
+            (BlockState::Mixed(_), _) => Self::Mixed,
+            (BlockState::Device, _) => Self::Device,
+        }
+    }
 
-const GROUPS: u16 = (1 << (POISONED_SHIFT - GROUP_SHIFT)) - 1;
+    const fn into_bits(self) -> u64 {
+        self as u64
+    }
 
-const FAULTY_SHIFT: u32 = 26;
+    #[inline(always)]
+    const fn from_bits(bits: u64) -> Self {
+        match bits {
+            0 => Self::Absent,
+            1 => Self::Offline,
+            2 => Self::GoingOnline,
+            3 => Self::OnlineOpen,
+            4 => Self::GoingOfflineOpen,
+            5 => Self::OnlineUntouched,
+            6 => Self::GoingOfflineUntouched,
+            7 => Self::OnlineChanging,
+            8 => Self::GoingOfflineChanging,
+            9 => Self::Mixed,
+            10 => Self::Device,
+            11 => Self::OfflineWithheld,
+            12 => Self::GoingOnlineWithheld,
+            13 => Self::OnlineWithheld,
+            14 => Self::GoingOfflineWithheld,
+            _ => panic!("a section's word has a state that nobody wrote"),
+        }
+    }
+}
 
-/// Of a boot section the present frames: an added one is whole, and those at its head stand here instead.
-const FRAMES_SHIFT: u32 = 32;
+/// The layout of the word. All of it is zero in an absent section.
+#[bitfield(u64)]
+struct Bits {
+    #[bits(4)]
+    code: Code,
+    #[bits(2)]
+    memmap: MemmapPlace,
+    #[bits(1)]
+    origin: Origin,
+    /// Zone and node lie side by side: together they are the number of the zone.
+    #[bits(1)]
+    zone: ZoneKind,
+    #[bits(7)]
+    node: u8,
+    is_ready: bool,
+    #[bits(9)]
+    group: u16,
+    is_poisoned: bool,
+    is_faulty: bool,
+    /// Pairs of pageblocks below the border through a section in both zones.
+    #[bits(5)]
+    border: u8,
+    /// Frames present of a section that was laid out at boot. Any other is whole, and those at its head stand here instead.
+    #[bits(16)]
+    frames: u16,
+    #[bits(16)]
+    managed: u16,
+}
 
-const MANAGED_SHIFT: u32 = 48;
+const _: () = assert!(GROUP_LIMIT <= 1 << Bits::GROUP_BITS, "a group fits its field");
 
-const _: () = assert!(GROUP_LIMIT <= GROUPS as usize + 1, "a group fits its field");
+const _: () = assert!(NodeId::LIMIT <= 1 << Bits::NODE_BITS, "a node fits its field");
 
 const _: () = assert!(PAGES_PER_SECTION <= u16::MAX as u64, "frame counts of a section fit their fields");
 
-/// The state bits of a section that is online and open: the one that every allocation and free meets.
-const ONLINE_OPEN: u64 = 3;
+const _: () = assert!(PAGES_PER_SECTION / Order::MAX.pages() <= 1 << Bits::BORDER_BITS, "a border fits its field");
 
-/// The state bits of a section in both zones, which is always open: its frames are given back on a path of their own.
-const MIXED: u64 = 9;
-
-/// The same with a line behind an odd number of pairs.
-const MIXED_ODD: u64 = MIXED + 1;
-
-/// Half the pairs below the line through a section in both zones: such a one is boot memory, and of no zone, so that what tells
-/// of struct pages and zone in others is free for it.
-const LINE_SHIFT: u32 = 4;
-
-const _: () = assert!(PAGES_PER_SECTION / Order::MAX.pages() <= 1 << 5, "a line fits its fields");
-
-const MEMMAP_SHIFT: u32 = 4;
-
-/// Set for boot memory and no other.
-const BOOT: u64 = (MemmapPlace::Boot as u64) << MEMMAP_SHIFT;
-
-/// Zone and node lie side by side: together they are the number of the zone.
-const ZONE_SHIFT: u32 = 7;
-
-const NODE_SHIFT: u32 = 8;
+const _: () = assert!(Bits::NODE_OFFSET == Bits::ZONE_OFFSET + Bits::ZONE_BITS, "zone and node lie side by side");
 
 /// The word of a section, for those who want to know one thing quickly.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Word(u64);
 
 impl Word {
+    const CODE: u64 = (1 << Bits::CODE_BITS) - 1;
+
+    /// Set for boot memory and no other.
+    const BOOT: u64 = Origin::Boot.into_bits() << Bits::ORIGIN_OFFSET;
+
+    const ONLINE_OPEN: u64 = Code::OnlineOpen as u64;
+
+    const GOING_OFFLINE_OPEN: u64 = Code::GoingOfflineOpen as u64;
+
     #[inline]
     pub(crate) fn read(place: &AtomicU64) -> Self {
+        // Acquire: pairs with the release of the table's `set`.
         Self(place.load(Ordering::Acquire))
     }
 
     /// Whether its frames may be in caches.
     #[inline]
     pub(crate) const fn is_online_and_open(self) -> bool {
-        self.0 & 0xf == ONLINE_OPEN
+        self.0 & Self::CODE == Self::ONLINE_OPEN
     }
 
     /// The same of an added section, in one look.
     #[inline]
     pub(crate) const fn is_added_online_and_open(self) -> bool {
-        self.0 & (0xf | BOOT) == ONLINE_OPEN
+        self.0 & (Self::CODE | Self::BOOT) == Self::ONLINE_OPEN
     }
 
     /// Whether it is in one zone and its struct pages are in use.
     #[inline]
     pub(crate) const fn is_open(self) -> bool {
-        matches!(self.0 & 0xf, ONLINE_OPEN | 4)
+        matches!(self.0 & Self::CODE, Self::ONLINE_OPEN | Self::GOING_OFFLINE_OPEN)
     }
 
     /// The number of its zone: two to a node.
     #[inline]
     pub(crate) const fn zone_number(self) -> usize {
-        (self.0 >> ZONE_SHIFT & 0x1ff) as usize
+        (self.0 >> Bits::ZONE_OFFSET & ((1 << (Bits::ZONE_BITS + Bits::NODE_BITS)) - 1)) as usize
     }
 
     #[inline]
     pub(crate) const fn origin(self) -> Origin {
-        if self.0 & BOOT == 0 { Origin::Added } else { Origin::Boot }
+        if self.0 & Self::BOOT == 0 { Origin::Added } else { Origin::Boot }
     }
 }
 
@@ -312,6 +381,7 @@ mod tests {
                 (BlockState::GoingOnline(zone), Openness::Withheld),
                 (BlockState::Online(zone), Openness::Withheld),
                 (BlockState::GoingOffline(zone), Openness::Withheld),
+                (BlockState::Device, Openness::Open),
             ] {
                 let all = PAGES_PER_SECTION as u16;
                 let heads =
@@ -325,7 +395,9 @@ mod tests {
                         last_zone: zone,
                         node: NodeId::new(127).expect("in reach"),
                         group: GroupId::new(511),
+                        origin: if memmap == MemmapPlace::Boot { Origin::Boot } else { Origin::Added },
                         memmap,
+                        ready: head != 300,
                         present,
                         head,
                         managed: 19_000,
@@ -337,24 +409,26 @@ mod tests {
                     assert_eq!(word.is_open(), section.is_open());
                     assert_eq!(word.is_online_and_open(), section.is_open() && state == BlockState::Online(zone));
                     assert_eq!(word.zone_number(), 127 * 2 + zone as usize);
-                    assert_eq!(word.origin(), section.origin());
+                    assert_eq!(word.origin(), section.origin);
                     seen += 1;
                 }
             }
         }
-        assert_eq!(seen, 144);
+        assert_eq!(seen, 156);
         for pairs in 1..32 {
             let frame = SectionId::new(5).expect("in reach").pages().start().add(pairs * Order::MAX.pages());
-            let line = Line::before(frame).expect("between two pairs");
+            let line = ZoneBorder::before(frame).expect("between two pairs");
             assert_eq!(line.zone_of(frame), ZoneKind::Movable);
             assert_eq!(line.zone_of(Pfn::new(frame.number() - 1)), ZoneKind::Normal);
             let section = Section {
                 state: BlockState::Mixed(line),
                 openness: Openness::Open,
-                last_zone: Section::decode(MIXED | (pairs >> 1) << LINE_SHIFT).expect("present").last_zone,
+                last_zone: ZoneKind::Normal,
                 node: NodeId::new(127).expect("in reach"),
                 group: GroupId::new(511),
+                origin: Origin::Boot,
                 memmap: MemmapPlace::Boot,
+                ready: true,
                 present: 32768,
                 head: 0,
                 managed: 0,
@@ -365,5 +439,11 @@ mod tests {
             assert!(!Word(section.encode()).is_open() && !Word(section.encode()).is_online_and_open());
         }
         assert_eq!(Section::decode(0), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "a state that nobody wrote")]
+    fn a_state_that_nobody_wrote_is_no_guess() {
+        let _ = Section::decode(15);
     }
 }

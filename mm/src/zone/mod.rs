@@ -164,10 +164,10 @@ impl Zone {
         self.changes += 1;
         let present = run.count() * u64::from(section.present);
         self.present += present;
-        if section.is_boot() {
+        if section.origin == Origin::Boot {
             self.boot_present += present;
         }
-        self.managed[section.origin() as usize] += run.count() * section.usable();
+        self.managed[section.origin as usize] += run.count() * section.usable();
         self.span = Some(match self.span {
             None => (run.first(), run.last()),
             Some((first, last)) => (first.min(run.first()), last.max(run.last())),
@@ -179,22 +179,27 @@ impl Zone {
         self.changes += 1;
         let present = run.count() * u64::from(section.present);
         self.present -= present;
-        if section.is_boot() {
+        if section.origin == Origin::Boot {
             self.boot_present -= present;
         }
-        self.managed[section.origin() as usize] -= run.count() * section.usable();
+        self.managed[section.origin as usize] -= run.count() * section.usable();
         self.span = span;
     }
 
-    /// A frame of one of its open sections is nobody's from now on.
-    pub(crate) fn lose_frame(&mut self, origin: Origin) {
-        self.managed[origin as usize] -= 1;
+    /// So many frames of its sections can not be had from now on.
+    pub(crate) fn lose_frames(&mut self, origin: Origin, pages: u64) {
+        self.managed[origin as usize] -= pages;
+    }
+
+    /// So many frames more can.
+    pub(crate) fn gain_frames(&mut self, origin: Origin, pages: u64) {
+        self.managed[origin as usize] += pages;
     }
 
     /// Nothing of one of its sections, which was changing, can be had from now on.
     pub(crate) fn withhold(&mut self, section: Section) {
         self.end_changing(section);
-        self.managed[section.origin() as usize] -= section.usable();
+        self.managed[section.origin as usize] -= section.usable();
     }
 
     /// Step 6 for added sections: free, without looking at their frames.

@@ -176,6 +176,7 @@ fn memory() -> Arc<Memory<Ranges>> {
     let zones: Vec<_> = ZoneKind::ALL.iter().map(|_| ZoneCell::new()).collect();
     let storage = Storage {
         sections: Vec::leak((0..16).map(|_| AtomicU64::new(0)).collect()),
+        withheld: Vec::leak((0..16).map(|_| AtomicU64::new(0)).collect()),
         caches: Vec::leak(zones.iter().map(|_| CacheCell::new()).collect()),
         zones: Vec::leak(zones),
         distances: Distances::UNKNOWN,

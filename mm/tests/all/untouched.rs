@@ -11,6 +11,7 @@ use mm::frame::page::MEMMAP_PAGES;
 use mm::machine::tasks::Unhurried;
 use mm::observe::report::FrameState;
 use mm::record::policy::OnlineAs;
+use mm::section::kind::Origin;
 use mm::section::kind::ZoneKind;
 use std::sync::atomic::Ordering;
 
@@ -28,7 +29,7 @@ fn near(order: Order, mobility: Mobility) -> Request {
 }
 
 fn opened(memory: &Memory<Fake>) -> Vec<u32> {
-    let added = memory.blocks().filter(|(_, section)| !section.is_boot() && section.is_open());
+    let added = memory.blocks().filter(|(_, section)| section.origin == Origin::Added && section.is_open());
     added.map(|(id, _)| id.number()).collect()
 }
 

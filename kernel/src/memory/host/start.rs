@@ -75,6 +75,7 @@ pub(crate) fn start(firmware: &Firmware, cpus: usize, limit: Option<u64>, kernel
     let nodes = firmware.node_count() as usize;
     let storage = Storage {
         sections: section_words(section_count),
+        withheld: section_words(section_count),
         zones: empty_zones(nodes),
         caches: empty_caches(cpus, nodes),
         distances: firmware.slit.as_ref().map_or(Distances::UNKNOWN, |slit| distances(slit, nodes)),

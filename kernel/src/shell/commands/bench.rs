@@ -18,6 +18,7 @@ use mm::alloc::request::{AllocError, Place, Request, Urgency};
 use mm::frame::mobility::Mobility;
 use mm::frame::page::Owner;
 use mm::record::policy::OnlineAs;
+use mm::section::kind::Origin;
 use mm::section::kind::ZoneKind;
 use mm::section::state::BlockState;
 use mm::section::word::Section;
@@ -178,7 +179,7 @@ fn open() -> Result<Measured, Failure> {
 }
 
 fn online() -> Result<Measured, Failure> {
-    let is_offline = |section: &Section| section.state == BlockState::Offline && !section.is_boot();
+    let is_offline = |section: &Section| section.state == BlockState::Offline && section.origin == Origin::Added;
     let last = mm().blocks().rev().find(|(_, section)| is_offline(section));
     let (id, _) = last.ok_or_else(|| Failure::new(Errno::NoEntry, "no added block is offline"))?;
     let block = [SectionRange::single(id)];

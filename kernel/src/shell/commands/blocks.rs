@@ -224,7 +224,7 @@ fn present_groups() -> Vec<Entry> {
                     online += run.size_bytes()
                 }
                 Some(BlockState::Offline | BlockState::GoingOnline(_)) => offline += run.size_bytes(),
-                None => {}
+                Some(BlockState::Device) | None => {}
             }
         }
         groups.push(Entry {

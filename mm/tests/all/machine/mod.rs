@@ -306,10 +306,11 @@ pub(crate) fn booted_on(nodes: [u32; 2]) -> Memory<Fake> {
 
 /// The same with a part that is Movable.
 pub(crate) fn booted_with(nodes: [u32; 2], movable_from: Option<Pfn>) -> Memory<Fake> {
-    let words: Vec<AtomicU64> = (0..SECTIONS).map(|_| AtomicU64::new(0)).collect();
+    let words = || -> Vec<AtomicU64> { (0..SECTIONS).map(|_| AtomicU64::new(0)).collect() };
     let zones: Vec<_> = (0..NODES * 2).map(|_| ZoneCell::new()).collect();
     let storage = Storage {
-        sections: Vec::leak(words),
+        sections: Vec::leak(words()),
+        withheld: Vec::leak(words()),
         caches: Vec::leak((0..CPUS * zones.len()).map(|_| CacheCell::new()).collect()),
         zones: Vec::leak(zones),
         distances: Distances::new(3, &[10, 40, 20, 40, 10, 30, 20, 30, 10]).expect("square"),

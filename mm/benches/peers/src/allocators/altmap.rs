@@ -148,6 +148,7 @@ impl<C: Cpus> Altmap<C> {
         let zones: Vec<_> = ZoneKind::ALL.iter().map(|_| ZoneCell::new()).collect();
         let storage = Storage {
             sections: Vec::leak((0..limit).map(|_| AtomicU64::new(0)).collect()),
+            withheld: Vec::leak((0..limit).map(|_| AtomicU64::new(0)).collect()),
             caches: Vec::leak((0..C::COUNT * zones.len()).map(|_| CacheCell::new()).collect()),
             zones: Vec::leak(zones),
             distances: Distances::new(1, &[10]).expect("square"),
