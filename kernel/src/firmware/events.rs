@@ -6,7 +6,7 @@
 use super::Firmware;
 use super::fadt::{FadtFacts, PortBlock};
 use crate::arch::interrupts;
-use crate::arch::ports::{self, PortRange};
+use crate::arch::ports::PortRange;
 use crate::arch::{self, GsiMode, Polarity, Trigger};
 use crate::power;
 use crate::task::{self, WaitQueue};
@@ -132,11 +132,11 @@ fn route(sci: u16, firmware: &Firmware) {
 /// Asks the firmware for the fixed hardware, if it has not let go of it yet.
 fn enable_acpi(facts: &FadtFacts) {
     let Some((control, command)) = facts.pm1a_control.zip(facts.enable) else { return };
-    let control = ports::from_fadt(control.base, control.len);
+    let control = control.registers();
     if control.read_u16(0) & SCI_ENABLED != 0 {
         return;
     }
-    ports::from_fadt(command.port, 1).write_u8(0, command.value);
+    command.port.registers().write_u8(0, command.value);
     for _ in 0..PATIENCE_STEPS {
         if control.read_u16(0) & SCI_ENABLED != 0 {
             return;
@@ -157,7 +157,7 @@ fn tell(came: u8) {
 
 /// Whether ACPI's hardware is ours and tells us about hotplug.
 pub(crate) fn is_listening() -> bool {
-    let control = super::get().fadt.pm1a_control.map(|block| ports::from_fadt(block.base, block.len));
+    let control = super::get().fadt.pm1a_control.map(PortBlock::registers);
     let is_ours = control.is_some_and(|control| control.read_u16(0) & SCI_ENABLED != 0);
     let general = HARDWARE.get().and_then(|hardware| hardware.general.as_ref());
     is_ours && general.is_some_and(|general| general.ports.read_u8(general.half) == ALL_GENERAL_EVENTS)
@@ -186,7 +186,7 @@ struct EventBlock {
 
 impl EventBlock {
     fn new(block: PortBlock) -> Self {
-        Self { ports: ports::from_fadt(block.base, block.len), half: block.len / 2 }
+        Self { ports: block.registers(), half: block.len / 2 }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the Fixed ACPI Description Table says of the hardware that every ACPI machine has. ACPI 6.5 §5.2.9.
 
+use crate::arch::ports::{self, PortRange};
 use acpi::AcpiError;
 use acpi::address::{AddressSpace, GenericAddress};
 use acpi::sdt::fadt::Fadt;
@@ -7,31 +8,40 @@ use alloc::vec::Vec;
 use mm::plural::Plural;
 use thiserror::Error;
 
-/// Consecutive I/O ports of one register block.
+/// Consecutive I/O ports of one register block, as the table names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PortBlock {
-    pub(crate) base: u16,
-    pub(crate) len: u16,
+    pub(super) base: u16,
+    pub(super) len: u16,
+}
+
+impl PortBlock {
+    /// The registers, to be read and written.
+    #[expect(unsafe_code, reason = "whose ports these are is what the table says")]
+    pub(crate) fn registers(self) -> PortRange {
+        // SAFETY: Blocks are made from the FADT only.
+        unsafe { ports::from_fadt(self.base, self.len) }
+    }
 }
 
 /// How to ask the firmware to hand the fixed hardware over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EnableCommand {
-    pub(crate) port: u16,
+    pub(crate) port: PortBlock,
     pub(crate) value: u8,
 }
 
 /// What to write where to reset the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ResetRegister {
-    pub(crate) port: u16,
+    pub(crate) port: PortBlock,
     pub(crate) value: u8,
 }
 
 /// The power-management timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PmTimer {
-    pub(crate) port: u16,
+    pub(crate) port: PortBlock,
     /// 24 or 32.
     pub(crate) bits: u8,
 }
@@ -92,12 +102,13 @@ impl FadtFacts {
         let timer_bits = if flags.pm_timer_is_32_bit() { 32 } else { 24 };
         Self {
             sci: fadt.sci_interrupt,
-            enable: enable.map(|port| EnableCommand { port, value: fadt.acpi_enable }),
-            pm1a_event: ports(fadt.pm1a_event_block().map(Some), lengths.pm1_event),
-            pm1a_control: ports(fadt.pm1a_control_block().map(Some), lengths.pm1_control),
-            pm1b_control: ports(fadt.pm1b_control_block(), lengths.pm1_control),
-            pm_timer: ports(fadt.pm_timer_block(), 4).map(|block| PmTimer { port: block.base, bits: timer_bits }),
-            gpe0: ports(fadt.gpe0_block(), lengths.gpe0),
+            enable: enable
+                .map(|port| EnableCommand { port: PortBlock { base: port, len: 1 }, value: fadt.acpi_enable }),
+            pm1a_event: port_block(fadt.pm1a_event_block().map(Some), lengths.pm1_event),
+            pm1a_control: port_block(fadt.pm1a_control_block().map(Some), lengths.pm1_control),
+            pm1b_control: port_block(fadt.pm1b_control_block(), lengths.pm1_control),
+            pm_timer: port_block(fadt.pm_timer_block(), 4).map(|port| PmTimer { port, bits: timer_bits }),
+            gpe0: port_block(fadt.gpe0_block(), lengths.gpe0),
             reset: reset_register(fadt),
             fixed_power_button: !flags.power_button_is_control_method(),
             dsdt: fadt.dsdt_address().ok().map(|address| address as u64),
@@ -137,11 +148,11 @@ fn reset_register(fadt: &Fadt) -> Option<ResetRegister> {
     let flags = fadt.flags;
     let present = fadt.header.length >= RESET_END && flags.supports_system_reset_via_fadt();
     let address = GenericAddress::from_raw(fadt.reset_reg).ok().filter(|_| present)?;
-    let port = port(address)?;
+    let port = PortBlock { base: port(address)?, len: 1 };
     Some(ResetRegister { port, value: fadt.reset_value })
 }
 
-fn ports(address: Result<Option<GenericAddress>, AcpiError>, len: u8) -> Option<PortBlock> {
+fn port_block(address: Result<Option<GenericAddress>, AcpiError>, len: u8) -> Option<PortBlock> {
     let base = port(address.ok()??)?;
     let len = u16::from(len);
     base.checked_add(len)?;

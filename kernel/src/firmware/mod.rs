@@ -27,8 +27,9 @@ use alloc::vec::Vec;
 use mm::plural::Plural;
 use thiserror::Error;
 
-use crate::arch::{MadtInfo, ports};
+use crate::arch::MadtInfo;
 use crate::memory::acpi_handler::{TableCopies, View, acpi_tables};
+use crate::memory::map_firmware;
 use crate::power::{self, PowerControls, SoftOff};
 use crate::time::{ClockSource, PmTimerWidth};
 
@@ -77,13 +78,20 @@ static FIRMWARE: spin::Once<Firmware> = spin::Once::new();
 pub(crate) fn tables(rsdp: Option<u64>) -> &'static Firmware {
     FIRMWARE.call_once(|| {
         let rsdp = rsdp.expect("the boot loader found an ACPI root pointer");
-        let firmware = match Firmware::read(crate::memory::map_firmware, rsdp) {
+        let firmware = match Firmware::read(view, rsdp) {
             Ok(firmware) => firmware,
             Err(error) => panic!("cannot use the firmware's tables: {error}"),
         };
         firmware.log();
         firmware
     })
+}
+
+/// The bytes of a table, at an address that another one names.
+#[expect(unsafe_code, reason = "where its tables lie is what the firmware says")]
+fn view(address: u64, bytes: usize) -> &'static [u8] {
+    // SAFETY: Tables lie where the firmware says that it keeps something. They are read before the allocator has any memory.
+    unsafe { map_firmware(address, bytes) }
 }
 
 /// What the tables said.
@@ -138,24 +146,21 @@ impl Firmware {
         let hpet = self.hpet.map(ClockSource::Hpet);
         let pm_timer = self.fadt.pm_timer.map(|timer| {
             let width = if timer.bits == 32 { PmTimerWidth::Bits32 } else { PmTimerWidth::Bits24 };
-            ClockSource::PmTimer(ports::from_fadt(timer.port, 4), width)
+            ClockSource::PmTimer(timer.port.registers(), width)
         });
         hpet.into_iter().chain(pm_timer)
     }
 
     /// How to switch off and to start anew.
     pub(crate) fn power_controls(&self) -> PowerControls {
-        let control = |block: PortBlock| ports::from_fadt(block.base, block.len);
         let soft_off = self.fadt.pm1a_control.zip(self.sleep_type).map(|(pm1a, sleep_type)| SoftOff {
-            pm1a_control: control(pm1a),
-            pm1b_control: self.fadt.pm1b_control.map(control),
+            pm1a_control: pm1a.registers(),
+            pm1b_control: self.fadt.pm1b_control.map(PortBlock::registers),
             type_a: sleep_type.a,
             type_b: sleep_type.b,
         });
-        let reset = self
-            .fadt
-            .reset
-            .map(|reset| power::ResetRegister { port: ports::from_fadt(reset.port, 1), value: reset.value });
+        let reset =
+            self.fadt.reset.map(|reset| power::ResetRegister { port: reset.port.registers(), value: reset.value });
         PowerControls { soft_off, reset }
     }
 

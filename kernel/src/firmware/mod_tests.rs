@@ -60,12 +60,13 @@ fn every_fixture_names_its_fixed_hardware() {
         assert_eq!(fadt.pm1a_event, Some(PortBlock { base: pm, len: 4 }), "{config}");
         assert_eq!(fadt.pm1a_control, Some(PortBlock { base: pm + 4, len: 2 }), "{config}");
         assert_eq!(fadt.pm1b_control, None, "{config}");
-        assert_eq!(fadt.pm_timer, Some(PmTimer { port: pm + 8, bits: 24 }), "{config}");
+        assert_eq!(fadt.pm_timer, Some(PmTimer { port: PortBlock { base: pm + 8, len: 4 }, bits: 24 }), "{config}");
         let gpe0 = if pc { PortBlock { base: 0xafe0, len: 4 } } else { PortBlock { base: 0x620, len: 16 } };
         assert_eq!(fadt.gpe0, Some(gpe0), "{config}");
         let value = if pc { 0xf1 } else { 0x02 };
-        assert_eq!(fadt.enable, Some(EnableCommand { port: 0xb2, value }), "{config}");
-        let reset = (!pc).then_some(ResetRegister { port: 0xcf9, value: 0x0f });
+        let byte = |base| PortBlock { base, len: 1 };
+        assert_eq!(fadt.enable, Some(EnableCommand { port: byte(0xb2), value }), "{config}");
+        let reset = (!pc).then_some(ResetRegister { port: byte(0xcf9), value: 0x0f });
         assert_eq!(fadt.reset, reset, "{config}");
         assert!(fadt.fixed_power_button, "{config}");
         assert_eq!(fadt.problems, [], "{config}");

@@ -2,7 +2,7 @@
 
 use super::rmap::{self, Whose};
 use super::{AddressSpace, PageSize};
-use crate::memory::{Leaf, OwnedFrames, SPACE, Slot, mm};
+use crate::memory::{OwnedFrames, SPACE, Slot, mm};
 use crate::task::{self, WaitQueue};
 use crate::time;
 use alloc::sync::Arc;
@@ -63,12 +63,11 @@ impl AddressSpace {
     fn bring(&self, page: u64, largest: Order) -> Result<(), FaultError> {
         let mut frames = self.take_for(page, largest).map_err(FaultError::NoFrame)?;
         frames.zero();
-        let leaf = Leaf { frame: frames.head(), order: frames.order() };
-        let first = page - page % leaf.order.pages();
-        mm().machine().page(leaf.frame).set_private(self.word_of(first));
+        let first = page - page % frames.order().pages();
+        mm().machine().page(frames.head()).set_private(self.word_of(first));
         let mut frames = Some(frames);
         // Frames that were not mapped go back.
-        while !self.try_to_map(first, leaf, &mut frames) {
+        while !self.try_to_map(first, &mut frames) {
             let table = self.placement.take_table().map_err(FaultError::NoTable)?;
             // If somebody else gave one meanwhile, this goes back when the lock is free again.
             let _surplus = self.lock().provide(table);
@@ -78,14 +77,16 @@ impl AddressSpace {
 
     /// Maps frames where nothing was; they are still the caller's if something is there by now. Says whether that is settled,
     /// which it is not when a frame for a table is missing.
-    fn try_to_map(&self, page: u64, leaf: Leaf, frames: &mut Option<OwnedFrames>) -> bool {
+    fn try_to_map(&self, page: u64, frames: &mut Option<OwnedFrames>) -> bool {
         let mut tables = self.lock();
-        if matches!(tables.look(page).1, Slot::Empty(largest) if largest >= leaf.order) {
+        let slot = tables.look(page).1;
+        let fit = |frames: &mut OwnedFrames| matches!(slot, Slot::Empty(largest) if largest >= frames.order());
+        if let Some(fitting) = frames.take_if(fit) {
             tables.make_tables_for(self.word_of(page));
-            if tables.map(page, leaf).is_err() {
+            if let Err(unmapped) = tables.map(page, fitting) {
+                *frames = Some(unmapped);
                 return false;
             }
-            frames.take().map(OwnedFrames::into_head);
         }
         // One that nobody needed shall not stay in the way of whoever empties its block.
         let spare = tables.take_spare();

@@ -6,6 +6,7 @@
 //! taken away at once, so that CPUs forget only once; no lock is held while they do, and none while pages are copied. A page
 //! table is taken away with all its pages. Nothing points to the topmost but CPUs and tasks, so all CPUs stand still while it
 //! moves.
+#![expect(unsafe_code, reason = "while they move, pages and tables go by the numbers of their frames")]
 
 use super::AddressSpace;
 use super::rmap::{self, Whose};
@@ -69,7 +70,8 @@ fn migrate_together(moves: &mut [Move]) {
         let wanted = &mut moves[page.number];
         wanted.outcome = mm().pass(Point::MigrateCopy).map_err(Stay::Injected);
         if wanted.outcome.is_ok() {
-            memory::copy(wanted.from, wanted.to, wanted.order);
+            // SAFETY: The first was taken away from all that use it, the second is a new place, by the contract of `Mover`.
+            unsafe { memory::copy(wanted.from, wanted.to, wanted.order) };
         }
     }
     put_back(moves, &taken);
@@ -131,12 +133,12 @@ fn take_one(tables: &mut Locked<'_>, page: u64, leaf: Leaf, what: What) -> Resul
     if !info(leaf.frame).freeze() {
         return Err(Stay::Pinned);
     }
-    tables.set(place, Slot::Moving(leaf));
+    // SAFETY: The tables have just told of the place, and nothing is mapped there then.
+    unsafe { tables.set(place, Slot::Moving(leaf)) };
     Ok(place)
 }
 
 /// Moves the topmost table of a space.
-#[expect(unsafe_code, reason = "tasks walk tables that the space owns")]
 fn move_topmost(space: &AddressSpace, from: Pfn, to: Pfn) -> Result<(), Stay> {
     for point in [Point::MigrateUnmap, Point::MigrateCopy] {
         mm().pass(point).map_err(Stay::Injected)?;
@@ -146,11 +148,14 @@ fn move_topmost(space: &AddressSpace, from: Pfn, to: Pfn) -> Result<(), Stay> {
         if tables.root_frame() != from || !tables.is_settled(from) {
             return Err(Stay::InFlight);
         }
-        memory::copy(from, to, Order::PAGE);
+        // SAFETY: All who could write to the table stand still or wait for the lock; the second is a new place, by the contract
+        // of `Mover`.
+        unsafe { memory::copy(from, to, Order::PAGE) };
         info(to).set_private(info(from).private());
         // SAFETY: Whoever has it gets the new one below.
         let old = unsafe { tables.root() };
-        tables.set_root_frame(to);
+        // SAFETY: The outcome tells the caller to take the old frame for the new one.
+        unsafe { tables.set_root_frame(to) };
         // SAFETY: As where tasks enter the space.
         task::replace_root(old, unsafe { tables.root() });
         Ok(())
@@ -173,8 +178,11 @@ fn put_back(moves: &[Move], mut taken: &[Taken]) {
                 from
             };
             match page.what {
-                What::Page => tables.set(page.place, Slot::Mapped(Leaf { frame, order })),
-                What::Table => tables.link(page.place, frame),
+                // SAFETY: The place stays while it says that it is moving. The space has the frame that it had, or the one that
+                // the outcome tells the caller to take the old one for.
+                What::Page => unsafe { tables.set(page.place, Slot::Mapped(Leaf { frame, order })) },
+                // SAFETY: The same.
+                What::Table => unsafe { tables.link(page.place, frame) },
             }
         }
         drop(tables);
@@ -208,8 +216,8 @@ fn split(head: Pfn) -> Result<(), Stay> {
     {
         let mut tables = space.lock();
         tables.make_tables_for(space.word_of(page));
-        let table = tables.adopt(table);
-        tables.split(place, leaf, table);
+        // SAFETY: The place stays while it says that the leaf is moving, and `split_block` made single blocks of its frames.
+        unsafe { tables.split(place, leaf, table) };
     }
     space.settled.wake_all();
     Ok(())

@@ -203,10 +203,10 @@ impl AddressSpace {
             match slot {
                 Slot::Empty(_) => {}
                 Slot::Mapped(leaf) => {
-                    tables.set(place, Slot::Empty(leaf.order));
+                    let frames = tables.unmap(page).expect("it is mapped");
                     let head = page - page % leaf.order.pages();
                     self.pins.lock().forget(head..head + leaf.order.pages());
-                    discarded.push(OwnedFrames::from_head(leaf.frame));
+                    discarded.push(frames);
                 }
                 Slot::Moving(_) => {
                     drop(tables);
@@ -234,8 +234,10 @@ impl fmt::Debug for AddressSpace {
 
 /// Nobody has the space: no task sees it, and nobody moves its pages, who would have it.
 impl Drop for AddressSpace {
+    #[expect(unsafe_code, reason = "only the owner of the tables can say that they are used no more")]
     fn drop(&mut self) {
-        self.tables.get_mut().free();
+        // SAFETY: The tables go with the space, tasks that see it have it, and so has what moves its pages.
+        unsafe { self.tables.get_mut().free() };
         rmap::release(self.id);
     }
 }

@@ -16,8 +16,7 @@ impl PortRange {
     /// Claims `length` ports from `base` on.
     ///
     /// # Safety
-    /// The ports must belong to one device whose accesses cannot violate memory safety (no bus-master programming), and
-    /// that device must have no other driver.
+    /// The ports must belong to one device whose accesses cannot violate memory safety (no bus-master programming).
     pub(super) const unsafe fn claim(base: u16, length: u16) -> Self {
         Self { base, length }
     }
@@ -107,8 +106,11 @@ pub(crate) fn pci_config() -> PortRange {
 }
 
 /// A register block that the FADT names: PM1 event and control, PM timer, GPE, SMI command, reset register.
-pub(crate) fn from_fadt(base: u16, length: u16) -> PortRange {
-    // SAFETY: the firmware says that these ports belong to ACPI's fixed hardware, which masters no bus.
+///
+/// # Safety
+/// The FADT names these ports. Then they belong to ACPI's fixed hardware, which masters no bus.
+pub(crate) const unsafe fn from_fadt(base: u16, length: u16) -> PortRange {
+    // SAFETY: By the contract, and accesses of several parts of the kernel to one such register cannot violate memory safety.
     unsafe { PortRange::claim(base, length) }
 }
 

@@ -22,12 +22,21 @@ impl OwnedFrames {
             );
         }
     }
+
+    /// Copies what others of the same order hold.
+    pub(crate) fn copy_from(&mut self, from: &Self) {
+        assert_eq!(self.order(), from.order(), "a block is copied to one of its size");
+        // SAFETY: Both are owned here, the destination alone.
+        unsafe { copy(from.head(), self.head(), self.order()) };
+    }
 }
 
-/// Copies an allocated block, which nobody writes to meanwhile, to another one, which nobody else uses.
-pub(crate) fn copy(from: Pfn, to: Pfn, order: Order) {
-    // SAFETY: Both are allocated blocks, which the direct map shows; who they belong to is the caller's care, as for every
-    // frame that is known by its number.
+/// Copies a block of frames to another one.
+///
+/// # Safety
+/// Both are allocated blocks of that order. Nothing writes to the first meanwhile, and nothing else uses the second.
+pub(crate) unsafe fn copy(from: Pfn, to: Pfn, order: Order) {
+    // SAFETY: By the contract; the direct map shows what is allocated, and the direction flag is clear in all code of ours.
     unsafe {
         core::arch::asm!(
             "rep movsq",

@@ -48,13 +48,16 @@ impl OwnedFrames {
         mm().allocate_within(request, range).map(|head| Self { head, order: request.order })
     }
 
-    /// Gives the ownership up without freeing; [`from_head`](Self::from_head) takes it again.
+    /// Gives the ownership up without freeing, to what keeps the head; [`from_head`](Self::from_head) takes it again.
     pub(crate) fn into_head(self) -> Pfn {
         core::mem::ManuallyDrop::new(self).head
     }
 
-    /// Owns the block again that [`into_head`](Self::into_head) gave up, and whoever has kept its head forgets it.
-    pub(crate) fn from_head(head: Pfn) -> Self {
+    /// Owns a block again that [`into_head`](Self::into_head) gave up.
+    ///
+    /// # Safety
+    /// What kept the head owns the block no more, and nothing else does.
+    pub(crate) unsafe fn from_head(head: Pfn) -> Self {
         Self { head, order: mm().machine().page(head).head().order }
     }
 

@@ -1,5 +1,4 @@
 //! Blocks of frames on a list that lives in their own struct pages, so that holding memory takes no memory.
-#![deny(unsafe_code)]
 
 use super::{OwnedFrames, mm};
 use mm::addr::Pfn;
@@ -44,7 +43,8 @@ impl FrameList {
     pub(crate) fn pop(&mut self) -> Option<OwnedFrames> {
         let (first, last) = self.ends?;
         self.ends = next(first).map(|next| (next, last));
-        let frames = OwnedFrames::from_head(first);
+        // SAFETY: `push` gave it to the list, which has just let go of it.
+        let frames = unsafe { OwnedFrames::from_head(first) };
         self.page_count -= frames.order().pages();
         Some(frames)
     }
@@ -54,7 +54,8 @@ impl FrameList {
         let mut at = self.ends.map(|(first, _)| first);
         while let Some(head) = at {
             at = next(head);
-            let mut frames = OwnedFrames::from_head(head);
+            // SAFETY: `push` gave it to the list, which is not used until this gives it back; not even by a panic, which ends all.
+            let mut frames = unsafe { OwnedFrames::from_head(head) };
             let result = each(&mut frames);
             // It stays on the list, which goes on owning it.
             frames.into_head();

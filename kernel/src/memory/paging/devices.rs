@@ -38,14 +38,17 @@ pub(crate) fn map_mmio(address: u64, bytes: usize) -> *mut u8 {
 
 /// Shows memory that the firmware keeps for ever, such as ACPI tables: in the direct map if it is there, else in a window.
 /// What cannot be shown is empty.
-pub(crate) fn map_firmware(address: u64, bytes: usize) -> &'static [u8] {
+///
+/// # Safety
+/// What lies there is the firmware's: the kernel does not write it.
+pub(crate) unsafe fn map_firmware(address: u64, bytes: usize) -> &'static [u8] {
     let start = match is_direct(address, bytes as u64) {
         Ok(true) => Ok(layout::DIRECT_MAP + address),
         Ok(false) => map(address, bytes as u64, READ_ONLY),
         Err(fault) => Err(fault),
     };
     match start {
-        // SAFETY: All of it is mapped for ever, and what the firmware keeps is written by nobody here.
+        // SAFETY: All of it is mapped for ever, and by the contract not written.
         Ok(start) => unsafe { core::slice::from_raw_parts(with_exposed_provenance(start as usize), bytes) },
         Err(fault) => {
             log::warn!(target: "memory", "a table of the firmware cannot be read: {fault}");

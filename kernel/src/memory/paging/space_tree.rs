@@ -99,7 +99,10 @@ impl SpaceTree {
     }
 
     /// The top-level table lies elsewhere now, with the same contents.
-    pub(crate) fn set_root_frame(&mut self, frame: Pfn) {
+    ///
+    /// # Safety
+    /// That frame is allocated, and this space has it from now on instead of the old one.
+    pub(crate) unsafe fn set_root_frame(&mut self, frame: Pfn) {
         self.0.set_root(frame);
     }
 
@@ -112,9 +115,37 @@ impl SpaceTree {
         unsafe { Root::at(self.0.root().address()) }
     }
 
-    /// Makes a frame one of the tables, to be linked by [`split`](Self::split).
-    pub(crate) fn adopt(&mut self, frame: OwnedFrames) -> Pfn {
-        self.0.memory.adopt(frame)
+    /// Maps a page, or as many as there are frames, for which nothing stood. The space has the frames then.
+    ///
+    /// # Errors
+    /// A frame for a table is missing. Then nothing is mapped, and the frames come back.
+    pub(crate) fn map(&mut self, page: u64, frames: OwnedFrames) -> Result<(), OwnedFrames> {
+        let leaf = Leaf { frame: frames.head(), order: frames.order() };
+        match self.put(page, leaf) {
+            Ok(()) => {
+                frames.into_head();
+                Ok(())
+            }
+            Err(MapError) => Err(frames),
+        }
+    }
+
+    /// Takes the frames away that are mapped at a page, if there are any. They may be used for something else when no CPU
+    /// remembers them.
+    pub(crate) fn unmap(&mut self, page: u64) -> Option<OwnedFrames> {
+        let (place, Slot::Mapped(leaf)) = self.look(page) else { return None };
+        self.change(place, Slot::Empty(leaf.order));
+        // SAFETY: What a space maps it has, by `map` and by the contract of `set`, and now it maps them no more.
+        Some(unsafe { OwnedFrames::from_head(leaf.frame) })
+    }
+
+    /// Replaces the moving leaf of a pageblock by leaves of the single frames, in a new table.
+    ///
+    /// # Safety
+    /// The leaf stands in that place, of which these tables told, as moving, and its frames were made single blocks.
+    pub(crate) unsafe fn split(&mut self, place: Place, leaf: Leaf, table: OwnedFrames) {
+        let table = self.0.memory.adopt(table);
+        self.split_into(place, leaf, table);
     }
 
     /// What the owner's word of tables says that are made from here on: it names a page that they are for.
@@ -153,9 +184,17 @@ impl<M: TableMemory> SpaceTree<M> {
         (Place { table, level, index: level.index(address(page)) }, slot)
     }
 
-    /// Changes what stands in a place between nothing, mapped and moving, of the same order.
+    /// Changes what stands in a place between mapped and moving, of the same order.
+    ///
+    /// # Safety
+    /// The place is one of which these tables told, and nothing but this has changed it since. What is mapped then are frames
+    /// that the space has: those that were moving, or those that they were moved to.
     #[inline]
-    pub(crate) fn set(&mut self, place: Place, slot: Slot) {
+    pub(crate) unsafe fn set(&mut self, place: Place, slot: Slot) {
+        self.change(place, slot);
+    }
+
+    fn change(&mut self, place: Place, slot: Slot) {
         let entry = match slot {
             Slot::Empty(_) => Entry::EMPTY,
             Slot::Mapped(leaf) => Entry::leaf(leaf.frame, SPACE_PAGE, place.level),
@@ -200,23 +239,25 @@ impl<M: TableMemory> SpaceTree<M> {
     }
 
     /// Makes a place point to a table that was moving.
-    pub(crate) fn link(&mut self, place: Place, table: Pfn) {
+    ///
+    /// # Safety
+    /// As for [`set`](Self::set).
+    pub(crate) unsafe fn link(&mut self, place: Place, table: Pfn) {
+        self.point_to(place, table);
+    }
+
+    fn point_to(&mut self, place: Place, table: Pfn) {
         self.0.memory.write(place.table, place.index, Entry::new(table, TABLE));
     }
 
-    /// Maps a page, or as many as the leaf has, for which nothing stood.
-    ///
-    /// # Errors
-    /// A frame for a table is missing. Then nothing is mapped.
-    pub(crate) fn map(&mut self, page: u64, leaf: Leaf) -> Result<(), MapError> {
+    fn put(&mut self, page: u64, leaf: Leaf) -> Result<(), MapError> {
         let level = level_of(leaf.order);
         self.0.map(address(page), level, Entry::leaf(leaf.frame, SPACE_PAGE, level))
     }
 
-    /// Replaces the moving leaf of a pageblock by leaves of the single frames, in a new table.
-    pub(crate) fn split(&mut self, place: Place, leaf: Leaf, table: Pfn) {
+    fn split_into(&mut self, place: Place, leaf: Leaf, table: Pfn) {
         self.0.memory.fill(table, &mut |index| Entry::new(leaf.frame.add(index as u64), SPACE_PAGE));
-        self.link(place, table);
+        self.point_to(place, table);
     }
 
     /// Takes everything apart: `each` gets every leaf, and every table is given back.
@@ -241,9 +282,13 @@ impl<M: TableMemory> SpaceTree<M> {
 }
 
 impl SpaceTree {
-    /// Gives all frames back, those of pages and those of tables. No task has the space, and nobody moves its pages.
-    pub(crate) fn free(&mut self) {
-        self.take_apart(&mut |leaf| drop(OwnedFrames::from_head(leaf.frame)));
+    /// Gives all frames back, those of pages and those of tables.
+    ///
+    /// # Safety
+    /// This is the last use of the tables: no task has the space, and its pages do not move.
+    pub(crate) unsafe fn free(&mut self) {
+        // SAFETY: The space has what it maps, as for `unmap`, and by the contract it maps nothing any more.
+        self.take_apart(&mut |leaf| drop(unsafe { OwnedFrames::from_head(leaf.frame) }));
     }
 }
 
@@ -296,7 +341,8 @@ impl TableMemory for SpaceTables {
 
     fn give_back(&mut self, table: Pfn) {
         TABLES.fetch_sub(1, Relaxed);
-        drop(OwnedFrames::from_head(table));
+        // SAFETY: `adopt` took the ownership, and the tree gives back what it has linked nowhere.
+        drop(unsafe { OwnedFrames::from_head(table) });
     }
 }
 
