@@ -76,10 +76,12 @@ unsafe impl RawMutex for RawSleep {
     }
 
     fn try_lock(&self) -> bool {
+        // Acquire pairs with the Release in `unlock`.
         self.held.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     unsafe fn unlock(&self) {
+        // Release pairs with the Acquire in `try_lock`.
         self.held.store(false, Ordering::Release);
         self.waiters.wake_all();
     }

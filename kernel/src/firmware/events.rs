@@ -76,12 +76,14 @@ impl Signal {
 
     /// Notes that it came; also in interrupt handlers.
     pub(crate) fn raise(&self) {
+        // Release pairs with the Acquire in `wait`.
         self.is_raised.store(true, Ordering::Release);
         self.waiters.wake_all();
     }
 
     /// Waits until it came since the last time this returned.
     pub(crate) fn wait(&self) {
+        // Acquire pairs with the Release in `raise`.
         self.waiters.wait_until(|| self.is_raised.swap(false, Ordering::Acquire));
     }
 }
@@ -113,6 +115,7 @@ pub(crate) fn start(firmware: &Firmware) {
     task::spawn("acpi", || {
         loop {
             NEWS.wait();
+            // Acquire pairs with the Release of `UNTOLD` in `raise`.
             tell(UNTOLD.swap(0, Ordering::Acquire));
         }
     });
@@ -238,6 +241,7 @@ fn raise(came: u8) {
         match event.handler {
             Handler::Wakes(signal) => signal.raise(),
             Handler::Told(_) => {
+                // Release pairs with the Acquire in the task that tells.
                 UNTOLD.fetch_or(event.mask(), Ordering::Release);
                 NEWS.raise();
             }

@@ -189,15 +189,18 @@ impl Run {
     }
 
     fn enter(&self, phase: Phase) {
+        // Release pairs with the Acquire in `has_reached` and `is_under_way`.
         self.phase.store(phase as u8, Ordering::Release);
         self.changed.wake_all();
     }
 
     fn has_reached(&self, phase: Phase) -> bool {
+        // Acquire pairs with the Release in `enter`.
         self.phase.load(Ordering::Acquire) >= phase as u8
     }
 
     fn is_under_way(&self) -> bool {
+        // Acquire pairs with the Release in `enter`.
         self.phase.load(Ordering::Acquire) == Phase::UnderWay as u8
     }
 
@@ -217,12 +220,14 @@ impl Run {
 
     /// What a worker says when it waits for the next phase.
     fn stand_until(&self, phase: Phase) {
+        // Release pairs with the Acquire in `wait_for_standing`.
         self.standing.fetch_add(1, Ordering::Release);
         self.changed.wake_all();
         self.changed.wait_until(|| self.has_reached(phase));
     }
 
     fn wait_for_standing(&self, workers: usize) {
+        // Acquire pairs with the Release in `stand_until`.
         self.changed.wait_until(|| self.standing.load(Ordering::Acquire) == workers);
         self.standing.store(0, Ordering::Relaxed);
     }

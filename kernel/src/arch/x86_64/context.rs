@@ -46,6 +46,7 @@ impl Context {
 
     /// Whether the flow has left its CPU, so that its stack lies still.
     pub(crate) fn is_suspended(&self) -> bool {
+        // Acquire pairs with the Release in `start_over`, and with the store in `switch_stacks`, which is one on this CPU.
         self.stack_pointer.load(Ordering::Acquire) != 0
     }
 
@@ -61,6 +62,7 @@ impl Context {
         let offset = start - stack.as_ptr().addr();
         stack[offset..offset + image.len() * WORD].copy_from_slice(bytes.as_flattened());
         self.root.set(Root::KERNEL);
+        // Release pairs with the Acquire in `is_suspended`, and with the exchange in `switch_stacks`, which is one on this CPU.
         self.stack_pointer.store(start, Ordering::Release);
     }
 }

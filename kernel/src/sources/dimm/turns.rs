@@ -48,7 +48,7 @@ impl Turns {
 
     /// The turn, if nobody has it.
     pub(in crate::sources) fn try_take(&self, slot: u32) -> Option<Turn<'_>> {
-        // Acquire: what the one before did is seen; his release is in `drop`.
+        // Acquire pairs with the Release in `drop`: what was done in the turn before is seen.
         let taken = self.taken[slot as usize].compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
         taken.is_ok().then(|| Turn { turns: self, slot })
     }
@@ -56,7 +56,7 @@ impl Turns {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        // Release: for the acquire in `try_take`.
+        // Release pairs with the Acquire in `try_take`.
         self.turns.taken[self.slot as usize].store(false, Ordering::Release);
         self.turns.waiters.wake_all();
     }
