@@ -205,7 +205,7 @@ pub fn a_top_level_table_moves_under_its_tasks() {
             drop(off);
             task::yield_now();
         }
-        let old = arch::while_others_stand(|| {
+        let old = arch::stop_machine(|| {
             let old = root();
             NUMBER.fetch_add(1, SeqCst);
             task::replace_root(old, root());
@@ -222,7 +222,7 @@ pub fn a_flush_reaches_every_cpu() {
     join_all(&start::<3>(|| {
         for _ in 0..3 {
             let number = arch::tlb::change();
-            arch::flush_everywhere();
+            arch::flush_tlb_everywhere();
             arch::tlb::assert_forgotten(number);
         }
     }));
@@ -242,13 +242,13 @@ pub fn a_meeting_waits_for_critical_sections() {
         }
     });
     THERE.store(false, SeqCst);
-    arch::meet();
+    arch::wait_for_grace_period();
     GONE.store(true, SeqCst);
     join_all(&ids);
 }
 
 /// What is moved while others stand loses no write, and whoever stood uses the new translation.
-pub fn what_moves_while_others_stand_loses_nothing() {
+pub fn what_moves_while_the_machine_is_stopped_loses_nothing() {
     static PLACE: AtomicUsize = AtomicUsize::new(0);
     static FRAMES: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
     let ids = start::<3>(|| {
@@ -258,7 +258,7 @@ pub fn what_moves_while_others_stand_loses_nothing() {
             FRAMES[PLACE.load(SeqCst)].fetch_add(1, SeqCst);
             drop(off);
             if round % 3 == 0 {
-                let number = arch::while_others_stand(|| {
+                let number = arch::stop_machine(|| {
                     let place = PLACE.load(SeqCst);
                     FRAMES[1 - place].store(FRAMES[place].load(SeqCst), SeqCst);
                     PLACE.store(1 - place, SeqCst);

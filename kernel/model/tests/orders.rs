@@ -40,5 +40,5 @@ on_machines! {
     a_top_level_table_moves_under_its_tasks,
     a_flush_reaches_every_cpu,
     a_meeting_waits_for_critical_sections,
-    what_moves_while_others_stand_loses_nothing,
+    what_moves_while_the_machine_is_stopped_loses_nothing,
 }

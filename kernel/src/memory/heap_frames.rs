@@ -24,7 +24,7 @@ pub(super) fn note_place(frame: Pfn, address: u64) {
 /// Moves frames of the heap, and sets the outcome of each.
 pub(super) fn migrate(moves: &mut [Move]) {
     for part in moves.chunks_mut(TOGETHER) {
-        arch::while_others_stand(|| part.iter_mut().for_each(|wanted| wanted.outcome = migrate_one(*wanted)));
+        arch::stop_machine(|| part.iter_mut().for_each(|wanted| wanted.outcome = migrate_one(*wanted)));
     }
 }
 
@@ -47,7 +47,7 @@ fn migrate_one(wanted: Move) -> Result<(), Stay> {
         tree.memory.write(table, Level::PAGE_TABLE.index(address), Entry::new(wanted.to, DATA));
     });
     // The others forget it before they go on; whatever this one does until then may use the heap, too.
-    arch::forget_page(address);
+    arch::flush_page(address);
     note_place(wanted.to, address);
     Ok(())
 }

@@ -105,7 +105,7 @@ fn a_meeting_waits_for_critical_sections() {
         while inside.load(SeqCst) == 0 {
             task::yield_now();
         }
-        arch::meet();
+        arch::wait_for_grace_period();
         assert_eq!(inside.load(SeqCst), 2, "the critical section is over");
         task::join(task).expect("nobody cancels the tests");
     }

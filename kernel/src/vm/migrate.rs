@@ -65,7 +65,7 @@ fn migrate_together(moves: &mut [Move]) {
     if taken.is_empty() {
         return;
     }
-    arch::flush_everywhere();
+    arch::flush_tlb_everywhere();
     for page in &taken {
         let wanted = &mut moves[page.number];
         wanted.outcome = mm().pass(Point::MigrateCopy).map_err(Stay::Injected);
@@ -143,7 +143,7 @@ fn move_topmost(space: &AddressSpace, from: Pfn, to: Pfn) -> Result<(), Stay> {
     for point in [Point::MigrateUnmap, Point::MigrateCopy] {
         mm().pass(point).map_err(Stay::Injected)?;
     }
-    arch::while_others_stand(|| {
+    arch::stop_machine(|| {
         let mut tables = space.lock();
         if tables.root_frame() != from || !tables.is_settled(from) {
             return Err(Stay::InFlight);
@@ -206,7 +206,7 @@ fn split(head: Pfn) -> Result<(), Stay> {
     let leaf = Leaf { frame: head, order: Order::PAGEBLOCK };
     let place = take_one(&mut space.lock(), page, leaf, What::Page)?;
     // No CPU may know two sizes for the same address at once.
-    arch::flush_everywhere();
+    arch::flush_tlb_everywhere();
     mm().split_block(head);
     for index in 0..leaf.order.pages() {
         let single = info(head.add(index));

@@ -179,7 +179,7 @@ impl AddressSpace {
         let mut next = pages.start;
         while let Some(mut discarded) = self.discard_some(&mut next, pages.end) {
             if discarded.page_count() > 0 {
-                arch::flush_everywhere();
+                arch::flush_tlb_everywhere();
             }
             while let Some(frames) = discarded.pop() {
                 drop(frames);

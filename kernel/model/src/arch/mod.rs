@@ -6,19 +6,19 @@ mod cpu;
 mod ipi;
 mod irq;
 pub(crate) mod root;
-#[path = "../../../src/arch/x86_64/standstill.rs"]
-mod standstill;
+#[path = "../../../src/arch/x86_64/stop_machine.rs"]
+mod stop_machine;
 pub(crate) mod tlb;
 
 pub(crate) use context::{Context, begin_flow, switch};
 pub(crate) use cpu::{CPUS_MAX, adopt, cpu_id, current_task, online_cpus, set_current_task};
-pub(crate) use ipi::{flush_everywhere, kick, meet};
+pub(crate) use ipi::{flush_tlb_everywhere, kick, wait_for_grace_period};
 pub(crate) use irq::{
     enable as enable_interrupts, interrupt, irq_off, pop_off, pop_off_and_halt, push_off, take_interrupts,
 };
 
 pub(crate) use root::Root;
-pub(crate) use standstill::while_others_stand;
+pub(crate) use stop_machine::stop_machine;
 
 use core::time::Duration;
 

@@ -15,7 +15,7 @@ pub(super) fn start_using() {
     IN_USE[cpu_id()].store(true, SeqCst);
 }
 
-pub(super) fn forget_all() {
+pub(super) fn flush_all() {
     REMEMBERED[cpu_id()].store(CURRENT.load(SeqCst), SeqCst);
 }
 

@@ -1,12 +1,11 @@
 //! What CPUs tell each other by interrupts.
 //!
-//! A [`Rendezvous`] has every CPU do something, and whoever asks waits until all have. Requests are numbered; a CPU
-//! answers with the highest number that it has seen, so one answer serves all who asked before it. It answers where its
-//! interrupts are on: then it is in no critical section, which is what those wait for who take away what such sections look
-//! at.
+//! A [`Rendezvous`] has every CPU do something, and the caller waits until all have. Requests are numbered; a CPU answers
+//! with the highest number that it has seen, so one answer serves all requests before it. It answers where its interrupts are
+//! on, and so in no critical section: a rendezvous in which nothing is done is a grace period for what such sections read.
 
 use super::interrupts::{RENDEZVOUS_VECTOR, RESCHEDULE_VECTOR, local_apic};
-use super::{cpu, irq, standstill, tlb};
+use super::{cpu, irq, stop_machine, tlb};
 use crate::shim::atomic::{AtomicU64, Ordering::SeqCst};
 use crate::shim::hint;
 
@@ -21,8 +20,8 @@ struct Rendezvous {
     act: fn(),
 }
 
-static FLUSH: Rendezvous = Rendezvous::new(tlb::forget_all);
-static MEET: Rendezvous = Rendezvous::new(|| ());
+static FLUSH: Rendezvous = Rendezvous::new(tlb::flush_all);
+static GRACE_PERIOD: Rendezvous = Rendezvous::new(|| ());
 
 impl Rendezvous {
     const fn new(act: fn()) -> Self {
@@ -61,14 +60,14 @@ impl Rendezvous {
     }
 }
 
-/// Makes every CPU forget all translations that it remembers.
-pub(crate) fn flush_everywhere() {
+/// TLB shootdown: returns when every CPU has flushed its TLB since.
+pub(crate) fn flush_tlb_everywhere() {
     FLUSH.ask();
 }
 
-/// Returns when every CPU has been outside of critical sections since.
-pub(crate) fn meet() {
-    MEET.ask();
+/// Returns when every CPU has been in a quiescent state since: outside of critical sections.
+pub(crate) fn wait_for_grace_period() {
+    GRACE_PERIOD.ask();
 }
 
 /// Makes a CPU look whether it should run something else.
@@ -81,18 +80,18 @@ pub(crate) fn kick(id: usize) {
 /// from before it was asked.
 pub(super) fn on_arrival() {
     on_rendezvous();
-    tlb::forget_all();
+    tlb::flush_all();
 }
 
 /// The other CPUs ask for something; interrupts are off.
 pub(super) fn on_rendezvous() {
     FLUSH.answer();
-    MEET.answer();
-    standstill::on_request();
+    GRACE_PERIOD.answer();
+    stop_machine::on_request();
 }
 
 /// Makes every other CPU look whether it is asked for something.
-pub(super) fn have_others_look() {
+pub(super) fn send_rendezvous() {
     send_to_others(RENDEZVOUS_VECTOR, |_| true);
 }
 

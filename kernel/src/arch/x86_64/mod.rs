@@ -18,7 +18,7 @@ mod pic;
 pub(crate) mod ports;
 mod root;
 pub(crate) mod smp;
-mod standstill;
+mod stop_machine;
 pub(crate) mod timer;
 mod tlb;
 mod trampoline;
@@ -33,7 +33,7 @@ pub(crate) use cpu::{
 };
 pub(crate) use debug_exit::debug_exit;
 pub(crate) use hpet::Hpet;
-pub(crate) use ipi::{flush_everywhere, kick, meet};
+pub(crate) use ipi::{flush_tlb_everywhere, kick, wait_for_grace_period};
 pub(crate) use irq::{
     IrqOff, enable as enable_interrupts, halt_forever, irq_off, may_block, pop_off, pop_off_and_halt, push_off,
 };
@@ -41,8 +41,8 @@ pub(crate) use madt::{CpuInfo, GsiMode, IoApicInfo, IsaOverride, MadtInfo, Polar
 pub(crate) use nmi::{CpuTrace, ask_where, stop_here, stop_others, trace_of};
 pub(crate) use panicking::{begin_panic, is_panicking};
 pub(crate) use root::{Root, adopt_kernel_root};
-pub(crate) use standstill::while_others_stand;
-pub(crate) use tlb::forget_page;
+pub(crate) use stop_machine::stop_machine;
+pub(crate) use tlb::flush_page;
 pub(crate) use tsc::ticks;
 
 use crate::time;

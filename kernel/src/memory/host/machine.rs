@@ -127,7 +127,7 @@ impl Mapper for Kernel {
     }
 
     fn settle_memmaps(&self) {
-        arch::flush_everywhere();
+        arch::flush_tlb_everywhere();
     }
 
     fn table_frames(&self) -> u64 {
@@ -152,7 +152,7 @@ impl Machine for Kernel {
     }
 
     fn wait_for_readers(&self) {
-        arch::meet();
+        arch::wait_for_grace_period();
     }
 
     fn cpu(&self) -> usize {

@@ -41,7 +41,7 @@ impl Editor for KernelEditor {
     fn settle(&self) {
         // What others give back from here on waits for their own flush.
         let mut next = edit(|tree| tree.memory.given_back.take());
-        arch::flush_everywhere();
+        arch::flush_tlb_everywhere();
         while let Some(table) = next {
             next = edit(|tree| {
                 let next = tree.memory.forget(table);
@@ -75,7 +75,7 @@ impl Scratch {
         if self.shown != Some(frame) {
             // SAFETY: By the contract of `new`, this entry maps the scratch page, which nobody else uses.
             unsafe { self.entry.write_volatile(Entry::new(frame, DATA).bits()) };
-            arch::forget_page(self.page);
+            arch::flush_page(self.page);
             self.shown = Some(frame);
         }
         core::ptr::with_exposed_provenance_mut(self.page as usize)

@@ -1,4 +1,5 @@
-//! All other CPUs stand still, for what nobody may see half done: memory that anybody may use at any moment is being moved.
+//! Stop-machine: all other CPUs stand still, for what must not be seen half done: memory that may be used at any moment is
+//! being moved.
 //!
 //! A CPU stands where its interrupts were on, so outside of critical sections: it holds no spin lock.
 
@@ -8,25 +9,25 @@ use crate::shim::hint;
 use crate::sync::Mutex;
 use crate::task;
 
-/// Held by whoever has the others stand.
+/// Held while the machine is stopped.
 static TURN: Mutex<()> = Mutex::new(());
 static IS_ASKED: AtomicBool = AtomicBool::new(false);
 /// Which CPUs stand.
 static STANDS: [AtomicBool; cpu::CPUS_MAX] = [const { AtomicBool::new(false) }; cpu::CPUS_MAX];
 
-/// Does bounded `work`, interrupts off, while every other CPU stands still. All have forgotten their translations when they
-/// go on, and walk the tables that their tasks have then.
-pub(crate) fn while_others_stand<R>(work: impl FnOnce() -> R) -> R {
+/// Does bounded `work`, interrupts off, while every other CPU stands still. All have flushed their TLBs when they go on, and
+/// walk the tables that their tasks have then.
+pub(crate) fn stop_machine<R>(work: impl FnOnce() -> R) -> R {
     let _turn = TURN.lock();
     assert!(irq::may_block(), "other CPUs are asked to stand inside a critical section");
     let _off = irq::irq_off();
     IS_ASKED.store(true, SeqCst);
-    ipi::have_others_look();
+    ipi::send_rendezvous();
     wait_until_all(true);
     let result = work();
-    look_anew();
+    reload_tables();
     IS_ASKED.store(false, SeqCst);
-    // Nobody who still stands for this is taken for one who stands for the next.
+    // A CPU that still stands for this is not taken for one that stands for the next.
     wait_until_all(false);
     result
 }
@@ -51,12 +52,12 @@ pub(super) fn on_request() {
     while IS_ASKED.load(SeqCst) {
         hint::spin_loop();
     }
-    look_anew();
+    reload_tables();
     stands.store(false, SeqCst);
 }
 
 /// Uses the tables that this CPU's task has now, and nothing that is remembered of others.
-fn look_anew() {
+fn reload_tables() {
     root::load(task::root());
-    tlb::forget_all();
+    tlb::flush_all();
 }
