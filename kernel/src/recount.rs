@@ -1,4 +1,4 @@
-//! The recount of all memory, as `memcheck` and whoever tests the machine from inside ask for it.
+//! The recount of all memory, for `memcheck` and for tests from inside the machine.
 #![deny(unsafe_code)]
 
 use crate::memory::mm;

@@ -28,7 +28,7 @@ pub(crate) enum RegionKind {
 /// Regions, sorted by address, without overlap, neighbours of one kind merged.
 pub(crate) type MemoryMap = heapless::Vec<MemoryRegion, REGIONS_MAX>;
 
-/// What the rest of the kernel learns from whoever started it.
+/// What the rest of the kernel learns from what started it.
 #[derive(Debug)]
 pub(crate) struct BootFacts {
     pub(crate) memory: MemoryMap,

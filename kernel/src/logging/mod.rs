@@ -54,7 +54,7 @@ impl Log for KernelLog {
     fn flush(&self) {}
 }
 
-/// Writes a line whatever locks somebody else may hold for ever: then only the device gets it.
+/// Writes a line whatever locks are held, maybe for ever: then only the device gets it.
 pub(crate) fn urgent(level: Level, target: &str, arguments: core::fmt::Arguments<'_>) {
     /// Others hold the locks for microseconds.
     const ATTEMPTS: usize = 100_000;

@@ -50,7 +50,7 @@ pub(crate) fn read_for_console(number: u64, line: &mut Line) -> Option<u64> {
     RING.lock().read_shown(number, line)
 }
 
-/// As `read_for_console`, but finds nothing when somebody holds the log: for a panic.
+/// As `read_for_console`, but finds nothing while the log is locked: for a panic.
 pub(crate) fn try_read_for_console(number: u64, line: &mut Line) -> Option<u64> {
     RING.try_lock()?.read_shown(number, line)
 }

@@ -1,6 +1,6 @@
 //! Moving the frames of the heap: its window stays where it is, and the kernel's page tables are all that points at them.
 //!
-//! Anybody may use the heap at any moment, also where nobody can wait, so all other CPUs stand still while frames are copied.
+//! The heap may be used at any moment, also where waiting is impossible, so the machine is stopped while frames are copied.
 
 use super::frames::{contents, mm};
 use super::layout;

@@ -1,5 +1,5 @@
 //! Stacks: each in its own slot of a window, with a page below it that is never mapped, so that running over the end is a
-//! fault and not somebody else's data.
+//! fault and not a write to other data.
 
 use super::frames::frame;
 use super::layout;
@@ -21,7 +21,7 @@ const PAGES: u64 = STACK_BYTES / PAGE_SIZE;
 /// Which slots are taken; the lowest free one is the next.
 static SLOTS: SpinLock<[u64; 16]> = SpinLock::new([0; 16]);
 
-/// A stack; freed when dropped, which nobody does who runs on it.
+/// A stack; freed when dropped, which a task that runs on it does not do.
 #[derive(Debug)]
 pub(crate) struct Stack {
     slot: u64,

@@ -13,8 +13,8 @@ use mm::section::group::{Group, GroupName};
 use mm::section::state::BlockState;
 use mm::section::word::Section;
 
-/// Somebody else may change a block between the look at it and the verb; looking again this often is enough, because
-/// each time somebody else got on with his work.
+/// Other tasks may change a block between the look at it and the verb; looking again this often is enough, because
+/// each time another task got on with its work.
 const ATTEMPTS: usize = 8;
 
 /// Memory blocks and what can be done with them.

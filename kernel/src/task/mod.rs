@@ -180,7 +180,7 @@ pub(crate) fn settle() {
     ENDED.wait_until(|| scheduler::have_left(&leaving));
 }
 
-/// The name of the task in a slot, for reports of trouble; `None` if somebody holds it.
+/// The name of the task in a slot, for reports of trouble; `None` if it is locked.
 pub(crate) fn try_name(slot: usize) -> Option<heapless::String<NAME_MAX>> {
     Some(TASKS.get(slot)?.body.try_lock()?.name.clone())
 }
@@ -227,7 +227,7 @@ pub(crate) fn cancel(id: TaskId) -> bool {
     scheduler::cancel(id)
 }
 
-/// Whether somebody asked the current task to stop.
+/// Whether the current task was asked to stop.
 pub(crate) fn cancelled() -> bool {
     TASKS[scheduler::current_slot()].cancelled.load(Relaxed)
 }
@@ -242,7 +242,7 @@ pub(crate) fn join(id: TaskId) -> Result<(), Cancelled> {
     ENDED.wait_until_cancellable(|| scheduler::slot_of(id).is_none())
 }
 
-/// Waits until a task has ended, whoever asks the waiting one to stop.
+/// Waits until a task has ended, also if the waiting one is asked to stop.
 pub(crate) fn wait_for_end(id: TaskId) {
     ENDED.wait_until(|| scheduler::slot_of(id).is_none());
 }

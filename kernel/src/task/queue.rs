@@ -27,7 +27,7 @@ pub(super) struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Free,
-    /// Somebody is filling the slot.
+    /// The slot is being filled.
     Claimed,
     Ready,
     Running,
@@ -37,7 +37,7 @@ pub(super) enum State {
         deadline_ns: Option<u64>,
     },
     Ended,
-    /// Somebody is emptying the slot.
+    /// The slot is being emptied.
     Leaving,
 }
 
@@ -148,7 +148,7 @@ impl Queue {
         self.entries[slot].state = State::Running;
     }
 
-    /// Wakes everybody who waits on a queue.
+    /// Wakes every task that waits on a queue.
     pub(super) fn wake_queue(&mut self, address: usize, here: Here) -> CpuSet {
         self.wake_where(here, |state| matches!(state, State::Waiting { queue, .. } if *queue == address))
     }

@@ -231,7 +231,7 @@ pub(super) fn release_ended(slot: usize) {
     ENDED.wake_all();
 }
 
-/// Wakes everybody who waits on a queue. May be called by an interrupt handler.
+/// Wakes every task that waits on a queue. May be called by an interrupt handler.
 pub(super) fn wake_queue(address: usize) {
     let mut queue = QUEUE.lock();
     queue.wake_queue(address, here()).for_each(arch::kick);

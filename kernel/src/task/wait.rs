@@ -10,7 +10,7 @@ use crate::time;
 use core::time::Duration;
 use thiserror::Error;
 
-/// Somebody asked the task to stop while it waited.
+/// The task was asked to stop while it waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("cancelled")]
 pub(crate) struct Cancelled;
@@ -85,7 +85,7 @@ impl WaitQueue {
         }
     }
 
-    /// Lets everybody who waits look at his condition again. May be called by an interrupt handler.
+    /// Lets every waiting task look at its condition again. May be called by an interrupt handler.
     pub(crate) fn wake_all(&self) {
         // What the caller made true must be visible before we look for waiters, who count themselves before they look at it.
         fence(Ordering::SeqCst);

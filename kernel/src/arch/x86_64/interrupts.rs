@@ -51,7 +51,7 @@ pub(super) fn enable_on_this_cpu() {
     cpu::this().set_apic_id(local_apic.id());
 }
 
-/// Which of the firmware's CPUs shall run, up to `limit` of them if there is one.
+/// Which of the firmware's CPUs are to run, up to `limit` of them if there is one.
 pub(crate) fn choose_cpus(madt: &MadtInfo, limit: Option<usize>) -> CpuChoice {
     let local_apic = local_apic();
     let limit = limit.map_or(cpu::CPUS_MAX, |limit| limit.min(cpu::CPUS_MAX));

@@ -30,7 +30,7 @@ pub(crate) struct IsaOverride {
     pub(crate) mode: GsiMode,
 }
 
-/// Which CPUs beside the one that booted shall run.
+/// Which CPUs beside the one that booted are to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CpuChoice {
     /// Their numbers on the interrupt bus, in the firmware's order.

@@ -72,7 +72,7 @@ pub(crate) fn busy_wait(duration: Duration) {
     }
 }
 
-/// Resets this CPU, and with it a PC, by an exception that nobody can handle.
+/// Resets this CPU, and with it a PC, by an exception that cannot be handled.
 pub(crate) fn triple_fault() -> ! {
     let nothing = DescriptorTablePointer { limit: 0, base: VirtAddr::zero() };
     // SAFETY: An empty table makes every exception fatal to the machine, which is the purpose.

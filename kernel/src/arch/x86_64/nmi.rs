@@ -34,7 +34,7 @@ static NOTES: [Note; cpu::CPUS_MAX] = [const {
     }
 }; cpu::CPUS_MAX];
 
-/// Set when every CPU that gets an NMI shall stay there.
+/// Set when every CPU that gets an NMI stays there.
 static STOPPING: AtomicBool = AtomicBool::new(false);
 
 /// Where a CPU was.
@@ -103,7 +103,7 @@ pub(crate) fn stop_here(place: usize, callers: Frames) -> ! {
     irq::halt_forever()
 }
 
-/// An NMI has come, and interrupted what `place` and `frame_pointer` say; whether somebody here wanted it.
+/// An NMI has come, and interrupted what `place` and `frame_pointer` say; returns whether it was asked for here.
 pub(super) fn on_nmi(place: usize, frame_pointer: usize) -> bool {
     let note = &NOTES[cpu::cpu_id()];
     let wanted = note.expected.try_update(SeqCst, SeqCst, |count| count.checked_sub(1)).is_ok();

@@ -30,12 +30,12 @@ impl EarlyFrames {
         &self.ram
     }
 
-    /// Whether all of `section` is RAM that nobody has or has taken.
+    /// Whether all of `section` is RAM that has no holder and is not taken.
     pub(crate) fn is_untouched(&self, section: SectionId) -> bool {
         self.ram.is_unused(section) && self.taken.iter().all(|(run, _)| run.intersection(section.pages()).is_empty())
     }
 
-    /// Whether somebody has frames of `section`, or has taken some.
+    /// Whether some frames of `section` have a holder, or are taken.
     pub(crate) fn is_kept(&self, section: SectionId) -> bool {
         self.ram.in_section(section).any(|piece| piece.holder != Holder::Nobody)
             || self.taken.iter().any(|(run, _)| !run.intersection(section.pages()).is_empty())
@@ -63,7 +63,7 @@ impl EarlyFrames {
         Some(frames)
     }
 
-    /// Nobody owns `frame` any more; it goes to the allocator with the rest.
+    /// `frame` has no owner any more; it goes to the allocator with the rest.
     pub(super) fn give_back(&mut self, frame: Pfn) {
         let found = self.taken.iter().position(|(run, _)| run.contains(frame)).expect("only taken frames come back");
         let (run, owner) = self.taken.swap_remove(found);

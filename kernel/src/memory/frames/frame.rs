@@ -1,4 +1,4 @@
-//! Frames: taken from the system by the rest of this module, and owned as values by everybody else.
+//! Frames: taken from the system by the rest of `memory`, and owned as values everywhere else.
 
 use super::{EARLY, mm, mm_if_open};
 use crate::memory::layout;

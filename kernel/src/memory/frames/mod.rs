@@ -28,7 +28,7 @@ use mm::Memory;
 /// tasks.
 pub(crate) struct Kernel;
 
-/// Frames until `mm` has them. Whoever holds the lock must not allocate: the heap grows by frames from here.
+/// Frames until `mm` has them. The holder of the lock must not allocate: the heap grows by frames from here.
 pub(crate) static EARLY: SpinLock<EarlyFrames> = SpinLock::new(EarlyFrames::empty());
 pub(crate) static MM: spin::Once<Memory<Kernel>> = spin::Once::new();
 /// Whether boot memory is all with `mm`.

@@ -124,7 +124,7 @@ impl Ram {
             .filter_map(SectionId::new)
     }
 
-    /// Whether `section` is all RAM that nobody has.
+    /// Whether `section` is all RAM without a holder.
     pub(super) fn is_unused(&self, section: SectionId) -> bool {
         self.in_section(section).all(|piece| piece.holder == Holder::Nobody)
             && self.in_section(section).map(|piece| piece.pages.len()).sum::<u64>() == PAGES_PER_SECTION

@@ -7,7 +7,7 @@ use mm::addr::PAGE_SIZE;
 /// The first of `count` pages from `start` on that does not keep what is written to it.
 ///
 /// # Safety
-/// All of them are mapped, and nobody else reads or writes them meanwhile.
+/// All of them are mapped, and nothing else reads or writes them meanwhile.
 pub(crate) unsafe fn first_bad(start: *mut u64, count: u64) -> Option<u64> {
     // The address is not worked out anew for each page: there are many whenever a section is opened.
     let mut page = start;
@@ -22,7 +22,7 @@ pub(crate) unsafe fn first_bad(start: *mut u64, count: u64) -> Option<u64> {
 /// Whether a page keeps what is written to it, by its first word: each bit is turned over, and then back to what it was.
 ///
 /// # Safety
-/// The page is mapped, and nobody else reads or writes it meanwhile.
+/// The page is mapped, and nothing else reads or writes it meanwhile.
 #[inline]
 pub(crate) unsafe fn keeps(page: *mut u64) -> bool {
     // SAFETY: By the contract, the word is mapped and ours alone; any bits are a word.

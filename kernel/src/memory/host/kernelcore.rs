@@ -92,7 +92,7 @@ impl BootRam {
         &mut self.0[place]
     }
 
-    /// RAM of a node in a block in which somebody has frames for ever.
+    /// RAM of a node in a block with frames that stay in use for ever.
     pub(crate) fn add_kept(&mut self, node: NodeId, range: PfnRange) {
         self.node(node).kept += range.len();
     }

@@ -26,7 +26,7 @@ use mm::machine::trial::{BadMemory, Distrust, Trial};
 /// Those who wait for their turn to change memory.
 static TURNS: WaitQueue = WaitQueue::new();
 
-/// How long they wait before they look whether they shall stop.
+/// How long they wait before they look whether to stop.
 const LONGEST_WAIT_NS: u64 = 20_000_000;
 
 /// Page tables that lie in the ranges that they map.

@@ -35,7 +35,7 @@ const MIB: u64 = 1 << 20;
 /// Less than this is no machine for us, so a smaller `mem=` is not obeyed.
 const SMALLEST: u64 = SECTION_SIZE;
 
-/// Where nobody says how far memory may come, the section table takes no more than this part of boot memory.
+/// Where it is not known how far memory may come, the section table takes no more than this part of boot memory.
 const TABLE_SHARE: u64 = 256;
 
 /// Where memory may come.

@@ -7,7 +7,7 @@ use mm::machine::trial::BadMemory;
 
 /// Tables of which some lie in the memory that they map.
 pub(crate) trait OwnMemory: TableMemory {
-    /// Tries whether a frame that nobody uses can be trusted to be a table, also in memory that the direct map does not reach
+    /// Tries whether an unused frame can be trusted to be a table, also in memory that the direct map does not reach
     /// yet.
     fn try_frame(&mut self, frame: Pfn) -> Result<(), BadMemory>;
 }

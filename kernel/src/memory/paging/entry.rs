@@ -85,7 +85,7 @@ impl Entry {
         if level == Level::PAGE_TABLE { Self::new(frame, flags) } else { Self::new(frame, flags | Flags::HUGE_PAGE) }
     }
 
-    /// A table that will lie in `frame`, which nobody has written yet. The CPU sees that nothing is mapped.
+    /// A table that will lie in `frame`, which is not written yet. The CPU sees that nothing is mapped.
     pub(super) const fn promise(frame: Pfn, claims: Flags) -> Self {
         Self::new(frame, claims)
     }

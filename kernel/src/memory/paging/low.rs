@@ -14,7 +14,7 @@ const LOWEST: Pfn = Pfn::containing(0x8000);
 /// A start-up interrupt reaches no further.
 const END: Pfn = Pfn::containing(0xa_0000);
 
-/// Pages below 1 MiB that nobody else uses.
+/// Pages below 1 MiB that nothing else uses.
 pub(crate) struct LowPages {
     first: Pfn,
 }

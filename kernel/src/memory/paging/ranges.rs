@@ -4,7 +4,7 @@
 //! only where one range fills it, and a range goes as a whole, so none is ever cut. A frame of the range is tried before it
 //! becomes a table: whatever is lost there, the CPU would walk.
 //!
-//! The work is cut into edits of one table each, so that nobody waits long for the lock around them.
+//! The work is cut into edits of one table each, so that the lock around them is never held for long.
 
 use super::editor::{Editor, OwnMemory, Tables, drop_table};
 use super::entry::{DATA, Entry, Level, TABLE};

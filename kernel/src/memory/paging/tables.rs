@@ -66,7 +66,7 @@ unsafe impl Send for Scratch {}
 
 impl Scratch {
     /// # Safety
-    /// `entry` must be the address of the 4 KiB entry that maps `page`, and nobody else uses either.
+    /// `entry` must be the address of the 4 KiB entry that maps `page`, and nothing else uses either.
     pub(super) const unsafe fn new(page: u64, entry: u64) -> Self {
         Self { page, entry: core::ptr::with_exposed_provenance_mut(entry as usize), shown: None }
     }

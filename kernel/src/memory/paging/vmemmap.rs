@@ -46,7 +46,7 @@ fn claims(sections: SectionRange) -> Flags {
     sections.iter().map(|section| CLAIMS[section.number() as usize % CLAIMS.len()]).collect()
 }
 
-/// Promises the page tables for the struct pages of whole pairs of sections behind one directory: nobody touches `tables`.
+/// Promises the page tables for the struct pages of whole pairs of sections behind one directory: `tables` are not touched.
 /// A directory of their own is made here, too.
 fn promise_tables<M: OwnMemory>(
     tree: &mut Tree<M>,

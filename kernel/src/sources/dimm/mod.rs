@@ -1,8 +1,8 @@
 //! DIMMs: what happens to them becomes verbs of the memory subsystem, and the host hears the truth about the end.
 //!
 //! Only whole blocks become memory. A DIMM may begin and end anywhere on 2 MiB; what is left at its ends is reported by
-//! [`leftovers`] and never touched. The device's lock is held for a look at a slot, never for what follows from it: nobody who
-//! only looks waits behind a removal. Whoever acts on what is in a slot has the slot's turn: the worker that handles the
+//! [`leftovers`] and never touched. The device's lock is held for a look at a slot, never for what follows from it: a
+//! reader never waits behind a removal. What acts on a slot takes the slot's turn first: the worker that handles the
 //! machine's events, and people who add memory by hand.
 
 mod check;
@@ -178,7 +178,7 @@ impl<S> Slots<S> {
     }
 }
 
-/// Slots and blocks together, for whoever acts on both.
+/// Slots and blocks together, for what acts on both.
 pub(super) struct Plug<'a, S: DimmSlots, B: Blocks> {
     pub(super) slots: &'a Slots<S>,
     pub(super) blocks: &'a mut B,

@@ -1,6 +1,6 @@
-//! Whoever handles what is in a slot does so alone: no DIMM is ejected while somebody adds its memory by hand.
+//! A slot is handled by one task at a time: no DIMM is ejected while its memory is being added by hand.
 //!
-//! A turn lasts as long as the work does, so nobody takes one only to look.
+//! A turn lasts as long as the work does, so none is taken only to look.
 
 use crate::drivers::dimm::SLOT_LIMIT;
 use crate::task::{Cancelled, WaitQueue};
@@ -26,7 +26,7 @@ impl Turns {
         Self { taken: [const { AtomicBool::new(false) }; SLOT_LIMIT as usize], waiters: WaitQueue::new() }
     }
 
-    /// Waits until nobody else handles the slot.
+    /// Waits until no other task handles the slot.
     pub(in crate::sources) fn take(&self, slot: u32) -> Turn<'_> {
         let mut turn = None;
         self.waiters.wait_until(|| {
@@ -46,7 +46,7 @@ impl Turns {
         Ok(turn.expect("the wait ends with a turn"))
     }
 
-    /// The turn, if nobody has it.
+    /// The turn, if it is free.
     pub(in crate::sources) fn try_take(&self, slot: u32) -> Option<Turn<'_>> {
         // Acquire pairs with the Release in `drop`: what was done in the turn before is seen.
         let taken = self.taken[slot as usize].compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
