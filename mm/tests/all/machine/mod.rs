@@ -103,6 +103,11 @@ impl Fake {
         self.backing.lock().unwrap().len()
     }
 
+    /// The frames that struct pages lie in, each with the section that it is for.
+    pub(crate) fn memmap_frames(&self) -> Vec<(SectionId, Pfn)> {
+        self.backing.lock().unwrap().iter().map(|((section, _), frame)| (*section, *frame)).collect()
+    }
+
     fn try_frame(&self, frame: Pfn) -> Result<(), BadMemory> {
         self.tried.lock().unwrap().insert(frame);
         if self.bad.lock().unwrap().contains(&frame) { Err(BadMemory(frame)) } else { Ok(()) }
