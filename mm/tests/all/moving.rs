@@ -3,7 +3,7 @@
 use crate::machine::dimms::{MOVABLE, NORMAL, plug_online};
 use crate::machine::holders::{Holder, TABLE};
 use crate::machine::holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
-use crate::machine::pausing::At;
+use crate::machine::pausing::{At, when};
 use crate::machine::taking::take_all_in;
 use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
@@ -380,8 +380,9 @@ fn it_can_be_stopped_between_any_two_large_pages() {
     plug_online(&memory, 0, blocks(32, 32), 0, MOVABLE);
     plug_online(&memory, 1, blocks(40, 40), 0, MOVABLE);
     let holders: Vec<_> = (0..20).map(|_| hold_in(&memory, Order::PAGEBLOCK, blocks(32, 32))).collect();
-    // One pause after the look at everything, one before each page.
-    let error = memory.offline(&[blocks(32, 32)], &mut At(5, || Err(Stop::Deadline))).expect_err("out of time");
+    let three_moved = || moved(&memory) == 3 * Order::PAGEBLOCK.pages();
+    let pace = &mut when(three_moved, || Err(Stop::Deadline));
+    let error = memory.offline(&[blocks(32, 32)], pace).expect_err("out of time");
     let OfflineError::Unfinished { stop: Stop::Deadline, pfn } = error else { panic!("{error}") };
     assert_eq!(moved(&memory), 3 * Order::PAGEBLOCK.pages());
     assert!(holders.iter().any(|holder| place(&memory, *holder) == pfn), "it has not moved");
@@ -400,8 +401,7 @@ fn a_pin_that_comes_meanwhile_is_told_and_what_has_moved_stays_there() {
         assert!(memory.machine().page(pinned).pin());
         Ok(())
     };
-    // One pause after the look at everything, one before each batch.
-    let error = memory.offline(&[blocks(32, 32)], &mut At(3, pin)).expect_err("pinned by now");
+    let error = memory.offline(&[blocks(32, 32)], &mut when(|| moved(&memory) > 0, pin)).expect_err("pinned by now");
     assert_eq!(error, OfflineError::Pinned { pfn: pinned, owner: Owner::Anonymous });
     assert!(moved(&memory) > 0);
     assert_valid(&memory);
@@ -427,10 +427,11 @@ fn a_pin_that_comes_late_stops_all_before_it() {
         assert!(memory.pin(pinned));
         Ok(())
     };
-    // Three between the blocks as they are isolated, one after the look at each, one before each batch.
-    let error = memory.offline(&[blocks(32, 35)], &mut At(10, pin)).expect_err("pinned by now");
+    let early = 2 * MOVED_TOGETHER as u64;
+    let error =
+        memory.offline(&[blocks(32, 35)], &mut when(|| moved(&memory) >= early, pin)).expect_err("pinned by now");
     assert_eq!(error, OfflineError::Pinned { pfn: pinned, owner: Owner::Anonymous });
-    assert_eq!(moved(&memory), 2 * MOVED_TOGETHER as u64, "nothing moves for what cannot succeed");
+    assert_eq!(moved(&memory), early, "nothing moves for what cannot succeed");
     assert_eq!(last_moved(&memory), moved(&memory));
     assert_valid(&memory);
     // One that is gone when it is looked for is none.
@@ -440,7 +441,7 @@ fn a_pin_that_comes_late_stops_all_before_it() {
         memory.machine().page(pinned).unpin();
         Ok(())
     };
-    memory.offline(&[blocks(32, 35)], &mut At(10, pin)).expect("all can move");
+    memory.offline(&[blocks(32, 35)], &mut when(|| moved(&memory) >= 2 * early, pin)).expect("all can move");
     assert_valid(&memory);
 }
 

@@ -3,17 +3,18 @@
 use crate::machine::dimms::{MOVABLE, plug_online};
 use crate::machine::holders::Holder;
 use crate::machine::holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
-use crate::machine::pausing::At;
+use crate::machine::pausing::when;
 use crate::machine::taking::take_all_in;
 use crate::machine::{Fake, Snapshot, assert_valid, blocks};
 use mm::Memory;
-use mm::addr::{Order, Pfn, SectionRange};
+use mm::addr::{Order, Pfn, SectionId, SectionRange};
 use mm::alloc::request::Request;
 use mm::frame::page::Owner;
 use mm::hotplug::OfflineError;
 use mm::limits::KERNEL_PAGES;
 use mm::machine::tasks::Unhurried;
 use mm::section::kind::ZoneKind;
+use mm::section::state::BlockState;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -71,15 +72,18 @@ fn memory_moves_while_its_holders_come_and_go() {
     assert_valid(memory);
 }
 
-/// Takes both ranges offline at once, each of which waits for the other at that pause.
-fn offline_both(memory: &Memory<Fake>, ranges: [SectionRange; 2], pause: u32) -> [Result<(), OfflineError>; 2] {
+/// Takes both ranges offline at once, each of which waits for the other when so many of its blocks are isolated.
+fn offline_both(memory: &Memory<Fake>, ranges: [SectionRange; 2], isolated: usize) -> [Result<(), OfflineError>; 2] {
     let meeting = Barrier::new(ranges.len());
-    let offline = |range| {
+    let is_isolated = |id: &SectionId| {
+        memory.section(*id).is_some_and(|section| matches!(section.state, BlockState::GoingOffline(_)))
+    };
+    let offline = |range: SectionRange| {
         let meet = || {
             meeting.wait();
             Ok(())
         };
-        memory.offline(&[range], &mut At(pause, meet))
+        memory.offline(&[range], &mut when(|| range.iter().filter(is_isolated).count() >= isolated, meet))
     };
     std::thread::scope(|scope| {
         let others = ranges.map(|range| scope.spawn(move || offline(range)));
@@ -101,8 +105,8 @@ fn blocks_that_both_hold_memory_go_offline_at_once() {
             let order = if n % 100 == 0 { Order::PAGEBLOCK } else { Order::PAGE };
             holders.extend(ranges.map(|range| hold_in(memory, order, range)));
         }
-        // One waits when it has isolated one of its blocks, or when it has isolated and looked into both.
-        assert_eq!(offline_both(memory, ranges, if round % 2 == 0 { 1 } else { 3 }), [Ok(()); 2]);
+        // One waits when it has isolated one of its blocks, or both.
+        assert_eq!(offline_both(memory, ranges, 1 + round % 2), [Ok(()); 2]);
         assert_valid(memory);
         let places = all_places(memory);
         assert!(places.iter().all(|(_, pfn, _)| !ranges.iter().any(|range| range.contains(pfn.section()))));
@@ -132,7 +136,7 @@ fn of_blocks_that_go_offline_at_once_one_stays_if_there_is_room_for_the_other_on
             (0..given_back).for_each(|_| memory.free(others.pop().expect("there was more"), Order::PAGE));
         }
         // Both have isolated their blocks, and each finds room for its own.
-        let results = offline_both(memory, ranges, 3);
+        let results = offline_both(memory, ranges, 2);
         assert_valid(memory);
         assert_ne!(results, [Ok(()); 2]);
         assert_eq!(all_places(memory).len(), 1200);

@@ -3,7 +3,7 @@
 use crate::machine::dimms::{MOVABLE, NORMAL, plug_online};
 use crate::machine::holders::TABLE;
 use crate::machine::holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
-use crate::machine::pausing::At;
+use crate::machine::pausing::{At, when};
 use crate::machine::taking::request;
 use crate::machine::{CPU, CPUS, Fake, Snapshot, assert_valid, blocks, booted, dimm, section};
 use mm::addr::{Order, Pfn, SectionRange};
@@ -205,8 +205,11 @@ fn between_any_two_steps_it_is_undone_or_too_late_to_stop() {
             too_late += 1;
             to(memory, blocks(32, 36), zone.other()).expect("it was there before");
         }
-        // Between the steps that isolate or take over five blocks, and after each look into one.
-        assert_eq!((undone, too_late), (4 + looks, 4), "to {zone}");
+        assert!(
+            undone >= 4 + looks,
+            "it can be stopped between any two blocks, and after each look into one: {undone}"
+        );
+        assert!(too_late >= 4, "others may run between any two blocks: {too_late}");
     }
 }
 
@@ -217,10 +220,15 @@ fn waiting_for_what_is_in_flight_can_be_stopped() {
     let pfn = place_of(memory, hold_in(memory, Order::PAGE, blocks(32, 32))).expect("held").0;
     let before = five(memory);
     assert!(memory.machine().page(pfn).freeze());
-    // One pause between open and untouched blocks, then one each time when it has waited.
-    let results = [2, 3, 4].map(|pause| stop_at(memory, pause, ZoneKind::Movable));
+    let waits = || memory.machine().waits.load(Ordering::Relaxed);
+    for times in 1..=3 {
+        let start = waits();
+        let pace = &mut when(|| waits() == start + times, || Err(Stop::Cancelled));
+        assert_eq!(memory.online(&[blocks(32, 36)], MOVABLE, pace).map(drop), CANCELLED);
+        assert_eq!(waits(), start + times);
+    }
     memory.machine().page(pfn).thaw();
-    assert_eq!((results, five(memory)), ([(true, CANCELLED); 3], before));
+    assert_eq!(five(memory), before);
     to(memory, blocks(32, 36), ZoneKind::Movable).expect("not in flight any more");
 }
 

@@ -61,6 +61,8 @@ pub(crate) struct Fake {
     readers: parking_lot::RwLock<()>,
     /// How often somebody waited, or waits, for those who look at struct pages.
     pub(crate) waits_for_readers: AtomicU64,
+    /// How often somebody waited for something to be over.
+    pub(crate) waits: AtomicU64,
     pub(crate) keeper_calls: AtomicU64,
     /// How many more ranges can be mapped before there are no tables any more.
     pub(crate) mappings_left: AtomicU64,
@@ -88,6 +90,7 @@ impl Fake {
             waiters: Default::default(),
             readers: parking_lot::RwLock::new(()),
             waits_for_readers: AtomicU64::new(0),
+            waits: AtomicU64::new(0),
             keeper_calls: AtomicU64::new(0),
             mappings_left: AtomicU64::new(u64::MAX),
             bad: Mutex::default(),
@@ -269,6 +272,7 @@ impl Machine for Fake {
 
     fn wait(&self, is_over: &mut dyn FnMut() -> bool) {
         watched::assert_none_held();
+        self.waits.fetch_add(1, Ordering::Relaxed);
         let mut guard = self.waiters.0.lock().unwrap();
         if !is_over() {
             guard = self.waiters.1.wait_timeout(guard, Duration::from_millis(10)).unwrap().0;

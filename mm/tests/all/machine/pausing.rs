@@ -11,3 +11,16 @@ impl<F: FnMut() -> Result<(), Stop>> Pace for At<F> {
         if self.0 == 0 { (self.1)() } else { Ok(()) }
     }
 }
+
+/// Does something at the first pause that finds it time for it, and goes on or stops.
+pub(crate) struct When<C: Fn() -> bool, F: FnOnce() -> Result<(), Stop>>(C, Option<F>);
+
+pub(crate) const fn when<C: Fn() -> bool, F: FnOnce() -> Result<(), Stop>>(is_time: C, work: F) -> When<C, F> {
+    When(is_time, Some(work))
+}
+
+impl<C: Fn() -> bool, F: FnOnce() -> Result<(), Stop>> Pace for When<C, F> {
+    fn pause(&mut self) -> Result<(), Stop> {
+        self.1.take_if(|_| (self.0)()).map_or(Ok(()), |work| work())
+    }
+}
