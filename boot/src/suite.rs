@@ -44,6 +44,7 @@ struct Outcome {
     runner: String,
     good: bool,
     passed: u64,
+    skipped: u64,
     /// The runner's own closing lines.
     closing: Vec<String>,
     /// Which tests failed and why, so that who sees only the end of a long output knows.
@@ -210,9 +211,10 @@ impl Suite {
             println!("{runner}: {error:#}");
         }
         let Said { closing, failures } = said;
-        let passed = closing.iter().filter_map(|line| number_before(line, " passed")).sum();
-        let good = result.is_ok();
-        let outcome = Outcome { runner: runner.to_owned(), good, passed, closing, failures, took: start.elapsed() };
+        let [passed, skipped] =
+            [" passed", " skipped"].map(|word| closing.iter().filter_map(|line| number_before(line, word)).sum());
+        let (runner, good, took) = (runner.to_owned(), result.is_ok(), start.elapsed());
+        let outcome = Outcome { runner, good, passed, skipped, closing, failures, took };
         self.results.push(outcome);
     }
 
@@ -230,10 +232,11 @@ impl Suite {
             bail!("failed: {}", failed.join(", "));
         }
         let passed: u64 = self.results.iter().map(|outcome| outcome.passed).sum();
+        let skipped: u64 = self.results.iter().map(|outcome| outcome.skipped).sum();
         match self.filter {
-            Some(filter) if passed == 0 => bail!("no test's name contains `{filter}`"),
+            Some(filter) if passed + skipped == 0 => bail!("no test's name contains `{filter}`"),
             _ => {
-                println!("all passed: {passed} tests");
+                println!("all passed: {passed} tests, {skipped} skipped");
                 Ok(())
             }
         }
@@ -247,7 +250,7 @@ fn is_closing(line: &str) -> bool {
 
 /// A target without tests of its own says so too.
 fn is_empty_run(line: &str) -> bool {
-    line.contains(" 0 passed; 0 failed")
+    line.contains(" 0 passed; 0 failed") && number_before(line, " skipped").is_none_or(|skipped| skipped == 0)
 }
 
 fn number_before(line: &str, word: &str) -> Option<u64> {
@@ -286,11 +289,31 @@ fn selftest(filter: Option<&str>, mut each: impl FnMut(&str)) -> Result<Exit> {
     guest.qemu.wait(Duration::from_secs(10)).context("the machine did not end")
 }
 
-/// What the in-kernel tests' lines tell: `test NAME ... ok` for each, then the guest's own totals.
+/// How an in-kernel test ended.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+enum Verdict {
+    /// It was begun: a panic or a hang leaves the rest out.
+    #[default]
+    Failed,
+    /// The machine had nothing for it to work on.
+    Skipped,
+    Passed,
+}
+
+impl Verdict {
+    fn of(words: &str) -> Self {
+        match words.trim_end() {
+            "ok" => Self::Passed,
+            words if words.starts_with("skipped (") => Self::Skipped,
+            _ => Self::Failed,
+        }
+    }
+}
+
+/// What the in-kernel tests' lines tell: `test NAME ... ok` or `... skipped (WHY)` for each, then the guest's own totals.
 #[derive(Default)]
 struct Told {
-    /// Every test that was begun, and whether its `ok` came: a panic or a hang leaves it out.
-    tests: BTreeMap<String, bool>,
+    tests: BTreeMap<String, Verdict>,
     totals: Option<String>,
 }
 
@@ -300,15 +323,20 @@ impl Told {
             self.totals = Some(totals.to_owned());
         } else if let Some((name, verdict)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
             // A line that a message interrupted is written again.
-            *self.tests.entry(name.to_owned()).or_default() |= verdict.trim_end() == "ok";
+            let known = self.tests.entry(name.to_owned()).or_default();
+            *known = Verdict::of(verdict).max(*known);
         }
     }
 
     fn failed(&self) -> Vec<&str> {
-        self.tests.iter().filter(|(_, ok)| !**ok).map(|(name, _)| name.as_str()).collect()
+        self.tests.iter().filter(|(_, verdict)| **verdict == Verdict::Failed).map(|(name, _)| name.as_str()).collect()
     }
 
-    /// Content with tests that all said `ok`, and with a filter that is meant for other tests than the guest's.
+    fn count(&self, wanted: Verdict) -> usize {
+        self.tests.values().filter(|verdict| **verdict == wanted).count()
+    }
+
+    /// Content with tests none of which failed, and with a filter that is meant for other tests than the guest's.
     fn judge(&self, filter: Option<&str>, exit: Exit) -> Result<()> {
         let failed = self.failed();
         if !failed.is_empty() {
@@ -325,9 +353,10 @@ impl Told {
 
 impl std::fmt::Display for Told {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let failed = self.failed().len();
+        let [passed, failed, skipped] =
+            [Verdict::Passed, Verdict::Failed, Verdict::Skipped].map(|verdict| self.count(verdict));
         let verdict = if failed == 0 { "ok" } else { "FAILED" };
-        write!(f, "test result: {verdict}. {} passed; {failed} failed", self.tests.len() - failed)
+        write!(f, "test result: {verdict}. {passed} passed; {failed} failed; {skipped} skipped")
     }
 }
 
@@ -335,7 +364,7 @@ impl std::fmt::Display for Told {
 mod tests {
     use super::*;
 
-    const TOTALS: &str = "test result: ok. 1 passed; 0 failed";
+    const TOTALS: &str = "test result: ok. 1 passed; 0 failed; 0 skipped";
 
     #[test]
     fn totals_are_read_from_the_runners_closing_line() {
@@ -384,14 +413,23 @@ mod tests {
     #[test]
     fn in_kernel_tests_are_counted_once_each() {
         let told = told(&["test heap::grows ... ", "test heap::grows ... ok", "other ... ok", TOTALS]);
-        assert_eq!(told.to_string(), "test result: ok. 1 passed; 0 failed");
+        assert_eq!(told.to_string(), TOTALS);
         assert!(told.judge(None, Exit::Success).is_ok());
+    }
+
+    #[test]
+    fn in_kernel_tests_that_were_skipped_are_counted_apart() {
+        let skipped =
+            told(&["test a::b ... skipped (there is one CPU)", "test result: ok. 0 passed; 0 failed; 1 skipped"]);
+        assert_eq!(skipped.to_string(), "test result: ok. 0 passed; 0 failed; 1 skipped");
+        assert!(skipped.judge(Some("a::b"), Exit::Success).is_ok());
+        assert!(!is_empty_run(&skipped.to_string()));
     }
 
     #[test]
     fn an_in_kernel_test_that_panics_has_failed() {
         let told = told(&["test a::b ... ok", "test a::c ... ", "panic: at kernel/src/x.rs:1: no", "panic: stopped"]);
-        assert_eq!(told.to_string(), "test result: FAILED. 1 passed; 1 failed");
+        assert_eq!(told.to_string(), "test result: FAILED. 1 passed; 1 failed; 0 skipped");
         let error = told.judge(None, Exit::Failure).expect_err("it panicked").to_string();
         assert!(error.contains("a::c") && !error.contains("a::b"), "{error}");
     }
