@@ -366,6 +366,12 @@ impl SectionRange {
         self.first.0 <= id.0 && id.0 - self.first.0 < self.count
     }
 
+    /// Whether all of `other` is in it.
+    #[must_use]
+    pub const fn covers(self, other: Self) -> bool {
+        self.contains(other.first()) && self.contains(other.last())
+    }
+
     /// Whether there is a section that is in both.
     #[must_use]
     pub const fn overlaps(self, other: Self) -> bool {
@@ -377,6 +383,20 @@ impl SectionRange {
     pub(crate) fn hull(self, other: Self) -> Self {
         let (first, last) = (self.first.min(other.first), self.last().max(other.last()));
         Self { first, count: last.0 - first.0 + 1 }
+    }
+
+    /// The smallest range around it between multiples of `unit`.
+    #[must_use]
+    pub(crate) fn widened(self, unit: u64) -> Self {
+        let first = u64::from(self.first.0) / unit * unit;
+        let end = (u64::from(self.first.0) + self.count()).next_multiple_of(unit);
+        Self::new(first, end - first).expect("the table ends at a multiple of all units")
+    }
+
+    /// Whether it is cut at multiples of `unit`.
+    #[must_use]
+    pub(crate) fn is_whole(self, unit: u64) -> bool {
+        u64::from(self.first.0).is_multiple_of(unit) && self.count().is_multiple_of(unit)
     }
 
     /// Its parts between multiples of `unit`, lowest first.

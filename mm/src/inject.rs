@@ -78,6 +78,14 @@ points! {
     AddMemmap = Add "add.memmap",
     /// Starting to bring a block online.
     OnlineBegin = Online "online.begin",
+    /// Asking the host to back standby memory.
+    OnlineBack = Online "online.back",
+    /// Mapping standby memory and the tables of its memmap.
+    OnlineMap = Online "online.map",
+    /// Trying whether standby memory keeps what is written to it.
+    OnlineTrial = Online "online.trial",
+    /// Taking memmap frames from the system, for each standby section that needs them.
+    OnlineMemmap = Online "online.memmap",
     /// Asking the listeners.
     OnlinePrepare = Online "online.prepare",
     /// Looking whether what a block holds may be in the other zone.

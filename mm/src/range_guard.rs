@@ -1,10 +1,11 @@
 //! Holding ranges of sections: every operation on a section happens under one of these.
 
-use crate::addr::{SECTION_LIMIT, SectionRange};
+use crate::addr::{SECTION_LIMIT, SectionId, SectionRange};
 use crate::machine::Machine;
 use crate::machine::tasks::{Pace, Stop, Unhurried};
 use crate::memory::Memory;
 use crate::record::range_lock::Ticket;
+use crate::section::group::Ready;
 
 /// A place in line, given up when dropped. Whoever has had his turn holds the range until then.
 #[must_use = "a range that nobody holds is not locked"]
@@ -52,6 +53,32 @@ pub(crate) fn lock_range<'a, M: Machine>(
         pace.pause()?;
     }
     Ok(guard)
+}
+
+/// The same for whole units: others must not make ready, or unready, what shares its tables and backing with sections of `range`.
+pub(crate) fn lock_units<'a, M: Machine>(
+    memory: &'a Memory<M>,
+    range: SectionRange,
+    pace: &mut dyn Pace,
+) -> Result<RangeGuard<'a, M>, Stop> {
+    loop {
+        let widened = widened(memory, range);
+        let guard = lock_range(memory, widened, pace)?;
+        // Those who had their turn before may have removed a group, and added another there.
+        if self::widened(memory, range) == widened {
+            return Ok(guard);
+        }
+    }
+}
+
+/// With the rest of the units of standby memory that it begins and ends in.
+fn widened<M: Machine>(memory: &Memory<M>, range: SectionRange) -> SectionRange {
+    let with_unit_of = |id: SectionId| {
+        let section = memory.sections.get(id).filter(|section| section.is_tallied())?;
+        let group = memory.groups.lock().get(section.group)?;
+        (group.terms.ready == Ready::AtOnline).then(|| SectionRange::single(id).widened(group.terms.unit))
+    };
+    [range.first(), range.last()].into_iter().filter_map(with_unit_of).fold(range, SectionRange::hull)
 }
 
 /// Waits until nobody else changes any section.

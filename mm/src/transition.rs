@@ -5,6 +5,7 @@
 use crate::addr::{SectionId, SectionRange};
 use crate::machine::Machine;
 use crate::memory::Memory;
+use crate::section::group::Ready;
 use crate::section::kind::{Origin, ZoneKind};
 use crate::section::pieces::PageblockSet;
 use crate::section::state::{BlockState, Openness};
@@ -192,6 +193,13 @@ pub(crate) fn lose_frame<M: Machine>(
     memory.poisoned_count.fetch_add(1, Ordering::Relaxed);
 }
 
+/// Says of an offline section that its memory has no errors any more.
+pub(crate) fn forget_errors<M: Machine>(memory: &Memory<M>, id: SectionId, section: Section) {
+    let poisoned = memory.sections.poisoned_frames(id, section);
+    memory.poisoned_count.fetch_sub(poisoned, Ordering::Relaxed);
+    memory.sections.set(id, Section { managed: section.managed + poisoned as u16, poisoned: false, ..section });
+}
+
 /// Makes sections absent that have poisoned frames: those are gone.
 pub(crate) fn forget_poisoned<M: Machine>(memory: &Memory<M>, id: SectionId, section: Section) {
     memory.poisoned_count.fetch_sub(memory.sections.poisoned_frames(id, section), Ordering::Relaxed);
@@ -227,10 +235,15 @@ fn shrink<M: Machine>(
     memory.zones.managed_of(kind, section.origin).fetch_sub(run.count() * section.usable(), Ordering::Relaxed);
 }
 
-/// Moves sections to a zone, or to offline without one, in the tally of their group.
-pub(crate) fn tally<M: Machine>(memory: &Memory<M>, run: SectionRange, section: Section, to: Option<ZoneKind>) {
-    if section.is_tallied() {
+/// Moves sections to a zone, or to offline without one, in the tally of their group; returns when the memory of that is accessible.
+pub(crate) fn tally<M: Machine>(
+    memory: &Memory<M>,
+    run: SectionRange,
+    section: Section,
+    to: Option<ZoneKind>,
+) -> Option<Ready> {
+    section.is_tallied().then(|| {
         let pages = run.count() * u64::from(section.present);
-        memory.groups.lock().tally_mut(section.group).shift(pages, section.state.zone(), to);
-    }
+        memory.groups.lock().shift(section.group, pages, section.state.zone(), to)
+    })
 }

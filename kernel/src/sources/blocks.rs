@@ -42,7 +42,7 @@ impl KernelBlocks {
     /// The runs of online blocks of these groups, lowest first.
     fn online_runs(&self, names: &[GroupName]) -> Vec<SectionRange> {
         let mut ranges: Vec<SectionRange> =
-            names.iter().filter_map(|name| self.memory.find_group(*name)).map(|(_, group)| group.range).collect();
+            names.iter().filter_map(|name| self.memory.find_group(*name)).map(|(_, group)| group.window).collect();
         ranges.sort_unstable_by_key(|range| range.first());
         let runs = ranges.into_iter().flat_map(|range| self.memory.runs(range));
         let is_online = |section: Option<Section>| section.is_some_and(|it| matches!(it.state, BlockState::Online(_)));
@@ -64,7 +64,7 @@ impl Blocks for KernelBlocks {
     fn groups(&self) -> Vec<Group> {
         let mut groups = Vec::with_capacity(mm::limits::GROUP_LIMIT);
         self.memory.for_each_group(|_, group| groups.push(group));
-        groups.sort_unstable_by_key(|group| group.range.first());
+        groups.sort_unstable_by_key(|group| group.window.first());
         groups
     }
 

@@ -152,19 +152,19 @@ impl Before {
             return Ok(());
         }
         // It may have been removed and added again with other settings.
-        let other = mm().find_group(group.name).filter(|(_, now)| now.range == group.range);
+        let other = mm().find_group(group.name).filter(|(_, now)| now.window == group.window);
         if let Some((_, other)) = other {
             forget(&other)?;
         }
-        mm().set_policy(|policy| policy.memmap_on_memory = group.memmap == MemmapPlace::Head);
-        probe(group.range).map_err(|error| stuck(group.range, &error))
+        mm().set_policy(|policy| policy.memmap_on_memory = group.terms.memmap == MemmapPlace::Head);
+        probe(group.window).map_err(|error| stuck(group.window, &error))
     }
 }
 
 /// Takes a group offline and forgets it.
 fn forget(group: &Group) -> Result<(), Trouble> {
-    change_states(group.range, BlockState::Offline)?;
-    mm().remove(&[group.name], &mut SteadyPace).map_err(|error| stuck(group.range, &error))
+    change_states(group.window, BlockState::Offline)?;
+    mm().remove(&[group.name], &mut SteadyPace).map_err(|error| stuck(group.window, &error))
 }
 
 /// Changes what there is of a range; the first trouble stops nothing.

@@ -193,7 +193,7 @@ impl Worker {
     /// All that is online of a group, so that it can be removed.
     fn offline_group(&mut self) -> Result<(), Setback> {
         let group = self.dice.pick(&blocks::added_groups()).ok_or(Setback::Idle)?;
-        let online = blocks::online_parts(group.range);
+        let online = blocks::online_parts(group.window);
         if online.is_empty() {
             return Err(Setback::Idle);
         }
@@ -203,7 +203,7 @@ impl Worker {
     fn remove(&mut self) -> Result<(), Setback> {
         let any = self.dice.once_in(8);
         let mut groups = blocks::added_groups();
-        groups.retain(|group| any || blocks::is_offline(group.range));
+        groups.retain(|group| any || blocks::is_offline(group.window));
         let group = self.dice.pick(&groups).ok_or(Setback::Idle)?;
         Ok(mm().remove(&[group.name], &mut self.hurry())?)
     }

@@ -1,26 +1,22 @@
 //! Add: a range becomes known (step 1), is mapped (2) and gets room for its struct pages (3).
+//!
+//! A group is registered, and ranges are added to it. For a device that comes as a whole, both are one verb.
 
-use super::system_memmap::MemmapError;
+use super::steps::{self, Points, ReadyError};
 use super::undo::Undo;
-use crate::addr::{NodeId, PAGES_PER_SECTION, PfnRange, SectionId, SectionRange};
+use crate::addr::{NodeId, SectionId, SectionRange};
 use crate::errno::Errno;
-use crate::hotplug::{batch, system_memmap};
 use crate::inject::{Injected, Point};
 use crate::machine::Machine;
-use crate::machine::mapper::MapRangeError;
+use crate::machine::backing::Backing;
 use crate::machine::tasks::{Pace, Stop};
 use crate::machine::trial::BadMemory;
 use crate::memory::Memory;
+use crate::plural::Plural;
 use crate::range_guard;
 use crate::record::journal::{Op, Stopwatch};
-use crate::section::altmap::Altmap;
-use crate::section::group::{Group, GroupId, GroupName, Unplaced};
-use crate::section::kind::{MemmapPlace, Origin, ZoneKind};
-use crate::section::pieces::PageblockSet;
-use crate::section::state::{BlockState, Openness};
-use crate::section::word::Section;
-use crate::transition;
-use core::cell::Cell;
+use crate::section::group::{Grant, Group, GroupId, GroupName, Ready, Terms, Unplaced};
+use crate::section::kind::MemmapPlace;
 
 /// Memory that became known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,6 +52,21 @@ pub enum AddError {
     /// A group of that name is there already.
     #[error("group {0} exists already")]
     NameTaken(GroupName),
+    /// Memory of another group may come there.
+    #[error("the range belongs to {0}")]
+    Claimed(GroupName),
+    /// There is no such group.
+    #[error("there is no such group")]
+    NoGroup,
+    /// The range does not lie in the window of the group.
+    #[error("the range does not lie in the window of {0}")]
+    OutsideWindow(GroupName),
+    /// The range is not made of whole units.
+    #[error("the range is not made of whole units of {}", Plural(*unit, "block"))]
+    BadUnit {
+        /// Blocks of a unit.
+        unit: u64,
+    },
     /// There are too many groups.
     #[error("too many groups")]
     TooManyGroups,
@@ -78,8 +89,11 @@ impl AddError {
     #[must_use]
     pub const fn errno(self) -> Errno {
         match self {
-            Self::OutOfReach { .. } | Self::NoNode { .. } => Errno::Invalid,
-            Self::Exists(_) | Self::NameTaken(_) => Errno::Exists,
+            Self::OutOfReach { .. } | Self::NoNode { .. } | Self::OutsideWindow(_) | Self::BadUnit { .. } => {
+                Errno::Invalid
+            }
+            Self::NoGroup => Errno::NoEntry,
+            Self::Exists(_) | Self::NameTaken(_) | Self::Claimed(_) => Errno::Exists,
             Self::TooManyGroups | Self::NoMemory => Errno::NoMemory,
             Self::BadMemory(_) => Errno::Io,
             Self::Injected(injected) => injected.errno,
@@ -88,141 +102,138 @@ impl AddError {
     }
 }
 
-impl From<MemmapError> for AddError {
-    fn from(error: MemmapError) -> Self {
+impl From<ReadyError> for AddError {
+    fn from(error: ReadyError) -> Self {
         match error {
-            MemmapError::NoMemory => Self::NoMemory,
-            MemmapError::Injected(injected) => Self::Injected(injected),
-            MemmapError::Stopped(stop) => Self::Stopped(stop),
+            ReadyError::NoMemory => Self::NoMemory,
+            ReadyError::BadMemory(bad) => Self::BadMemory(bad),
+            ReadyError::Backing(_) => unreachable!("what is accessible when it is added needs no backing"),
+            ReadyError::Injected(injected) => Self::Injected(injected),
+            ReadyError::Stopped(stop) => Self::Stopped(stop),
         }
     }
 }
 
+const POINTS: Points = Points { map: Point::AddMap, trial: Point::AddTrial, memmap: Point::AddMemmap };
+
 impl<M: Machine> Memory<M> {
-    /// Makes a range known, mapped and ready to be brought online.
+    /// Makes a range known, mapped and ready to be brought online: a group of its own, on the terms that the settings ask for.
     ///
     /// # Errors
     /// See [`AddError`]; nothing has changed then.
     pub fn add(&self, request: &AddRequest, pace: &mut dyn Pace) -> Result<GroupId, AddError> {
-        let _alone = range_guard::lock_range(self, request.range, pace).map_err(AddError::Stopped)?;
+        let AddRequest { range, node, name } = *request;
+        let _alone = range_guard::lock_range(self, range, pace).map_err(AddError::Stopped)?;
         let stopwatch = Stopwatch::start(&self.machine, "check");
-        let result = add_steps(self, request, pace, &stopwatch);
+        let memmap = if self.policy().memmap_on_memory { MemmapPlace::Head } else { MemmapPlace::System };
+        let terms = Terms { memmap, unit: M::PART, ready: Ready::AtAdd, grant: Grant::Whole };
+        let result = add_group(self, &Group { name, window: range, node, terms }, pace, &stopwatch);
         let outcome = result.map(drop).map_err(AddError::errno);
-        self.record(stopwatch.event(Op::Add, request.range, outcome));
+        self.record(stopwatch.event(Op::Add, range, outcome));
+        result
+    }
+
+    /// Makes a group known, without any blocks. `backing` makes its memory accessible, if that is not always so.
+    ///
+    /// # Errors
+    /// See [`AddError`]; nothing has changed then.
+    ///
+    /// # Panics
+    /// There is a backing if, and only if, the terms need one; a unit is at most as large as what is [mapped together](M::PART).
+    pub fn register_group(
+        &self,
+        group: &Group,
+        backing: Option<&'static dyn Backing>,
+        pace: &mut dyn Pace,
+    ) -> Result<GroupId, AddError> {
+        let Terms { unit, ready, .. } = group.terms;
+        assert_eq!(backing.is_some(), ready == Ready::AtOnline, "a backing for those who need one");
+        assert!((1..=M::PART).contains(&unit), "a unit is mapped by one call");
+        if !group.window.is_whole(unit) {
+            return Err(AddError::BadUnit { unit });
+        }
+        let _alone = range_guard::lock_range(self, group.window, pace).map_err(AddError::Stopped)?;
+        check_vacant(self, group.window, group.node)?;
+        let id = reserve_group(self, group)?;
+        self.groups.lock().publish(id, backing);
+        Ok(id)
+    }
+
+    /// Makes whole units of a group's window known: mapped and ready to be brought online, or waiting for the backing.
+    ///
+    /// # Errors
+    /// See [`AddError`]; nothing has changed then.
+    pub fn add_to_group(&self, id: GroupId, range: SectionRange, pace: &mut dyn Pace) -> Result<(), AddError> {
+        let _alone = range_guard::lock_range(self, range, pace).map_err(AddError::Stopped)?;
+        let group = self.group(id).ok_or(AddError::NoGroup)?;
+        if !group.window.covers(range) {
+            return Err(AddError::OutsideWindow(group.name));
+        }
+        if !range.is_whole(group.terms.unit) {
+            return Err(AddError::BadUnit { unit: group.terms.unit });
+        }
+        let stopwatch = Stopwatch::start(&self.machine, "check");
+        let result =
+            check_vacant(self, range, group.node).and_then(|()| add_steps(self, &group, range, pace, &stopwatch));
+        if result.is_ok() {
+            steps::know(self, id, &group, range);
+        }
+        self.record(stopwatch.event(Op::Add, range, result.map_err(AddError::errno)));
         result
     }
 }
 
-fn add_steps<M: Machine>(
+fn add_group<M: Machine>(
     memory: &Memory<M>,
-    request: &AddRequest,
+    group: &Group,
     pace: &mut dyn Pace,
     stopwatch: &Stopwatch<'_, M>,
 ) -> Result<GroupId, AddError> {
-    let range = request.range;
-    check_vacant(memory, request)?;
-    let memmap = if memory.policy().memmap_on_memory { MemmapPlace::Head } else { MemmapPlace::System };
-    let group = reserve_group(memory, Group { name: request.name, range, node: request.node, memmap })?;
-    let named = Undo::new(stopwatch, || memory.groups.lock().remove(group));
-    stopwatch.enter("map");
-
-    let frames = match memmap {
-        MemmapPlace::System => Some(system_memmap::promise_memmaps(memory, range)?),
-        MemmapPlace::Head | MemmapPlace::Boot => None,
-    };
-    memory.pass(Point::AddMap).map_err(AddError::Injected)?;
-    let part_count = Cell::new(0);
-    let mapped = Undo::new(stopwatch, || batch::unmap_parts(memory, range, part_count.get()));
-    for part in range.cut(M::PART) {
-        map_part(memory, part, memmap)?;
-        part_count.set(part_count.get() + 1);
-        try_first_frame(memory, part, memmap)?;
-    }
-    stopwatch.enter("memmap");
-
-    if let Some(frames) = frames {
-        system_memmap::reserve_memmaps(memory, range, request.node, &frames, pace, stopwatch)?;
-    }
-    stopwatch.enter("publish");
+    check_vacant(memory, group.window, group.node)?;
+    let id = reserve_group(memory, group)?;
+    let named = Undo::new(stopwatch, || memory.groups.lock().remove(id));
+    add_steps(memory, group, group.window, pace, stopwatch)?;
 
     // Nothing below can fail.
-    mapped.keep();
     named.keep();
-    memory.groups.lock().publish(group);
-    for part in range.cut(M::PART) {
-        publish(memory, part, group, request.node, memmap);
+    memory.groups.lock().publish(id, None);
+    steps::know(memory, id, group, group.window);
+    Ok(id)
+}
+
+/// All that can fail of steps 2 and 3, if they belong to the add.
+fn add_steps<M: Machine>(
+    memory: &Memory<M>,
+    group: &Group,
+    range: SectionRange,
+    pace: &mut dyn Pace,
+    stopwatch: &Stopwatch<'_, M>,
+) -> Result<(), AddError> {
+    if group.terms.ready == Ready::AtAdd {
+        steps::make_ready(memory, || steps::units_to_add(group, range), POINTS, pace, stopwatch)?;
     }
-    Ok(group)
+    stopwatch.enter("publish");
+    Ok(())
 }
 
-fn map_part<M: Machine>(memory: &Memory<M>, part: SectionRange, memmap: MemmapPlace) -> Result<(), AddError> {
-    let tables = match memmap {
-        MemmapPlace::Head => altmap(memory, part).ok_or(AddError::NoMemory)?.tables(),
-        MemmapPlace::System | MemmapPlace::Boot => PfnRange::EMPTY,
-    };
-    memory.machine.map_range(part, tables).map_err(|error| match error {
-        MapRangeError::NoTable(_) => AddError::NoMemory,
-        MapRangeError::BadMemory(bad) => AddError::BadMemory(bad),
-    })
-}
-
-/// One frame speaks for all: whatever else is to hold struct pages or tables is tried when it does, so that what nobody
-/// uses stays untouched. It is the first behind the tables, which may be in use since the part was mapped.
-fn try_first_frame<M: Machine>(memory: &Memory<M>, part: SectionRange, memmap: MemmapPlace) -> Result<(), AddError> {
-    memory.pass(Point::AddTrial).map_err(AddError::Injected)?;
-    let altmap = altmap(memory, part).filter(|_| memmap == MemmapPlace::Head);
-    let first = altmap.map_or(part.first().pages().start(), |altmap| altmap.tables().end());
-    memory.machine.try_frames(PfnRange::new(first, 1)).map_err(AddError::BadMemory)
-}
-
-fn altmap<M: Machine>(memory: &Memory<M>, part: SectionRange) -> Option<Altmap> {
-    Altmap::new(part, memory.machine.own_tables(part))
-}
-
-/// Makes the sections of a part, which is mapped, known.
-fn publish<M: Machine>(memory: &Memory<M>, part: SectionRange, group: GroupId, node: NodeId, memmap: MemmapPlace) {
-    let altmap = altmap(memory, part).filter(|_| memmap == MemmapPlace::Head);
-    // The first one holds the tables of all, the others are alike.
-    let first = part.first_part(1);
-    for run in [Some(first), part.behind(first)].into_iter().flatten() {
-        let head = altmap.map_or(0, |altmap| altmap.head_frames(run.first()));
-        let section = Section {
-            state: BlockState::Offline,
-            openness: Openness::Untouched,
-            last_zone: ZoneKind::Normal,
-            node,
-            group,
-            origin: Origin::Added,
-            memmap,
-            ready: true,
-            present: PAGES_PER_SECTION as u16,
-            head: head as u16,
-            managed: (PAGES_PER_SECTION - head) as u16,
-            poisoned: false,
-            faulty: false,
-        };
-        transition::make_known(memory, run, section, PageblockSet::EMPTY);
-    }
-}
-
-fn check_vacant<M: Machine>(memory: &Memory<M>, request: &AddRequest) -> Result<(), AddError> {
-    let range = request.range;
+fn check_vacant<M: Machine>(memory: &Memory<M>, range: SectionRange, node: NodeId) -> Result<(), AddError> {
     let limit = memory.sections.limit();
     if u64::from(range.last().number()) >= limit {
         return Err(AddError::OutOfReach { last: range.last(), limit: limit.saturating_sub(1) });
     }
-    if request.node.index() >= memory.zones.node_limit() {
-        return Err(AddError::NoNode { node: request.node });
+    if node.index() >= memory.zones.node_limit() {
+        return Err(AddError::NoNode { node });
     }
     let there = memory.sections.runs(range).find(|(_, section)| section.is_some());
     there.map_or(Ok(()), |(run, _)| Err(AddError::Exists(run.first())))
 }
 
-/// Nobody else takes the name and the place meanwhile.
-fn reserve_group<M: Machine>(memory: &Memory<M>, group: Group) -> Result<GroupId, AddError> {
+/// Nobody else takes the name, the window and the place meanwhile.
+fn reserve_group<M: Machine>(memory: &Memory<M>, group: &Group) -> Result<GroupId, AddError> {
     memory.pass(Point::AddGroup).map_err(AddError::Injected)?;
-    memory.groups.lock().reserve(group).map_err(|why| match why {
+    memory.groups.lock().reserve(*group).map_err(|why| match why {
         Unplaced::NameTaken => AddError::NameTaken(group.name),
+        Unplaced::Overlaps(other) => AddError::Claimed(other),
         Unplaced::Full => AddError::TooManyGroups,
     })
 }

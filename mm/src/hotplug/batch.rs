@@ -29,13 +29,6 @@ pub(super) fn in_batches(
     }
 }
 
-/// Unmaps the first `count` parts of a range.
-pub(super) fn unmap_parts<M: Machine>(memory: &Memory<M>, range: SectionRange, count: usize) {
-    for part in range.cut(M::PART).take(count) {
-        memory.machine.unmap_range(part);
-    }
-}
-
 /// Tells the journal how an operation ended: on each of `ranges` if it succeeded, on all between them if not.
 pub(super) fn record_ranges<M: Machine>(
     memory: &Memory<M>,

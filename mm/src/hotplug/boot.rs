@@ -4,12 +4,12 @@ use crate::addr::{NodeId, Pfn, PfnRange, SectionId, SectionRange};
 use crate::alloc::open;
 use crate::frame::page::{Head, Owner, PageState};
 use crate::frame::pageblock::{MIXED_COUNT, Pageblock};
-use crate::hotplug::online;
+use crate::hotplug::steps;
 use crate::machine::Machine;
 use crate::machine::tasks::Unhurried;
 use crate::memory::Memory;
 use crate::section::border::ZoneBorder;
-use crate::section::group::{Group, GroupKind, GroupName};
+use crate::section::group::{Grant, Group, GroupKind, GroupName, Ready, Terms};
 use crate::section::kind::{MemmapPlace, Origin, ZoneKind};
 use crate::section::pieces::PageblockSet;
 use crate::section::state::{BlockState, Openness};
@@ -77,11 +77,9 @@ impl<M: Machine> Memory<M> {
         transition::make_known(self, only, section, PageblockSet::EMPTY);
         match section.state {
             BlockState::Mixed(border) => enter_both(self, boot, section, border),
-            state => {
-                let kind = state.zone().expect("it is on its way into one");
-                open::describe_pageblocks(self, boot.id, kind, |block| block.count_free(&self.machine));
+            _state => {
                 transition::expect(self, only, section);
-                self.with_zone(boot.node, kind, |zone| online::enter(self, zone, only, section));
+                steps::enter_run(self, only, section);
             }
         }
     }
@@ -135,8 +133,9 @@ fn describe_boot_frames<M: Machine>(memory: &Memory<M>, boot: &BootSection<'_>) 
 /// The group that a boot section belongs to: one for each run of neighbours on one node.
 fn boot_group<M: Machine>(memory: &Memory<M>, boot: &BootSection<'_>) -> crate::section::group::GroupId {
     let mut groups = memory.groups.lock();
-    let below =
-        groups.iter().find(|(_, group)| group.node == boot.node && group.range.last().number() + 1 == boot.id.number());
+    let below = groups
+        .iter()
+        .find(|(_, group)| group.node == boot.node && group.window.last().number() + 1 == boot.id.number());
     if let Some((id, _)) = below {
         groups.extend(id, boot.id);
         return id;
@@ -144,11 +143,11 @@ fn boot_group<M: Machine>(memory: &Memory<M>, boot: &BootSection<'_>) -> crate::
     let number = groups.iter().count() as u16;
     let group = Group {
         name: GroupName { kind: GroupKind::Boot, number },
-        range: SectionRange::single(boot.id),
+        window: SectionRange::single(boot.id),
         node: boot.node,
-        memmap: MemmapPlace::Boot,
+        terms: Terms { memmap: MemmapPlace::Boot, unit: 1, ready: Ready::AtAdd, grant: Grant::Whole },
     };
     let id = groups.reserve(group).expect("there is room for what a machine boots with");
-    groups.publish(id);
+    groups.publish(id, None);
     id
 }

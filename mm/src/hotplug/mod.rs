@@ -13,6 +13,7 @@ mod online;
 pub mod preview;
 mod relabel;
 mod remove;
+mod steps;
 mod system_memmap;
 mod undo;
 pub mod zone_choice;

@@ -2,14 +2,14 @@
 
 use super::batch::{BATCH, hull, in_batches, is_sorted};
 use super::empty::empty;
+use super::steps;
 use super::undo::Undo;
 use crate::addr::{Pfn, SectionId, SectionRange};
-use crate::alloc::{caches, open};
+use crate::alloc::caches;
 use crate::errno::Errno;
 use crate::evacuate::content::{Blocker, Hold};
 use crate::evacuate::evacuation::EvacuateError;
 use crate::frame::page::Owner;
-use crate::frame::pageblock::Pageblock;
 use crate::hotplug::{batch, listeners};
 use crate::inject::{Injected, Point};
 use crate::machine::Machine;
@@ -18,7 +18,6 @@ use crate::memory::Memory;
 use crate::plural::Plural;
 use crate::record::journal::{Op, Stopwatch};
 use crate::record::notifier::{Direction, Veto};
-use crate::section::kind::ZoneKind;
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::Section;
 use crate::{poison, range_guard, transition};
@@ -139,7 +138,7 @@ impl<M: Machine> Memory<M> {
     /// See [`OfflineError`]; nothing has changed then.
     pub fn offline(&self, ranges: &[SectionRange], pace: &mut dyn Pace) -> Result<(), OfflineError> {
         let range = hull(ranges).ok_or(OfflineError::BadList)?;
-        let _alone = range_guard::lock_range(self, range, pace).map_err(OfflineError::Stopped)?;
+        let _alone = range_guard::lock_units(self, range, pace).map_err(OfflineError::Stopped)?;
         offline_locked(self, ranges, pace)
     }
 }
@@ -193,9 +192,14 @@ fn offline_steps<M: Machine>(
     // Nothing below can fail.
     isolated.keep();
     close_for_readers(memory, open);
-    in_batches(ranges, pace, |range| withdraw(memory, range));
+    let mut is_any_standby = false;
+    in_batches(ranges, pace, |range| steps::leave(memory, range, &mut is_any_standby));
     if !open.is_empty() {
         memory.machine.settle_memmaps();
+    }
+    if is_any_standby {
+        stopwatch.enter("release");
+        steps::make_empty_units_unready(memory, ranges);
     }
     stopwatch.enter("committed");
     listeners::committed_all(memory, ranges, Direction::Offline);
@@ -297,39 +301,4 @@ fn close_for_readers<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange]) {
         }
     }
     memory.machine.wait_for_readers();
-}
-
-/// Takes blocks, of which the same is known, out of their zone, unless others come or go meanwhile.
-fn leave<M: Machine>(memory: &Memory<M>, run: SectionRange, section: Section, kind: ZoneKind) -> bool {
-    let (span, changes) = batch::span_without(memory, section.node, kind, run);
-    memory.with_zone(section.node, kind, |zone| {
-        if zone.changes() != changes {
-            return false;
-        }
-        if section.is_touched() {
-            let is_empty = |block: Pageblock| block.descriptor(&memory.machine).is_empty();
-            assert!(Pageblock::of_section(run.first()).all(is_empty), "block {} is not empty", run.first());
-            zone.area_mut(section.origin).retire(&memory.machine, run.first());
-        } else if section.is_untouched() {
-            zone.release_claim(run, section);
-        }
-        transition::leave(memory, zone, run, section, kind, span);
-        true
-    })
-}
-
-/// Takes the first blocks of `range`, which are empty and isolated, out of their zone; the blocks behind those. Cannot
-/// fail.
-fn withdraw<M: Machine>(memory: &Memory<M>, range: SectionRange) -> Option<SectionRange> {
-    let section = memory.sections.get(range.first()).expect("a block that goes offline is present");
-    let kind = section.state.zone().expect("a block that goes offline has a zone");
-    let most = if section.is_touched() { 1 } else { BATCH };
-    let run = memory.sections.first_run(range.first_part(most));
-    transition::tally(memory, run, section, None);
-    while !leave(memory, run, section, kind) {}
-    // The struct pages of a boot block stay, and tell which of its frames are to come back.
-    if section.is_touched() {
-        open::discard_struct_pages(memory, run.first(), section);
-    }
-    range.behind(run)
 }

@@ -2,17 +2,19 @@
 //!
 //! Struct pages are initialised (5) when somebody needs the frames: an added block comes online untouched.
 
-use super::batch::{BATCH, hull, in_batches, is_sorted};
+use super::batch::{hull, in_batches, is_sorted};
 use super::relabel::RelabelError;
+use super::steps::{self, Points, ReadyError};
 use super::undo::Undo;
 use crate::addr::{SectionId, SectionRange};
-use crate::alloc::open;
 use crate::errno::Errno;
 use crate::hotplug::zone_choice::{Outlook, Remark};
 use crate::hotplug::{batch, listeners, relabel, zone_choice};
 use crate::inject::{Injected, Point};
 use crate::machine::Machine;
+use crate::machine::backing::BackingError;
 use crate::machine::tasks::{Pace, Stop};
+use crate::machine::trial::BadMemory;
 use crate::memory::Memory;
 use crate::record::journal::{Op, Stopwatch};
 use crate::record::notifier::{Direction, Veto};
@@ -20,7 +22,6 @@ use crate::record::policy::OnlineAs;
 use crate::section::kind::ZoneKind;
 use crate::section::state::BlockState;
 use crate::section::word::Section;
-use crate::zone::Zone;
 use crate::{range_guard, transition};
 
 /// Why blocks could not be brought online.
@@ -43,6 +44,15 @@ pub enum OnlineError {
     /// It is online in the other zone, and stays there.
     #[error(transparent)]
     Relabel(RelabelError),
+    /// The host does not make it accessible.
+    #[error("{0}")]
+    Backing(BackingError),
+    /// Page tables or struct pages of standby memory found no room.
+    #[error("no memory for the struct pages and page tables of the blocks")]
+    NoMemory,
+    /// Standby memory cannot be trusted with anything.
+    #[error("{0}")]
+    BadMemory(BadMemory),
     /// A listener refused.
     #[error("{0}")]
     Vetoed(Veto),
@@ -62,12 +72,29 @@ impl OnlineError {
             Self::BadList | Self::NotOffline { .. } => Errno::Invalid,
             Self::Absent(_) => Errno::NoEntry,
             Self::Relabel(error) => error.errno(),
+            Self::Backing(error) => error.errno(),
+            Self::NoMemory => Errno::NoMemory,
+            Self::BadMemory(_) => Errno::Io,
             Self::Vetoed(_) => Errno::Busy,
             Self::Injected(injected) => injected.errno,
             Self::Stopped(stop) => stop.errno(),
         }
     }
 }
+
+impl From<ReadyError> for OnlineError {
+    fn from(error: ReadyError) -> Self {
+        match error {
+            ReadyError::NoMemory => Self::NoMemory,
+            ReadyError::BadMemory(bad) => Self::BadMemory(bad),
+            ReadyError::Backing(why) => Self::Backing(why),
+            ReadyError::Injected(injected) => Self::Injected(injected),
+            ReadyError::Stopped(stop) => Self::Stopped(stop),
+        }
+    }
+}
+
+const POINTS: Points = Points { map: Point::OnlineMap, trial: Point::OnlineTrial, memmap: Point::OnlineMemmap };
 
 impl From<Veto> for OnlineError {
     fn from(veto: Veto) -> Self {
@@ -88,7 +115,7 @@ impl<M: Machine> Memory<M> {
         pace: &mut dyn Pace,
     ) -> Result<Option<Remark>, OnlineError> {
         let hull = hull(ranges).filter(|_| is_sorted(ranges)).ok_or(OnlineError::BadList)?;
-        let alone = range_guard::lock_range(self, hull, pace).map_err(OnlineError::Stopped)?;
+        let alone = range_guard::lock_units(self, hull, pace).map_err(OnlineError::Stopped)?;
         let stopwatch = Stopwatch::start(&self.machine, "begin");
         let result = match relabel_to(self, ranges, how) {
             Some(zone) => {
@@ -123,9 +150,13 @@ fn online_steps<M: Machine>(
     pace: &mut dyn Pace,
     stopwatch: &Stopwatch<'_, M>,
 ) -> Result<Option<Remark>, OnlineError> {
-    check_offline(memory, ranges)?;
+    let is_ready = check_offline(memory, ranges)?;
     memory.pass(Point::OnlineBegin).map_err(OnlineError::Injected)?;
     pace.pause().map_err(OnlineError::Stopped)?;
+    let readied = match is_ready {
+        true => None,
+        false => Some(make_ready(memory, ranges, pace, stopwatch)?),
+    };
     let going = Undo::new(stopwatch, || {
         for (run, section) in memory.sections.present_runs(ranges) {
             transition::cancel_online(memory, run, section);
@@ -140,21 +171,37 @@ fn online_steps<M: Machine>(
 
     // Nothing below can fail.
     going.keep();
-    in_batches(ranges, pace, |range| populate(memory, range));
+    readied.into_iter().for_each(Undo::keep);
+    in_batches(ranges, pace, |range| steps::enter(memory, range));
     stopwatch.enter("committed");
     listeners::committed_all(memory, ranges, Direction::Online);
     Ok(remark)
 }
 
-fn check_offline<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange]) -> Result<(), OnlineError> {
+/// Makes standby memory accessible and maps it, or what of it is not yet; a unit serves until the last of its blocks is offline.
+fn make_ready<'a, M: Machine>(
+    memory: &'a Memory<M>,
+    ranges: &'a [SectionRange],
+    pace: &mut dyn Pace,
+    stopwatch: &'a Stopwatch<'_, M>,
+) -> Result<Undo<'a, M, impl FnMut()>, OnlineError> {
+    steps::make_ready(memory, || steps::unready_units(memory, ranges), POINTS, pace, stopwatch)?;
+    steps::note_ready(memory, ranges);
+    Ok(Undo::new(stopwatch, || steps::make_empty_units_unready(memory, ranges)))
+}
+
+/// Whether all blocks are ready to go online, which are offline.
+fn check_offline<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange]) -> Result<bool, OnlineError> {
+    let mut is_ready = true;
     for (run, section) in ranges.iter().flat_map(|range| memory.sections.runs(*range)) {
         let block = run.first();
         let section = section.ok_or(OnlineError::Absent(block))?;
         if section.state != BlockState::Offline {
             return Err(OnlineError::NotOffline { block, state: section.state.name() });
         }
+        is_ready &= section.ready;
     }
-    Ok(())
+    Ok(is_ready)
 }
 
 /// Every block is told where it goes before any goes, so that blocks of one command see the same world. Says why some do not
@@ -210,29 +257,4 @@ fn send_by_policy<M: Machine>(
         rest = run.behind(part);
     }
     remark
-}
-
-/// Steps 4 and 6 for the first blocks of `range`, which are going online; the blocks behind those. Cannot fail.
-fn populate<M: Machine>(memory: &Memory<M>, range: SectionRange) -> Option<SectionRange> {
-    let section = memory.sections.get(range.first()).expect("a block that goes online is present");
-    // The pageblocks of a boot block are work enough for one hold of the lock.
-    let most = if section.opens_at_once() { 1 } else { BATCH };
-    let run = memory.sections.first_run(range.first_part(most));
-    let kind = section.state.zone().expect("a block that goes online has a zone");
-    if section.opens_at_once() {
-        open::describe_pageblocks(memory, run.first(), kind, |block| block.count_free(&memory.machine));
-    }
-    memory.with_zone(section.node, kind, |zone| enter(memory, zone, run, section));
-    range.behind(run)
-}
-
-/// Puts blocks that are going online, and of which the same is known, into their zone: added ones untouched or withheld,
-/// one that has its struct pages open.
-pub(super) fn enter<M: Machine>(memory: &Memory<M>, zone: &mut Zone, run: SectionRange, section: Section) {
-    let section = transition::enter(memory, zone, run, section);
-    if section.opens_at_once() {
-        run.iter().for_each(|id| zone.area_mut(section.origin).admit(&memory.machine, id));
-    } else if section.is_untouched() {
-        zone.put_untouched(run, section);
-    }
 }

@@ -2,20 +2,19 @@
 
 use super::batch::hull;
 use super::offline::OfflineError;
+use super::steps;
 use crate::addr::{SectionId, SectionRange};
 use crate::errno::Errno;
-use crate::frame::page::MEMMAP_PAGES;
-use crate::hotplug::{batch, offline, system_memmap};
+use crate::hotplug::offline;
 use crate::inject::{Injected, Point};
 use crate::machine::Machine;
 use crate::machine::tasks::{Pace, Stop};
 use crate::memory::Memory;
+use crate::plural::Plural;
 use crate::range_guard::RangeGuard;
 use crate::record::journal::{Op, Stopwatch};
-use crate::section::group::{Group, GroupId, GroupName};
-use crate::section::kind::MemmapPlace;
+use crate::section::group::{Group, GroupId, GroupName, Ready};
 use crate::section::state::BlockState;
-use crate::transition;
 use crate::{poison, range_guard};
 
 /// Why a group could not be removed.
@@ -24,6 +23,15 @@ pub enum RemoveError {
     /// There is no such group.
     #[error("there is no such group")]
     Absent,
+    /// There is no such block.
+    #[error("there is no block {0}")]
+    NoBlock(SectionId),
+    /// The range is not made of whole units of the group.
+    #[error("the range is not made of whole units of {}", Plural(*unit, "block"))]
+    BadUnit {
+        /// Blocks of a unit.
+        unit: u64,
+    },
     /// Memory that was there at boot stays.
     #[error("{0} is boot memory, which cannot be removed")]
     Boot(GroupName),
@@ -43,8 +51,8 @@ impl RemoveError {
     #[must_use]
     pub const fn errno(self) -> Errno {
         match self {
-            Self::Absent => Errno::NoEntry,
-            Self::Boot(_) => Errno::Invalid,
+            Self::Absent | Self::NoBlock(_) => Errno::NoEntry,
+            Self::Boot(_) | Self::BadUnit { .. } => Errno::Invalid,
             Self::NotOffline(_) => Errno::Busy,
             Self::Injected(injected) => injected.errno,
             Self::Stopped(stop) => stop.errno(),
@@ -84,6 +92,33 @@ impl<M: Machine> Memory<M> {
         check_removable(self, names, &[])?;
         forget_all(self, names);
         Ok(())
+    }
+
+    /// Forgets whole units of a group's window, all of them offline.
+    ///
+    /// # Errors
+    /// See [`RemoveError`]; nothing has changed then.
+    pub fn remove_from_group(&self, id: GroupId, range: SectionRange, pace: &mut dyn Pace) -> Result<(), RemoveError> {
+        let _alone = range_guard::lock_range(self, range, pace).map_err(RemoveError::Stopped)?;
+        let group = self.group(id).ok_or(RemoveError::Absent)?;
+        if !group.is_removable() {
+            return Err(RemoveError::Boot(group.name));
+        }
+        let unit = group.terms.unit;
+        if !group.window.covers(range) || !range.is_whole(unit) && range != group.window {
+            return Err(RemoveError::BadUnit { unit });
+        }
+        let stopwatch = Stopwatch::start(&self.machine, "check");
+        let missing = range.iter().find(|id| self.sections.get(*id).is_none());
+        let result = missing.map_or(Ok(()), |id| Err(RemoveError::NoBlock(id)));
+        let result = result.and_then(|()| check_offline(self, range, &[]));
+        let result = result.and_then(|()| self.pass(Point::RemoveBegin).map_err(RemoveError::Injected));
+        if result.is_ok() {
+            stopwatch.enter("withdraw");
+            forget(self, id, &group, range, &stopwatch);
+        }
+        self.record(stopwatch.event(Op::Remove, range, result.map_err(RemoveError::errno)));
+        result
     }
 
     /// Takes a whole device away: the online blocks of its groups, which `online` names lowest first, go offline, all or
@@ -128,7 +163,7 @@ fn hull_of_groups<M: Machine>(
     let mut hull = hull(others);
     for name in names {
         let (_, group) = memory.find_group(*name).ok_or(RemoveError::Absent)?;
-        hull = Some(hull.map_or(group.range, |hull| hull.hull(group.range)));
+        hull = Some(hull.map_or(group.window, |hull| hull.hull(group.window)));
     }
     Ok(hull)
 }
@@ -142,7 +177,7 @@ fn check_removable<M: Machine>(
         let (_, group) = memory.find_group(*name).ok_or(RemoveError::Absent)?;
         let stopwatch = Stopwatch::start(&memory.machine, "check");
         if let Err(error) = check_group(memory, group, except) {
-            memory.record(stopwatch.event(Op::Remove, group.range, Err(error.errno())));
+            memory.record(stopwatch.event(Op::Remove, group.window, Err(error.errno())));
             return Err(error);
         }
     }
@@ -150,15 +185,23 @@ fn check_removable<M: Machine>(
 }
 
 fn check_group<M: Machine>(memory: &Memory<M>, group: Group, except: &[SectionRange]) -> Result<(), RemoveError> {
-    if group.memmap == MemmapPlace::Boot {
+    if !group.is_removable() {
         return Err(RemoveError::Boot(group.name));
     }
+    check_offline(memory, group.window, except)?;
+    memory.pass(Point::RemoveBegin).map_err(RemoveError::Injected)
+}
+
+fn check_offline<M: Machine>(
+    memory: &Memory<M>,
+    range: SectionRange,
+    except: &[SectionRange],
+) -> Result<(), RemoveError> {
     let in_use = memory
         .sections
-        .iter_range(group.range)
+        .iter_range(range)
         .find(|(id, section)| section.state != BlockState::Offline && !except.iter().any(|range| range.contains(*id)));
-    in_use.map_or(Ok(()), |(id, _)| Err(RemoveError::NotOffline(id)))?;
-    memory.pass(Point::RemoveBegin).map_err(RemoveError::Injected)
+    in_use.map_or(Ok(()), |(id, _)| Err(RemoveError::NotOffline(id)))
 }
 
 /// Cannot fail.
@@ -166,22 +209,32 @@ fn forget_all<M: Machine>(memory: &Memory<M>, names: &[GroupName]) {
     // A name that stands there twice is gone the second time.
     for (id, group) in names.iter().filter_map(|name| memory.find_group(*name)) {
         let stopwatch = Stopwatch::start(&memory.machine, "withdraw");
-        forget(memory, id, group, &stopwatch);
-        memory.record(stopwatch.event(Op::Remove, group.range, Ok(())));
+        let mut rest = Some(group.window);
+        while let Some(range) = rest {
+            let (run, is_there) = memory.sections.first_presence(range);
+            if is_there {
+                forget(memory, id, &group, run, &stopwatch);
+            }
+            rest = range.behind(run);
+        }
+        // Last: whoever finds no group any more may take the memory out of the machine.
+        memory.groups.lock().remove(id);
+        memory.record(stopwatch.event(Op::Remove, group.window, Ok(())));
     }
 }
 
-fn forget<M: Machine>(memory: &Memory<M>, id: GroupId, group: Group, stopwatch: &Stopwatch<'_, M>) {
-    poison::forget_poison(memory, group.range);
-    transition::forget(memory, group.range);
-    stopwatch.enter("memmap");
-    if group.memmap == MemmapPlace::System {
-        for section in group.range.iter() {
-            system_memmap::release_memmap(memory, section, MEMMAP_PAGES);
-        }
-    }
+/// Forgets sections, all of them offline.
+fn forget<M: Machine>(
+    memory: &Memory<M>,
+    id: GroupId,
+    group: &Group,
+    range: SectionRange,
+    stopwatch: &Stopwatch<'_, M>,
+) {
+    poison::forget_poison(memory, range);
+    steps::forget(memory, id, range);
     stopwatch.enter("unmap");
-    batch::unmap_parts(memory, group.range, usize::MAX);
-    // Last: whoever finds no group any more may take the memory out of the machine.
-    memory.groups.lock().remove(id);
+    if group.terms.ready == Ready::AtAdd {
+        steps::units_to_add(group, range).for_each(|unit| steps::make_unready(memory, unit));
+    }
 }

@@ -20,32 +20,40 @@ pub(super) enum MemmapError {
     Stopped(Stop),
 }
 
-/// An add that cannot fit, alone or beside others, shall not empty the machine before it notices.
-pub(super) fn promise_memmaps<M: Machine>(memory: &Memory<M>, range: SectionRange) -> Result<Promise<'_>, MemmapError> {
-    let wanted = range.count() * MEMMAP_PAGES + memory.machine.own_tables(range);
+/// Promises the frames for the struct pages of `ranges`, and for their page tables: an add that cannot fit, alone or beside others,
+/// shall not empty the machine before it notices.
+pub(super) fn promise_memmaps<M: Machine>(
+    memory: &Memory<M>,
+    ranges: impl Iterator<Item = SectionRange>,
+) -> Result<Promise<'_>, MemmapError> {
+    let wanted = ranges.map(|range| range.count() * MEMMAP_PAGES + memory.machine.own_tables(range)).sum();
+    if wanted == 0 {
+        return Ok(Promise::new(&memory.promised, 0));
+    }
     let budget = budget::room(memory).bulk();
     Promise::within(&memory.promised, wanted, budget).ok_or(MemmapError::NoMemory)
 }
 
-/// Takes the frames for the struct pages of every section from the system, all or none.
-pub(super) fn reserve_memmaps<M: Machine>(
+/// Takes the frames for the struct pages of `sections`, each on its node, from the system, all or none. Each call of `sections` names
+/// the same.
+pub(super) fn reserve_memmaps<M: Machine, I: Iterator<Item = (SectionId, NodeId)>>(
     memory: &Memory<M>,
-    range: SectionRange,
-    node: NodeId,
+    sections: impl Fn() -> I,
     frames: &Promise<'_>,
+    point: Point,
     pace: &mut dyn Pace,
     stopwatch: &Stopwatch<'_, M>,
 ) -> Result<(), MemmapError> {
     let reserved = Cell::new(0);
     let undo = Undo::new(stopwatch, || {
-        for id in range.iter() {
+        for (id, _) in sections() {
             release_memmap(memory, id, MEMMAP_PAGES.min(reserved.get()));
             reserved.set(reserved.get().saturating_sub(MEMMAP_PAGES));
         }
     });
-    for id in range.iter() {
+    for (id, node) in sections() {
         pace.pause().map_err(MemmapError::Stopped)?;
-        memory.pass(Point::AddMemmap).map_err(MemmapError::Injected)?;
+        memory.pass(point).map_err(MemmapError::Injected)?;
         for index in 0..MEMMAP_PAGES {
             let frame = memmap_frame(memory, node)?;
             frames.use_up(1);

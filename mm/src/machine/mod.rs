@@ -2,6 +2,7 @@
 //!
 //! The kernel implements them with page tables and a clock; tests implement them with tables and a counter.
 
+pub mod backing;
 pub mod mapper;
 pub mod mover;
 pub mod tasks;

@@ -182,7 +182,9 @@ impl<M: Machine> Memory<M> {
         };
         for (run, section) in self.block_runs() {
             let memmap = run.count() * MEMMAP_PAGES * PAGE_SIZE;
-            report.memmap_reserved += memmap;
+            if section.ready {
+                report.memmap_reserved += memmap;
+            }
             if section.has_struct_pages() {
                 report.memmap_used += memmap;
             }
@@ -275,7 +277,7 @@ impl<M: Machine> Memory<M> {
         }
         // The struct pages of a boot block stay when it goes offline, and tell of its reserved frames.
         if !section.is_open() && !section.keeps_struct_pages() {
-            let at_head = crate::section::word::head_range(id, section).contains(pfn);
+            let at_head = section.ready && crate::section::word::head_range(id, section).contains(pfn);
             let is_table = crate::section::word::table_range(id, section).contains(pfn);
             (report.state, report.owner) = match (at_head, is_table) {
                 (true, false) => (FrameState::Memmap, Owner::Memmap),

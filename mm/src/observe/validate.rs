@@ -1,13 +1,14 @@
 //! Recounts the world the slow way and compares it with what the counters say.
 
-use crate::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId};
+use crate::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
 use crate::alloc::caches;
 use crate::frame::page::{Head, MEMMAP_PAGES, Owner, PageState};
 use crate::frame::pageblock::{MIXED_COUNT, PER_SECTION, Pageblock, Place};
 use crate::machine::Machine;
 use crate::memory::Memory;
-use crate::section::group::Tally;
+use crate::section::group::{Group, Ready, Tally};
 use crate::section::kind::{MemmapPlace, Origin, ZoneKind};
+use crate::section::pieces::PageblockSet;
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::Section;
 use crate::zone::cache::Shelf;
@@ -166,7 +167,8 @@ impl<M: Machine> Memory<M> {
                 totals.free += sums.free.iter().sum::<u64>() + sums.untouched_pages + sums.changing_pages + sums.cached;
             }
         }
-        elsewhere.tables += self.blocks().map(|(_, section)| section.table_frames()).sum::<u64>();
+        elsewhere.tables +=
+            self.blocks().filter(|(_, section)| section.ready).map(|(_, section)| section.table_frames()).sum::<u64>();
         totals.page_tables = self.machine.table_frames();
         let mut compare = |of, kept, counted| {
             if kept != counted {
@@ -193,7 +195,8 @@ fn count_poisoned<M: Machine>(memory: &Memory<M>, id: SectionId, section: Sectio
 }
 
 fn system_memmap_frames<M: Machine>(memory: &Memory<M>) -> u64 {
-    memory.blocks().filter(|(_, section)| section.memmap == MemmapPlace::System).count() as u64 * MEMMAP_PAGES
+    memory.blocks().filter(|(_, section)| section.memmap == MemmapPlace::System && section.ready).count() as u64
+        * MEMMAP_PAGES
 }
 
 fn recount_zone<M: Machine>(
@@ -539,9 +542,11 @@ fn check_devices<M: Machine>(memory: &Memory<M>, report: &mut dyn FnMut(Problem)
         let next = memory.groups.lock().devices().find(|(id, ..)| last < Some(*id));
         let Some((id, group, kept)) = next else { return };
         last = Some(id);
-        let mut counted = Tally { offline: group.range.pages().len(), ..Tally::default() };
-        for (run, section) in memory.sections.present_runs(&[group.range]) {
-            counted.shift(run.count() * u64::from(section.present), None, section.state.zone());
+        let mut counted = Tally::default();
+        for (run, section) in memory.sections.present_runs(&[group.window]) {
+            let pages = run.count() * u64::from(section.present);
+            counted.add(pages);
+            counted.shift(pages, None, section.state.zone());
         }
         for (of, kept, counted) in [
             ("offline memory of the device", kept.offline, counted.offline),
@@ -549,7 +554,7 @@ fn check_devices<M: Machine>(memory: &Memory<M>, report: &mut dyn FnMut(Problem)
             ("Movable memory of the device", kept.movable, counted.movable),
         ] {
             if kept != counted {
-                report(Problem::Count { of, zone: None, block: Some(group.range.first()), kept, counted });
+                report(Problem::Count { of, zone: None, block: Some(group.window.first()), kept, counted });
             }
         }
     }
@@ -569,12 +574,27 @@ fn check_blocks<M: Machine>(memory: &Memory<M>, report: &mut dyn FnMut(Problem))
         if section.faulty && !(section.is_open() && poison::with_errors(memory, id.pages()).next().is_some()) {
             wrong("says that it has faulty frames, and has none");
         }
+        if memory.sections.withheld(id).intersection(PageblockSet::touching_head(section.head_frames()))
+            != PageblockSet::EMPTY
+        {
+            wrong("has struct pages in what is withheld");
+        }
         match memory.group(section.group) {
             None => wrong("belongs to a group that does not exist"),
-            Some(group) if !group.range.contains(id) || group.node != section.node => {
+            Some(group) if section.ready != is_unit_ready(memory, id, group) => {
+                wrong("is ready where its unit is not in use, or the reverse");
+            }
+            Some(group) if !group.window.contains(id) || group.node != section.node => {
                 wrong("belongs to a group that does not hold it");
             }
             Some(_) => {}
         }
     }
+}
+
+/// Whether the unit of a section is accessible and mapped, as the states of its sections and the terms of its group say.
+fn is_unit_ready<M: Machine>(memory: &Memory<M>, id: SectionId, group: Group) -> bool {
+    let unit = || SectionRange::single(id).widened(group.terms.unit);
+    group.terms.ready == Ready::AtAdd
+        || memory.sections.iter_range(unit()).any(|(_, section)| section.state != BlockState::Offline)
 }

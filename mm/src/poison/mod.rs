@@ -106,7 +106,8 @@ impl<M: Machine> Memory<M> {
         let absent = PoisonError::Absent(pfn);
         let id = SectionId::new(pfn.number() / PAGES_PER_SECTION).ok_or(absent)?;
         let _alone = range_guard::lock_range(self, SectionRange::single(id), pace).map_err(PoisonError::Stopped)?;
-        let section = self.sections.get(id).ok_or(absent)?;
+        // Memory that the host does not back has no errors.
+        let section = self.sections.get(id).filter(|section| section.ready).ok_or(absent)?;
         check_poison(self, id, section, pfn)?;
         let Some(kind) = section.state.zone_of(pfn) else { return poison_offline(self, id, section, pfn) };
         // Its struct page is where it is remembered.
@@ -143,11 +144,20 @@ pub(crate) fn is_poisoned<M: Machine>(memory: &Memory<M>, section: Section, pfn:
     section.poisoned && memory.machine.page(pfn).head().state == PageState::Poisoned
 }
 
-/// The hardware goes, and its errors with it: blocks that have any are not known any more.
+/// Makes sections of `range`, all of them offline, absent that have poisoned frames: the hardware goes, and its errors with it.
 pub(crate) fn forget_poison<M: Machine>(memory: &Memory<M>, range: SectionRange) {
+    forget_each(memory, range, transition::forget_poisoned);
+}
+
+/// Forgets the errors of sections of `range`, all of them offline, whose memory is given back to the host.
+pub(crate) fn forget_errors<M: Machine>(memory: &Memory<M>, range: SectionRange) {
+    forget_each(memory, range, transition::forget_errors);
+}
+
+fn forget_each<M: Machine>(memory: &Memory<M>, range: SectionRange, forget: fn(&Memory<M>, SectionId, Section)) {
     let mut is_any = false;
     for (id, section) in memory.sections.iter_range(range).filter(|(_, section)| section.poisoned) {
-        transition::forget_poisoned(memory, id, section);
+        forget(memory, id, section);
         // Whoever has seen that it has errors looks at its struct pages.
         memory.machine.wait_for_readers();
         open::unmap_own_memmap(memory, id, section);

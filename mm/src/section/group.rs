@@ -1,7 +1,11 @@
-//! Memory groups: the device whose blocks came together and go together.
+//! Memory groups: the devices that memory comes from, each with the terms on which it comes.
+//!
+//! A group is registered once, with the window that its memory can lie in. Ranges of the window are added to it and removed from
+//! it: of a DIMM all at once, of a device that grows and shrinks a unit at a time.
 
 use crate::addr::{NodeId, SectionId, SectionRange};
 use crate::limits::GROUP_LIMIT;
+use crate::machine::backing::Backing;
 use crate::section::kind::{MemmapPlace, ZoneKind};
 use core::fmt;
 use heapless::Vec;
@@ -34,6 +38,9 @@ pub enum GroupKind {
 }
 
 impl GroupKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Boot, Self::Dimm, Self::Probe];
+
     /// Its name for scripts.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -58,7 +65,7 @@ impl GroupName {
     /// Reads a name such as `dimm3`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [GroupKind::Boot, GroupKind::Dimm, GroupKind::Probe].into_iter().find_map(|kind| {
+        GroupKind::ALL.into_iter().find_map(|kind| {
             let digits = text.strip_prefix(kind.name())?;
             let canonical = digits == "0" || !digits.starts_with(['0', '+']);
             let number = digits.parse().ok().filter(|_| canonical)?;
@@ -73,17 +80,56 @@ impl fmt::Display for GroupName {
     }
 }
 
+/// When memory of a group is accessible.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ready {
+    /// From when it is added to when it is removed.
+    AtAdd,
+    /// While a block of its unit is online: the group's [`Backing`] sees to it.
+    AtOnline,
+}
+
+/// What of a section's memory the allocator gets when the section goes online.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Grant {
+    /// All that is not its own struct pages and tables.
+    Whole,
+    /// The pageblocks that have been granted, see [`pieces`](crate::hotplug::pieces); when it is added, those that its head lies in.
+    Pieces,
+}
+
+/// The terms on which memory of a group comes and goes. The verbs ask them, and never what kind of device it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Terms {
+    /// Where its struct pages lie.
+    pub memmap: MemmapPlace,
+    /// Sections that are made accessible and mapped together, between multiples of this number.
+    pub unit: u64,
+    /// When it is accessible.
+    pub ready: Ready,
+    /// What of it the allocator gets.
+    pub grant: Grant,
+}
+
 /// A device's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Group {
     /// Its name.
     pub name: GroupName,
-    /// Its blocks.
-    pub range: SectionRange,
+    /// Where its blocks lie, or can lie. No other group's do.
+    pub window: SectionRange,
     /// The node of all of them.
     pub node: NodeId,
-    /// Where its struct pages lie.
-    pub memmap: MemmapPlace,
+    /// On which terms they come and go.
+    pub terms: Terms,
+}
+
+impl Group {
+    /// Whether its blocks can be removed.
+    #[must_use]
+    pub const fn is_removable(&self) -> bool {
+        !matches!(self.name.kind, GroupKind::Boot)
+    }
 }
 
 /// Present frames of a device by where they are, so that nobody has to go through its blocks. What is on its way counts where
@@ -105,6 +151,16 @@ impl Tally {
         }
     }
 
+    /// So many frames have come, offline.
+    pub(crate) const fn add(&mut self, pages: u64) {
+        self.offline += pages;
+    }
+
+    /// So many frames, which are offline, have gone.
+    pub(crate) const fn remove(&mut self, pages: u64) {
+        self.offline -= pages;
+    }
+
     /// So many frames go from one zone to another; without a zone, they are offline.
     pub(crate) const fn shift(&mut self, pages: u64, from: Option<ZoneKind>, to: Option<ZoneKind>) {
         *self.place(from) -= pages;
@@ -124,23 +180,32 @@ impl Tally {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Unplaced {
     NameTaken,
+    /// The window of that group reaches into it.
+    Overlaps(GroupName),
     Full,
 }
 
 #[derive(Clone, Copy)]
 enum Slot {
     Vacant,
-    /// Nobody finds it yet, but its name is taken.
+    /// Nobody finds it yet, but its name and window are taken.
     Reserved(Group),
-    /// Boot memory is no device's, and nothing is counted of it.
-    Known(Group, Tally),
+    /// Of boot memory nothing is counted: it is no device's.
+    Known(Group, Tally, Option<&'static dyn Backing>),
 }
 
 impl Slot {
     const fn known(self) -> Option<Group> {
         match self {
-            Self::Known(group, _) => Some(group),
+            Self::Known(group, ..) => Some(group),
             Self::Vacant | Self::Reserved(_) => None,
+        }
+    }
+
+    const fn taken(self) -> Option<Group> {
+        match self {
+            Self::Known(group, ..) | Self::Reserved(group) => Some(group),
+            Self::Vacant => None,
         }
     }
 }
@@ -166,7 +231,7 @@ impl GroupTable {
     /// Every group that is a device, with what is where of it.
     pub(crate) fn devices(&self) -> impl Iterator<Item = (GroupId, Group, Tally)> + '_ {
         self.slots.iter().enumerate().filter_map(|(n, slot)| match *slot {
-            Slot::Known(group, tally) if group.memmap != MemmapPlace::Boot => Some((GroupId(n as u16), group, tally)),
+            Slot::Known(group, tally, _) if group.is_removable() => Some((GroupId(n as u16), group, tally)),
             _ => None,
         })
     }
@@ -174,8 +239,25 @@ impl GroupTable {
     /// What is where of a device that exists.
     pub(crate) fn tally_mut(&mut self, id: GroupId) -> &mut Tally {
         match &mut self.slots[usize::from(id.0)] {
-            Slot::Known(_, tally) => tally,
+            Slot::Known(_, tally, _) => tally,
             Slot::Vacant | Slot::Reserved(_) => unreachable!("blocks are of a group that exists"),
+        }
+    }
+
+    /// So many frames of a group go from one zone to another; without a zone, they are offline. Returns when its memory is accessible.
+    pub(crate) fn shift(&mut self, id: GroupId, pages: u64, from: Option<ZoneKind>, to: Option<ZoneKind>) -> Ready {
+        let Slot::Known(group, tally, _) = &mut self.slots[usize::from(id.0)] else {
+            unreachable!("blocks are of a group that exists")
+        };
+        tally.shift(pages, from, to);
+        group.terms.ready
+    }
+
+    /// Who makes the memory of a group accessible, if that takes somebody.
+    pub(crate) fn backing(&self, id: GroupId) -> Option<&'static dyn Backing> {
+        match self.slots.get(usize::from(id.0)) {
+            Some(Slot::Known(.., backing)) => *backing,
+            _ => None,
         }
     }
 
@@ -183,11 +265,15 @@ impl GroupTable {
         self.iter().find(|(_, group)| group.name == name)
     }
 
-    /// Takes a name and a place for a group that is not there yet: it is published, or removed.
+    /// Takes a name, a window and a place for a group that is not there yet: it is published, or removed.
     pub(crate) fn reserve(&mut self, group: Group) -> Result<GroupId, Unplaced> {
-        let is_taken = |slot: &Slot| matches!(slot, Slot::Known(it, _) | Slot::Reserved(it) if it.name == group.name);
-        if self.slots.iter().any(is_taken) {
-            return Err(Unplaced::NameTaken);
+        for other in self.slots.iter().filter_map(|slot| slot.taken()) {
+            if other.name == group.name {
+                return Err(Unplaced::NameTaken);
+            }
+            if other.window.overlaps(group.window) {
+                return Err(Unplaced::Overlaps(other.name));
+            }
         }
         let vacancy = self.slots.iter().position(|slot| matches!(slot, Slot::Vacant)).unwrap_or(self.slots.len());
         match self.slots.get_mut(vacancy) {
@@ -197,21 +283,19 @@ impl GroupTable {
         Ok(GroupId(vacancy as u16))
     }
 
-    /// From now on everybody finds a group that was reserved, all of it offline.
-    pub(crate) fn publish(&mut self, id: GroupId) {
+    /// From now on everybody finds a group that was reserved, without any blocks.
+    pub(crate) fn publish(&mut self, id: GroupId, backing: Option<&'static dyn Backing>) {
         let slot = &mut self.slots[usize::from(id.0)];
         let Slot::Reserved(group) = *slot else { unreachable!("only a reserved group is published") };
-        *slot = Slot::Known(group, Tally { offline: group.range.pages().len(), ..Tally::default() });
+        *slot = Slot::Known(group, Tally::default(), backing);
     }
 
     /// Lets a group, just made for boot memory, grow by the section behind it.
     pub(crate) fn extend(&mut self, id: GroupId, section: SectionId) {
-        let Slot::Known(group, _) = &mut self.slots[usize::from(id.0)] else {
+        let Slot::Known(group, ..) = &mut self.slots[usize::from(id.0)] else {
             unreachable!("only an existing group grows")
         };
-        let first = u64::from(group.range.first().number());
-        let count = u64::from(section.number()) - first + 1;
-        group.range = SectionRange::new(first, count).expect("its sections exist");
+        group.window = group.window.hull(SectionRange::single(section));
     }
 
     pub(crate) fn remove(&mut self, id: GroupId) {

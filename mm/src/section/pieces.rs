@@ -19,6 +19,11 @@ impl PageblockSet {
         Self(u64::MAX.unbounded_shl(count as u32))
     }
 
+    /// Those that a head of so many frames lies in.
+    pub(crate) const fn touching_head(frames: u64) -> Self {
+        Self(!Self::behind(frames.div_ceil(FRAMES)).0)
+    }
+
     /// Those that `frames`, which are whole pageblocks of one section, consist of.
     ///
     /// # Panics

@@ -78,6 +78,13 @@ impl SectionTable {
         self.run_of_words(range).0
     }
 
+    /// The first sections of `range` that are all present, or all absent, and which of the two they are.
+    pub(crate) fn first_presence(&self, range: SectionRange) -> (SectionRange, bool) {
+        let is_there = |id: SectionId| self.get(id).is_some();
+        let first = is_there(range.first());
+        (range.first_part(range.iter().take_while(|id| is_there(*id) == first).count() as u64), first)
+    }
+
     fn run_of_words(&self, range: SectionRange) -> (SectionRange, u64) {
         let end = self.words.len().min(range.last().index() + 1);
         match self.words.get(range.first().index()..end) {

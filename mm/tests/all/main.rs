@@ -16,6 +16,7 @@ mod poison;
 mod policies;
 mod readers;
 mod relabel;
+mod standby;
 mod stress;
 mod threads;
 mod trial;

@@ -130,7 +130,7 @@ fn change(memory: &Memory<Fake>, dice: &mut Rng) {
     let mut mood = dice.fork();
     let pace = &mut Moody(&mut mood);
     let group = any_group(memory, dice);
-    let range = group.map_or_else(|| any_range(dice, 4), |group| group.range);
+    let range = group.map_or_else(|| any_range(dice, 4), |group| group.window);
     let name = group.map_or(dimm(0), |group| group.name);
     let operation = match dice.u32(..12) {
         0..3 => 0,
@@ -222,7 +222,7 @@ fn everything_is_as_it_was_after_everything_at_once() {
     for _ in 0..DIMMS {
         for name in (0..DIMMS).map(dimm) {
             if let Some((_, group)) = memory.find_group(name) {
-                let online = online_parts(&memory, group.range);
+                let online = online_parts(&memory, group.window);
                 let _ = memory.unplug(&[name], &online, &mut Unhurried);
             }
         }

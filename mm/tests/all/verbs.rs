@@ -3,7 +3,7 @@
 use crate::machine::dimms::{MOVABLE, NORMAL, plug};
 use crate::machine::pausing::At;
 use crate::machine::taking::request;
-use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use crate::machine::{Fake, SECTIONS, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn, SectionRange};
 use mm::alloc::request::{AllocError, Place, Request, Urgency};
@@ -179,7 +179,10 @@ fn bad_adds_are_refused() {
     };
     assert_eq!(add(blocks(31, 32), 0, 1), Err(AddError::Exists(section(32))));
     assert_eq!(add(blocks(34, 34), 0, 0), Err(AddError::NameTaken(dimm(0))));
-    assert_eq!(add(blocks(60, 64), 0, 1), Err(AddError::OutOfReach { last: section(64), limit: 63 }));
+    assert_eq!(
+        add(blocks(SECTIONS - 4, SECTIONS), 0, 1),
+        Err(AddError::OutOfReach { last: section(SECTIONS), limit: SECTIONS - 1 })
+    );
     assert_eq!(add(blocks(34, 34), 3, 1), Err(AddError::NoNode { node: node(3) }));
     memory.machine().mappings_left.store(0, Ordering::Relaxed);
     assert_eq!(add(blocks(34, 34), 0, 1), Err(AddError::NoMemory));
@@ -310,9 +313,11 @@ fn a_device_of_several_groups_goes_as_a_whole_or_stays_as_it_was() {
 #[test]
 fn every_failure_point_leaves_no_trace_and_the_same_call_succeeds_afterwards() {
     let mut fired = 0;
-    // What is relabelled is online already.
+    // What is relabelled is online already; what is made ready by an online is standby memory.
+    let of_others =
+        [Point::OnlineRelabel, Point::OnlineBack, Point::OnlineMap, Point::OnlineTrial, Point::OnlineMemmap];
     let is_of_verb =
-        |point: &&Point| !matches!(point.op(), PointOp::Alloc | PointOp::Migrate) && **point != Point::OnlineRelabel;
+        |point: &&Point| !matches!(point.op(), PointOp::Alloc | PointOp::Migrate) && !of_others.contains(point);
     for point in Point::ALL.iter().filter(is_of_verb) {
         for memmap_on_memory in [true, false] {
             let memory = booted();

@@ -218,7 +218,7 @@ fn present_groups() -> Vec<Entry> {
     let mut groups = Vec::new();
     for (_, group) in resolve::groups() {
         let (mut online, mut offline) = (0, 0);
-        for (run, section) in mm().runs(group.range) {
+        for (run, section) in mm().runs(group.window) {
             match section.map(|section| section.state) {
                 Some(BlockState::Online(_) | BlockState::GoingOffline(_) | BlockState::Mixed(_)) => {
                     online += run.size_bytes()
@@ -232,10 +232,10 @@ fn present_groups() -> Vec<Entry> {
             kind: group.name.kind.name(),
             slot: (group.name.kind == GroupKind::Dimm).then_some(group.name.number),
             node: group.node.number().into(),
-            start: group.range.first().address(),
-            size: group.range.size_bytes(),
-            first: Some(group.range.first().number()),
-            last: Some(group.range.last().number()),
+            start: group.window.first().address(),
+            size: group.window.size_bytes(),
+            first: Some(group.window.first().number()),
+            last: Some(group.window.last().number()),
             online,
             offline,
             state: "present",

@@ -153,11 +153,11 @@ fn remove(call: &mut Call<'_>) -> Outcome {
     let ranges = resolve::blocks(word)?;
     let groups: Vec<(GroupId, Group)> = resolve::groups()
         .into_iter()
-        .filter(|(_, group)| ranges.iter().any(|range| overlap(*range, group.range)))
+        .filter(|(_, group)| ranges.iter().any(|range| overlap(*range, group.window)))
         .collect();
     for (_, group) in &groups {
         check_removable(group)?;
-        if !ranges.iter().any(|range| covers(*range, group.range)) {
+        if !ranges.iter().any(|range| covers(*range, group.window)) {
             return Err(Failure::invalid(format_args!(
                 "{} is only a part of group {}, which is removed as a whole",
                 Quoted(word),
@@ -174,7 +174,7 @@ fn remove(call: &mut Call<'_>) -> Outcome {
 // Everything is found out for every group before the first one goes.
 
 fn check_removable(group: &Group) -> Outcome {
-    if group.memmap == MemmapPlace::Boot {
+    if group.terms.memmap == MemmapPlace::Boot {
         return Err(Failure::invalid(format_args!("{} is boot memory, which cannot be removed", group.name)));
     }
     Ok(())
@@ -182,7 +182,7 @@ fn check_removable(group: &Group) -> Outcome {
 
 fn check_offline(group: &Group) -> Outcome {
     let offline = |id: &SectionId| mm().section(*id).is_some_and(|section| section.state == BlockState::Offline);
-    match group.range.iter().find(|id| !offline(id)) {
+    match group.window.iter().find(|id| !offline(id)) {
         Some(id) => Err(Failure::new(Errno::Busy, format_args!("block {id} of {} is not offline", group.name))),
         None => Ok(()),
     }

@@ -86,10 +86,10 @@ fn iomem(call: &mut Call<'_>) -> Outcome {
         .extend(memory::host::windows().iter().map(|window| Resource::new(window.start, window.len, "Hotplug window")));
     for (_, group) in resolve::groups() {
         // Boot memory is told by its regions, holes and all.
-        if group.memmap != MemmapPlace::Boot {
+        if group.terms.memmap != MemmapPlace::Boot {
             ranges.push(Resource::new(
-                group.range.first().address(),
-                group.range.size_bytes(),
+                group.window.first().address(),
+                group.window.size_bytes(),
                 format!("System RAM ({})", group.name),
             ));
         }
@@ -197,7 +197,7 @@ fn pci() -> Vec<Resource> {
 /// What the heads of added blocks hold: page tables of the group, then the block's own struct pages. At most `few` blocks
 /// of which the same is to be said are told one by one.
 fn altmaps(few: u64) -> impl Iterator<Item = Resource> {
-    let heads = mm().block_runs().filter(|(_, section)| section.memmap == MemmapPlace::Head);
+    let heads = mm().block_runs().filter(|(_, section)| section.ready && section.memmap == MemmapPlace::Head);
     let alike = resolve::joined(heads.map(|(run, section)| (run, (section.group, section.table_frames()))));
     alike.flat_map(move |(run, (_, table_frames))| {
         let together = (run.count() > few).then(|| {

@@ -22,7 +22,7 @@ pub(super) fn blocks(word: &str) -> Result<Vec<SectionRange>, Failure> {
     for piece in list.pieces() {
         ranges.push(match piece {
             Piece::Blocks { first, last } => present_range(*first, *last)?,
-            Piece::Group(name) => group(name)?.1.range,
+            Piece::Group(name) => group(name)?.1.window,
         });
     }
     ranges.sort_unstable_by_key(|range| range.first());
@@ -71,7 +71,7 @@ pub(super) fn groups() -> Vec<(GroupId, Group)> {
             groups.push((id, group));
         }
     });
-    groups.sort_unstable_by_key(|(_, group)| group.range.first());
+    groups.sort_unstable_by_key(|(_, group)| group.window.first());
     groups
 }
 
@@ -136,7 +136,7 @@ fn blocks_and_groups(among: Among, each: &mut dyn FnMut(&str)) {
         }
     }
     for (_, group) in groups() {
-        if mm().runs(group.range).any(|(_, section)| section.is_some_and(is_wanted)) {
+        if mm().runs(group.window).any(|(_, section)| section.is_some_and(is_wanted)) {
             each(&group.name.to_string());
         }
     }

@@ -61,8 +61,8 @@ pub(super) fn foreign_group(dimm: &Dimm, groups: &[Group]) -> Option<GroupName> 
         GroupKind::Probe => true,
     };
     let overlaps = |group: &Group| {
-        let start = group.range.first().address();
-        start < end(dimm) && dimm.start < start + group.range.size_bytes()
+        let start = group.window.first().address();
+        start < end(dimm) && dimm.start < start + group.window.size_bytes()
     };
     groups.iter().find(|group| overlaps(group) && !is_own(group.name)).map(|group| group.name)
 }

@@ -303,7 +303,7 @@ impl<'a, S: DimmSlots, B: Blocks> Plug<'a, S, B> {
             dimm.start <= start && after <= end(dimm)
         };
         let names: Vec<GroupName> =
-            groups.iter().filter(|group| lies_inside(group.range)).map(|group| group.name).collect();
+            groups.iter().filter(|group| lies_inside(group.window)).map(|group| group.name).collect();
         self.blocks.unplug(&names).map_err(Stays::Unplug)
     }
 }

@@ -10,6 +10,7 @@ use mm::frame::page::Owner;
 use mm::hotplug::zone_choice::Remark;
 use mm::hotplug::{AddError, AddRequest, OnlineError, RemoveError};
 use mm::record::policy::{AutoOnline, OnlineAs};
+use mm::section::group::{Grant, Ready, Terms};
 use mm::section::kind::MemmapPlace;
 use std::boxed::Box;
 use std::cell::Cell;
@@ -58,7 +59,7 @@ impl Default for Fake {
 
 impl Blocks for Fake {
     fn known(&self, range: SectionRange) -> Vec<SectionRange> {
-        let is_known = |id: &SectionId| self.groups.iter().any(|group| group.range.contains(*id));
+        let is_known = |id: &SectionId| self.groups.iter().any(|group| group.window.contains(*id));
         SectionRange::merged(range.iter().filter(is_known).map(SectionRange::single)).collect()
     }
 
@@ -77,7 +78,7 @@ impl Blocks for Fake {
         }
         let AddRequest { name, range, node } = *request;
         assert!(self.known(range).is_empty(), "{name} is added over others");
-        self.groups.push(Group { name, range, node, memmap: MemmapPlace::Head });
+        self.groups.push(group(name, range, node));
         Ok(())
     }
 
@@ -125,7 +126,7 @@ fn handle(slots: &Slots<Device>, blocks: &mut Fake) {
 
 fn names(blocks: &Fake) -> Vec<(String, u32, u64, u8)> {
     let tell = |group: &Group| {
-        (group.name.to_string(), group.range.first().number(), group.range.count(), group.node.number())
+        (group.name.to_string(), group.window.first().number(), group.window.count(), group.node.number())
     };
     blocks.groups.iter().map(tell).collect()
 }
@@ -206,13 +207,16 @@ fn a_refused_dimm_is_a_failure_and_stays_unused() {
 
 /// Memory of others at blocks 40 to 43: blocks of boot memory, and then a DIMM in slot 1.
 fn neighbours() -> Fake {
-    let group = |name, first| Group {
-        name: GroupName::parse(name).expect("a name"),
-        range: SectionRange::new(first, 2).expect("in reach"),
-        node: NodeId::ZERO,
-        memmap: MemmapPlace::Head,
+    let group = |name, first| {
+        let name = GroupName::parse(name).expect("a name");
+        group(name, SectionRange::new(first, 2).expect("in reach"), NodeId::ZERO)
     };
     Fake { groups: vec![group("boot0", 40), group("dimm1", 42)], ..Fake::default() }
+}
+
+fn group(name: GroupName, window: SectionRange, node: NodeId) -> Group {
+    let terms = Terms { memmap: MemmapPlace::Head, unit: 1, ready: Ready::AtAdd, grant: Grant::Whole };
+    Group { name, window, node, terms }
 }
 
 #[test]

@@ -3,12 +3,14 @@
 pub(crate) mod dimms;
 pub(crate) mod holders;
 pub(crate) mod holding;
+pub(crate) mod host;
 pub(crate) mod pausing;
 pub(crate) mod poisoning;
 pub(crate) mod taking;
 pub(crate) mod watched;
 
 use holders::Holders;
+use host::Host;
 use mm::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
 use mm::frame::memmap::Memmap;
 use mm::frame::page::{MEMMAP_PAGES, Owner, PageInfo};
@@ -35,7 +37,7 @@ use std::time::Duration;
 use watched::Watched;
 
 /// How many sections the fake machine can have.
-pub(crate) const SECTIONS: u64 = 64;
+pub(crate) const SECTIONS: u64 = 128;
 /// How many nodes it can have.
 pub(crate) const NODES: usize = 3;
 /// How many CPUs it has.
@@ -74,6 +76,8 @@ pub(crate) struct Fake {
     pub(crate) withheld: Mutex<Vec<(SectionId, Distrust)>>,
     /// Those who hold what can move.
     pub(crate) holders: Holders,
+    /// Who backs standby memory, if there is any.
+    pub(crate) host: OnceLock<&'static Host>,
     /// The memory that this is the machine of, as far as it must be called back.
     pub(crate) memory: OnceLock<Weak<Memory<Fake>>>,
 }
@@ -97,6 +101,7 @@ impl Fake {
             tried: Mutex::default(),
             withheld: Mutex::default(),
             holders: Holders::default(),
+            host: OnceLock::new(),
             memory: OnceLock::new(),
         }
     }
@@ -111,7 +116,20 @@ impl Fake {
         self.backing.lock().unwrap().iter().map(|((section, _), frame)| (*section, *frame)).collect()
     }
 
+    /// Somebody reads or writes a byte of `section`.
+    pub(crate) fn touch(&self, section: SectionId) {
+        if let Some(host) = self.host.get() {
+            host.touch(section);
+        }
+    }
+
+    /// Whether the direct map shows a section of `range`.
+    pub(crate) fn is_mapped(&self, range: SectionRange) -> bool {
+        self.ranges.lock().unwrap().keys().any(|mapped| mapped.overlaps(range))
+    }
+
     fn try_frame(&self, frame: Pfn) -> Result<(), BadMemory> {
+        self.touch(frame.section());
         self.tried.lock().unwrap().insert(frame);
         if self.bad.lock().unwrap().contains(&frame) { Err(BadMemory(frame)) } else { Ok(()) }
     }
@@ -137,6 +155,10 @@ impl Memmap for Fake {
         let (section, index) = (pfn.section().index(), pfn.index_in_section() as usize);
         let memmap_page = index / (PAGES_PER_SECTION / MEMMAP_PAGES) as usize;
         assert!(self.mapped[section][memmap_page].load(Ordering::Relaxed), "{pfn} has no memmap");
+        if self.host.get().is_some() {
+            let frame = self.backing.lock().unwrap().get(&(pfn.section(), memmap_page as u64)).copied();
+            self.touch(frame.expect("it is mapped").section());
+        }
         let fresh = || (0..PAGES_PER_SECTION).map(|_| PageInfo::default()).collect();
         &self.memmaps[section].get_or_init(fresh)[index]
     }
@@ -174,7 +196,8 @@ impl Mapper for Fake {
         if !own.is_empty() {
             self.try_frame(own.start().add(own.len() - 1))?;
         }
-        assert_eq!(self.ranges.lock().unwrap().insert(range, own), None, "mapped twice");
+        assert!(!self.is_mapped(range), "mapped twice");
+        self.ranges.lock().unwrap().insert(range, own);
         Ok(())
     }
 

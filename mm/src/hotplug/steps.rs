@@ -1,0 +1,328 @@
+//! The six steps, each with its undo: the one place that knows how. The verbs are lists of them.
+//!
+//! | step | done by | undone by |
+//! |---|---|---|
+//! | 1, known | [`know`] | [`forget`] |
+//! | accessible, 2, mapped, and 3, with a memmap | [`make_ready`] | [`make_unready`] |
+//! | 4, in a zone, and 6, with the allocator | [`enter`] | [`leave`] |
+//! | 5, struct pages | [`open`](crate::alloc::open), when somebody needs the frames | the same |
+//!
+//! What [`Ready`] says decides which verb does the second pair: add and remove, or online and offline.
+
+use super::batch::{self, BATCH};
+use super::system_memmap::{self, MemmapError};
+use super::undo::Undo;
+use crate::addr::{NodeId, PAGES_PER_SECTION, PfnRange, SectionRange};
+use crate::alloc::open;
+use crate::frame::page::MEMMAP_PAGES;
+use crate::frame::pageblock::{FRAMES, Pageblock};
+use crate::inject::{Injected, Point};
+use crate::machine::Machine;
+use crate::machine::backing::{Backing, BackingError};
+use crate::machine::mapper::MapRangeError;
+use crate::machine::tasks::{Pace, Stop};
+use crate::machine::trial::BadMemory;
+use crate::memory::Memory;
+use crate::poison;
+use crate::record::journal::Stopwatch;
+use crate::section::altmap::Altmap;
+use crate::section::group::{Grant, Group, GroupId, Ready, Terms};
+use crate::section::kind::{MemmapPlace, Origin, ZoneKind};
+use crate::section::pieces::PageblockSet;
+use crate::section::state::{BlockState, Openness};
+use crate::section::word::Section;
+use crate::transition;
+use core::cell::Cell;
+
+/// Step 1: makes sections of a group, which are absent, known. Cannot fail.
+pub(super) fn know<M: Machine>(memory: &Memory<M>, id: GroupId, group: &Group, range: SectionRange) {
+    let terms = group.terms;
+    memory.groups.lock().tally_mut(id).add(range.pages().len());
+    for unit in range.cut(terms.unit) {
+        let altmap = altmap(memory, unit, terms);
+        // The first one holds the tables of all, the others are alike.
+        let first = unit.first_part(1);
+        for run in [Some(first), unit.behind(first)].into_iter().flatten() {
+            let head = altmap.map_or(0, |altmap| altmap.head_frames(run.first()));
+            let withheld = match terms.grant {
+                Grant::Whole => PageblockSet::EMPTY,
+                Grant::Pieces => PageblockSet::behind(head.div_ceil(FRAMES)),
+            };
+            let section = Section {
+                state: BlockState::Offline,
+                openness: Openness::Untouched,
+                last_zone: ZoneKind::Normal,
+                node: group.node,
+                group: id,
+                origin: Origin::Added,
+                memmap: terms.memmap,
+                ready: terms.ready == Ready::AtAdd,
+                present: PAGES_PER_SECTION as u16,
+                head: head as u16,
+                managed: (PAGES_PER_SECTION - head - withheld.frames()) as u16,
+                poisoned: false,
+                faulty: false,
+            };
+            transition::make_known(memory, run, section, withheld);
+        }
+    }
+}
+
+/// Undoes [`know`]. Cannot fail.
+pub(super) fn forget<M: Machine>(memory: &Memory<M>, id: GroupId, range: SectionRange) {
+    transition::forget(memory, range);
+    memory.groups.lock().tally_mut(id).remove(range.pages().len());
+}
+
+/// Which operation makes memory ready: its failure points have names of their own.
+#[derive(Clone, Copy)]
+pub(super) struct Points {
+    pub(super) map: Point,
+    pub(super) trial: Point,
+    pub(super) memmap: Point,
+}
+
+/// Why memory is not ready to go online.
+pub(super) enum ReadyError {
+    NoMemory,
+    BadMemory(BadMemory),
+    Backing(BackingError),
+    Injected(Injected),
+    Stopped(Stop),
+}
+
+impl From<MemmapError> for ReadyError {
+    fn from(error: MemmapError) -> Self {
+        match error {
+            MemmapError::NoMemory => Self::NoMemory,
+            MemmapError::Injected(injected) => Self::Injected(injected),
+            MemmapError::Stopped(stop) => Self::Stopped(stop),
+        }
+    }
+}
+
+/// Sections of a group that are made accessible and mapped together.
+#[derive(Clone, Copy)]
+pub(super) struct Unit {
+    pub(super) range: SectionRange,
+    pub(super) node: NodeId,
+    pub(super) terms: Terms,
+    pub(super) backing: Option<&'static dyn Backing>,
+}
+
+/// The units of `range` in a group whose memory is accessible from when it is added.
+pub(super) fn units_to_add(group: &Group, range: SectionRange) -> impl Iterator<Item = Unit> {
+    let Group { node, terms, .. } = *group;
+    range.cut(terms.unit).map(move |range| Unit { range, node, terms, backing: None })
+}
+
+/// The units, lowest first, that sections of `ranges` lie in which are as `is_wanted` says.
+fn units_of<'a, M: Machine>(
+    memory: &'a Memory<M>,
+    ranges: &'a [SectionRange],
+    is_wanted: fn(Section) -> bool,
+) -> impl Iterator<Item = Unit> + 'a {
+    let runs = memory.sections.present_runs(ranges).filter(move |(_, section)| is_wanted(*section));
+    let units = runs.flat_map(|(run, section)| {
+        let groups = memory.groups.lock();
+        let group = groups.get(section.group).expect("a block is of a group that exists");
+        let Group { node, terms, .. } = group;
+        let backing = groups.backing(section.group);
+        run.widened(terms.unit).cut(terms.unit).map(move |range| Unit { range, node, terms, backing })
+    });
+    let mut last = None;
+    units.filter(move |unit| last.replace(unit.range) != Some(unit.range))
+}
+
+/// The units of `ranges` that are not ready.
+pub(super) fn unready_units<'a, M: Machine>(
+    memory: &'a Memory<M>,
+    ranges: &'a [SectionRange],
+) -> impl Iterator<Item = Unit> + 'a {
+    units_of(memory, ranges, |section| !section.ready)
+}
+
+/// Makes `units` accessible, maps them (step 2) and gives them room for their struct pages (3), all or none. Each call of `units`
+/// names the same.
+pub(super) fn make_ready<M: Machine, I: Iterator<Item = Unit>>(
+    memory: &Memory<M>,
+    units: impl Fn() -> I,
+    points: Points,
+    pace: &mut dyn Pace,
+    stopwatch: &Stopwatch<'_, M>,
+) -> Result<(), ReadyError> {
+    let backed_count = Cell::new(0);
+    let backed = Undo::new(stopwatch, || units().take(backed_count.get()).for_each(release));
+    for unit in units() {
+        if let Some(backing) = unit.backing {
+            stopwatch.enter("back");
+            memory.pass(Point::OnlineBack).map_err(ReadyError::Injected)?;
+            backing.back(unit.range, pace).map_err(ReadyError::Backing)?;
+            pace.pause().map_err(|stop| {
+                release(unit);
+                ReadyError::Stopped(stop)
+            })?;
+        }
+        backed_count.set(backed_count.get() + 1);
+    }
+    stopwatch.enter("map");
+
+    let promise =
+        system_memmap::promise_memmaps(memory, units().filter(Unit::has_system_memmap).map(|unit| unit.range))?;
+    memory.pass(points.map).map_err(ReadyError::Injected)?;
+    let mapped_count = Cell::new(0);
+    let mapped = Undo::new(stopwatch, || {
+        units().take(mapped_count.get()).for_each(|unit| memory.machine.unmap_range(unit.range));
+    });
+    for unit in units() {
+        map_unit(memory, unit)?;
+        mapped_count.set(mapped_count.get() + 1);
+        try_first_frame(memory, unit, points.trial)?;
+    }
+    stopwatch.enter("memmap");
+
+    let sections =
+        || units().filter(Unit::has_system_memmap).flat_map(|unit| unit.range.iter().map(move |id| (id, unit.node)));
+    system_memmap::reserve_memmaps(memory, sections, &promise, points.memmap, pace, stopwatch)?;
+    mapped.keep();
+    backed.keep();
+    Ok(())
+}
+
+/// Undoes [`make_ready`] for a unit, all of whose sections are offline, or not known any more. Cannot fail.
+pub(super) fn make_unready<M: Machine>(memory: &Memory<M>, unit: Unit) {
+    if unit.has_system_memmap() {
+        unit.range.iter().for_each(|id| system_memmap::release_memmap(memory, id, MEMMAP_PAGES));
+    }
+    memory.machine.unmap_range(unit.range);
+    release(unit);
+}
+
+/// Says of the units of standby memory in `ranges` that they are ready.
+pub(super) fn note_ready<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange]) {
+    for unit in unready_units(memory, ranges) {
+        for (run, section) in memory.sections.present_runs(&[unit.range]) {
+            transition::set_ready(memory, run, section, true);
+        }
+    }
+}
+
+/// Makes the units of standby memory in `ranges` unready of which no section is online any more. Errors of their memory go with it.
+pub(super) fn make_empty_units_unready<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange]) {
+    for unit in units_of(memory, ranges, |section| section.ready) {
+        let mut sections = memory.sections.iter_range(unit.range);
+        if unit.terms.ready == Ready::AtAdd || sections.any(|(_, section)| section.state != BlockState::Offline) {
+            continue;
+        }
+        poison::forget_errors(memory, unit.range);
+        for (run, section) in memory.sections.present_runs(&[unit.range]) {
+            let section = Section { openness: Openness::Untouched, ..section };
+            transition::set_ready(memory, run, section, false);
+        }
+        make_unready(memory, unit);
+    }
+}
+
+impl Unit {
+    fn has_system_memmap(&self) -> bool {
+        self.terms.memmap == MemmapPlace::System
+    }
+}
+
+fn release(unit: Unit) {
+    if let Some(backing) = unit.backing {
+        backing.release(unit.range);
+    }
+}
+
+fn map_unit<M: Machine>(memory: &Memory<M>, unit: Unit) -> Result<(), ReadyError> {
+    let tables = match unit.terms.memmap {
+        MemmapPlace::Head => altmap(memory, unit.range, unit.terms).ok_or(ReadyError::NoMemory)?.tables(),
+        MemmapPlace::System | MemmapPlace::Boot => PfnRange::EMPTY,
+    };
+    memory.machine.map_range(unit.range, tables).map_err(|error| match error {
+        MapRangeError::NoTable(_) => ReadyError::NoMemory,
+        MapRangeError::BadMemory(bad) => ReadyError::BadMemory(bad),
+    })
+}
+
+/// One frame speaks for all: whatever else is to hold struct pages or tables is tried when it does, so that what nobody
+/// uses stays untouched. It is the first behind the tables, which may be in use since the unit was mapped.
+fn try_first_frame<M: Machine>(memory: &Memory<M>, unit: Unit, point: Point) -> Result<(), ReadyError> {
+    memory.pass(point).map_err(ReadyError::Injected)?;
+    let altmap = altmap(memory, unit.range, unit.terms);
+    let first = altmap.map_or(unit.range.first().pages().start(), |altmap| altmap.tables().end());
+    memory.machine.try_frames(PfnRange::new(first, 1)).map_err(ReadyError::BadMemory)
+}
+
+fn altmap<M: Machine>(memory: &Memory<M>, unit: SectionRange, terms: Terms) -> Option<Altmap> {
+    match terms.memmap {
+        MemmapPlace::Head => Altmap::new(unit, memory.machine.own_tables(unit)),
+        MemmapPlace::System | MemmapPlace::Boot => None,
+    }
+}
+
+/// Steps 4 and 6 for the first blocks of `range`, which are going online; returns the blocks behind those. Cannot fail.
+pub(super) fn enter<M: Machine>(memory: &Memory<M>, range: SectionRange) -> Option<SectionRange> {
+    let section = memory.sections.get(range.first()).expect("a block that goes online is present");
+    // The pageblocks of a block that is opened at once are work enough for one hold of the lock.
+    let most = if section.opens_at_once() { 1 } else { BATCH };
+    let run = memory.sections.first_run(range.first_part(most));
+    enter_run(memory, run, section);
+    range.behind(run)
+}
+
+/// The same for blocks with equal words: added ones enter untouched or withheld, one that has its struct pages open.
+pub(super) fn enter_run<M: Machine>(memory: &Memory<M>, run: SectionRange, section: Section) {
+    let kind = section.state.zone().expect("a block that goes online has a zone");
+    if section.opens_at_once() {
+        open::describe_pageblocks(memory, run.first(), kind, |block| block.count_free(&memory.machine));
+    }
+    memory.with_zone(section.node, kind, |zone| {
+        let section = transition::enter(memory, zone, run, section);
+        if section.opens_at_once() {
+            run.iter().for_each(|id| zone.area_mut(section.origin).admit(&memory.machine, id));
+        } else if section.is_untouched() {
+            zone.put_untouched(run, section);
+        }
+    });
+}
+
+/// Undoes steps 6 to 4 for the first blocks of `range`, which are empty and isolated; returns the blocks behind those. Cannot fail.
+/// Sets `is_any_standby` if somebody has to be given the memory back.
+pub(super) fn leave<M: Machine>(
+    memory: &Memory<M>,
+    range: SectionRange,
+    is_any_standby: &mut bool,
+) -> Option<SectionRange> {
+    let section = memory.sections.get(range.first()).expect("a block that goes offline is present");
+    let kind = section.state.zone().expect("a block that goes offline has a zone");
+    let most = if section.is_touched() { 1 } else { BATCH };
+    let run = memory.sections.first_run(range.first_part(most));
+    *is_any_standby |= transition::tally(memory, run, section, None) == Some(Ready::AtOnline);
+    while !leave_at_once(memory, run, section, kind) {}
+    // The struct pages of a boot block stay, and tell which of its frames are to come back.
+    if section.is_touched() {
+        open::discard_struct_pages(memory, run.first(), section);
+    }
+    range.behind(run)
+}
+
+/// Takes blocks with equal words out of their zone, unless others come or go meanwhile.
+fn leave_at_once<M: Machine>(memory: &Memory<M>, run: SectionRange, section: Section, kind: ZoneKind) -> bool {
+    let (span, changes) = batch::span_without(memory, section.node, kind, run);
+    memory.with_zone(section.node, kind, |zone| {
+        if zone.changes() != changes {
+            return false;
+        }
+        if section.is_touched() {
+            let is_empty = |block: Pageblock| block.descriptor(&memory.machine).is_empty();
+            assert!(Pageblock::of_section(run.first()).all(is_empty), "block {} is not empty", run.first());
+            zone.area_mut(section.origin).retire(&memory.machine, run.first());
+        } else if section.is_untouched() {
+            zone.release_claim(run, section);
+        }
+        transition::leave(memory, zone, run, section, kind, span);
+        true
+    })
+}
