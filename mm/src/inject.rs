@@ -88,6 +88,8 @@ points! {
     OnlineMemmap = Online "online.memmap",
     /// Asking the listeners.
     OnlinePrepare = Online "online.prepare",
+    /// Granting a piece of a block to the allocator.
+    OnlineGrant = Online "online.grant",
     /// Looking whether what a block holds may be in the other zone.
     OnlineRelabel = Online "online.relabel",
     /// Starting to take a block offline.
@@ -96,6 +98,8 @@ points! {
     OfflineIsolate = Offline "offline.isolate",
     /// Asking the listeners.
     OfflinePrepare = Offline "offline.prepare",
+    /// Withholding a piece of a block from the allocator.
+    OfflineWithhold = Offline "offline.withhold",
     /// Emptying it.
     OfflineEvacuate = Offline "offline.evacuate",
     /// Starting to remove a group.

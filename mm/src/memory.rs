@@ -67,6 +67,8 @@ pub struct Memory<M: Machine> {
     /// Frames that are poisoned, and those that will be when they are given back; both change under the lock of their range.
     pub(crate) poisoned_count: AtomicU64,
     pub(crate) faulty_count: AtomicU64,
+    /// Frames of pageblocks that are withheld.
+    pub(crate) withheld_count: AtomicU64,
     /// Pins taken in sections that were on their way out.
     pub(crate) late_pins: AtomicU64,
     /// Who takes unmovable memory.
@@ -93,6 +95,7 @@ impl<M: Machine> Memory<M> {
             promised: AtomicU64::new(0),
             poisoned_count: AtomicU64::new(0),
             faulty_count: AtomicU64::new(0),
+            withheld_count: AtomicU64::new(0),
             late_pins: AtomicU64::new(0),
             sites: SiteTable::new(),
         }

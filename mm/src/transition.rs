@@ -3,11 +3,11 @@
 //! The caller holds the range of the section, or where it is said the lock of its zone, or both.
 
 use crate::addr::{SectionId, SectionRange};
+use crate::frame::pageblock_set::PageblockSet;
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::section::group::Ready;
 use crate::section::kind::{Origin, ZoneKind};
-use crate::section::pieces::PageblockSet;
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::Section;
 use crate::zone::Zone;
@@ -18,13 +18,15 @@ type Span = Option<(SectionId, SectionId)>;
 
 /// Makes absent sections known as `section`, with `withheld` pageblocks in each.
 pub(crate) fn make_known<M: Machine>(memory: &Memory<M>, run: SectionRange, section: Section, withheld: PageblockSet) {
-    run.iter().for_each(|id| memory.sections.set_withheld(id, withheld));
+    if withheld != PageblockSet::EMPTY {
+        run.iter().for_each(|id| set_withheld(memory, id, withheld));
+    }
     memory.sections.set_all(run, section);
 }
 
 /// Makes sections, which are offline or a device's, absent.
 pub(crate) fn forget<M: Machine>(memory: &Memory<M>, run: SectionRange) {
-    run.iter().for_each(|id| memory.sections.clear(id));
+    run.iter().for_each(|id| clear(memory, id));
 }
 
 /// Says whether the memory of offline sections is accessible and mapped.
@@ -173,6 +175,54 @@ pub(crate) fn close_for_readers<M: Machine>(memory: &Memory<M>, run: SectionRang
     set_openness(memory, run, section, Openness::Changing);
 }
 
+/// Says of an open section that some of its pageblocks are on their way out: what is freed in it goes to no cache. The caller holds
+/// the lock of its zone.
+pub(crate) fn begin_shrinking<M: Machine>(memory: &Memory<M>, id: SectionId, section: Section, kind: ZoneKind) {
+    memory.sections.set(id, Section { state: BlockState::Shrinking(kind), ..section });
+}
+
+/// Counts pageblocks that are free as a whole into a section, and into its zone, whose lock the caller holds.
+pub(crate) fn grant<M: Machine>(
+    memory: &Memory<M>,
+    zone: Option<(&mut Zone, ZoneKind)>,
+    id: SectionId,
+    section: Section,
+    set: PageblockSet,
+) {
+    let granted = Section { managed: section.managed + set.frames() as u16, ..section };
+    if let Some((zone, kind)) = zone {
+        let gained = granted.usable() - section.usable();
+        zone.gain_frames(section.origin, gained);
+        memory.zones.managed_of(kind, section.origin).fetch_add(gained, Ordering::Relaxed);
+    }
+    set_withheld(memory, id, memory.sections.withheld(id).without(set));
+    memory.sections.set(id, granted);
+}
+
+/// Undoes [`grant`]; `section` is what the section is otherwise.
+pub(crate) fn withhold<M: Machine>(
+    memory: &Memory<M>,
+    zone: Option<(&mut Zone, ZoneKind)>,
+    id: SectionId,
+    section: Section,
+    set: PageblockSet,
+) {
+    let left = Section { managed: section.managed - set.frames() as u16, ..section };
+    if let Some((zone, kind)) = zone {
+        let lost = section.usable() - left.usable();
+        zone.lose_frames(section.origin, lost);
+        memory.zones.managed_of(kind, section.origin).fetch_sub(lost, Ordering::Relaxed);
+    }
+    set_withheld(memory, id, memory.sections.withheld(id).union(set));
+    memory.sections.set(id, left);
+}
+
+fn set_withheld<M: Machine>(memory: &Memory<M>, id: SectionId, set: PageblockSet) {
+    let before = memory.sections.withheld(id).frames();
+    memory.withheld_count.fetch_add(set.frames().wrapping_sub(before), Ordering::Relaxed);
+    memory.sections.set_withheld(id, set);
+}
+
 /// Says of an offline section that it cannot have struct pages.
 pub(crate) fn withhold_offline<M: Machine>(memory: &Memory<M>, id: SectionId, section: Section) {
     set_openness(memory, SectionRange::single(id), section, Openness::Withheld);
@@ -203,6 +253,11 @@ pub(crate) fn forget_errors<M: Machine>(memory: &Memory<M>, id: SectionId, secti
 /// Makes sections absent that have poisoned frames: those are gone.
 pub(crate) fn forget_poisoned<M: Machine>(memory: &Memory<M>, id: SectionId, section: Section) {
     memory.poisoned_count.fetch_sub(memory.sections.poisoned_frames(id, section), Ordering::Relaxed);
+    clear(memory, id);
+}
+
+fn clear<M: Machine>(memory: &Memory<M>, id: SectionId) {
+    set_withheld(memory, id, PageblockSet::EMPTY);
     memory.sections.clear(id);
 }
 

@@ -7,6 +7,7 @@ use crate::alloc::request::{AllocError, Request, Urgency};
 use crate::alloc::take::Source;
 use crate::alloc::{open, take};
 use crate::frame::pageblock::{FRAMES, PER_SECTION, Pageblock};
+use crate::frame::pageblock_set::PageblockSet;
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::section::state::Openness;
@@ -73,7 +74,7 @@ fn free_pageblocks<M: Machine>(memory: &Memory<M>, source: Source, id: SectionId
         // One that is just being opened or closed is waited for if it is chosen.
         Openness::Untouched | Openness::Changing => {
             let taken = head_range(id, seen).len().div_ceil(FRAMES);
-            return u64::MAX.checked_shl(taken as u32).unwrap_or(0);
+            return PageblockSet::behind(taken).without(memory.sections.withheld(id)).bits();
         }
         Openness::Open => {}
     }

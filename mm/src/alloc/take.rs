@@ -339,7 +339,7 @@ fn unmovable_terms<M: Machine>(memory: &Memory<M>, site: Site) -> Terms {
 }
 
 fn take_in_section<M: Machine>(memory: &Memory<M>, request: &Request, id: SectionId, section: Section) -> Option<Pfn> {
-    let BlockState::Online(kind) = section.state else { return None };
+    let (BlockState::Online(kind) | BlockState::Shrinking(kind)) = section.state else { return None };
     let source = Source { node: section.node, kind, origin: section.origin, mixing: Mixing::Allowed };
     let wrong_zone = request.mobility == Mobility::Unmovable && kind == ZoneKind::Movable;
     if wrong_zone {
@@ -350,7 +350,9 @@ fn take_in_section<M: Machine>(memory: &Memory<M>, request: &Request, id: Sectio
     }
     take_one(memory, source, request, |zone| {
         // It may have left the zone before the lock was ours.
-        let is_same = |now: &Section| now.state == section.state && now.node == section.node && now.is_open();
+        let serves =
+            |now: &Section| matches!(now.state, BlockState::Online(_) | BlockState::Shrinking(_)) && now.is_open();
+        let is_same = |now: &Section| now.state.zone() == Some(kind) && now.node == section.node && serves(now);
         memory.sections.get(id).filter(is_same)?;
         let head = zone.take_within(&memory.machine, source.origin, request.order, request.mobility, id)?;
         mark_allocated(memory, head, request);

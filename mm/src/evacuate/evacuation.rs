@@ -4,7 +4,7 @@
 //! page moves. The blocks are isolated all this time, so nothing new comes into them and nothing is moved into them. What somebody
 //! pins meanwhile ends it before the next batch.
 
-use crate::addr::{NodeId, Order, Pfn, SectionId, SectionRange};
+use crate::addr::{NodeId, Order, Pfn, SectionRange};
 use crate::alloc::request::AllocError;
 use crate::alloc::take;
 use crate::evacuate::budget::Need;
@@ -14,6 +14,7 @@ use crate::evacuate::{budget, content, moving, pin};
 use crate::frame::mobility::Mobility;
 use crate::frame::page::Owner;
 use crate::frame::pageblock::Pageblock;
+use crate::frame::pageblock_set::PageblockSet;
 use crate::inject::Injected;
 use crate::machine::Machine;
 use crate::machine::mover::{Move, Stay};
@@ -51,21 +52,24 @@ pub(crate) enum EvacuateError {
 /// Sections that are being emptied, all of them isolated.
 pub(crate) struct Evacuation<'a> {
     ranges: &'a [SectionRange],
+    /// Those of their pageblocks that are emptied.
+    pieces: PageblockSet,
     /// For what can go to Normal zones only.
     promise: Promise<'a>,
     watch: PinWatch<'a>,
 }
 
 impl<'a> Evacuation<'a> {
-    /// Looks at everything in the open sections of `ranges`: whether something stays, and whether there is room for what moves.
+    /// Looks at everything in those pageblocks of the open sections of `ranges`: whether something stays, and whether there is room for what moves.
     pub(crate) fn begin<M: Machine>(
         memory: &'a Memory<M>,
         ranges: &'a [SectionRange],
+        pieces: PageblockSet,
         pace: &mut dyn Pace,
     ) -> Result<Self, EvacuateError> {
-        let watch = pin::watch_pins(memory, ranges);
-        let promise = check_evacuation(memory, ranges, pace)?;
-        Ok(Self { ranges, promise, watch })
+        let watch = pin::watch_pins(memory, ranges, pieces);
+        let promise = check_evacuation(memory, ranges, pieces, pace)?;
+        Ok(Self { ranges, pieces, promise, watch })
     }
 
     /// Moves what can be moved now, and returns a frame of what is left that may be moved later; tells the stopwatch what has moved in
@@ -79,7 +83,7 @@ impl<'a> Evacuation<'a> {
         let mut straggler = None;
         for (id, section) in memory.sections.open_sections(self.ranges) {
             let mut batch = Batch::new(memory, section.node, &self.promise);
-            let result = batch.empty_section(id, section, pace, &mut self.watch);
+            let result = batch.empty_section(Pageblock::of_set(id, self.pieces), section, pace, &mut self.watch);
             stopwatch.note_moved(batch.moved);
             straggler = straggler.or(batch.straggler);
             result?;
@@ -92,11 +96,12 @@ impl<'a> Evacuation<'a> {
 fn check_evacuation<'a, M: Machine>(
     memory: &'a Memory<M>,
     ranges: &[SectionRange],
+    pieces: PageblockSet,
     pace: &mut dyn Pace,
 ) -> Result<Promise<'a>, EvacuateError> {
     let mut need = Need::default();
     for (id, section) in memory.sections.open_sections(ranges) {
-        for block in Pageblock::of_section(id) {
+        for block in Pageblock::of_set(id, pieces) {
             let mut found = Ok(());
             content::look_into(memory, block, section, |content| match content {
                 Content::Movable(block) => need.add(block),
@@ -136,15 +141,15 @@ impl<'a, M: Machine> Batch<'a, M> {
         Self { memory, home, promise, batch: Vec::new(), owner: Owner::None, straggler: None, moved: 0 }
     }
 
-    /// Moves what it can out of a section, unless told to stop.
+    /// Moves what it can out of pageblocks of a section, unless told to stop.
     fn empty_section(
         &mut self,
-        id: SectionId,
+        mut blocks: impl Iterator<Item = Pageblock>,
         section: Section,
         pace: &mut dyn Pace,
         watch: &mut PinWatch<'_>,
     ) -> Result<(), EvacuateError> {
-        Pageblock::of_section(id).try_for_each(|block| self.empty_pageblock(block, section, pace, watch))
+        blocks.try_for_each(|block| self.empty_pageblock(block, section, pace, watch))
     }
 
     fn empty_pageblock(

@@ -5,10 +5,11 @@
 //! a struct page of the section; between its batches the offline reads the one, and where that has changed, the others. A pin that
 //! comes just as the section sets out may leave none: it is seen by the first look, or met where it is.
 
-use crate::addr::{Pfn, SectionId, SectionRange};
+use crate::addr::{Pfn, SectionRange};
 use crate::evacuate::content;
 use crate::evacuate::content::{Blocker, Content};
 use crate::frame::pageblock::Pageblock;
+use crate::frame::pageblock_set::PageblockSet;
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::section::state::BlockState;
@@ -18,6 +19,7 @@ use core::sync::atomic::Ordering;
 /// The sections that are being emptied, and which notes have been read.
 pub(crate) struct PinWatch<'a> {
     ranges: &'a [SectionRange],
+    pieces: PageblockSet,
     seen: u64,
 }
 
@@ -39,8 +41,12 @@ impl<M: Machine> Memory<M> {
 }
 
 /// Begins before everything in `ranges` is looked at.
-pub(crate) fn watch_pins<'a, M: Machine>(memory: &Memory<M>, ranges: &'a [SectionRange]) -> PinWatch<'a> {
-    PinWatch { ranges, seen: memory.late_pins.load(Ordering::Acquire) }
+pub(crate) fn watch_pins<'a, M: Machine>(
+    memory: &Memory<M>,
+    ranges: &'a [SectionRange],
+    pieces: PageblockSet,
+) -> PinWatch<'a> {
+    PinWatch { ranges, pieces, seen: memory.late_pins.load(Ordering::Acquire) }
 }
 
 /// Whether something in the sections can no longer move since the last time that this was asked.
@@ -52,15 +58,19 @@ pub(crate) fn check_pins<M: Machine>(memory: &Memory<M>, watch: &mut PinWatch<'_
     }
     for (id, section) in memory.sections.open_sections(watch.ranges) {
         if Pageblock::of(id.pages().start()).take_pin_note(&memory.machine) {
-            check_movable_out(memory, id, section)?;
+            check_movable_out(memory, Pageblock::of_set(id, watch.pieces), section)?;
         }
     }
     Ok(())
 }
 
-fn check_movable_out<M: Machine>(memory: &Memory<M>, id: SectionId, section: Section) -> Result<(), Blocker> {
+fn check_movable_out<M: Machine>(
+    memory: &Memory<M>,
+    blocks: impl Iterator<Item = Pageblock>,
+    section: Section,
+) -> Result<(), Blocker> {
     let mut found = Ok(());
-    for block in Pageblock::of_section(id) {
+    for block in blocks {
         content::look_into(memory, block, section, |content| {
             if let Content::Fixed(blocker) = content {
                 found = found.and(Err(blocker));
@@ -72,5 +82,5 @@ fn check_movable_out<M: Machine>(memory: &Memory<M>, id: SectionId, section: Sec
 }
 
 fn is_leaving(section: Section) -> bool {
-    matches!(section.state, BlockState::GoingOffline(_))
+    matches!(section.state, BlockState::GoingOffline(_) | BlockState::Shrinking(_))
 }

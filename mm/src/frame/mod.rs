@@ -5,3 +5,4 @@ pub mod memmap;
 pub mod mobility;
 pub mod page;
 pub(crate) mod pageblock;
+pub mod pageblock_set;

@@ -16,6 +16,7 @@
 use crate::addr::{Order, PAGES_PER_SECTION, Pfn, PfnRange, SectionId};
 use crate::frame::memmap::Memmap;
 use crate::frame::mobility::Mobility;
+use crate::frame::pageblock_set::PageblockSet;
 
 /// Frames in a pageblock.
 pub(crate) const FRAMES: u64 = Order::PAGEBLOCK.pages();
@@ -193,6 +194,11 @@ impl Pageblock {
     /// The `n`th of a section.
     pub(crate) const fn nth(id: SectionId, n: u64) -> Self {
         Self(id.pages().start().add(n * FRAMES))
+    }
+
+    /// Those of a section that are in `set`, lowest first.
+    pub(crate) fn of_set(id: SectionId, set: PageblockSet) -> impl Iterator<Item = Self> + Clone {
+        set.iter().map(move |n| Self::nth(id, n))
     }
 
     /// Its number in its section.
@@ -382,6 +388,11 @@ impl Pageblock {
     /// It was handed out as a whole, and its frames are given back one by one from now on.
     pub(crate) fn mark_all_used(self, memmap: &impl Memmap) {
         (0..WORDS).for_each(|n| self.set_word(memmap, n, u64::MAX));
+    }
+
+    /// All of its frames are free.
+    pub(crate) fn mark_all_free(self, memmap: &impl Memmap) {
+        (0..WORDS).for_each(|n| self.set_word(memmap, n, 0));
     }
 
     /// How many pageblocks of the section, whose first this is, hold nothing.

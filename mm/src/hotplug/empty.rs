@@ -3,6 +3,7 @@
 use crate::addr::SectionRange;
 use crate::alloc::caches;
 use crate::evacuate::evacuation::{EvacuateError, Evacuation};
+use crate::frame::pageblock_set::PageblockSet;
 use crate::limits::PATIENCE;
 use crate::machine::Machine;
 use crate::machine::tasks::Pace;
@@ -10,10 +11,11 @@ use crate::memory::Memory;
 use crate::poison;
 use crate::record::journal::Stopwatch;
 
-/// Moves everything out of the open blocks of `ranges`, or returns what is in the way.
+/// Moves everything out of those pageblocks of the open blocks of `ranges`, or returns what is in the way.
 pub(super) fn empty<M: Machine>(
     memory: &Memory<M>,
     ranges: &[SectionRange],
+    pieces: PageblockSet,
     pace: &mut dyn Pace,
     stopwatch: &Stopwatch<'_, M>,
 ) -> Result<(), EvacuateError> {
@@ -21,7 +23,7 @@ pub(super) fn empty<M: Machine>(
         // Nobody has touched any of it, so none is boot memory, which the reserve is in.
         return Ok(());
     }
-    let mut evacuation = Evacuation::begin(memory, ranges, pace)?;
+    let mut evacuation = Evacuation::begin(memory, ranges, pieces, pace)?;
     stopwatch.enter("move");
     for _ in 0..PATIENCE {
         // What was given back meanwhile, or let go of.

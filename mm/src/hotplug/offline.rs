@@ -10,6 +10,7 @@ use crate::errno::Errno;
 use crate::evacuate::content::{Blocker, Hold};
 use crate::evacuate::evacuation::EvacuateError;
 use crate::frame::page::Owner;
+use crate::frame::pageblock_set::PageblockSet;
 use crate::hotplug::{batch, listeners};
 use crate::inject::{Injected, Point};
 use crate::machine::Machine;
@@ -185,7 +186,7 @@ fn offline_steps<M: Machine>(
     let isolated = listeners::with_consent(memory, ranges, Direction::Offline, isolated, || {
         stopwatch.enter("look");
         memory.pass(Point::OfflineEvacuate).map_err(OfflineError::Injected)?;
-        empty(memory, open, pace, stopwatch).map_err(OfflineError::from)
+        empty(memory, open, PageblockSet::ALL, pace, stopwatch).map_err(OfflineError::from)
     })?;
     stopwatch.enter("withdraw");
 

@@ -176,6 +176,7 @@ impl<M: Machine> Memory<M> {
             page_tables: self.machine.table_frames() * PAGE_SIZE,
             available: room.available() * PAGE_SIZE,
             kernel_available: room.kernel() * PAGE_SIZE,
+            withheld: self.withheld_count.load(Ordering::Relaxed) * PAGE_SIZE,
             poisoned: self.poisoned_count.load(Ordering::Relaxed) * PAGE_SIZE,
             faulty: self.faulty_count.load(Ordering::Relaxed) * PAGE_SIZE,
             ..Default::default()
@@ -273,6 +274,10 @@ impl<M: Machine> Memory<M> {
         let (Some(id), Some(section)) = (id, section) else { return report };
         if poison::is_poisoned(self, section, pfn) {
             report.state = FrameState::Poisoned;
+            return report;
+        }
+        if self.sections.withheld(id).contains(Pageblock::of(pfn).index()) {
+            report.state = FrameState::Withheld;
             return report;
         }
         // The struct pages of a boot block stay when it goes offline, and tell of its reserved frames.

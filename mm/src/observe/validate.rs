@@ -3,12 +3,12 @@
 use crate::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
 use crate::alloc::caches;
 use crate::frame::page::{Head, MEMMAP_PAGES, Owner, PageState};
-use crate::frame::pageblock::{MIXED_COUNT, PER_SECTION, Pageblock, Place};
+use crate::frame::pageblock::{FRAMES, MIXED_COUNT, PER_SECTION, Pageblock, Place};
+use crate::frame::pageblock_set::PageblockSet;
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::section::group::{Group, Ready, Tally};
 use crate::section::kind::{MemmapPlace, Origin, ZoneKind};
-use crate::section::pieces::PageblockSet;
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::Section;
 use crate::zone::cache::Shelf;
@@ -117,6 +117,8 @@ struct Elsewhere {
 /// Frames of a section that are not free.
 #[derive(Default)]
 struct Taken {
+    /// In pageblocks that are withheld.
+    withheld: u64,
     allocated: u64,
     set_aside: u64,
     poisoned: u64,
@@ -180,6 +182,8 @@ impl<M: Machine> Memory<M> {
         compare("memmap frames of the system", system_memmap_frames(self), elsewhere.memmap_frames);
         compare("faulty frames", self.faulty_count.load(Ordering::Relaxed), elsewhere.faulty);
         let poisoned = self.blocks().map(|(id, section)| count_poisoned(self, id, section)).sum();
+        let withheld = self.blocks().map(|(id, _)| self.sections.withheld(id).frames()).sum();
+        compare("withheld frames", self.withheld_count.load(Ordering::Relaxed), withheld);
         compare("poisoned frames", self.poisoned_count.load(Ordering::Relaxed), poisoned);
         check_blocks(self, &mut report);
         check_devices(self, &mut report);
@@ -420,7 +424,7 @@ fn recount_range<M: Machine>(
     let origin = section.origin as usize;
     let free = sums.free[origin] + sums.isolated + sums.cached - before.free[origin] - before.isolated - before.cached;
     let managed = free + taken.allocated;
-    Found { present: managed + taken.set_aside + taken.poisoned, managed }
+    Found { present: managed + taken.set_aside + taken.poisoned + taken.withheld, managed }
 }
 
 /// Compares what is kept of a block with what was counted; how many of its pageblocks hold nothing, which are counted from
@@ -475,10 +479,20 @@ fn recount_frames<M: Machine>(
     report: &mut dyn FnMut(Problem),
 ) -> Taken {
     let mut taken = Taken::default();
-    let head_frames = crate::section::word::head_range(range.start().section(), section);
+    let id = range.start().section();
+    let (head_frames, withheld) = (crate::section::word::head_range(id, section), memory.sections.withheld(id));
     let mut at = range.start();
     while at < range.end() {
         let (pfn, block) = (at, Pageblock::of(at));
+        if withheld.contains(block.index()) {
+            let descriptor = block.descriptor(&memory.machine);
+            if (descriptor.managed(), descriptor.free(), descriptor.place()) != (0, 0, Place::Nowhere) {
+                report(Problem::Page { pfn, what: "is withheld, but its zone has it" });
+            }
+            taken.withheld += FRAMES;
+            at = at.add(FRAMES);
+            continue;
+        }
         let mut wrong = |what| report(Problem::Page { pfn, what });
         let head = memory.machine.page(pfn).head();
         let is_free = block.is_free(&memory.machine, pfn);
@@ -563,7 +577,8 @@ fn check_devices<M: Machine>(memory: &Memory<M>, report: &mut dyn FnMut(Problem)
 fn check_blocks<M: Machine>(memory: &Memory<M>, report: &mut dyn FnMut(Problem)) {
     for (id, section) in memory.blocks() {
         let mut wrong = |what| report(Problem::Block { block: id, what });
-        if matches!(section.state, BlockState::GoingOnline(_) | BlockState::GoingOffline(_)) {
+        if matches!(section.state, BlockState::GoingOnline(_) | BlockState::Shrinking(_) | BlockState::GoingOffline(_))
+        {
             wrong("is on its way, but no operation is under way");
         }
         if section.origin == Origin::Added

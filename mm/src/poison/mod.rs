@@ -230,7 +230,7 @@ fn check_poison<M: Machine>(memory: &Memory<M>, id: SectionId, section: Section,
     if is_poisoned(memory, section, pfn) {
         return Err(PoisonError::Already(pfn));
     }
-    if section.is_withheld() {
+    if section.is_withheld() || memory.sections.withheld(id).contains(Pageblock::of(pfn).index()) {
         return Err(PoisonError::Withheld(pfn));
     }
     if head_range(id, section).contains(pfn) {

@@ -4,7 +4,6 @@ pub mod altmap;
 pub mod border;
 pub mod group;
 pub mod kind;
-pub mod pieces;
 pub mod state;
 pub mod table;
 pub mod word;

@@ -13,6 +13,8 @@ pub enum BlockState {
     GoingOnline(ZoneKind),
     /// In use.
     Online(ZoneKind),
+    /// In use, while a part of it is being withheld from the allocator.
+    Shrinking(ZoneKind),
     /// On its way out of a zone.
     GoingOffline(ZoneKind),
     /// Boot memory in use in both zones, for ever: `kernelcore=` and `movablecore=` draw their border through it.
@@ -27,14 +29,16 @@ impl BlockState {
     pub const fn zone(self) -> Option<ZoneKind> {
         match self {
             Self::Offline | Self::Mixed(_) | Self::Device => None,
-            Self::GoingOnline(zone) | Self::Online(zone) | Self::GoingOffline(zone) => Some(zone),
+            Self::GoingOnline(zone) | Self::Online(zone) | Self::Shrinking(zone) | Self::GoingOffline(zone) => {
+                Some(zone)
+            }
         }
     }
 
     /// Whether it is in a zone: online, or not yet gone.
     #[must_use]
     pub const fn is_in_zone(self) -> bool {
-        matches!(self, Self::Online(_) | Self::GoingOffline(_) | Self::Mixed(_))
+        matches!(self, Self::Online(_) | Self::Shrinking(_) | Self::GoingOffline(_) | Self::Mixed(_))
     }
 
     /// The zone that a frame of such a block is in, is on its way into, or out of.
@@ -58,7 +62,7 @@ impl BlockState {
         match self {
             Self::Offline => "offline",
             Self::GoingOnline(_) => "going-online",
-            Self::Online(_) | Self::Mixed(_) => "online",
+            Self::Online(_) | Self::Shrinking(_) | Self::Mixed(_) => "online",
             Self::GoingOffline(_) => "going-offline",
             Self::Device => "device",
         }

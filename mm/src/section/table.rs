@@ -1,7 +1,7 @@
 //! The table of the words of all sections.
 
 use crate::addr::{PAGES_PER_SECTION, Pfn, SectionId, SectionRange};
-use crate::section::pieces::PageblockSet;
+use crate::frame::pageblock_set::PageblockSet;
 use crate::section::word::Section;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -120,11 +120,11 @@ impl SectionTable {
     /// a zone under that of the zone, too.
     #[must_use]
     pub fn withheld(&self, id: SectionId) -> PageblockSet {
-        PageblockSet(self.withheld[id.index()].load(Ordering::Relaxed))
+        PageblockSet::from_bits(self.withheld[id.index()].load(Ordering::Relaxed))
     }
 
     pub(crate) fn set_withheld(&self, id: SectionId, set: PageblockSet) {
-        self.withheld[id.index()].store(set.0, Ordering::Relaxed);
+        self.withheld[id.index()].store(set.bits(), Ordering::Relaxed);
     }
 
     /// Frames of an added section that are poisoned.
@@ -146,6 +146,5 @@ impl SectionTable {
 
     pub(crate) fn clear(&self, id: SectionId) {
         self.words[id.index()].store(0, Ordering::Release);
-        self.set_withheld(id, PageblockSet::EMPTY);
     }
 }

@@ -166,6 +166,7 @@ impl Section {
             Code::GoingOnlineWithheld => (BlockState::GoingOnline(zone), Openness::Withheld),
             Code::OnlineWithheld => (BlockState::Online(zone), Openness::Withheld),
             Code::GoingOfflineWithheld => (BlockState::GoingOffline(zone), Openness::Withheld),
+            Code::Shrinking => (BlockState::Shrinking(zone), Openness::Open),
         };
         let memmap = bits.memmap();
         let (present, head) = match memmap {
@@ -211,6 +212,8 @@ enum Code {
     GoingOnlineWithheld = 12,
     OnlineWithheld = 13,
     GoingOfflineWithheld = 14,
+    /// Always open. What is freed in it goes to no cache.
+    Shrinking = 15,
 }
 
 impl Code {
@@ -228,6 +231,7 @@ impl Code {
             (BlockState::GoingOffline(_), Openness::Untouched) => Self::GoingOfflineUntouched,
             (BlockState::Online(_), Openness::Changing) => Self::OnlineChanging,
             (BlockState::GoingOffline(_), Openness::Changing) => Self::GoingOfflineChanging,
+            (BlockState::Shrinking(_), _) => Self::Shrinking,
             (BlockState::Mixed(_), _) => Self::Mixed,
             (BlockState::Device, _) => Self::Device,
         }
@@ -255,7 +259,8 @@ impl Code {
             12 => Self::GoingOnlineWithheld,
             13 => Self::OnlineWithheld,
             14 => Self::GoingOfflineWithheld,
-            _ => panic!("a section's word has a state that nobody wrote"),
+            15 => Self::Shrinking,
+            _ => unreachable!(),
         }
     }
 }
@@ -313,6 +318,8 @@ impl Word {
 
     const GOING_OFFLINE_OPEN: u64 = Code::GoingOfflineOpen as u64;
 
+    const SHRINKING: u64 = Code::Shrinking as u64;
+
     #[inline]
     pub(crate) fn read(place: &AtomicU64) -> Self {
         // Acquire: pairs with the release of the table's `set`.
@@ -334,7 +341,7 @@ impl Word {
     /// Whether it is in one zone and its struct pages are in use.
     #[inline]
     pub(crate) const fn is_open(self) -> bool {
-        matches!(self.0 & Self::CODE, Self::ONLINE_OPEN | Self::GOING_OFFLINE_OPEN)
+        matches!(self.0 & Self::CODE, Self::ONLINE_OPEN | Self::GOING_OFFLINE_OPEN | Self::SHRINKING)
     }
 
     /// The number of its zone: two to a node.
@@ -382,6 +389,7 @@ mod tests {
                 (BlockState::Online(zone), Openness::Withheld),
                 (BlockState::GoingOffline(zone), Openness::Withheld),
                 (BlockState::Device, Openness::Open),
+                (BlockState::Shrinking(zone), Openness::Open),
             ] {
                 let all = PAGES_PER_SECTION as u16;
                 let heads =
@@ -414,7 +422,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(seen, 156);
+        assert_eq!(seen, 168);
         for pairs in 1..32 {
             let frame = SectionId::new(5).expect("in reach").pages().start().add(pairs * Order::MAX.pages());
             let line = ZoneBorder::before(frame).expect("between two pairs");
@@ -442,8 +450,8 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "a state that nobody wrote")]
-    fn a_state_that_nobody_wrote_is_no_guess() {
-        let _ = Section::decode(15);
+    #[should_panic(expected = "a place that nobody wrote")]
+    fn a_place_that_nobody_wrote_is_no_guess() {
+        let _ = Section::decode(Bits::new().with_code(Code::Offline).into_bits() | 3 << Bits::MEMMAP_OFFSET);
     }
 }

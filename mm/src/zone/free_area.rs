@@ -446,6 +446,56 @@ impl FreeArea {
         }
     }
 
+    /// Takes some pageblocks of an open section out of reach; what is freed in them from now on stays there.
+    pub(crate) fn isolate_pieces(&mut self, memmap: &impl Memmap, blocks: impl Iterator<Item = Pageblock>) {
+        for block in blocks {
+            let descriptor = block.descriptor(memmap);
+            match descriptor.place() {
+                Place::Partial => {
+                    self.partial[descriptor.mobility() as usize].remove(memmap, block, descriptor.largest());
+                }
+                Place::Single => self.singles.remove(memmap, block),
+                Place::PairFirst | Place::PairSecond => self.pull(memmap, block),
+                Place::Nowhere | Place::Isolated => {}
+            }
+            // A section of which something is isolated is not one that holds nothing.
+            if descriptor.is_empty() {
+                self.note_occupied(memmap, block);
+            }
+            self.pages -= descriptor.free();
+            self.isolated += descriptor.free();
+            block.set(memmap, descriptor.with_place(Place::Isolated));
+        }
+    }
+
+    /// Has isolated pageblocks of an open section come back within reach.
+    pub(crate) fn admit_pieces(&mut self, memmap: &impl Memmap, blocks: impl Iterator<Item = Pageblock> + Clone) {
+        self.admit_blocks(memmap, || blocks.clone());
+        blocks.filter(|block| block.descriptor(memmap).is_empty()).for_each(|block| self.note_empty(memmap, block));
+    }
+
+    /// Isolated pageblocks of an open section, all of them free, are not the zone's any more.
+    pub(crate) fn retire_pieces(&mut self, memmap: &impl Memmap, blocks: impl Iterator<Item = Pageblock>) {
+        for block in blocks {
+            let descriptor = block.descriptor(memmap);
+            assert!(descriptor.is_whole(), "{:?} is not empty", block.first());
+            self.isolated -= FRAMES;
+            block.mark_all_used(memmap);
+            block.set(memmap, Descriptor::unlisted(0, descriptor.mobility()));
+            self.note_empty(memmap, block);
+        }
+    }
+
+    /// Pageblocks of an open section that were not the zone's come within reach, free as a whole.
+    pub(crate) fn grant(&mut self, memmap: &impl Memmap, blocks: impl Iterator<Item = Pageblock> + Clone) {
+        for block in blocks.clone() {
+            block.mark_all_free(memmap);
+            block.set(memmap, Descriptor::unlisted(FRAMES, Mobility::Movable));
+        }
+        // They counted as holding nothing, and do so still.
+        self.admit_blocks(memmap, || blocks.clone());
+    }
+
     /// Takes a free group of 2^`order` frames in `block`, if it serves that mobility.
     pub(crate) fn take_at(
         &mut self,

@@ -12,6 +12,7 @@ mod mixed;
 mod model;
 mod moving;
 mod moving_at_once;
+mod pieces;
 mod poison;
 mod policies;
 mod readers;

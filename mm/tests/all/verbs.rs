@@ -313,9 +313,16 @@ fn a_device_of_several_groups_goes_as_a_whole_or_stays_as_it_was() {
 #[test]
 fn every_failure_point_leaves_no_trace_and_the_same_call_succeeds_afterwards() {
     let mut fired = 0;
-    // What is relabelled is online already; what is made ready by an online is standby memory.
-    let of_others =
-        [Point::OnlineRelabel, Point::OnlineBack, Point::OnlineMap, Point::OnlineTrial, Point::OnlineMemmap];
+    // What is relabelled is online already; what is made ready by an online is standby memory; pieces have verbs of their own.
+    let of_others = [
+        Point::OnlineGrant,
+        Point::OfflineWithhold,
+        Point::OnlineRelabel,
+        Point::OnlineBack,
+        Point::OnlineMap,
+        Point::OnlineTrial,
+        Point::OnlineMemmap,
+    ];
     let is_of_verb =
         |point: &&Point| !matches!(point.op(), PointOp::Alloc | PointOp::Migrate) && !of_others.contains(point);
     for point in Point::ALL.iter().filter(is_of_verb) {

@@ -220,9 +220,12 @@ fn present_groups() -> Vec<Entry> {
         let (mut online, mut offline) = (0, 0);
         for (run, section) in mm().runs(group.window) {
             match section.map(|section| section.state) {
-                Some(BlockState::Online(_) | BlockState::GoingOffline(_) | BlockState::Mixed(_)) => {
-                    online += run.size_bytes()
-                }
+                Some(
+                    BlockState::Online(_)
+                    | BlockState::Shrinking(_)
+                    | BlockState::GoingOffline(_)
+                    | BlockState::Mixed(_),
+                ) => online += run.size_bytes(),
                 Some(BlockState::Offline | BlockState::GoingOnline(_)) => offline += run.size_bytes(),
                 Some(BlockState::Device) | None => {}
             }
