@@ -7,7 +7,7 @@ use crate::limits::SPARE_HIGH;
 use crate::machine::Machine;
 use crate::node::Distances;
 use crate::record::journal::{Event, Journal};
-use crate::record::notifier::{Call, Chain, ChainError, Direction, ListenerReport, Name};
+use crate::record::notifier::{Chain, ListenerReport};
 use crate::record::policy::Policy;
 use crate::record::range_lock::RangeLocks;
 use crate::section::group::{Group, GroupId, GroupName, GroupTable};
@@ -169,30 +169,9 @@ impl<M: Machine> Memory<M> {
         }
     }
 
-    /// Makes a scripted listener refuse.
-    ///
-    /// # Errors
-    /// There is none of that name.
-    pub fn script_veto(&self, name: Name, direction: Direction) -> Result<(), ChainError> {
-        self.chain.lock().veto(name, direction)
-    }
-
-    /// Makes a scripted listener accept again.
-    ///
-    /// # Errors
-    /// There is none of that name.
-    pub fn script_allow(&self, name: Name) -> Result<(), ChainError> {
-        self.chain.lock().allow(name)
-    }
-
     /// Every listener, the one to be asked first first. `each` must not call back into memory.
     pub fn for_each_listener(&self, mut each: impl FnMut(ListenerReport)) {
         self.chain.lock().report(&mut each);
-    }
-
-    /// Takes the oldest call that listeners got off the log.
-    pub fn next_call(&self) -> Option<Call> {
-        self.chain.lock().next_call()
     }
 
     /// Makes the next `times` passages of a failure point fail; zero disarms it.

@@ -38,7 +38,6 @@ enum Wish {
     Taken(Taken),
 }
 
-/// Listeners stay for ever.
 static TAKER: Taker = Taker(Mutex::new(Wish::Nothing));
 
 impl MemoryListener for Taker {
@@ -106,4 +105,5 @@ fn it_takes_memory_of_the_block() {
             taken.lies_in(range);
         });
     }
+    assert_eq!(mm().unregister_listener(name), Ok(()));
 }

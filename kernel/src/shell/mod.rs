@@ -20,6 +20,7 @@ mod jobs;
 mod json;
 mod keys;
 mod line_editor;
+mod listeners;
 mod resource_tree;
 mod table;
 mod values;

@@ -45,7 +45,7 @@ fn prepare_all<M: Machine>(
     ranges: &[SectionRange],
     direction: Direction,
 ) -> Result<(), (Veto, Asked)> {
-    let mut chain = memory.chain.lock();
+    let chain = memory.chain.lock();
     // Where nobody listens, nobody needs to know what the runs are.
     if chain.len() == 0 {
         return Ok(());
@@ -59,7 +59,7 @@ fn prepare_all<M: Machine>(
 }
 
 pub(super) fn committed_all<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange], direction: Direction) {
-    let mut chain = memory.chain.lock();
+    let chain = memory.chain.lock();
     if chain.len() == 0 {
         return;
     }
@@ -70,7 +70,7 @@ pub(super) fn committed_all<M: Machine>(memory: &Memory<M>, ranges: &[SectionRan
 
 /// Tells those that had accepted, last first. The caller has put everything back: what listeners look at is as it was.
 fn cancelled_all<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange], direction: Direction, asked: Asked) {
-    let mut chain = memory.chain.lock();
+    let chain = memory.chain.lock();
     let everybody = chain.len();
     let total = changes(memory, ranges, direction).count();
     let (whole_runs, accepted) = match asked {
@@ -162,23 +162,13 @@ impl<M: Machine> Memory<M> {
         self.chain.lock().register(name, priority, listener)
     }
 
-    /// Adds a listener that accepts everything, until it is told otherwise.
-    ///
-    /// # Errors
-    /// The name is taken, or there are too many listeners.
-    pub fn add_scripted_listener(&self, name: Name, priority: i32) -> Result<(), ChainError> {
-        // Whoever is asked of a change also hears the outcome.
-        let _alone = range_guard::lock_everything(self);
-        self.chain.lock().add_scripted(name, priority)
-    }
-
-    /// Takes a scripted listener away.
+    /// Takes the listener of that name off the chain: it is called no more.
     ///
     /// # Errors
     /// There is none of that name.
-    pub fn remove_scripted_listener(&self, name: Name) -> Result<(), ChainError> {
+    pub fn unregister_listener(&self, name: Name) -> Result<(), ChainError> {
         // Whoever is asked of a change also hears the outcome.
         let _alone = range_guard::lock_everything(self);
-        self.chain.lock().remove_scripted(name)
+        self.chain.lock().unregister(name)
     }
 }

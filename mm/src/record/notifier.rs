@@ -6,7 +6,7 @@
 use crate::addr::{NodeId, SectionRange};
 use crate::section::kind::ZoneKind;
 use core::fmt;
-use heapless::{Deque, Vec};
+use heapless::Vec;
 
 /// Which way memory goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -135,9 +135,6 @@ pub enum ChainError {
     /// No listener has that name.
     #[error("no such listener")]
     Unknown,
-    /// It is a part of the kernel and cannot be scripted.
-    #[error("that listener belongs to the kernel")]
-    BuiltIn,
     /// There are too many.
     #[error("too many listeners")]
     Full,
@@ -151,74 +148,35 @@ impl ChainError {
         match self {
             Self::Exists => Errno::Exists,
             Self::Unknown => Errno::NoEntry,
-            Self::BuiltIn => Errno::Invalid,
             Self::Full => Errno::NoMemory,
         }
     }
 }
 
-/// One call that a listener got.
+/// A listener as it is listed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Call {
-    /// Whom.
-    pub listener: Name,
-    /// About what.
-    pub change: Change,
-    /// Which call.
-    pub kind: CallKind,
-}
-
-/// The calls, with the answer where there is one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum CallKind {
-    /// Asked, and how it answered.
-    Prepare(Accept),
-    /// Told of success.
-    Committed,
-    /// Told of failure.
-    Cancelled,
-}
-
-/// A listener as the shell lists it.
-#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ListenerReport {
     /// Its name.
     pub name: Name,
     /// Higher is asked first.
     pub priority: i32,
-    /// Whether the shell made it.
-    pub scripted: bool,
-    /// Whether it refuses to let memory come.
-    pub vetoes_online: bool,
-    /// Whether it refuses to let memory go.
-    pub vetoes_offline: bool,
 }
 
-enum Kind {
-    BuiltIn(&'static dyn MemoryListener),
-    Scripted { vetoes_online: bool, vetoes_offline: bool },
-}
-
-struct Listener {
+struct Entry {
     name: Name,
     priority: i32,
-    kind: Kind,
+    listener: &'static dyn MemoryListener,
 }
 
 /// The most listeners there can be.
 pub const LISTENER_LIMIT: usize = 32;
-/// How many calls the log keeps.
-pub const CALL_LOG_LIMIT: usize = 256;
 
 /// All listeners, the one to be asked first first.
-pub(crate) struct Chain {
-    listeners: Vec<Listener, LISTENER_LIMIT>,
-    calls: Deque<Call, CALL_LOG_LIMIT>,
-}
+pub(crate) struct Chain(Vec<Entry, LISTENER_LIMIT>);
 
 impl Chain {
     pub(crate) const fn new() -> Self {
-        Self { listeners: Vec::new(), calls: Deque::new() }
+        Self(Vec::new())
     }
 
     pub(crate) fn register(
@@ -227,140 +185,53 @@ impl Chain {
         priority: i32,
         listener: &'static dyn MemoryListener,
     ) -> Result<(), ChainError> {
-        self.insert(Listener { name, priority, kind: Kind::BuiltIn(listener) })
-    }
-
-    pub(crate) fn add_scripted(&mut self, name: Name, priority: i32) -> Result<(), ChainError> {
-        let kind = Kind::Scripted { vetoes_online: false, vetoes_offline: false };
-        self.insert(Listener { name, priority, kind })
-    }
-
-    fn insert(&mut self, listener: Listener) -> Result<(), ChainError> {
-        if self.position(listener.name).is_some() {
+        if self.position(name).is_some() {
             return Err(ChainError::Exists);
         }
         // Equal priorities are asked in the order in which they came.
-        let place = self.listeners.iter().take_while(|l| l.priority >= listener.priority).count();
-        self.listeners.insert(place, listener).map_err(|_| ChainError::Full)
+        let place = self.0.iter().take_while(|entry| entry.priority >= priority).count();
+        self.0.insert(place, Entry { name, priority, listener }).map_err(|_| ChainError::Full)
+    }
+
+    pub(crate) fn unregister(&mut self, name: Name) -> Result<(), ChainError> {
+        let place = self.position(name).ok_or(ChainError::Unknown)?;
+        self.0.remove(place);
+        Ok(())
     }
 
     fn position(&self, name: Name) -> Option<usize> {
-        self.listeners.iter().position(|l| l.name == name)
-    }
-
-    pub(crate) fn remove_scripted(&mut self, name: Name) -> Result<(), ChainError> {
-        let place = self.position(name).ok_or(ChainError::Unknown)?;
-        match self.listeners[place].kind {
-            Kind::BuiltIn(_) => Err(ChainError::BuiltIn),
-            Kind::Scripted { .. } => {
-                self.listeners.remove(place);
-                Ok(())
-            }
-        }
-    }
-
-    /// Makes a scripted listener refuse changes in `direction` from now on.
-    pub(crate) fn veto(&mut self, name: Name, direction: Direction) -> Result<(), ChainError> {
-        let (online, offline) = self.vetoes(name)?;
-        match direction {
-            Direction::Online => *online = true,
-            Direction::Offline => *offline = true,
-        }
-        Ok(())
-    }
-
-    /// Makes a scripted listener accept everything again.
-    pub(crate) fn allow(&mut self, name: Name) -> Result<(), ChainError> {
-        let (online, offline) = self.vetoes(name)?;
-        *online = false;
-        *offline = false;
-        Ok(())
-    }
-
-    fn vetoes(&mut self, name: Name) -> Result<(&mut bool, &mut bool), ChainError> {
-        let place = self.position(name).ok_or(ChainError::Unknown)?;
-        match &mut self.listeners[place].kind {
-            Kind::BuiltIn(_) => Err(ChainError::BuiltIn),
-            Kind::Scripted { vetoes_online, vetoes_offline } => Ok((vetoes_online, vetoes_offline)),
-        }
+        self.0.iter().position(|entry| entry.name == name)
     }
 
     /// Asks everybody in order. After a refusal, those that had accepted are still to hear of it, by
     /// [`cancelled`](Self::cancelled), once everything is as it was.
-    pub(crate) fn prepare(&mut self, change: &Change) -> Result<(), Refusal> {
-        for place in 0..self.listeners.len() {
-            let listener = &self.listeners[place];
-            let answer = match &listener.kind {
-                Kind::BuiltIn(listener) => listener.prepare(change),
-                Kind::Scripted { vetoes_online, vetoes_offline } => {
-                    let vetoes = match change.direction {
-                        Direction::Online => *vetoes_online,
-                        Direction::Offline => *vetoes_offline,
-                    };
-                    if vetoes { Accept::No } else { Accept::Yes }
-                }
-            };
-            let by = listener.name;
-            self.log(by, change, CallKind::Prepare(answer));
-            if answer == Accept::No {
-                return Err(Refusal { veto: Veto { by }, accepted: place });
+    pub(crate) fn prepare(&self, change: &Change) -> Result<(), Refusal> {
+        for (accepted, entry) in self.0.iter().enumerate() {
+            if entry.listener.prepare(change) == Accept::No {
+                return Err(Refusal { veto: Veto { by: entry.name }, accepted });
             }
         }
         Ok(())
     }
 
     /// Tells everybody that the change has happened.
-    pub(crate) fn committed(&mut self, change: &Change) {
-        for place in 0..self.listeners.len() {
-            let listener = &self.listeners[place];
-            if let Kind::BuiltIn(listener) = listener.kind {
-                listener.committed(change);
-            }
-            self.log(self.listeners[place].name, change, CallKind::Committed);
-        }
+    pub(crate) fn committed(&self, change: &Change) {
+        self.0.iter().for_each(|entry| entry.listener.committed(change));
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.listeners.len()
+        self.0.len()
     }
 
     /// Tells the first `accepted`, last first, that the change will not happen.
-    pub(crate) fn cancelled(&mut self, accepted: usize, change: &Change) {
-        for place in (0..accepted).rev() {
-            if let Kind::BuiltIn(listener) = self.listeners[place].kind {
-                listener.cancelled(change);
-            }
-            self.log(self.listeners[place].name, change, CallKind::Cancelled);
-        }
-    }
-
-    fn log(&mut self, listener: Name, change: &Change, kind: CallKind) {
-        if self.calls.is_full() {
-            self.calls.pop_front();
-        }
-        let call = Call { listener, change: *change, kind };
-        assert!(self.calls.push_back(call).is_ok(), "room was made");
-    }
-
-    /// The oldest call not yet read.
-    pub(crate) fn next_call(&mut self) -> Option<Call> {
-        self.calls.pop_front()
+    pub(crate) fn cancelled(&self, accepted: usize, change: &Change) {
+        self.0[..accepted].iter().rev().for_each(|entry| entry.listener.cancelled(change));
     }
 
     pub(crate) fn report(&self, each: &mut dyn FnMut(ListenerReport)) {
-        for listener in &self.listeners {
-            let (scripted, vetoes_online, vetoes_offline) = match listener.kind {
-                Kind::BuiltIn(_) => (false, false, false),
-                Kind::Scripted { vetoes_online, vetoes_offline } => (true, vetoes_online, vetoes_offline),
-            };
-            each(ListenerReport {
-                name: listener.name,
-                priority: listener.priority,
-                scripted,
-                vetoes_online,
-                vetoes_offline,
-            });
+        for &Entry { name, priority, .. } in &self.0 {
+            each(ListenerReport { name, priority });
         }
     }
 }
@@ -369,77 +240,88 @@ impl Chain {
 mod tests {
     extern crate std;
     use super::*;
+    use std::boxed::Box;
     use std::string::String;
+    use std::sync::{Arc, Mutex};
+
+    /// Writes down who was called, `a` by `prepare`, `a!` by `committed` and `A` by `cancelled`; may refuse one way.
+    struct Recorder {
+        letter: &'static str,
+        refuses: Option<Direction>,
+        calls: Arc<Mutex<String>>,
+    }
+
+    impl MemoryListener for Recorder {
+        fn prepare(&self, change: &Change) -> Accept {
+            *self.calls.lock().unwrap() += self.letter;
+            if self.refuses == Some(change.direction) { Accept::No } else { Accept::Yes }
+        }
+
+        fn committed(&self, _: &Change) {
+            *self.calls.lock().unwrap() += &std::format!("{}!", self.letter);
+        }
+
+        fn cancelled(&self, _: &Change) {
+            *self.calls.lock().unwrap() += &self.letter.to_uppercase();
+        }
+    }
 
     fn name(text: &str) -> Name {
         Name::new(text).expect("a valid name")
     }
 
-    fn change() -> Change {
-        Change {
-            direction: Direction::Online,
-            range: SectionRange::new(32, 2).expect("in reach"),
-            zone: ZoneKind::Movable,
-            node: NodeId::ZERO,
-        }
+    fn change(direction: Direction) -> Change {
+        let range = SectionRange::new(32, 2).expect("in reach");
+        Change { direction, range, zone: ZoneKind::Movable, node: NodeId::ZERO }
     }
 
-    fn calls(chain: &mut Chain) -> String {
-        let mut text = String::new();
-        while let Some(call) = chain.next_call() {
-            let letter = call.listener.as_str();
-            text += &match call.kind {
-                CallKind::Prepare(_) => letter.to_lowercase(),
-                CallKind::Committed => std::format!("{letter}!"),
-                CallKind::Cancelled => letter.to_uppercase(),
-            };
+    /// `a` to `d`, of which `c` may refuse, and their calls.
+    fn chain_of_four(refuses: Option<Direction>) -> (Chain, Arc<Mutex<String>>) {
+        let (mut chain, calls) = (Chain::new(), Arc::default());
+        for (letter, priority) in [("d", 1), ("b", 5), ("a", 9), ("c", 5)] {
+            let refuses = refuses.filter(|_| letter == "c");
+            let listener = Box::leak(Box::new(Recorder { letter, refuses, calls: Arc::clone(&calls) }));
+            chain.register(name(letter), priority, listener).expect("room");
         }
-        text
-    }
-
-    fn chain_of_four() -> Chain {
-        let mut chain = Chain::new();
-        for (text, priority) in [("d", 1), ("b", 5), ("a", 9), ("c", 5)] {
-            chain.add_scripted(name(text), priority).expect("room");
-        }
-        chain
+        (chain, calls)
     }
 
     #[test]
     fn only_those_that_accepted_hear_of_a_cancellation_last_first() {
-        let mut chain = chain_of_four();
-        chain.veto(name("c"), Direction::Online).expect("exists");
-        assert_eq!(chain.prepare(&change()), Err(Refusal { veto: Veto { by: name("c") }, accepted: 2 }));
-        chain.cancelled(2, &change());
-        assert_eq!(calls(&mut chain), "abcBA");
+        let (chain, calls) = chain_of_four(Some(Direction::Online));
+        let change = change(Direction::Online);
+        assert_eq!(chain.prepare(&change), Err(Refusal { veto: Veto { by: name("c") }, accepted: 2 }));
+        chain.cancelled(2, &change);
+        assert_eq!(*calls.lock().unwrap(), "abcBA");
     }
 
     #[test]
-    fn a_veto_counts_in_its_own_direction_only() {
-        let mut chain = chain_of_four();
-        chain.veto(name("c"), Direction::Offline).expect("exists");
-        assert_eq!(chain.prepare(&change()), Ok(()));
-        chain.committed(&change());
-        assert_eq!(calls(&mut chain), "abcda!b!c!d!");
-        chain.allow(name("c")).expect("exists");
-        assert_eq!(chain.prepare(&Change { direction: Direction::Offline, ..change() }), Ok(()));
+    fn a_change_is_told_in_the_order_in_which_it_was_asked() {
+        let (chain, calls) = chain_of_four(Some(Direction::Offline));
+        let change = change(Direction::Online);
+        assert_eq!(chain.prepare(&change), Ok(()));
+        chain.committed(&change);
+        assert_eq!(*calls.lock().unwrap(), "abcda!b!c!d!");
     }
 
     #[test]
     fn a_name_is_taken_once() {
-        let mut chain = chain_of_four();
-        assert_eq!(chain.add_scripted(name("a"), 0), Err(ChainError::Exists));
-        assert_eq!(chain.remove_scripted(name("e")), Err(ChainError::Unknown));
-        assert_eq!(chain.remove_scripted(name("a")), Ok(()));
-        assert_eq!(chain.add_scripted(name("a"), 0), Ok(()));
+        let (mut chain, calls) = chain_of_four(None);
+        let another = Box::leak(Box::new(Recorder { letter: "e", refuses: None, calls }));
+        assert_eq!(chain.register(name("a"), 0, another), Err(ChainError::Exists));
+        assert_eq!(chain.unregister(name("e")), Err(ChainError::Unknown));
+        assert_eq!(chain.unregister(name("a")), Ok(()));
+        assert_eq!(chain.register(name("a"), 0, another), Ok(()));
     }
 
     #[test]
-    fn the_log_forgets_the_oldest_call() {
-        let mut chain = chain_of_four();
-        for _ in 0..CALL_LOG_LIMIT {
-            chain.committed(&change());
+    fn there_are_so_many_listeners_and_no_more() {
+        let (mut chain, calls) = chain_of_four(None);
+        let another = &*Box::leak(Box::new(Recorder { letter: "e", refuses: None, calls }));
+        let mut register = |number| chain.register(name(&std::format!("e{number}")), 0, another);
+        for number in 4..LISTENER_LIMIT {
+            assert_eq!(register(number), Ok(()));
         }
-        assert_eq!(calls(&mut chain).len(), 2 * CALL_LOG_LIMIT);
+        assert_eq!(register(LISTENER_LIMIT), Err(ChainError::Full));
     }
 }

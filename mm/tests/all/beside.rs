@@ -1,6 +1,7 @@
 //! Operations beside each other: those on different ranges go on at once, those on overlapping ones in turn.
 
 use crate::machine::dimms::{add, plug};
+use crate::machine::listening::listen;
 use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm, node, section};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, SectionRange};
@@ -10,7 +11,7 @@ use mm::frame::page::{MEMMAP_PAGES, Owner};
 use mm::hotplug::{AddError, AddRequest, OfflineError, RemoveError};
 use mm::inject::Point;
 use mm::machine::tasks::{Pace, Stop, Unhurried};
-use mm::record::notifier::{Accept, Change, MemoryListener, Name};
+use mm::record::notifier::{Accept, Change, MemoryListener};
 use mm::record::policy::{OnlineAs, OnlinePolicy};
 use mm::section::kind::ZoneKind;
 use mm::section::state::BlockState;
@@ -152,8 +153,7 @@ fn memory_on_its_way_counts_for_the_ratio() {
     });
     plug(memory, 0, blocks(32, 32), 1);
     plug(memory, 1, blocks(40, 40), 1);
-    let name = Name::new("looks").expect("valid");
-    memory.register_listener(name, 0, Box::leak(Box::new(Looks(memory)))).expect("room");
+    listen(memory, "looks", 0, Looks(memory));
     memory.online(&[blocks(32, 32)], OnlineAs::ByPolicy, &mut Unhurried).expect("offline");
     assert_eq!(state(memory, 32), Some(BlockState::Online(ZoneKind::Movable)));
     memory.online(&[blocks(40, 40)], OnlineAs::ByPolicy, &mut Unhurried).expect("offline");

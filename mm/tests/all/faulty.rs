@@ -2,6 +2,7 @@
 
 use crate::machine::dimms::{MOVABLE, NORMAL, offline, online, plug};
 use crate::machine::holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
+use crate::machine::listening::listen;
 use crate::machine::poisoning::{assert_gone, frame, is_handed_out, poison};
 use crate::machine::{Fake, Snapshot, assert_valid, blocks, booted, dimm};
 use mm::Memory;
@@ -14,7 +15,7 @@ use mm::inject::Point;
 use mm::machine::tasks::Unhurried;
 use mm::observe::report::FrameState;
 use mm::poison::PoisonError;
-use mm::record::notifier::{Accept, Change, MemoryListener, Name};
+use mm::record::notifier::{Accept, Change, MemoryListener};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -170,8 +171,7 @@ fn what_is_given_back_while_its_block_goes_is_poisoned_too() {
             if fails_later {
                 memory.arm(Point::MigrateDestination, Errno::NoMemory, 1);
             }
-            let giver: &'static _ = Box::leak(Box::new(Giver { memory, held: (head, order), answer }));
-            memory.register_listener(Name::new("giver").expect("valid"), 0, giver).expect("room");
+            listen(memory, "giver", 0, Giver { memory, held: (head, order), answer });
             let result = memory.offline(&[blocks(32, 32)], &mut Unhurried);
             assert_eq!(result.is_ok(), answer == Accept::Yes && !fails_later, "{result:?}");
             if answer == Accept::No {

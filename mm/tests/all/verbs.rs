@@ -1,6 +1,7 @@
 //! The four verbs, one claim a test.
 
 use crate::machine::dimms::{MOVABLE, NORMAL, plug};
+use crate::machine::listening::{CallKind, Heard, listen};
 use crate::machine::pausing::At;
 use crate::machine::taking::request;
 use crate::machine::{Fake, SECTIONS, Snapshot, assert_valid, blocks, booted, dimm, node, section};
@@ -17,7 +18,7 @@ use mm::machine::mapper::Mapper;
 use mm::machine::tasks::{Pace, Stop, Unhurried};
 use mm::observe::report::FrameState;
 use mm::record::journal::{Op, Phase};
-use mm::record::notifier::{Accept, CallKind, Change, Direction, MemoryListener, Name};
+use mm::record::notifier::{Accept, Change, Direction, MemoryListener, Name};
 use mm::record::policy::OnlineAs;
 use mm::section::kind::ZoneKind;
 use mm::section::state::BlockState;
@@ -416,48 +417,41 @@ fn a_cancelled_operation_leaves_no_trace() {
 fn a_veto_names_the_listener_and_only_those_asked_before_hear_of_it() {
     let memory = booted();
     plug(&memory, 0, blocks(32, 33), 0);
-    for (name, priority) in [("low", 1), ("high", 9)] {
-        memory.add_scripted_listener(Name::new(name).expect("valid"), priority).expect("room");
-    }
-    let low = Name::new("low").expect("valid");
-    memory.script_veto(low, Direction::Online).expect("exists");
+    let heard = Heard::default();
+    let low = heard.listen(&memory, "low", 1);
+    heard.listen(&memory, "high", 9);
+    low.refuse(|change| change.direction == Direction::Online);
     let error = memory.online(&[blocks(32, 33)], MOVABLE, &mut Unhurried).expect_err("vetoed");
     assert_eq!(error.to_string(), "vetoed by listener low");
     assert_eq!(error.errno(), Errno::Busy);
-    let calls: Vec<_> = std::iter::from_fn(|| memory.next_call())
-        .map(|call| (call.listener.to_string(), call.kind, call.change.range))
-        .collect();
+    let calls: Vec<_> = heard.take().into_iter().map(|call| (call.listener, call.kind, call.change.range)).collect();
     let range = blocks(32, 33);
     let expected = [
-        ("high".to_string(), CallKind::Prepare(Accept::Yes), range),
-        ("low".to_string(), CallKind::Prepare(Accept::No), range),
-        ("high".to_string(), CallKind::Cancelled, range),
+        ("high", CallKind::Prepare(Accept::Yes), range),
+        ("low", CallKind::Prepare(Accept::No), range),
+        ("high", CallKind::Cancelled, range),
     ];
     assert_eq!(calls, expected);
-    memory.script_allow(low).expect("exists");
+    low.refuse(|_| false);
     memory.online(&[blocks(32, 33)], MOVABLE, &mut Unhurried).expect("allowed");
+    memory.unregister_listener(Name::new("low").expect("valid")).expect("it is there");
+    heard.take();
+    memory.offline(&[blocks(32, 33)], &mut Unhurried).expect("free");
+    assert!(heard.take().iter().all(|call| call.listener == "high"), "who has left hears nothing");
 }
 
 #[test]
 fn a_veto_against_later_blocks_is_heard_about_the_earlier_ones_last_first() {
-    struct Picky;
-    impl MemoryListener for Picky {
-        fn prepare(&self, change: &Change) -> Accept {
-            if change.range.contains(section(40)) { Accept::No } else { Accept::Yes }
-        }
-        fn committed(&self, _: &Change) {}
-        fn cancelled(&self, _: &Change) {}
-    }
     let memory = booted();
     plug(&memory, 0, blocks(32, 33), 0);
     plug(&memory, 1, blocks(40, 40), 0);
-    memory.add_scripted_listener(Name::new("high").expect("valid"), 9).expect("room");
-    memory.register_listener(Name::new("picky").expect("valid"), 5, &Picky).expect("room");
-    memory.add_scripted_listener(Name::new("low").expect("valid"), 1).expect("room");
+    let heard = Heard::default();
+    heard.listen(&memory, "high", 9);
+    heard.listen(&memory, "picky", 5).refuse(|change| change.range.contains(section(40)));
+    heard.listen(&memory, "low", 1);
     memory.online(&[blocks(32, 33), blocks(40, 40)], MOVABLE, &mut Unhurried).expect_err("vetoed");
-    let calls: Vec<_> = std::iter::from_fn(|| memory.next_call())
-        .map(|call| (call.listener.to_string(), call.kind, call.change.range.first().number()))
-        .collect();
+    let calls: Vec<_> =
+        heard.take().iter().map(|call| (call.listener, call.kind, call.change.range.first().number())).collect();
     let yes = CallKind::Prepare(Accept::Yes);
     let expected = [
         ("high", yes, 32),
@@ -470,7 +464,7 @@ fn a_veto_against_later_blocks_is_heard_about_the_earlier_ones_last_first() {
         ("picky", CallKind::Cancelled, 32),
         ("high", CallKind::Cancelled, 32),
     ];
-    assert_eq!(calls, expected.map(|(name, kind, block)| (name.to_string(), kind, block)));
+    assert_eq!(calls, expected);
     assert_valid(&memory);
 }
 
@@ -495,14 +489,11 @@ fn cancelled_is_heard_when_everything_is_as_it_was() {
     memory.online(&[blocks(32, 32)], MOVABLE, &mut Unhurried).expect("offline");
     movable_in(memory, blocks(32, 32));
     let free = memory.memory_report().free;
-    memory.register_listener(Name::new("watcher").expect("valid"), 9, &Watcher).expect("room");
+    listen(memory, "watcher", 9, Watcher);
     let online = BlockState::Online(ZoneKind::Movable);
     memory.offline(&[blocks(32, 32)], &mut Unhurried).expect_err("in use");
-    let naysayer = Name::new("naysayer").expect("valid");
-    memory.add_scripted_listener(naysayer, 0).expect("room");
-    memory.script_veto(naysayer, Direction::Offline).expect("exists");
+    Heard::default().listen(memory, "naysayer", 0).refuse(|_| true);
     memory.offline(&[blocks(32, 32)], &mut Unhurried).expect_err("vetoed");
-    memory.script_veto(naysayer, Direction::Online).expect("exists");
     plug(memory, 1, blocks(33, 33), 0);
     memory.online(&[blocks(33, 33)], MOVABLE, &mut Unhurried).expect_err("vetoed");
     let heard = HEARD.lock().expect("nobody panics with it").clone();
@@ -524,7 +515,7 @@ fn a_listener_may_take_memory_from_the_block_that_came_online() {
         fn cancelled(&self, _: &Change) {}
     }
     let memory = MEMORY.get_or_init(booted);
-    memory.register_listener(Name::new("taker").expect("valid"), 0, &Taker).expect("room");
+    listen(memory, "taker", 0, Taker);
     plug(memory, 0, blocks(33, 33), 0);
     memory.online(&[blocks(33, 33)], MOVABLE, &mut Unhurried).expect("offline");
     assert_eq!(TAKEN.get().expect("taken").section(), section(33));

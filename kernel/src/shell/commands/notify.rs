@@ -3,12 +3,13 @@
 use super::super::arguments::{Count, JSON, Kind, Operand, Syntax};
 use super::super::call::Call;
 use super::super::failure::{Failure, Outcome, Quoted};
+use super::super::listeners::{self, Call as Heard, CallKind, Script};
 use super::super::table::{Align, Table};
 use super::Command;
 use crate::memory::mm;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use mm::record::notifier::{Accept, Call as Heard, CallKind, Direction, LISTENER_LIMIT, ListenerReport, Name};
+use mm::record::notifier::{Accept, ChainError, Direction, LISTENER_LIMIT, ListenerReport, Name};
 use serde::Serialize;
 
 pub(super) const COMMANDS: &[Command] = &[
@@ -47,7 +48,7 @@ notify add NAME PRIO             a listener that accepts everything
 notify veto NAME online|offline  it refuses such changes from now on
 notify allow NAME                it accepts everything again
 notify remove NAME               it goes
-notify log                       every call listeners got since the last `log`
+notify log                       every call they got since the last `log`
 
 A higher PRIO is asked first. After a refusal those that had accepted hear
 `cancelled` in reverse order, when the memory is available again.",
@@ -71,24 +72,26 @@ struct Listener {
 }
 
 /// Every listener, the one asked first first.
-pub(super) fn listeners() -> Vec<ListenerReport> {
+pub(super) fn chain() -> Vec<ListenerReport> {
     // Room is made beforehand: nothing may be allocated while the chain is held.
-    let mut listeners = Vec::with_capacity(LISTENER_LIMIT);
-    mm().for_each_listener(|listener| listeners.push(listener));
-    listeners
+    let mut chain = Vec::with_capacity(LISTENER_LIMIT);
+    mm().for_each_listener(|listener| chain.push(listener));
+    chain
 }
 
 fn notifiers(call: &mut Call<'_>) -> Outcome {
     let listener_of = |listener: ListenerReport| {
-        let vetoes = [(listener.vetoes_online, "online"), (listener.vetoes_offline, "offline")];
+        let script = listeners::with_script(listener.name, |script| *script);
+        let vetoes = script.map(|script| [(script.vetoes_online, "online"), (script.vetoes_offline, "offline")]);
+        let refused = vetoes.into_iter().flatten().filter_map(|(refuses, change)| refuses.then_some(change));
         Listener {
             name: listener.name.to_string(),
             priority: listener.priority,
-            scripted: listener.scripted,
-            vetoes: vetoes.into_iter().filter_map(|(refuses, change)| refuses.then_some(change)).collect(),
+            scripted: script.is_some(),
+            vetoes: refused.collect(),
         }
     };
-    let report = Listeners { listeners: listeners().into_iter().map(listener_of).collect() };
+    let report = Listeners { listeners: chain().into_iter().map(listener_of).collect() };
     call.show(&report, |report| {
         let mut table = Table::new(&[
             ("LISTENER", Align::Left),
@@ -147,12 +150,38 @@ fn notify(call: &mut Call<'_>) -> Outcome {
     let name = listener_name(arguments.operand(1), action)?;
     let last = arguments.operand(2);
     match action {
-        "add" => mm().add_scripted_listener(name, priority(last)?)?,
-        "veto" => mm().script_veto(name, direction(last)?)?,
-        "allow" => mm().script_allow(name)?,
-        _ => mm().remove_scripted_listener(name)?,
+        "add" => add(name, priority(last)?),
+        "veto" => {
+            let direction = direction(last)?;
+            script(name, |script| script.veto(direction))
+        }
+        "allow" => script(name, Script::allow),
+        _ => remove(name),
     }
+}
+
+fn add(name: Name, priority: i32) -> Outcome {
+    let listener = listeners::claim(name)?;
+    mm().register_listener(name, priority, listener).inspect_err(|_| listeners::release(name))?;
     Ok(())
+}
+
+fn remove(name: Name) -> Outcome {
+    script(name, |_| ())?;
+    mm().unregister_listener(name)?;
+    listeners::release(name);
+    Ok(())
+}
+
+/// Changes the script of a listener, if it has one.
+fn script(name: Name, change: impl FnOnce(&mut Script)) -> Outcome {
+    listeners::with_script(name, change).ok_or_else(|| {
+        if chain().iter().any(|listener| listener.name == name) {
+            Failure::invalid("that listener belongs to the kernel")
+        } else {
+            ChainError::Unknown.into()
+        }
+    })
 }
 
 fn listener_name(word: Option<&str>, action: &str) -> Result<Name, Failure> {
@@ -178,7 +207,7 @@ fn direction(word: Option<&str>) -> Result<Direction, Failure> {
 
 fn show_log(call: &mut Call<'_>) {
     let mut calls = Vec::new();
-    while let Some(heard) = mm().next_call() {
+    while let Some(heard) = listeners::next_call() {
         calls.push(entry_of(&heard));
     }
     call.show(&Log { calls }, |report| {

@@ -116,7 +116,7 @@ pub(crate) fn candidates(kind: Kind, each: &mut dyn FnMut(&str)) {
             Point::ALL.iter().map(|point| point.name()).chain(["off"]).for_each(|name| shown(&name));
         }
         Kind::Errno => Errno::ALL.iter().for_each(|errno| shown(&errno.name())),
-        Kind::Listener => super::notify::listeners().iter().for_each(|listener| shown(&listener.name)),
+        Kind::Listener => super::notify::chain().iter().for_each(|listener| shown(&listener.name)),
     }
 }
 

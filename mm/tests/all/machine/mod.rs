@@ -4,6 +4,7 @@ pub(crate) mod dimms;
 pub(crate) mod holders;
 pub(crate) mod holding;
 pub(crate) mod host;
+pub(crate) mod listening;
 pub(crate) mod pausing;
 pub(crate) mod poisoning;
 pub(crate) mod taking;
