@@ -64,15 +64,15 @@
 //! 7. What somebody holds is what it was, wherever it has moved.
 //!
 //! # Locks
-//! In the order in which they may be taken: a range of sections, the choice of zones or the notifier chain, the groups or
+//! In the order in which they may be taken: a range of sections, the choice of zones, the notifier chain or the groups or
 //! the settings, one cache, one zone (of blocks that change theirs, both of the node, Normal first), the journal.
-//! The first three block the task; the others are held for bounded work, spinning.
+//! The first two block the task; the others are held for bounded work, spinning.
 //!
 //! A range is held across a whole operation, by one task for each section, in the order in which they came: operations on
 //! ranges that do not overlap go on at once, and whoever waits for one can be told to stop. A list of ranges is locked as
 //! the smallest range around all of them, and each task holds one at a time, so that nobody waits in a circle. All sections
 //! together are locked by whoever recounts the world, and when listeners join and leave: whoever is asked of a change also
-//! hears the outcome.
+//! hears the outcome. Listeners are called under the range of their operation alone, those of several operations at once.
 //!
 //! What is not of one section is guarded by itself. A group takes its name and place when its add begins, and is found
 //! when all is done; it counts how much of a device is in which zone, so that policies need not go through its blocks.

@@ -56,7 +56,7 @@ pub struct Memory<M: Machine> {
     pub(crate) ranges: RangeLocks<M::Spin>,
     /// Held while zones are chosen by policy.
     pub(crate) choice: Mutex<M::Sleep, ()>,
-    pub(crate) chain: Mutex<M::Sleep, Chain>,
+    pub(crate) chain: Chain<M::Spin>,
     pub(crate) groups: Mutex<M::Spin, GroupTable>,
     pub(crate) policy: Mutex<M::Spin, Policy>,
     pub(crate) journal: Mutex<M::Spin, Journal>,
@@ -86,7 +86,7 @@ impl<M: Machine> Memory<M> {
             distances: storage.distances,
             ranges: RangeLocks::new(),
             choice: Mutex::new(()),
-            chain: Mutex::new(Chain::new()),
+            chain: Chain::new(),
             groups: Mutex::new(GroupTable::new()),
             policy: Mutex::new(Policy::DEFAULT),
             journal: Mutex::new(Journal::new()),
@@ -169,9 +169,9 @@ impl<M: Machine> Memory<M> {
         }
     }
 
-    /// Every listener, the one to be asked first first. `each` must not call back into memory.
+    /// Every listener on the notifier chain, the one to be asked first first. `each` must not call back into memory.
     pub fn for_each_listener(&self, mut each: impl FnMut(ListenerReport)) {
-        self.chain.lock().report(&mut each);
+        self.chain.report(&mut each);
     }
 
     /// Makes the next `times` passages of a failure point fail; zero disarms it.

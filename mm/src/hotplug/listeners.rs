@@ -1,4 +1,7 @@
-//! Asking the listeners before blocks change, and telling them afterwards: about runs of blocks that change alike.
+//! Asking the notifier chain before blocks change, and telling it afterwards: about runs of blocks that change alike.
+//!
+//! Listeners are called under the range of the operation and no other lock. Whoever joins or leaves waits until no operation
+//! is under way: all calls of an operation go to the same listeners.
 
 use crate::addr::{SectionId, SectionRange};
 use crate::machine::Machine;
@@ -45,13 +48,12 @@ fn prepare_all<M: Machine>(
     ranges: &[SectionRange],
     direction: Direction,
 ) -> Result<(), (Veto, Asked)> {
-    let chain = memory.chain.lock();
     // Where nobody listens, nobody needs to know what the runs are.
-    if chain.len() == 0 {
+    if memory.chain.len() == 0 {
         return Ok(());
     }
     for (runs, change) in changes(memory, ranges, direction).enumerate() {
-        if let Err(Refusal { veto, accepted }) = chain.prepare(&change) {
+        if let Err(Refusal { veto, accepted }) = memory.chain.prepare(&change) {
             return Err((veto, Asked::Until { runs, accepted }));
         }
     }
@@ -59,29 +61,30 @@ fn prepare_all<M: Machine>(
 }
 
 pub(super) fn committed_all<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange], direction: Direction) {
-    let chain = memory.chain.lock();
-    if chain.len() == 0 {
+    if memory.chain.len() == 0 {
         return;
     }
     for change in changes(memory, ranges, direction) {
-        chain.committed(&change);
+        memory.chain.committed(&change);
     }
 }
 
 /// Tells those that had accepted, last first. The caller has put everything back: what listeners look at is as it was.
 fn cancelled_all<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange], direction: Direction, asked: Asked) {
-    let chain = memory.chain.lock();
-    let everybody = chain.len();
+    let everybody = memory.chain.len();
+    if everybody == 0 {
+        return;
+    }
     let total = changes(memory, ranges, direction).count();
     let (whole_runs, accepted) = match asked {
         Asked::Everybody => (total, 0),
         Asked::Until { runs, accepted } => (runs, accepted),
     };
     if let Some(refused) = changes(memory, ranges, direction).nth(whole_runs) {
-        chain.cancelled(accepted, &refused);
+        memory.chain.cancelled(accepted, &refused);
     }
     for earlier in changes(memory, ranges, direction).rev().skip(total - whole_runs) {
-        chain.cancelled(everybody, &earlier);
+        memory.chain.cancelled(everybody, &earlier);
     }
 }
 
@@ -147,7 +150,8 @@ impl<M: Machine> DoubleEndedIterator for Changes<'_, M> {
 }
 
 impl<M: Machine> Memory<M> {
-    /// Lets a part of the kernel be asked and told of changes.
+    /// Puts a listener on the notifier chain, by its priority: a higher one is asked first. Waits until no operation is under
+    /// way.
     ///
     /// # Errors
     /// The name is taken, or there are too many listeners.
@@ -159,16 +163,16 @@ impl<M: Machine> Memory<M> {
     ) -> Result<(), ChainError> {
         // Whoever is asked of a change also hears the outcome.
         let _alone = range_guard::lock_everything(self);
-        self.chain.lock().register(name, priority, listener)
+        self.chain.register(name, priority, listener)
     }
 
-    /// Takes the listener of that name off the chain: it is called no more.
+    /// Takes the listener of that name off the notifier chain: nobody calls it any more. Waits until no operation is under way.
     ///
     /// # Errors
     /// There is none of that name.
     pub fn unregister_listener(&self, name: Name) -> Result<(), ChainError> {
         // Whoever is asked of a change also hears the outcome.
         let _alone = range_guard::lock_everything(self);
-        self.chain.lock().unregister(name)
+        self.chain.unregister(name)
     }
 }

@@ -18,7 +18,7 @@ use crate::machine::trial::Trial;
 pub trait Machine: Memmap + Trial + Mapper + Mover + Clock + Sync + 'static {
     /// Held for bounded work, also where an interrupt may come.
     type Spin: lock_api::RawMutex + Sync + Send;
-    /// Held while listeners are called or zones chosen; waiting for it blocks the task.
+    /// Held while zones are chosen; waiting for it blocks the task.
     type Sleep: lock_api::RawMutex + Sync + Send;
 
     /// What keeps struct pages mapped while somebody looks at them.

@@ -1,12 +1,13 @@
-//! The notifier chain: who is asked before memory changes, and told afterwards.
+//! The notifier chain: listeners that are asked before memory changes, and told afterwards.
 //!
 //! Two changes times three calls are Linux's six memory notifications (`Documentation/core-api/memory-hotplug.rst`), but a
-//! refusal exists only where it can be honoured, and only those that had accepted hear of a cancellation.
+//! veto exists only where it can be honoured, and only those that had accepted hear of a cancellation.
 
 use crate::addr::{NodeId, SectionRange};
 use crate::section::kind::ZoneKind;
 use core::fmt;
 use heapless::Vec;
+use lock_api::{Mutex, RawMutex};
 
 /// Which way memory goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,7 +29,7 @@ impl Direction {
     }
 }
 
-/// What is about to happen, or has.
+/// What is about to happen, or has, to a run of blocks that share all of this.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Change {
     /// Which way.
@@ -41,7 +42,7 @@ pub struct Change {
     pub node: NodeId,
 }
 
-/// A refusal, and whose it is.
+/// A listener's refusal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Veto {
     /// The listener that refused.
@@ -104,16 +105,39 @@ impl fmt::Debug for Name {
     }
 }
 
-/// A part of the kernel that wants to know.
+/// A part of the kernel that wants to know of memory coming and going, on the notifier chain by a priority.
 ///
-/// Listeners are called by the task that changes memory, with no spin lock held: they may allocate, also from the new
-/// memory once it is committed, but must not start another change.
+/// # Invariants
+/// 1. *Locks.* The task that changes memory calls, and holds the range of its blocks but none of the subsystem's locks: a
+///    listener may take, give back and look at memory, and may block. A task holds one range at a time, so a listener begins
+///    no other operation, neither joins nor leaves the chain, and does not recount memory: it would wait for itself.
+/// 2. *At once.* Operations on ranges that do not overlap call at the same time, hence `Sync`. About a block there is one call
+///    at a time.
+/// 3. *Pairs.* Whoever accepts in `prepare` hears either `committed` or `cancelled` of the same change, once, before the
+///    operation is over. Nobody joins or leaves the chain while an operation is under way.
+/// 4. *Order.* `prepare` goes run by run of blocks, lowest first, and for each from the highest priority to the lowest; equal
+///    ones in the order in which they joined. The first veto ends it. `committed` goes the same way, `cancelled` the
+///    reverse way, to those that had accepted.
 pub trait MemoryListener: Sync {
-    /// May the change happen? Whoever accepts hears `committed` or `cancelled` later.
+    /// May the change happen?
+    ///
+    /// # Invariants
+    /// Before an online, the blocks are going online: their zone is chosen, and does not have them yet. Before an offline,
+    /// they are going offline: free frames are out of reach, and what is in use is where it was. Nothing has moved yet.
     fn prepare(&self, change: &Change) -> Accept;
+
     /// It has happened.
+    ///
+    /// # Invariants
+    /// After an online, the blocks are in their zone, and their frames can be had. After an offline, they are in none, and
+    /// nobody has a frame of them. Nothing undoes it any more.
     fn committed(&self, change: &Change);
-    /// It will not happen; everything is as it was.
+
+    /// It will not happen, by a veto or a failure.
+    ///
+    /// # Invariants
+    /// Everything has been undone: the blocks and their zones are as before the operation, and what is free can be had. What
+    /// had moved stays where it is now.
     fn cancelled(&self, change: &Change);
 }
 
@@ -162,6 +186,7 @@ pub struct ListenerReport {
     pub priority: i32,
 }
 
+#[derive(Clone, Copy)]
 struct Entry {
     name: Name,
     priority: i32,
@@ -171,66 +196,82 @@ struct Entry {
 /// The most listeners there can be.
 pub const LISTENER_LIMIT: usize = 32;
 
-/// All listeners, the one to be asked first first.
-pub(crate) struct Chain(Vec<Entry, LISTENER_LIMIT>);
+/// The notifier chain: all listeners, the highest priority first.
+///
+/// The lock is held to read or to change the list, never at a call. Listeners join and leave while no operation is under
+/// way; so an operation finds the same ones each time.
+pub(crate) struct Chain<S>(Mutex<S, Vec<Entry, LISTENER_LIMIT>>);
 
-impl Chain {
+impl<S: RawMutex> Chain<S> {
     pub(crate) const fn new() -> Self {
-        Self(Vec::new())
+        Self(Mutex::new(Vec::new()))
     }
 
+    /// The caller holds all sections.
     pub(crate) fn register(
-        &mut self,
+        &self,
         name: Name,
         priority: i32,
         listener: &'static dyn MemoryListener,
     ) -> Result<(), ChainError> {
-        if self.position(name).is_some() {
+        let mut entries = self.0.lock();
+        if entries.iter().any(|entry| entry.name == name) {
             return Err(ChainError::Exists);
         }
         // Equal priorities are asked in the order in which they came.
-        let place = self.0.iter().take_while(|entry| entry.priority >= priority).count();
-        self.0.insert(place, Entry { name, priority, listener }).map_err(|_| ChainError::Full)
+        let place = entries.iter().take_while(|entry| entry.priority >= priority).count();
+        entries.insert(place, Entry { name, priority, listener }).map_err(|_| ChainError::Full)
     }
 
-    pub(crate) fn unregister(&mut self, name: Name) -> Result<(), ChainError> {
-        let place = self.position(name).ok_or(ChainError::Unknown)?;
-        self.0.remove(place);
+    /// The caller holds all sections.
+    pub(crate) fn unregister(&self, name: Name) -> Result<(), ChainError> {
+        let mut entries = self.0.lock();
+        let place = entries.iter().position(|entry| entry.name == name).ok_or(ChainError::Unknown)?;
+        entries.remove(place);
         Ok(())
     }
 
-    fn position(&self, name: Name) -> Option<usize> {
-        self.0.iter().position(|entry| entry.name == name)
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().len()
     }
 
-    /// Asks everybody in order. After a refusal, those that had accepted are still to hear of it, by
+    fn entry(&self, place: usize) -> Option<Entry> {
+        self.0.lock().get(place).copied()
+    }
+
+    /// Asks everybody in order. After a veto, those that had accepted are still to hear of it, by
     /// [`cancelled`](Self::cancelled), once everything is as it was.
     pub(crate) fn prepare(&self, change: &Change) -> Result<(), Refusal> {
-        for (accepted, entry) in self.0.iter().enumerate() {
+        let mut accepted = 0;
+        while let Some(entry) = self.entry(accepted) {
             if entry.listener.prepare(change) == Accept::No {
                 return Err(Refusal { veto: Veto { by: entry.name }, accepted });
             }
+            accepted += 1;
         }
         Ok(())
     }
 
     /// Tells everybody that the change has happened.
     pub(crate) fn committed(&self, change: &Change) {
-        self.0.iter().for_each(|entry| entry.listener.committed(change));
-    }
-
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        let mut told = 0;
+        while let Some(entry) = self.entry(told) {
+            entry.listener.committed(change);
+            told += 1;
+        }
     }
 
     /// Tells the first `accepted`, last first, that the change will not happen.
     pub(crate) fn cancelled(&self, accepted: usize, change: &Change) {
-        self.0[..accepted].iter().rev().for_each(|entry| entry.listener.cancelled(change));
+        for place in (0..accepted).rev() {
+            let entry = self.entry(place).expect("nobody leaves while an operation is under way");
+            entry.listener.cancelled(change);
+        }
     }
 
     pub(crate) fn report(&self, each: &mut dyn FnMut(ListenerReport)) {
-        for &Entry { name, priority, .. } in &self.0 {
+        for &Entry { name, priority, .. } in &*self.0.lock() {
             each(ListenerReport { name, priority });
         }
     }
@@ -240,9 +281,10 @@ impl Chain {
 mod tests {
     extern crate std;
     use super::*;
+    use parking_lot::{Mutex, RawMutex};
     use std::boxed::Box;
     use std::string::String;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
     /// Writes down who was called, `a` by `prepare`, `a!` by `committed` and `A` by `cancelled`; may refuse one way.
     struct Recorder {
@@ -253,16 +295,16 @@ mod tests {
 
     impl MemoryListener for Recorder {
         fn prepare(&self, change: &Change) -> Accept {
-            *self.calls.lock().unwrap() += self.letter;
+            *self.calls.lock() += self.letter;
             if self.refuses == Some(change.direction) { Accept::No } else { Accept::Yes }
         }
 
         fn committed(&self, _: &Change) {
-            *self.calls.lock().unwrap() += &std::format!("{}!", self.letter);
+            *self.calls.lock() += &std::format!("{}!", self.letter);
         }
 
         fn cancelled(&self, _: &Change) {
-            *self.calls.lock().unwrap() += &self.letter.to_uppercase();
+            *self.calls.lock() += &self.letter.to_uppercase();
         }
     }
 
@@ -276,8 +318,8 @@ mod tests {
     }
 
     /// `a` to `d`, of which `c` may refuse, and their calls.
-    fn chain_of_four(refuses: Option<Direction>) -> (Chain, Arc<Mutex<String>>) {
-        let (mut chain, calls) = (Chain::new(), Arc::default());
+    fn chain_of_four(refuses: Option<Direction>) -> (Chain<RawMutex>, Arc<Mutex<String>>) {
+        let (chain, calls) = (Chain::new(), Arc::default());
         for (letter, priority) in [("d", 1), ("b", 5), ("a", 9), ("c", 5)] {
             let refuses = refuses.filter(|_| letter == "c");
             let listener = Box::leak(Box::new(Recorder { letter, refuses, calls: Arc::clone(&calls) }));
@@ -292,7 +334,7 @@ mod tests {
         let change = change(Direction::Online);
         assert_eq!(chain.prepare(&change), Err(Refusal { veto: Veto { by: name("c") }, accepted: 2 }));
         chain.cancelled(2, &change);
-        assert_eq!(*calls.lock().unwrap(), "abcBA");
+        assert_eq!(*calls.lock(), "abcBA");
     }
 
     #[test]
@@ -301,12 +343,12 @@ mod tests {
         let change = change(Direction::Online);
         assert_eq!(chain.prepare(&change), Ok(()));
         chain.committed(&change);
-        assert_eq!(*calls.lock().unwrap(), "abcda!b!c!d!");
+        assert_eq!(*calls.lock(), "abcda!b!c!d!");
     }
 
     #[test]
     fn a_name_is_taken_once() {
-        let (mut chain, calls) = chain_of_four(None);
+        let (chain, calls) = chain_of_four(None);
         let another = Box::leak(Box::new(Recorder { letter: "e", refuses: None, calls }));
         assert_eq!(chain.register(name("a"), 0, another), Err(ChainError::Exists));
         assert_eq!(chain.unregister(name("e")), Err(ChainError::Unknown));
@@ -316,9 +358,9 @@ mod tests {
 
     #[test]
     fn there_are_so_many_listeners_and_no_more() {
-        let (mut chain, calls) = chain_of_four(None);
+        let (chain, calls) = chain_of_four(None);
         let another = &*Box::leak(Box::new(Recorder { letter: "e", refuses: None, calls }));
-        let mut register = |number| chain.register(name(&std::format!("e{number}")), 0, another);
+        let register = |number| chain.register(name(&std::format!("e{number}")), 0, another);
         for number in 4..LISTENER_LIMIT {
             assert_eq!(register(number), Ok(()));
         }

@@ -15,6 +15,8 @@ use mm::record::notifier::{Accept, Change, MemoryListener};
 use mm::record::policy::{OnlineAs, OnlinePolicy};
 use mm::section::kind::ZoneKind;
 use mm::section::state::BlockState;
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
 
 /// Does something each time when an operation pauses.
 struct Meanwhile<F: FnMut()>(F);
@@ -123,6 +125,45 @@ fn of_adds_that_fit_alone_but_not_together_the_second_is_refused_at_once() {
     let request = AddRequest { range: blocks(2, 17), node: node(0), name: dimm(0) };
     memory.add(&request, &mut meanwhile).expect("it came first");
     assert_eq!(rounds, 16);
+}
+
+/// Is asked of two changes at once.
+#[derive(Default)]
+struct Meets {
+    asked: Mutex<u32>,
+    is_asked: Condvar,
+}
+
+impl MemoryListener for Meets {
+    fn prepare(&self, _: &Change) -> Accept {
+        let mut asked = self.asked.lock().unwrap();
+        *asked += 1;
+        self.is_asked.notify_all();
+        let (_asked, wait) =
+            self.is_asked.wait_timeout_while(asked, Duration::from_secs(60), |asked| *asked < 2).unwrap();
+        assert!(!wait.timed_out(), "one operation does not wait for the listeners of the other");
+        Accept::Yes
+    }
+
+    fn committed(&self, _: &Change) {}
+
+    fn cancelled(&self, _: &Change) {}
+}
+
+#[test]
+fn operations_on_different_ranges_call_listeners_at_once() {
+    let memory = booted();
+    listen(&memory, "meets", 0, Meets::default());
+    for (number, range) in [(0, blocks(32, 33)), (1, blocks(40, 41))] {
+        plug(&memory, number, range, 1);
+    }
+    std::thread::scope(|scope| {
+        for range in [blocks(32, 33), blocks(40, 41)] {
+            let memory = &memory;
+            scope.spawn(move || memory.online(&[range], OnlineAs::ByPolicy, &mut Unhurried).expect("offline"));
+        }
+    });
+    assert_valid(&memory);
 }
 
 /// Looks at what is left of the ratio while memory is on its way.

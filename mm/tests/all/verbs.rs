@@ -523,6 +523,55 @@ fn a_listener_may_take_memory_from_the_block_that_came_online() {
 }
 
 #[test]
+fn a_listener_may_use_memory_in_every_call() {
+    static MEMORY: OnceLock<Memory<Fake>> = OnceLock::new();
+    struct User;
+    impl User {
+        /// Memory of any kind can be taken elsewhere and given back, and blocks looked at.
+        fn use_memory(&self, change: &Change) {
+            let memory = MEMORY.get().expect("set");
+            for mobility in [Mobility::Movable, Mobility::Unmovable] {
+                let pfn = memory.allocate(&single(mobility, Place::Near(change.node))).expect("free");
+                assert_eq!(memory.frame_report(pfn).state, FrameState::Allocated);
+                memory.free(pfn, Order::PAGE);
+            }
+            assert_eq!(memory.blocks().filter(|(id, _)| change.range.contains(*id)).count(), 1);
+            assert!(memory.memory_report().free > 0);
+        }
+    }
+    impl MemoryListener for User {
+        fn prepare(&self, change: &Change) -> Accept {
+            self.use_memory(change);
+            Accept::Yes
+        }
+        fn committed(&self, change: &Change) {
+            self.use_memory(change);
+        }
+        fn cancelled(&self, change: &Change) {
+            self.use_memory(change);
+        }
+    }
+    let memory = MEMORY.get_or_init(booted);
+    plug(memory, 0, blocks(32, 32), 0);
+    let heard = Heard::default();
+    listen(memory, "user", 9, User);
+    heard.listen(memory, "first", 10);
+    let last = heard.listen(memory, "last", 0);
+    last.refuse(|_| true);
+    memory.online(&[blocks(32, 32)], MOVABLE, &mut Unhurried).expect_err("vetoed");
+    last.refuse(|_| false);
+    memory.online(&[blocks(32, 32)], MOVABLE, &mut Unhurried).expect("offline");
+    last.refuse(|_| true);
+    memory.offline(&[blocks(32, 32)], &mut Unhurried).expect_err("vetoed");
+    last.refuse(|_| false);
+    memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("free");
+    let calls = heard.take();
+    let of_first = |kind| calls.iter().filter(|call| call.listener == "first" && call.kind == kind).count();
+    assert_eq!([CallKind::Prepare(Accept::Yes), CallKind::Committed, CallKind::Cancelled].map(of_first), [4, 2, 2]);
+    assert_valid(memory);
+}
+
+#[test]
 fn kernel_memory_comes_from_boot_memory_of_any_node_first_and_never_from_movable() {
     let memory = booted();
     plug(&memory, 0, blocks(32, 32), 1);

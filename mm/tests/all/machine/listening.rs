@@ -1,6 +1,6 @@
-//! Listeners for tests, and one that keeps a record.
+//! Listeners for tests, each called with no lock held, and one that keeps a record.
 
-use crate::machine::Fake;
+use crate::machine::{Fake, watched};
 use mm::Memory;
 use mm::record::notifier::{Accept, Change, MemoryListener, Name};
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,27 @@ use std::sync::{Arc, Mutex};
 /// Registers a listener, which stays for ever.
 pub(crate) fn listen(memory: &Memory<Fake>, name: &str, priority: i32, listener: impl MemoryListener + 'static) {
     let name = Name::new(name).expect("a valid name");
-    memory.register_listener(name, priority, Box::leak(Box::new(listener))).expect("room");
+    memory.register_listener(name, priority, Box::leak(Box::new(Unlocked(listener)))).expect("room");
+}
+
+/// A listener, and that no lock is held at its calls.
+struct Unlocked<L>(L);
+
+impl<L: MemoryListener> MemoryListener for Unlocked<L> {
+    fn prepare(&self, change: &Change) -> Accept {
+        watched::assert_no_lock_held();
+        self.0.prepare(change)
+    }
+
+    fn committed(&self, change: &Change) {
+        watched::assert_no_lock_held();
+        self.0.committed(change);
+    }
+
+    fn cancelled(&self, change: &Change) {
+        watched::assert_no_lock_held();
+        self.0.cancelled(change);
+    }
 }
 
 /// One call that a recorder got.

@@ -35,7 +35,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, Weak};
 use std::time::Duration;
-use watched::Watched;
+use watched::{Watched, WatchedSleep};
 
 /// How many sections the fake machine can have.
 pub(crate) const SECTIONS: u64 = 128;
@@ -273,7 +273,7 @@ impl Clock for Fake {
 
 impl Machine for Fake {
     type Spin = Watched;
-    type Sleep = parking_lot::RawMutex;
+    type Sleep = WatchedSleep;
     type Reading<'a> = parking_lot::RwLockReadGuard<'a, ()>;
 
     fn reading(&self) -> Self::Reading<'_> {
