@@ -5,6 +5,7 @@
 
 use crate::sync::SpinLock;
 use heapless::Deque;
+use mm::addr::SectionRange;
 use mm::record::notifier::{Accept, ChainError, Change, Direction, LISTENER_LIMIT, MemoryListener, Name};
 
 /// How many calls the log keeps.
@@ -28,15 +29,15 @@ static SCRIPTS: SpinLock<Scripts> = SpinLock::new(Scripts::new());
 
 impl MemoryListener for Scripted {
     fn prepare(&self, change: &Change) -> Accept {
-        SCRIPTS.lock().prepare(self.0, change)
+        SCRIPTS.lock().prepare(self.0, About::of(change))
     }
 
     fn committed(&self, change: &Change) {
-        SCRIPTS.lock().note(self.0, change, CallKind::Committed);
+        SCRIPTS.lock().note(self.0, About::of(change), CallKind::Committed);
     }
 
     fn cancelled(&self, change: &Change) {
-        SCRIPTS.lock().note(self.0, change, CallKind::Cancelled);
+        SCRIPTS.lock().note(self.0, About::of(change), CallKind::Cancelled);
     }
 }
 
@@ -74,13 +75,26 @@ impl Script {
     }
 }
 
+/// What a call is about, as the log tells it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct About {
+    pub(super) direction: Direction,
+    pub(super) blocks: SectionRange,
+}
+
+impl About {
+    const fn of(change: &Change) -> Self {
+        Self { direction: change.direction, blocks: change.range }
+    }
+}
+
 /// One call that a listener got.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Call {
     /// Whom.
     pub(super) listener: Name,
     /// About what.
-    pub(super) change: Change,
+    pub(super) about: About,
     /// Which call.
     pub(super) kind: CallKind,
 }
@@ -131,18 +145,18 @@ impl Scripts {
         self.places[place].expect("a listener is released when nobody calls it any more")
     }
 
-    fn prepare(&mut self, place: usize, change: &Change) -> Accept {
-        let answer = self.script(place).answer(change.direction);
-        self.note(place, change, CallKind::Prepare(answer));
+    fn prepare(&mut self, place: usize, about: About) -> Accept {
+        let answer = self.script(place).answer(about.direction);
+        self.note(place, about, CallKind::Prepare(answer));
         answer
     }
 
     /// Logs a call, and forgets the oldest one where there is no room.
-    fn note(&mut self, place: usize, change: &Change, kind: CallKind) {
+    fn note(&mut self, place: usize, about: About, kind: CallKind) {
         if self.calls.is_full() {
             self.calls.pop_front();
         }
-        let call = Call { listener: self.script(place).name, change: *change, kind };
+        let call = Call { listener: self.script(place).name, about, kind };
         assert!(self.calls.push_back(call).is_ok(), "room was made");
     }
 }
@@ -170,16 +184,13 @@ pub(super) fn next_call() -> Option<Call> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mm::addr::{NodeId, SectionRange};
-    use mm::section::kind::ZoneKind;
 
     fn name(text: &str) -> Name {
         Name::new(text).expect("a valid name")
     }
 
-    fn change(direction: Direction, first: u64) -> Change {
-        let range = SectionRange::new(first, 1).expect("in reach");
-        Change { direction, range, zone: ZoneKind::Movable, node: NodeId::ZERO }
+    fn about(direction: Direction, first: u64) -> About {
+        About { direction, blocks: SectionRange::new(first, 1).expect("in reach") }
     }
 
     #[test]
@@ -187,7 +198,7 @@ mod tests {
         let mut scripts = Scripts::new();
         let place = scripts.claim(name("a")).expect("room");
         let answers = |scripts: &mut Scripts| {
-            [Direction::Online, Direction::Offline].map(|direction| scripts.prepare(place, &change(direction, 32)))
+            [Direction::Online, Direction::Offline].map(|direction| scripts.prepare(place, about(direction, 32)))
         };
         assert_eq!(answers(&mut scripts), [Accept::Yes, Accept::Yes]);
         scripts.find(name("a")).expect("there").veto(Direction::Offline);
@@ -216,10 +227,10 @@ mod tests {
         let mut scripts = Scripts::new();
         let place = scripts.claim(name("a")).expect("room");
         for first in 0..=CALL_LOG_LIMIT as u64 {
-            scripts.note(place, &change(Direction::Online, first), CallKind::Committed);
+            scripts.note(place, about(Direction::Online, first), CallKind::Committed);
         }
         assert_eq!(scripts.calls.len(), CALL_LOG_LIMIT);
         let oldest = scripts.calls.pop_front().expect("it is full");
-        assert_eq!(oldest.change, change(Direction::Online, 1));
+        assert_eq!(oldest.about, about(Direction::Online, 1));
     }
 }

@@ -110,7 +110,8 @@ impl<M: Machine> Changes<'_, M> {
     }
 
     fn change(&self, range: SectionRange, section: Section) -> Change {
-        Change { direction: self.direction, range, zone: section.last_zone, node: section.node }
+        let Section { last_zone: zone, node, group, .. } = section;
+        Change { direction: self.direction, range, zone, node, group }
     }
 }
 

@@ -4,6 +4,7 @@
 //! veto exists only where it can be honoured, and only those that had accepted hear of a cancellation.
 
 use crate::addr::{NodeId, SectionRange};
+use crate::section::group::GroupId;
 use crate::section::kind::ZoneKind;
 use core::fmt;
 use heapless::Vec;
@@ -40,6 +41,8 @@ pub struct Change {
     pub zone: ZoneKind,
     /// The node of that zone.
     pub node: NodeId,
+    /// The group that the blocks came with; [`Memory::group`](crate::Memory::group) tells its name and all of its blocks.
+    pub group: GroupId,
 }
 
 /// A listener's refusal.
@@ -314,7 +317,7 @@ mod tests {
 
     fn change(direction: Direction) -> Change {
         let range = SectionRange::new(32, 2).expect("in reach");
-        Change { direction, range, zone: ZoneKind::Movable, node: NodeId::ZERO }
+        Change { direction, range, zone: ZoneKind::Movable, node: NodeId::ZERO, group: GroupId::new(3) }
     }
 
     /// `a` to `d`, of which `c` may refuse, and their calls.

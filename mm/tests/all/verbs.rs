@@ -1,7 +1,7 @@
 //! The four verbs, one claim a test.
 
 use crate::machine::dimms::{MOVABLE, NORMAL, plug};
-use crate::machine::listening::{CallKind, Heard, listen};
+use crate::machine::listening::{Call, CallKind, Heard, listen};
 use crate::machine::pausing::At;
 use crate::machine::taking::request;
 use crate::machine::{Fake, SECTIONS, Snapshot, assert_valid, blocks, booted, dimm, node, section};
@@ -466,6 +466,30 @@ fn a_veto_against_later_blocks_is_heard_about_the_earlier_ones_last_first() {
     ];
     assert_eq!(calls, expected);
     assert_valid(&memory);
+}
+
+#[test]
+fn a_listener_is_told_of_each_group_by_itself() {
+    let memory = booted();
+    plug(&memory, 0, blocks(32, 33), 0);
+    plug(&memory, 1, blocks(34, 34), 0);
+    let heard = Heard::default();
+    let listener = heard.listen(&memory, "listener", 0);
+    let told = || -> Vec<_> {
+        let name = |call: &Call| memory.group(call.change.group).expect("it is there").name;
+        heard.take().iter().map(|call| (call.kind, call.change.range, name(call))).collect()
+    };
+    let both = |kind| [(kind, blocks(32, 33), dimm(0)), (kind, blocks(34, 34), dimm(1))];
+    let asked = both(CallKind::Prepare(Accept::Yes));
+    memory.online(&[blocks(32, 34)], MOVABLE, &mut Unhurried).expect("offline");
+    assert_eq!(told(), [asked, both(CallKind::Committed)].concat());
+    listener.refuse(|change| change.range.contains(section(34)));
+    memory.offline(&[blocks(32, 34)], &mut Unhurried).expect_err("vetoed");
+    let refused = (CallKind::Prepare(Accept::No), blocks(34, 34), dimm(1));
+    assert_eq!(told(), [asked[0], refused, (CallKind::Cancelled, blocks(32, 33), dimm(0))]);
+    listener.refuse(|_| false);
+    memory.offline(&[blocks(32, 34)], &mut Unhurried).expect("free");
+    assert_eq!(told(), [asked, both(CallKind::Committed)].concat());
 }
 
 #[test]

@@ -236,10 +236,10 @@ fn entry_of(heard: &Heard) -> Entry {
     };
     Entry {
         listener: heard.listener.to_string(),
-        change: heard.change.direction.name(),
+        change: heard.about.direction.name(),
         call,
-        first: heard.change.range.first().number(),
-        last: heard.change.range.last().number(),
+        first: heard.about.blocks.first().number(),
+        last: heard.about.blocks.last().number(),
         answer,
     }
 }
