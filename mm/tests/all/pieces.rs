@@ -302,11 +302,11 @@ fn pieces_come_and_go_while_others_take_and_give() {
                 while !is_over.load(Ordering::Relaxed) {
                     let order = random.choice([Order::PAGE, Order::PAGE, Order::PAGEBLOCK]).expect("some");
                     match hold(&memory, &movable(order)) {
-                        Ok(holder) if held.len() < 400 => held.push(holder),
+                        Ok(holder) if held.len() < 120 => held.push(holder),
                         Ok(holder) => release(&memory, holder),
                         Err(_) => {}
                     }
-                    if held.len() > 300 {
+                    if held.len() > 90 {
                         release(&memory, held.swap_remove(random.usize(..held.len())));
                     }
                 }
