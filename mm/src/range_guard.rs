@@ -61,18 +61,23 @@ pub(crate) fn lock_units<'a, M: Machine>(
     range: SectionRange,
     pace: &mut dyn Pace,
 ) -> Result<RangeGuard<'a, M>, Stop> {
+    let mut wanted = range;
     loop {
-        let widened = widened(memory, range);
-        let guard = lock_range(memory, widened, pace)?;
+        let guard = lock_range(memory, wanted, pace)?;
         // Those who had their turn before may have removed a group, and added another there.
-        if self::widened(memory, range) == widened {
+        let widened = widened(memory, range);
+        if widened == wanted {
             return Ok(guard);
         }
+        wanted = widened;
     }
 }
 
 /// With the rest of the units of standby memory that it begins and ends in.
 fn widened<M: Machine>(memory: &Memory<M>, range: SectionRange) -> SectionRange {
+    if !memory.groups.lock().is_any_standby() {
+        return range;
+    }
     let with_unit_of = |id: SectionId| {
         let section = memory.sections.get(id).filter(|section| section.is_tallied())?;
         let group = memory.groups.lock().get(section.group)?;

@@ -107,7 +107,7 @@ impl<M: Machine> Memory<M> {
 }
 
 /// What the cache of this CPU has of the source that would be asked first.
-#[inline]
+#[inline(always)]
 fn take_at_hand<M: Machine>(memory: &Memory<M>, request: &Request) -> Option<Pfn> {
     if memory.points.is_armed(Point::AllocFrames) {
         return None;
@@ -361,7 +361,7 @@ fn take_in_section<M: Machine>(memory: &Memory<M>, request: &Request, id: Sectio
 }
 
 /// Puts a block into the cache of this CPU, unless none is kept there, or it is on its way out.
-#[inline]
+#[inline(always)]
 fn keep_at_hand<M: Machine>(memory: &Memory<M>, head: Pfn, order: Order) -> bool {
     let Some(place) = memory.sections.place(head) else { return false };
     let word = Word::read(place);

@@ -210,7 +210,7 @@ fn add_steps<M: Machine>(
     stopwatch: &Stopwatch<'_, M>,
 ) -> Result<(), AddError> {
     if group.terms.ready == Ready::AtAdd {
-        steps::make_ready(memory, || steps::units_to_add(group, range), POINTS, pace, stopwatch)?;
+        steps::map(memory, || steps::units_to_add(group, range), POINTS, pace, stopwatch)?;
     }
     stopwatch.enter("publish");
     Ok(())

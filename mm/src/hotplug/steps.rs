@@ -151,47 +151,55 @@ pub(super) fn make_ready<M: Machine, I: Iterator<Item = Unit>>(
     pace: &mut dyn Pace,
     stopwatch: &Stopwatch<'_, M>,
 ) -> Result<(), ReadyError> {
-    let backed_count = Cell::new(0);
-    let backed = Undo::new(stopwatch, || units().take(backed_count.get()).for_each(release));
+    stopwatch.enter("back");
+    let count = Cell::new(0);
+    let backed = Undo::new(stopwatch, || units().take(count.get()).for_each(release));
     for unit in units() {
-        if let Some(backing) = unit.backing {
-            stopwatch.enter("back");
-            memory.pass(Point::OnlineBack).map_err(ReadyError::Injected)?;
-            backing.back(unit.range, pace).map_err(ReadyError::Backing)?;
-            pace.pause().map_err(|stop| {
-                release(unit);
-                ReadyError::Stopped(stop)
-            })?;
-        }
-        backed_count.set(backed_count.get() + 1);
+        memory.pass(Point::OnlineBack).map_err(ReadyError::Injected)?;
+        let backing = unit.backing.expect("who is not ready is backed by somebody");
+        backing.back(unit.range, pace).map_err(ReadyError::Backing)?;
+        count.set(count.get() + 1);
+        pace.pause().map_err(ReadyError::Stopped)?;
     }
-    stopwatch.enter("map");
+    map(memory, &units, points, pace, stopwatch)?;
+    backed.keep();
+    Ok(())
+}
 
-    let promise =
-        system_memmap::promise_memmaps(memory, units().filter(Unit::has_system_memmap).map(|unit| unit.range))?;
+/// The same for units that are accessible.
+pub(super) fn map<M: Machine, I: Iterator<Item = Unit>>(
+    memory: &Memory<M>,
+    units: impl Fn() -> I,
+    points: Points,
+    pace: &mut dyn Pace,
+    stopwatch: &Stopwatch<'_, M>,
+) -> Result<(), ReadyError> {
+    stopwatch.enter("map");
+    let in_system = || units().filter(|unit| unit.terms.memmap == MemmapPlace::System);
+    let promise = system_memmap::promise_memmaps(memory, in_system().map(|unit| unit.range))?;
     memory.pass(points.map).map_err(ReadyError::Injected)?;
-    let mapped_count = Cell::new(0);
+    let count = Cell::new(0);
     let mapped = Undo::new(stopwatch, || {
-        units().take(mapped_count.get()).for_each(|unit| memory.machine.unmap_range(unit.range));
+        units().take(count.get()).for_each(|unit| memory.machine.unmap_range(unit.range));
     });
     for unit in units() {
         map_unit(memory, unit)?;
-        mapped_count.set(mapped_count.get() + 1);
+        count.set(count.get() + 1);
         try_first_frame(memory, unit, points.trial)?;
     }
     stopwatch.enter("memmap");
 
-    let sections =
-        || units().filter(Unit::has_system_memmap).flat_map(|unit| unit.range.iter().map(move |id| (id, unit.node)));
-    system_memmap::reserve_memmaps(memory, sections, &promise, points.memmap, pace, stopwatch)?;
+    if let Some(promise) = promise {
+        let sections = || in_system().flat_map(|unit| unit.range.iter().map(move |id| (id, unit.node)));
+        system_memmap::reserve_memmaps(memory, sections, &promise, points.memmap, pace, stopwatch)?;
+    }
     mapped.keep();
-    backed.keep();
     Ok(())
 }
 
 /// Undoes [`make_ready`] for a unit, all of whose sections are offline, or not known any more. Cannot fail.
 pub(super) fn make_unready<M: Machine>(memory: &Memory<M>, unit: Unit) {
-    if unit.has_system_memmap() {
+    if unit.terms.memmap == MemmapPlace::System {
         unit.range.iter().for_each(|id| system_memmap::release_memmap(memory, id, MEMMAP_PAGES));
     }
     memory.machine.unmap_range(unit.range);
@@ -220,12 +228,6 @@ pub(super) fn make_empty_units_unready<M: Machine>(memory: &Memory<M>, ranges: &
             transition::set_ready(memory, run, section, false);
         }
         make_unready(memory, unit);
-    }
-}
-
-impl Unit {
-    fn has_system_memmap(&self) -> bool {
-        self.terms.memmap == MemmapPlace::System
     }
 }
 

@@ -21,17 +21,17 @@ pub(super) enum MemmapError {
 }
 
 /// Promises the frames for the struct pages of `ranges`, and for their page tables: an add that cannot fit, alone or beside others,
-/// shall not empty the machine before it notices.
+/// does not empty the machine before it notices. None are needed where there are no ranges.
 pub(super) fn promise_memmaps<M: Machine>(
     memory: &Memory<M>,
     ranges: impl Iterator<Item = SectionRange>,
-) -> Result<Promise<'_>, MemmapError> {
+) -> Result<Option<Promise<'_>>, MemmapError> {
     let wanted = ranges.map(|range| range.count() * MEMMAP_PAGES + memory.machine.own_tables(range)).sum();
     if wanted == 0 {
-        return Ok(Promise::new(&memory.promised, 0));
+        return Ok(None);
     }
     let budget = budget::room(memory).bulk();
-    Promise::within(&memory.promised, wanted, budget).ok_or(MemmapError::NoMemory)
+    Promise::within(&memory.promised, wanted, budget).map(Some).ok_or(MemmapError::NoMemory)
 }
 
 /// Takes the frames for the struct pages of `sections`, each on its node, from the system, all or none. Each call of `sections` names

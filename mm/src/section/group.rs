@@ -213,11 +213,13 @@ impl Slot {
 /// All groups.
 pub(crate) struct GroupTable {
     slots: Vec<Slot, GROUP_LIMIT>,
+    /// How many have memory that is not always accessible.
+    standby_count: usize,
 }
 
 impl GroupTable {
     pub(crate) const fn new() -> Self {
-        Self { slots: Vec::new() }
+        Self { slots: Vec::new(), standby_count: 0 }
     }
 
     pub(crate) fn get(&self, id: GroupId) -> Option<Group> {
@@ -251,6 +253,11 @@ impl GroupTable {
         };
         tally.shift(pages, from, to);
         group.terms.ready
+    }
+
+    /// Whether there is standby memory.
+    pub(crate) const fn is_any_standby(&self) -> bool {
+        self.standby_count > 0
     }
 
     /// Who makes the memory of a group accessible, if that takes somebody.
@@ -288,6 +295,7 @@ impl GroupTable {
         let slot = &mut self.slots[usize::from(id.0)];
         let Slot::Reserved(group) = *slot else { unreachable!("only a reserved group is published") };
         *slot = Slot::Known(group, Tally::default(), backing);
+        self.standby_count += usize::from(backing.is_some());
     }
 
     /// Lets a group, just made for boot memory, grow by the section behind it.
@@ -299,6 +307,7 @@ impl GroupTable {
     }
 
     pub(crate) fn remove(&mut self, id: GroupId) {
+        self.standby_count -= usize::from(self.backing(id).is_some());
         self.slots[usize::from(id.0)] = Slot::Vacant;
     }
 }

@@ -63,12 +63,8 @@ pub enum MemmapPlace {
 }
 
 impl MemmapPlace {
-    pub(super) const fn into_bits(self) -> u64 {
-        self as u64
-    }
-
     #[inline(always)]
-    pub(super) const fn from_bits(bits: u64) -> Self {
+    pub(super) const fn from_bits(bits: u8) -> Self {
         match bits {
             0 => Self::Head,
             1 => Self::System,

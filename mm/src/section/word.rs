@@ -131,7 +131,7 @@ impl Section {
         let frames = if self.has_reserved_frames() { self.present } else { self.head };
         Bits::new()
             .with_code(Code::of(self.state, self.openness))
-            .with_memmap(self.memmap)
+            .with_memmap(self.memmap as u8)
             .with_is_ready(self.ready)
             .with_zone(self.state.zone().unwrap_or(self.last_zone))
             .with_node(self.node.number())
@@ -168,7 +168,7 @@ impl Section {
             Code::GoingOfflineWithheld => (BlockState::GoingOffline(zone), Openness::Withheld),
             Code::Shrinking => (BlockState::Shrinking(zone), Openness::Open),
         };
-        let memmap = bits.memmap();
+        let memmap = MemmapPlace::from_bits(bits.memmap());
         let (present, head) = match memmap {
             MemmapPlace::Boot => (bits.frames(), 0),
             MemmapPlace::Head | MemmapPlace::System => (PAGES_PER_SECTION as u16, bits.frames()),
@@ -270,8 +270,9 @@ impl Code {
 struct Bits {
     #[bits(4)]
     code: Code,
+    /// A [`MemmapPlace`].
     #[bits(2)]
-    memmap: MemmapPlace,
+    memmap: u8,
     #[bits(1)]
     origin: Origin,
     /// Zone and node lie side by side: together they are the number of the zone.
