@@ -76,6 +76,8 @@ points! {
     AddTrial = Add "add.trial",
     /// Taking memmap frames from the system, for each section that needs them.
     AddMemmap = Add "add.memmap",
+    /// Making the struct pages of a section of device memory.
+    AddDevice = Add "add.device",
     /// Starting to bring a block online.
     OnlineBegin = Online "online.begin",
     /// Asking the host to back standby memory.

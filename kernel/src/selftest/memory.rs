@@ -11,7 +11,7 @@ use mm::frame::memmap::Memmap;
 use mm::frame::mobility::Mobility;
 use mm::frame::page::{MEMMAP_PAGES, Owner};
 use mm::hotplug::AddRequest;
-use mm::machine::mapper::Mapper;
+use mm::machine::mapper::{DirectMap, Mapper};
 use mm::machine::tasks::Unhurried;
 use mm::record::policy::OnlineAs;
 use mm::section::group::{GroupKind, GroupName};
@@ -99,7 +99,7 @@ fn a_memmap_is_mapped_and_unmapped() {
     let machine = memory::mm().machine();
     let range = SectionRange::new(4001, 3).expect("in reach");
     let before = (free_pages(), table_frames());
-    machine.map_range(range, PfnRange::EMPTY).expect("there is memory");
+    machine.map_range(range, PfnRange::EMPTY, DirectMap::Present).expect("there is memory");
     let id = range.last();
     let frames: Vec<_> = (0..MEMMAP_PAGES)
         .map(|_| OwnedFrames::allocate(&Request { order: Order::PAGE, ..REQUEST }).expect("there is memory"))

@@ -75,10 +75,12 @@ pub enum Owner {
     Selftest = 11,
     /// Page tables of an address space.
     UserTable = 12,
+    /// Memory of a device, handed out by it.
+    Device = 13,
 }
 
 impl Owner {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::None,
         Self::Firmware,
         Self::KernelImage,
@@ -92,6 +94,7 @@ impl Owner {
         Self::Dma,
         Self::Selftest,
         Self::UserTable,
+        Self::Device,
     ];
 
     /// Its name for people and scripts.
@@ -111,6 +114,7 @@ impl Owner {
             Self::Dma => "dma",
             Self::Selftest => "selftest",
             Self::UserTable => "user-page-table",
+            Self::Device => "device",
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::errno::Errno;
 use crate::inject::{Injected, Point};
 use crate::machine::Machine;
 use crate::machine::backing::Backing;
+use crate::machine::mapper::DirectMap;
 use crate::machine::tasks::{Pace, Stop};
 use crate::machine::trial::BadMemory;
 use crate::memory::Memory;
@@ -114,7 +115,7 @@ impl From<ReadyError> for AddError {
     }
 }
 
-const POINTS: Points = Points { map: Point::AddMap, trial: Point::AddTrial, memmap: Point::AddMemmap };
+pub(super) const POINTS: Points = Points { map: Point::AddMap, trial: Point::AddTrial, memmap: Point::AddMemmap };
 
 impl<M: Machine> Memory<M> {
     /// Makes a range known, mapped and ready to be brought online: a group of its own, on the terms that the settings ask for.
@@ -126,7 +127,8 @@ impl<M: Machine> Memory<M> {
         let _alone = range_guard::lock_range(self, range, pace).map_err(AddError::Stopped)?;
         let stopwatch = Stopwatch::start(&self.machine, "check");
         let memmap = if self.policy().memmap_on_memory { MemmapPlace::Head } else { MemmapPlace::System };
-        let terms = Terms { memmap, unit: M::PART, ready: Ready::AtAdd, grant: Grant::Whole };
+        let terms =
+            Terms { memmap, unit: M::PART, ready: Ready::AtAdd, grant: Grant::Whole, direct_map: DirectMap::Present };
         let result = add_group(self, &Group { name, window: range, node, terms }, pace, &stopwatch);
         let outcome = result.map(drop).map_err(AddError::errno);
         self.record(stopwatch.event(Op::Add, range, outcome));
@@ -165,16 +167,9 @@ impl<M: Machine> Memory<M> {
     /// See [`AddError`]; nothing has changed then.
     pub fn add_to_group(&self, id: GroupId, range: SectionRange, pace: &mut dyn Pace) -> Result<(), AddError> {
         let _alone = range_guard::lock_range(self, range, pace).map_err(AddError::Stopped)?;
-        let group = self.group(id).ok_or(AddError::NoGroup)?;
-        if !group.window.covers(range) {
-            return Err(AddError::OutsideWindow(group.name));
-        }
-        if !range.is_whole(group.terms.unit) {
-            return Err(AddError::BadUnit { unit: group.terms.unit });
-        }
+        let group = check_range(self, id, range)?;
         let stopwatch = Stopwatch::start(&self.machine, "check");
-        let result =
-            check_vacant(self, range, group.node).and_then(|()| add_steps(self, &group, range, pace, &stopwatch));
+        let result = add_steps(self, &group, range, pace, &stopwatch);
         if result.is_ok() {
             steps::know(self, id, &group, range);
         }
@@ -214,6 +209,19 @@ fn add_steps<M: Machine>(
     }
     stopwatch.enter("publish");
     Ok(())
+}
+
+/// The group that `range`, which is vacant, can be added to.
+pub(super) fn check_range<M: Machine>(memory: &Memory<M>, id: GroupId, range: SectionRange) -> Result<Group, AddError> {
+    let group = memory.group(id).ok_or(AddError::NoGroup)?;
+    if !group.window.covers(range) {
+        return Err(AddError::OutsideWindow(group.name));
+    }
+    if !range.is_whole(group.terms.unit) {
+        return Err(AddError::BadUnit { unit: group.terms.unit });
+    }
+    check_vacant(memory, range, group.node)?;
+    Ok(group)
 }
 
 fn check_vacant<M: Machine>(memory: &Memory<M>, range: SectionRange, node: NodeId) -> Result<(), AddError> {

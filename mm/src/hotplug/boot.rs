@@ -7,6 +7,7 @@ use crate::frame::pageblock::{MIXED_COUNT, Pageblock};
 use crate::frame::pageblock_set::PageblockSet;
 use crate::hotplug::steps;
 use crate::machine::Machine;
+use crate::machine::mapper::DirectMap;
 use crate::machine::tasks::Unhurried;
 use crate::memory::Memory;
 use crate::section::border::ZoneBorder;
@@ -145,7 +146,13 @@ fn boot_group<M: Machine>(memory: &Memory<M>, boot: &BootSection<'_>) -> crate::
         name: GroupName { kind: GroupKind::Boot, number },
         window: SectionRange::single(boot.id),
         node: boot.node,
-        terms: Terms { memmap: MemmapPlace::Boot, unit: 1, ready: Ready::AtAdd, grant: Grant::Whole },
+        terms: Terms {
+            memmap: MemmapPlace::Boot,
+            unit: 1,
+            ready: Ready::AtAdd,
+            grant: Grant::Whole,
+            direct_map: DirectMap::Present,
+        },
     };
     let id = groups.reserve(group).expect("there is room for what a machine boots with");
     groups.publish(id, None);

@@ -6,6 +6,7 @@
 mod add;
 mod batch;
 mod boot;
+mod device;
 mod empty;
 mod listeners;
 mod offline;

@@ -41,6 +41,9 @@ pub enum OnlineError {
         /// What it is.
         state: &'static str,
     },
+    /// It is memory of a device.
+    #[error("block {0} is device memory, which never goes online")]
+    Device(SectionId),
     /// It is online in the other zone, and stays there.
     #[error(transparent)]
     Relabel(RelabelError),
@@ -69,7 +72,7 @@ impl OnlineError {
     #[must_use]
     pub const fn errno(self) -> Errno {
         match self {
-            Self::BadList | Self::NotOffline { .. } => Errno::Invalid,
+            Self::BadList | Self::NotOffline { .. } | Self::Device(_) => Errno::Invalid,
             Self::Absent(_) => Errno::NoEntry,
             Self::Relabel(error) => error.errno(),
             Self::Backing(error) => error.errno(),
@@ -196,6 +199,9 @@ fn check_offline<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange]) -> Res
     for (run, section) in ranges.iter().flat_map(|range| memory.sections.runs(*range)) {
         let block = run.first();
         let section = section.ok_or(OnlineError::Absent(block))?;
+        if section.state == BlockState::Device {
+            return Err(OnlineError::Device(block));
+        }
         if section.state != BlockState::Offline {
             return Err(OnlineError::NotOffline { block, state: section.state.name() });
         }

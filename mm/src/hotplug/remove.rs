@@ -3,7 +3,7 @@
 use super::batch::hull;
 use super::offline::OfflineError;
 use super::steps;
-use crate::addr::{SectionId, SectionRange};
+use crate::addr::{Pfn, SectionId, SectionRange};
 use crate::errno::Errno;
 use crate::hotplug::offline;
 use crate::inject::{Injected, Point};
@@ -32,6 +32,9 @@ pub enum RemoveError {
         /// Blocks of a unit.
         unit: u64,
     },
+    /// A frame of device memory is taken.
+    #[error("{0} is in use")]
+    InUse(Pfn),
     /// Memory that was there at boot stays.
     #[error("{0} is boot memory, which cannot be removed")]
     Boot(GroupName),
@@ -53,7 +56,7 @@ impl RemoveError {
         match self {
             Self::Absent | Self::NoBlock(_) => Errno::NoEntry,
             Self::Boot(_) | Self::BadUnit { .. } => Errno::Invalid,
-            Self::NotOffline(_) => Errno::Busy,
+            Self::NotOffline(_) | Self::InUse(_) => Errno::Busy,
             Self::Injected(injected) => injected.errno,
             Self::Stopped(stop) => stop.errno(),
         }

@@ -20,7 +20,7 @@ use crate::frame::pageblock_set::PageblockSet;
 use crate::inject::{Injected, Point};
 use crate::machine::Machine;
 use crate::machine::backing::{Backing, BackingError};
-use crate::machine::mapper::MapRangeError;
+use crate::machine::mapper::{DirectMap, MapRangeError};
 use crate::machine::tasks::{Pace, Stop};
 use crate::machine::trial::BadMemory;
 use crate::memory::Memory;
@@ -36,8 +36,12 @@ use core::cell::Cell;
 
 /// Step 1: makes sections of a group, which are absent, known. Cannot fail.
 pub(super) fn know<M: Machine>(memory: &Memory<M>, id: GroupId, group: &Group, range: SectionRange) {
-    let terms = group.terms;
     memory.groups.lock().tally_mut(id).add(range.pages().len());
+    publish(memory, id, group, range, BlockState::Offline);
+}
+
+fn publish<M: Machine>(memory: &Memory<M>, id: GroupId, group: &Group, range: SectionRange, state: BlockState) {
+    let terms = group.terms;
     for unit in range.cut(terms.unit) {
         let altmap = altmap(memory, unit, terms);
         // The first one holds the tables of all, the others are alike.
@@ -49,7 +53,7 @@ pub(super) fn know<M: Machine>(memory: &Memory<M>, id: GroupId, group: &Group, r
                 Grant::Pieces => PageblockSet::behind(head.div_ceil(FRAMES)),
             };
             let section = Section {
-                state: BlockState::Offline,
+                state,
                 openness: Openness::Untouched,
                 last_zone: ZoneKind::Normal,
                 node: group.node,
@@ -59,13 +63,27 @@ pub(super) fn know<M: Machine>(memory: &Memory<M>, id: GroupId, group: &Group, r
                 ready: terms.ready == Ready::AtAdd,
                 present: PAGES_PER_SECTION as u16,
                 head: head as u16,
-                managed: (PAGES_PER_SECTION - head - withheld.frames()) as u16,
+                managed: if state == BlockState::Device {
+                    0
+                } else {
+                    (PAGES_PER_SECTION - head - withheld.frames()) as u16
+                },
                 poisoned: false,
                 faulty: false,
             };
             transition::make_known(memory, run, section, withheld);
         }
     }
+}
+
+/// Step 1 for device memory, which has struct pages already and goes no further. Cannot fail.
+pub(super) fn know_device<M: Machine>(memory: &Memory<M>, id: GroupId, group: &Group, range: SectionRange) {
+    publish(memory, id, group, range, BlockState::Device);
+}
+
+/// Undoes [`know_device`]. Cannot fail.
+pub(super) fn forget_device<M: Machine>(memory: &Memory<M>, range: SectionRange) {
+    transition::forget(memory, range);
 }
 
 /// Undoes [`know`]. Cannot fail.
@@ -242,7 +260,7 @@ fn map_unit<M: Machine>(memory: &Memory<M>, unit: Unit) -> Result<(), ReadyError
         MemmapPlace::Head => altmap(memory, unit.range, unit.terms).ok_or(ReadyError::NoMemory)?.tables(),
         MemmapPlace::System | MemmapPlace::Boot => PfnRange::EMPTY,
     };
-    memory.machine.map_range(unit.range, tables).map_err(|error| match error {
+    memory.machine.map_range(unit.range, tables, unit.terms.direct_map).map_err(|error| match error {
         MapRangeError::NoTable(_) => ReadyError::NoMemory,
         MapRangeError::BadMemory(bad) => ReadyError::BadMemory(bad),
     })
@@ -252,12 +270,15 @@ fn map_unit<M: Machine>(memory: &Memory<M>, unit: Unit) -> Result<(), ReadyError
 /// uses stays untouched. It is the first behind the tables, which may be in use since the unit was mapped.
 fn try_first_frame<M: Machine>(memory: &Memory<M>, unit: Unit, point: Point) -> Result<(), ReadyError> {
     memory.pass(point).map_err(ReadyError::Injected)?;
+    if unit.terms.direct_map == DirectMap::Absent {
+        return Ok(());
+    }
     let altmap = altmap(memory, unit.range, unit.terms);
     let first = altmap.map_or(unit.range.first().pages().start(), |altmap| altmap.tables().end());
     memory.machine.try_frames(PfnRange::new(first, 1)).map_err(ReadyError::BadMemory)
 }
 
-fn altmap<M: Machine>(memory: &Memory<M>, unit: SectionRange, terms: Terms) -> Option<Altmap> {
+pub(super) fn altmap<M: Machine>(memory: &Memory<M>, unit: SectionRange, terms: Terms) -> Option<Altmap> {
     match terms.memmap {
         MemmapPlace::Head => Altmap::new(unit, memory.machine.own_tables(unit)),
         MemmapPlace::System | MemmapPlace::Boot => None,

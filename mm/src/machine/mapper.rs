@@ -19,6 +19,15 @@ pub enum MapRangeError {
     BadMemory(#[from] BadMemory),
 }
 
+/// Whether memory is in the direct map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DirectMap {
+    /// CPUs reach it there.
+    Present,
+    /// No CPU may touch it: it has struct pages and nothing else.
+    Absent,
+}
+
 /// The kernel's page tables: direct map and vmemmap window.
 pub trait Mapper {
     /// No page table reaches across a multiple of this many sections, so that a large range can be mapped in parts cut
@@ -28,7 +37,7 @@ pub trait Mapper {
     /// How many page-table frames mapping `range` takes that map nothing outside `range`: those lie at its head.
     fn own_tables(&self, range: SectionRange) -> u64;
 
-    /// Maps `range` in the direct map and prepares the tables of its part of the vmemmap window, so that
+    /// Maps `range` in the direct map, unless it is to be [absent](DirectMap::Absent) there, and prepares the tables of its part of the vmemmap window, so that
     /// [`map_memmap`](Self::map_memmap) needs no system frame later.
     ///
     /// Tables wholly inside `range` are taken from `own`, whose length is [`own_tables`](Self::own_tables) or zero;
@@ -38,7 +47,7 @@ pub trait Mapper {
     ///
     /// # Errors
     /// See [`MapRangeError`]. Then nothing is mapped and every frame is given back.
-    fn map_range(&self, range: SectionRange, own: PfnRange) -> Result<(), MapRangeError>;
+    fn map_range(&self, range: SectionRange, own: PfnRange, direct_map: DirectMap) -> Result<(), MapRangeError>;
 
     /// Undoes [`map_range`](Self::map_range) for a range mapped by one call of it. Nothing stale can be reached when
     /// this returns; system frames whose last user this was are freed.

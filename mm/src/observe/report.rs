@@ -123,6 +123,8 @@ pub enum FrameState {
     Withheld,
     /// There is no memory.
     Absent,
+    /// Of a device, taken or not.
+    Device,
 }
 
 impl FrameState {
@@ -138,6 +140,7 @@ impl FrameState {
             Self::Reserved => "reserved",
             Self::Poisoned => "poisoned",
             Self::Withheld => "withheld",
+            Self::Device => "device",
             Self::Absent => "absent",
         }
     }
@@ -278,6 +281,16 @@ impl<M: Machine> Memory<M> {
         }
         if self.sections.withheld(id).contains(Pageblock::of(pfn).index()) {
             report.state = FrameState::Withheld;
+            return report;
+        }
+        if section.state == BlockState::Device {
+            let page = self.machine.page(pfn);
+            report.owner = page.head().owner;
+            report.state = match page.head().state {
+                PageState::Memmap => FrameState::Memmap,
+                _ => FrameState::Device,
+            };
+            report.refs = page.refs();
             return report;
         }
         // The struct pages of a boot block stay when it goes offline, and tell of its reserved frames.

@@ -558,6 +558,9 @@ fn check_devices<M: Machine>(memory: &Memory<M>, report: &mut dyn FnMut(Problem)
         last = Some(id);
         let mut counted = Tally::default();
         for (run, section) in memory.sections.present_runs(&[group.window]) {
+            if !section.is_tallied() {
+                continue;
+            }
             let pages = run.count() * u64::from(section.present);
             counted.add(pages);
             counted.shift(pages, None, section.state.zone());
@@ -581,10 +584,11 @@ fn check_blocks<M: Machine>(memory: &Memory<M>, report: &mut dyn FnMut(Problem))
         {
             wrong("is on its way, but no operation is under way");
         }
-        if section.origin == Origin::Added
-            && memory.sections.poisoned_frames(id, section) != count_poisoned(memory, id, section)
-        {
+        if section.is_tallied() && memory.sections.poisoned_frames(id, section) != count_poisoned(memory, id, section) {
             wrong("does not have as many poisoned frames as it lacks");
+        }
+        if section.state == BlockState::Device && !is_device_laid_out(memory, id, section) {
+            wrong("is a device's, and its struct pages say otherwise");
         }
         if section.faulty && !(section.is_open() && poison::with_errors(memory, id.pages()).next().is_some()) {
             wrong("says that it has faulty frames, and has none");
@@ -612,4 +616,18 @@ fn is_unit_ready<M: Machine>(memory: &Memory<M>, id: SectionId, group: Group) ->
     let unit = || SectionRange::single(id).widened(group.terms.unit);
     group.terms.ready == Ready::AtAdd
         || memory.sections.iter_range(unit()).any(|(_, section)| section.state != BlockState::Offline)
+}
+
+/// Whether the struct pages of a section of device memory tell of its head, and of frames that its device has, or has given away.
+fn is_device_laid_out<M: Machine>(memory: &Memory<M>, id: SectionId, section: Section) -> bool {
+    let own = crate::section::word::head_range(id, section);
+    id.pages().iter().all(|pfn| {
+        let head = memory.machine.page(pfn).head();
+        match head.state {
+            PageState::Memmap => own.contains(pfn),
+            PageState::Tail => !own.contains(pfn),
+            PageState::Allocated => !own.contains(pfn) && head.owner == Owner::Device,
+            _ => false,
+        }
+    })
 }

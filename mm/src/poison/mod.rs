@@ -27,6 +27,7 @@ use crate::machine::tasks::{Pace, Stop};
 use crate::memory::Memory;
 use crate::range_guard;
 use crate::section::kind::ZoneKind;
+use crate::section::state::BlockState;
 use crate::section::word::{Section, head_range, table_range};
 use crate::transition;
 use crate::zone::Zone;
@@ -229,6 +230,9 @@ fn content_at<M: Machine>(memory: &Memory<M>, pfn: Pfn) -> Content {
 fn check_poison<M: Machine>(memory: &Memory<M>, id: SectionId, section: Section, pfn: Pfn) -> Result<(), PoisonError> {
     if is_poisoned(memory, section, pfn) {
         return Err(PoisonError::Already(pfn));
+    }
+    if section.state == BlockState::Device {
+        return Err(PoisonError::Held { pfn, owner: Owner::Device });
     }
     if section.is_withheld() || memory.sections.withheld(id).contains(Pageblock::of(pfn).index()) {
         return Err(PoisonError::Withheld(pfn));

@@ -6,6 +6,7 @@
 use crate::addr::{NodeId, SectionId, SectionRange};
 use crate::limits::GROUP_LIMIT;
 use crate::machine::backing::Backing;
+use crate::machine::mapper::DirectMap;
 use crate::section::kind::{MemmapPlace, ZoneKind};
 use core::fmt;
 use heapless::Vec;
@@ -109,6 +110,8 @@ pub struct Terms {
     pub ready: Ready,
     /// What of it the allocator gets.
     pub grant: Grant,
+    /// Whether CPUs may touch it.
+    pub direct_map: DirectMap,
 }
 
 /// A device's memory.

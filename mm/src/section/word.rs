@@ -51,7 +51,7 @@ impl Section {
 
     /// Whether its group counts how much of it is in which zone.
     pub(crate) const fn is_tallied(self) -> bool {
-        matches!(self.origin, Origin::Added)
+        matches!(self.origin, Origin::Added) && !matches!(self.state, BlockState::Device)
     }
 
     /// Whether it is opened when it goes online: its struct pages are there already.

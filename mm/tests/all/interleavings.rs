@@ -7,7 +7,7 @@ use mm::frame::memmap::Memmap;
 use mm::frame::page::PageInfo;
 use mm::hotplug::AddRequest;
 use mm::machine::Machine;
-use mm::machine::mapper::{MapRangeError, Mapper};
+use mm::machine::mapper::{DirectMap, MapRangeError, Mapper};
 use mm::machine::mover::Mover;
 use mm::machine::tasks::{Clock, Pace, Stop};
 use mm::machine::trial::{BadMemory, Distrust, Trial};
@@ -93,7 +93,7 @@ impl Mapper for Ranges {
         0
     }
 
-    fn map_range(&self, range: SectionRange, _own: PfnRange) -> Result<(), MapRangeError> {
+    fn map_range(&self, range: SectionRange, _own: PfnRange, _direct_map: DirectMap) -> Result<(), MapRangeError> {
         self.change(range);
         Ok(())
     }

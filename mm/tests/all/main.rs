@@ -5,6 +5,7 @@ mod machine;
 mod allocator;
 mod beside;
 mod cpus;
+mod device;
 mod faulty;
 mod interleavings;
 mod kernel_memory;

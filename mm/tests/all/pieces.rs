@@ -11,6 +11,7 @@ use mm::frame::mobility::Mobility;
 use mm::frame::page::MEMMAP_PAGES;
 use mm::hotplug::PieceError;
 use mm::inject::Point;
+use mm::machine::mapper::DirectMap;
 use mm::machine::tasks::Unhurried;
 use mm::observe::report::FrameState;
 use mm::poison::PoisonError;
@@ -27,7 +28,13 @@ const DEVICE: GroupName = GroupName { kind: GroupKind::Probe, number: 3 };
 
 /// A device whose blocks come in pieces, with blocks 32 and 33 known.
 fn plug_in_pieces(memory: &Memory<Fake>) {
-    let terms = Terms { memmap: MemmapPlace::Head, unit: 1, ready: Ready::AtAdd, grant: Grant::Pieces };
+    let terms = Terms {
+        memmap: MemmapPlace::Head,
+        unit: 1,
+        ready: Ready::AtAdd,
+        grant: Grant::Pieces,
+        direct_map: DirectMap::Present,
+    };
     let group = Group { name: DEVICE, window: blocks(32, 47), node: node(1), terms };
     let id = memory.register_group(&group, None, &mut Unhurried).expect("vacant");
     memory.add_to_group(id, blocks(32, 33), &mut Unhurried).expect("vacant");

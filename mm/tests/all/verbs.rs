@@ -314,8 +314,9 @@ fn a_device_of_several_groups_goes_as_a_whole_or_stays_as_it_was() {
 #[test]
 fn every_failure_point_leaves_no_trace_and_the_same_call_succeeds_afterwards() {
     let mut fired = 0;
-    // What is relabelled is online already; what is made ready by an online is standby memory; pieces have verbs of their own.
+    // What is relabelled is online already; what is made ready by an online is standby memory; pieces and device memory have verbs of their own.
     let of_others = [
+        Point::AddDevice,
         Point::OnlineGrant,
         Point::OfflineWithhold,
         Point::OnlineRelabel,

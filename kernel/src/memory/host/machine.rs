@@ -19,7 +19,7 @@ use mm::addr::{PAGE_SIZE, Pfn, PfnRange, SectionId, SectionRange};
 use mm::frame::memmap::Memmap;
 use mm::frame::page::{MEMMAP_PAGES, PAGE_INFO_SIZE, PageInfo};
 use mm::machine::Machine;
-use mm::machine::mapper::{MapRangeError, Mapper};
+use mm::machine::mapper::{DirectMap, MapRangeError, Mapper};
 use mm::machine::tasks::Clock;
 use mm::machine::trial::{BadMemory, Distrust, Trial};
 
@@ -90,8 +90,8 @@ impl Mapper for Kernel {
         OwnTables::of(range, leaves()).count()
     }
 
-    fn map_range(&self, range: SectionRange, own: PfnRange) -> Result<(), MapRangeError> {
-        ranges::map(&KernelEditor, range, own, leaves())?;
+    fn map_range(&self, range: SectionRange, own: PfnRange, direct_map: DirectMap) -> Result<(), MapRangeError> {
+        ranges::map(&KernelEditor, range, own, leaves(), direct_map)?;
         OWN_TABLES.fetch_add(own.len(), Ordering::Relaxed);
         Ok(())
     }

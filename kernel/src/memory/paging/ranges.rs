@@ -13,19 +13,24 @@ use super::tree::{TableMemory, Tree};
 use super::vmemmap;
 use crate::memory::layout;
 use mm::addr::{Order, PfnRange, SectionRange};
-use mm::machine::mapper::{MapError, MapRangeError};
+use mm::machine::mapper::{DirectMap, MapError, MapRangeError};
 
-/// Maps `range` in the direct map and makes the tables for its struct pages, with frames from `own` for the tables that
+/// Maps `range` in the direct map, unless it is to be absent there, and makes the tables for its struct pages, with frames from `own` for the tables that
 /// map nothing else; if `own` is empty, all are system frames.
 pub(crate) fn map<E: Editor>(
     editor: &E,
     range: SectionRange,
     own: PfnRange,
     leaves: HugeLeaves,
+    direct_map: DirectMap,
 ) -> Result<(), MapRangeError> {
     let mut own = OwnFrames::new(own, OwnTables::of(range, leaves));
     // The direct map comes first: the tables in the range are then reached through it.
-    let result = map_direct(editor, range, &mut own, leaves).and_then(|()| vmemmap::claim(editor, range, &mut own));
+    let direct = match direct_map {
+        DirectMap::Present => map_direct(editor, range, &mut own, leaves),
+        DirectMap::Absent => Ok(()),
+    };
+    let result = direct.and_then(|()| vmemmap::claim(editor, range, &mut own));
     match result {
         Ok(()) => assert!(own.is_used_up(), "a range takes all the table frames that it asked for"),
         // Undoing takes away whatever is there.

@@ -58,7 +58,7 @@ impl Machine {
     }
 
     fn map(&self, range: SectionRange, own: PfnRange, leaves: HugeLeaves) {
-        map(self, range, own, leaves).expect("there are frames");
+        map(self, range, own, leaves, DirectMap::Present).expect("there are frames");
     }
 
     fn is_direct(&self, pfn: Pfn) -> bool {
@@ -144,10 +144,32 @@ fn neighbours_share_a_page_table_until_the_last_of_them_goes() {
 }
 
 #[test]
+fn memory_that_no_cpu_may_touch_has_struct_pages_only() {
+    let machine = Machine::new();
+    let before = machine.tables();
+    // Beside memory that shares its tables.
+    let (hidden, beside) = (range(33, 30), range(32, 1));
+    machine.map(beside, PfnRange::EMPTY, HugeLeaves::Have);
+    let with_neighbour = machine.tables();
+    map(&machine, hidden, PfnRange::EMPTY, HugeLeaves::Have, DirectMap::Absent).expect("there are frames");
+    for section in hidden.iter() {
+        assert!(machine.is_prepared(section) && !machine.is_direct(section.pages().start()));
+    }
+    assert_eq!(unmap(&machine, hidden), Tables::System);
+    assert!(machine.is_direct(beside.pages().start()));
+    assert_eq!(machine.tables(), with_neighbour);
+    unmap(&machine, beside);
+    assert_eq!(machine.tables(), before);
+}
+
+#[test]
 fn a_range_beyond_what_boot_prepared_is_refused() {
     let machine = Machine::new();
     let before = machine.tables();
-    assert_eq!(map(&machine, range(16 * 4096, 8), PfnRange::EMPTY, HugeLeaves::Have), Err(MapError.into()));
+    assert_eq!(
+        map(&machine, range(16 * 4096, 8), PfnRange::EMPTY, HugeLeaves::Have, DirectMap::Present),
+        Err(MapError.into())
+    );
     assert_eq!(machine.tables(), before);
 }
 
@@ -159,7 +181,7 @@ fn a_range_that_runs_out_of_frames_half_way_leaves_nothing() {
             let before = machine.tables();
             machine.set_budget(budget);
             let range = range(33, 22);
-            let result = map(&machine, range, PfnRange::EMPTY, leaves);
+            let result = map(&machine, range, PfnRange::EMPTY, leaves, DirectMap::Present);
             if result.is_ok() {
                 unmap(&machine, range);
             }
@@ -180,7 +202,7 @@ fn bad_memory_never_becomes_a_table() {
             let before = machine.tables();
             machine.edit(|tree| tree.memory.bad.insert(bad));
             if bad < own.start().add(eager) {
-                assert_eq!(map(&machine, range, own, leaves), Err(BadMemory(bad).into()));
+                assert_eq!(map(&machine, range, own, leaves, DirectMap::Present), Err(BadMemory(bad).into()));
                 machine.forget(range);
                 assert_eq!(machine.tables(), before);
                 continue;

@@ -9,6 +9,7 @@ use mm::addr::{NodeId, SectionId};
 use mm::frame::page::Owner;
 use mm::hotplug::zone_choice::Remark;
 use mm::hotplug::{AddError, AddRequest, OnlineError, RemoveError};
+use mm::machine::mapper::DirectMap;
 use mm::record::policy::{AutoOnline, OnlineAs};
 use mm::section::group::{Grant, Ready, Terms};
 use mm::section::kind::MemmapPlace;
@@ -215,7 +216,13 @@ fn neighbours() -> Fake {
 }
 
 fn group(name: GroupName, window: SectionRange, node: NodeId) -> Group {
-    let terms = Terms { memmap: MemmapPlace::Head, unit: 1, ready: Ready::AtAdd, grant: Grant::Whole };
+    let terms = Terms {
+        memmap: MemmapPlace::Head,
+        unit: 1,
+        ready: Ready::AtAdd,
+        grant: Grant::Whole,
+        direct_map: DirectMap::Present,
+    };
     Group { name, window, node, terms }
 }
 

@@ -4,6 +4,7 @@ use super::{Fake, blocks, node, section};
 use mm::Memory;
 use mm::addr::{SectionId, SectionRange};
 use mm::machine::backing::{Backing, BackingError};
+use mm::machine::mapper::DirectMap;
 use mm::machine::tasks::{Pace, Unhurried};
 use mm::section::group::{Grant, Group, GroupId, GroupKind, GroupName, Ready, Terms};
 use mm::section::kind::MemmapPlace;
@@ -93,7 +94,7 @@ impl Backing for Host {
 pub(crate) const STANDBY: GroupName = GroupName { kind: GroupKind::Probe, number: 7 };
 
 pub(crate) fn standby_terms(unit: u64, memmap: MemmapPlace) -> Terms {
-    Terms { memmap, unit, ready: Ready::AtOnline, grant: Grant::Whole }
+    Terms { memmap, unit, ready: Ready::AtOnline, grant: Grant::Whole, direct_map: DirectMap::Present }
 }
 
 /// A machine that has booted and knows the whole window of standby memory, in such units.

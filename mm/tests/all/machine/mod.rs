@@ -17,7 +17,7 @@ use mm::frame::memmap::Memmap;
 use mm::frame::page::{MEMMAP_PAGES, Owner, PageInfo};
 use mm::hotplug::{BootSection, BootUse};
 use mm::machine::Machine;
-use mm::machine::mapper::{MapError, MapRangeError, Mapper};
+use mm::machine::mapper::{DirectMap, MapError, MapRangeError, Mapper};
 use mm::machine::mover::{Move, Mover, Stay};
 use mm::machine::tasks::Clock;
 use mm::machine::trial::{BadMemory, Distrust, Trial};
@@ -59,6 +59,8 @@ pub(crate) struct Fake {
     /// Sections whose struct pages were unmapped and may still be reached.
     stale: Mutex<HashSet<SectionId>>,
     ranges: Mutex<HashMap<SectionRange, PfnRange>>,
+    /// Those that the direct map does not show.
+    hidden: Mutex<HashSet<SectionRange>>,
     pub(crate) ticks: AtomicU64,
     waiters: (Mutex<()>, Condvar),
     readers: parking_lot::RwLock<()>,
@@ -91,6 +93,7 @@ impl Fake {
             backing: Mutex::default(),
             stale: Mutex::default(),
             ranges: Mutex::default(),
+            hidden: Mutex::default(),
             ticks: AtomicU64::new(0),
             waiters: Default::default(),
             readers: parking_lot::RwLock::new(()),
@@ -131,6 +134,8 @@ impl Fake {
 
     fn try_frame(&self, frame: Pfn) -> Result<(), BadMemory> {
         self.touch(frame.section());
+        let is_hidden = self.hidden.lock().unwrap().iter().any(|range| range.contains(frame.section()));
+        assert!(!is_hidden, "{frame} is touched, and no CPU may");
         self.tried.lock().unwrap().insert(frame);
         if self.bad.lock().unwrap().contains(&frame) { Err(BadMemory(frame)) } else { Ok(()) }
     }
@@ -190,7 +195,7 @@ impl Mapper for Fake {
     }
 
     /// Of the tables that lie in the range, the last one is written at once.
-    fn map_range(&self, range: SectionRange, own: PfnRange) -> Result<(), MapRangeError> {
+    fn map_range(&self, range: SectionRange, own: PfnRange, direct_map: DirectMap) -> Result<(), MapRangeError> {
         let take_one = |left: u64| left.checked_sub(1);
         self.mappings_left.try_update(Ordering::Relaxed, Ordering::Relaxed, take_one).map_err(|_| MapError)?;
         assert!(own.is_empty() || own.len() == self.own_tables(range));
@@ -199,11 +204,15 @@ impl Mapper for Fake {
         }
         assert!(!self.is_mapped(range), "mapped twice");
         self.ranges.lock().unwrap().insert(range, own);
+        if direct_map == DirectMap::Absent {
+            self.hidden.lock().unwrap().insert(range);
+        }
         Ok(())
     }
 
     fn unmap_range(&self, range: SectionRange) {
         self.ranges.lock().unwrap().remove(&range).expect("only a mapped range is unmapped");
+        self.hidden.lock().unwrap().remove(&range);
         let still_backed = self.backing.lock().unwrap().keys().any(|(section, _)| range.contains(*section));
         assert!(!still_backed, "the memmap goes before its tables");
         let is_stale = self.stale.lock().unwrap().iter().any(|section| range.contains(*section));
@@ -351,7 +360,7 @@ pub(crate) fn booted_with(nodes: [u32; 2], movable_from: Option<Pfn>) -> Memory<
     let memory = Memory::new(Fake::new(), storage);
     for (id, on) in [section(0), section(1)].into_iter().zip(nodes) {
         let range = SectionRange::single(id);
-        memory.machine().map_range(range, PfnRange::EMPTY).expect("tables suffice");
+        memory.machine().map_range(range, PfnRange::EMPTY, DirectMap::Present).expect("tables suffice");
         let at = |from: u64, len: u64| PfnRange::new(id.pages().start().add(from), len);
         let memmap = at(4096, MEMMAP_PAGES);
         memory.machine().map_memmap(id, memmap).expect("it is good memory");

@@ -8,7 +8,7 @@ use mm::frame::mobility::Mobility;
 use mm::frame::page::{MEMMAP_PAGES, Owner, PageInfo};
 use mm::hotplug::{AddRequest, BootSection, BootUse};
 use mm::machine::Machine;
-use mm::machine::mapper::{MapRangeError, Mapper};
+use mm::machine::mapper::{DirectMap, MapRangeError, Mapper};
 use mm::machine::mover::Mover;
 use mm::machine::tasks::{Clock, Unhurried};
 use mm::machine::trial::{BadMemory, Distrust, Trial};
@@ -82,7 +82,7 @@ impl<C: Cpus> Mapper for Plain<C> {
         range.count() / 2 + range.count() / 8
     }
 
-    fn map_range(&self, _range: SectionRange, _own: PfnRange) -> Result<(), MapRangeError> {
+    fn map_range(&self, _range: SectionRange, _own: PfnRange, _direct_map: DirectMap) -> Result<(), MapRangeError> {
         Ok(())
     }
 
