@@ -1,4 +1,4 @@
-//! The seam to whoever makes memory accessible that is known, but not there before it goes online.
+//! The seam to the device that makes memory accessible which is known, but not there before it goes online.
 
 use crate::addr::SectionRange;
 use crate::errno::Errno;
@@ -7,10 +7,10 @@ use crate::machine::tasks::{Pace, Stop};
 /// Why the host does not back memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BackingError {
-    /// It does not want to: the guest has as much as it may have.
+    /// It refuses: the guest has as much as it may have.
     #[error("the host does not back more memory")]
     Refused,
-    /// It cannot at this moment.
+    /// It is busy at this moment.
     #[error("the host is busy")]
     Busy,
     /// The request failed.

@@ -20,14 +20,20 @@ pub enum Distrust {
 }
 
 /// Added memory before anything is kept in it: a module may be a file that nobody can write to, or have cells that are dead.
+///
+/// # Invariants
+/// No spin lock of the subsystem is held at any call. A request that opens a section makes both, and its caller may hold spin locks of
+/// its own: neither may block or allocate.
 pub trait Trial {
-    /// Tries whether each of `frames`, which the direct map shows and nobody uses, keeps what is written to it. Those that
-    /// do hold what they held before when this returns.
+    /// Tries whether each of `frames` keeps what is written to it. Those that do hold what they held before when this returns.
+    ///
+    /// # Invariants
+    /// The direct map shows the frames, and nothing uses them until this returns.
     ///
     /// # Errors
     /// The lowest that does not.
     fn try_frames(&self, frames: PfnRange) -> Result<(), BadMemory>;
 
-    /// Hears once of a section that it is withheld. Called with no spin lock of the memory's held.
+    /// Notes that a section is withheld. Called once for each time that it is.
     fn note_withheld(&self, section: SectionId, why: Distrust);
 }
