@@ -141,7 +141,7 @@ impl<M: Machine> Memory<M> {
     /// See [`AddError`]; nothing has changed then.
     ///
     /// # Panics
-    /// There is a backing if, and only if, the terms need one; a unit is at most as large as what is [mapped together](M::PART).
+    /// There is a backing if, and only if, the terms need one; a unit is at most as large as what is [mapped together](crate::machine::mapper::Mapper::PART).
     pub fn register_group(
         &self,
         group: &Group,

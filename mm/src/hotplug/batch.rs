@@ -55,7 +55,7 @@ pub(super) fn hull(ranges: &[SectionRange]) -> Option<SectionRange> {
     ranges.iter().copied().reduce(SectionRange::hull)
 }
 
-/// The span of a zone when `run` has left it, right until the zone [`changes`](Zone::changes), of which it tells the
+/// The span of a zone when `run` has left it, right until the zone [`changes`](crate::zone::Zone::changes), of which it tells the
 /// count. Looked for without the lock of the zone: there may be a long way of sections that are elsewhere.
 pub(crate) fn span_without<M: Machine>(
     memory: &Memory<M>,

@@ -263,7 +263,7 @@ fn isolate_some<M: Machine>(memory: &Memory<M>, range: SectionRange, is_any_open
     })
 }
 
-/// Undoes [`isolate_some`](isolate_some) where it was done.
+/// Undoes [`isolate_some`] where it was done.
 pub(super) fn unisolate<M: Machine>(memory: &Memory<M>, run: SectionRange, section: Section) {
     let BlockState::GoingOffline(kind) = section.state else { return };
     if section.is_open() {

@@ -5,7 +5,7 @@
 //! | 1, known | [`know`] | [`forget`] |
 //! | accessible, 2, mapped, and 3, with a memmap | [`make_ready`] | [`make_unready`] |
 //! | 4, in a zone, and 6, with the allocator | [`enter`] | [`leave`] |
-//! | 5, struct pages | [`open`](crate::alloc::open), when somebody needs the frames | the same |
+//! | 5, struct pages | [`open`], when somebody needs the frames | the same |
 //!
 //! What [`Ready`] says decides which verb does the second pair: add and remove, or online and offline.
 
