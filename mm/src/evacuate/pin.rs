@@ -33,7 +33,7 @@ impl<M: Machine> Memory<M> {
         let is_pinned = self.machine.page(head).pin();
         if is_pinned && self.sections.open(head).is_some_and(is_leaving) {
             Pageblock::of(head).section_first().note_pin(&self.machine);
-            // Release: whoever acquires the count sees the note.
+            // Release pairs with the Acquire in `check_pins`: who reads the count sees the note.
             self.late_pins.fetch_add(1, Ordering::Release);
         }
         is_pinned
@@ -46,12 +46,13 @@ pub(crate) fn watch_pins<'a, M: Machine>(
     ranges: &'a [SectionRange],
     pieces: PageblockSet,
 ) -> PinWatch<'a> {
+    // Acquire pairs with the Release in `pin`.
     PinWatch { ranges, pieces, seen: memory.late_pins.load(Ordering::Acquire) }
 }
 
 /// Whether something in the sections can no longer move since the last time that this was asked.
 pub(crate) fn check_pins<M: Machine>(memory: &Memory<M>, watch: &mut PinWatch<'_>) -> Result<(), Blocker> {
-    // Acquire: pairs with the release in `pin`.
+    // Acquire pairs with the Release in `pin`.
     let count = memory.late_pins.load(Ordering::Acquire);
     if count == core::mem::replace(&mut watch.seen, count) {
         return Ok(());

@@ -346,6 +346,7 @@ impl PageInfo {
     #[must_use = "without a reference the block may move"]
     pub fn pin(&self) -> bool {
         let more = |refs: u32| (1..REFS).contains(&(refs & REFS)).then(|| refs + 1);
+        // Acquire pairs with the Release in `thaw`: the block is seen where it has moved.
         self.refs.try_update(Ordering::Acquire, Ordering::Relaxed, more).is_ok()
     }
 
@@ -354,6 +355,7 @@ impl PageInfo {
     /// # Panics
     /// There is none but the owner's.
     pub fn unpin(&self) {
+        // Release pairs with the Acquire in `freeze`: what was written through the reference moves with the block.
         let before = self.refs.fetch_sub(1, Ordering::Release) & REFS;
         assert!(before > 1, "a reference was given up that nobody took");
     }
@@ -362,11 +364,13 @@ impl PageInfo {
     #[must_use = "a block that others refer to cannot move"]
     pub fn freeze(&self) -> bool {
         let none = |refs: u32| (refs & REFS == 1).then(|| refs - 1);
+        // Acquire pairs with the Release in `unpin`, and in the `thaw` of the move before.
         self.refs.try_update(Ordering::Acquire, Ordering::Relaxed, none).is_ok()
     }
 
     /// Gives the owner his reference to a block that [`freeze`](Self::freeze) froze.
     pub fn thaw(&self) {
+        // Release pairs with the Acquire in `pin` and `freeze`.
         self.refs.fetch_add(1, Ordering::Release);
     }
 

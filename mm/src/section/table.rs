@@ -34,6 +34,7 @@ impl SectionTable {
     #[must_use]
     #[inline(always)]
     pub fn get(&self, id: SectionId) -> Option<Section> {
+        // Acquire pairs with the Release in `set` and its like.
         Section::decode(self.words.get(id.index())?.load(Ordering::Acquire))
     }
 
@@ -52,6 +53,7 @@ impl SectionTable {
     /// Every present section, lowest first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (SectionId, Section)> + '_ {
         self.words.iter().enumerate().filter_map(|(n, word)| {
+            // Acquire pairs with the Release in `set` and its like.
             let section = Section::decode(word.load(Ordering::Acquire))?;
             Some((SectionId::new(n as u64)?, section))
         })
@@ -89,6 +91,7 @@ impl SectionTable {
         let end = self.words.len().min(range.last().index() + 1);
         match self.words.get(range.first().index()..end) {
             Some([first, others @ ..]) => {
+                // Acquire pairs with the Release in `set` and its like.
                 let first = first.load(Ordering::Acquire);
                 let same = others.iter().take_while(|word| word.load(Ordering::Acquire) == first).count();
                 (range.first_part(same as u64 + 1), first)
@@ -136,15 +139,18 @@ impl SectionTable {
     pub(crate) fn set_all(&self, range: SectionRange, section: Section) {
         let word = section.encode();
         for place in &self.words[range.first().index()..=range.last().index()] {
+            // Release pairs with the Acquire in `Word::read` and in the readers here.
             place.store(word, Ordering::Release);
         }
     }
 
     pub(crate) fn set(&self, id: SectionId, section: Section) {
+        // Release pairs with the Acquire in `Word::read` and in the readers here.
         self.words[id.index()].store(section.encode(), Ordering::Release);
     }
 
     pub(crate) fn clear(&self, id: SectionId) {
+        // Release pairs with the Acquire in `Word::read` and in the readers here.
         self.words[id.index()].store(0, Ordering::Release);
     }
 }

@@ -323,7 +323,7 @@ impl Word {
 
     #[inline]
     pub(crate) fn read(place: &AtomicU64) -> Self {
-        // Acquire: pairs with the release of the table's `set`.
+        // Acquire pairs with the Release in the table's `set` and its like: the struct pages that it tells of are seen.
         Self(place.load(Ordering::Acquire))
     }
 
