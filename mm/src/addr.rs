@@ -423,7 +423,7 @@ pub struct NodeId(u8);
 impl NodeId {
     /// How many nodes there can be (QEMU makes at most 128).
     pub const LIMIT: usize = 128;
-    /// Where memory goes whose node nobody told.
+    /// Where memory goes whose node is not known.
     pub const ZERO: Self = Self(0);
 
     /// The node of a proximity domain, if it is one that we can hold.

@@ -128,7 +128,7 @@ impl Point {
     }
 }
 
-/// A failure that somebody asked for.
+/// An injected failure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Injected {
     /// Where.

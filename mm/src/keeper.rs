@@ -1,4 +1,4 @@
-//! Background work that allocating and freeing leave to be done.
+//! The keeper: background work that allocating and freeing leave to be done.
 
 use crate::alloc::{open, watermark};
 use crate::limits::AHEAD_PAGES;
@@ -8,12 +8,12 @@ use crate::poison;
 use crate::section::kind::{Origin, ZoneKind};
 
 impl<M: Machine> Memory<M> {
-    /// Does what those who take and give memory leave to be done: takes faulty frames that were given back out of use, closes
+    /// Does a bounded part of the background work that allocating and freeing defer: takes faulty frames that were given back out of use, closes
     /// added sections that hold nothing, the one that has been empty for longest first, and opens a section before the kernel
     /// itself runs out of open memory.
     ///
-    /// To be called after [`wake_keeper`](crate::machine::Machine::wake_keeper), from a task, with no lock held. Does a
-    /// bounded part of it, and asks to be called again if there is more.
+    /// To be called after [`wake_keeper`](crate::machine::Machine::wake_keeper), from a task, with no lock held. Asks to be called
+    /// again if there is more.
     pub fn keep(&self) {
         poison::poison_given_back(self);
         for node in self.nodes() {

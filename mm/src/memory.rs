@@ -45,7 +45,7 @@ pub struct Storage<M: Machine> {
 
 /// The memory of the machine.
 ///
-/// The locks and their order are told at the top of the crate.
+/// The locks and their order are described at the top of the crate.
 pub struct Memory<M: Machine> {
     pub(crate) machine: M,
     pub(crate) sections: SectionTable,
@@ -106,12 +106,12 @@ impl<M: Machine> Memory<M> {
         &self.machine
     }
 
-    /// What is known of block `id`; `None` if it is absent.
+    /// Returns what is known of block `id`; `None` if it is absent.
     pub fn section(&self, id: SectionId) -> Option<Section> {
         self.sections.get(id)
     }
 
-    /// The zone that a frame lies in; `None` if its block is in none.
+    /// Returns the zone that a frame lies in; `None` if its block is in none.
     pub fn zone_of(&self, frame: Pfn) -> Option<ZoneKind> {
         self.section(frame.section()).and_then(|section| section.state.zone_of(frame))
     }
@@ -126,12 +126,12 @@ impl<M: Machine> Memory<M> {
         self.sections.iter()
     }
 
-    /// Cuts `range` into runs of blocks of which the same is known, or which are all absent, lowest first.
+    /// Cuts `range` into maximal runs of blocks with equal words, absent ones too, lowest first.
     pub fn runs(&self, range: SectionRange) -> impl Iterator<Item = (SectionRange, Option<Section>)> + '_ {
         self.sections.runs(range)
     }
 
-    /// Every present block, in runs of which the same is known, lowest first.
+    /// Every present block, in maximal runs of blocks with equal words, lowest first.
     pub fn block_runs(&self) -> impl Iterator<Item = (SectionRange, Section)> + '_ {
         let all = SectionRange::new(0, self.section_limit());
         all.into_iter().flat_map(|range| self.runs(range)).filter_map(|(run, section)| Some((run, section?)))
@@ -189,10 +189,10 @@ impl<M: Machine> Memory<M> {
         self.points.armed(point)
     }
 
-    /// Passes a failure point; also called by the machine, for the steps that it takes.
+    /// Fails if the failure point is armed; also called by the machine, for the steps that it takes.
     ///
     /// # Errors
-    /// Somebody asked for a failure there.
+    /// A failure was injected here.
     pub fn pass(&self, point: Point) -> Result<(), Injected> {
         self.points.pass(point)
     }

@@ -1,4 +1,4 @@
-//! Call sites: where in the source unmovable memory was taken, for whoever wants to know why it stands in the way.
+//! Call sites: where in the source unmovable memory was allocated, which explains why it stands in the way.
 //!
 //! A struct page has seven bits for it, so sites are numbered as they turn up. There are a few dozen in a kernel.
 

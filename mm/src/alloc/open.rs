@@ -5,7 +5,7 @@
 //! easy to take away. A few empty sections stay open, so that memory that comes and goes does not open one each time.
 //!
 //! What is to hold struct pages is tried before it does. Where it cannot be trusted with them, the section is withheld instead
-//! of opened, and whoever needs memory goes on to the next.
+//! of opened, and the request goes on to the next.
 
 use crate::addr::{NodeId, PfnRange, SectionId, SectionRange};
 use crate::frame::mobility::Mobility;

@@ -1,4 +1,4 @@
-//! What somebody asks of the allocator, and why it may be refused.
+//! A request to the allocator, and why it may fail.
 
 use crate::addr::{NodeId, Order};
 use crate::errno::Errno;
@@ -7,20 +7,20 @@ use crate::frame::page::Owner;
 use crate::inject::Injected;
 use crate::site::Site;
 
-/// How much of Normal memory must be left when it is served.
+/// How much of Normal memory must be left when it is served: the watermark that it obeys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Urgency {
-    /// Whoever takes in bulk, or may lie elsewhere: what is left for the kernel stays as well, which is
+    /// Bulk users, and those whose memory may lie elsewhere: what is left for the kernel stays as well, which is
     /// [`KERNEL_PAGES`](crate::limits::KERNEL_PAGES) and what operations under way will still take.
     Bulk,
-    /// Everybody else: the reserve stays.
+    /// All others: the reserve stays.
     Ordinary,
     /// Hotplug itself, which brings memory, and what it cannot do without: page tables and the kernel heap. It is served
     /// under their locks, so no section is opened for it.
     Hotplug,
 }
 
-/// Which nodes may serve.
+/// Which nodes may serve, in which fallback order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
     /// This node, then others by distance: each kind of zone on all of them before the next.
@@ -29,7 +29,7 @@ pub enum Place {
     /// have to be reached from there again.
     Home(NodeId),
     /// Each node in all its zones, this one first and then others by distance, as long as the kernel has enough left on it;
-    /// then as [`Near`](Self::Near). For whoever says what is near to him.
+    /// then as [`Near`](Self::Near). For users that name the node that is near to them.
     Prefer(NodeId),
     /// This node only.
     On(NodeId),
@@ -84,7 +84,7 @@ pub enum AllocError {
     /// No zone that may serve has a free block of that size.
     #[error("out of memory")]
     OutOfMemory,
-    /// Somebody asked for this failure.
+    /// A failure was injected.
     #[error("{0}")]
     Injected(Injected),
 }

@@ -1,4 +1,5 @@
-//! Policy as data: which zones serve which request, in what order, and what they must be left.
+//! Policy as data, the fallback lists: which zones serve which request, in what order, when a pageblock of the other migrate type may
+//! serve, and down to which watermark.
 
 use crate::alloc::request::{Request, Urgency};
 use crate::frame::mobility::Mobility;

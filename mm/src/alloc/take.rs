@@ -1,7 +1,7 @@
-//! Taking frames and giving them back: which zone serves which request.
+//! Taking frames and giving them back: the per-CPU page list first, then zones in their fallback order.
 //!
-//! Unmovable memory comes from Normal zones only, and from boot memory on any node before added memory on any: what came
-//! last shall be able to go first. Movable memory prefers Movable zones, then added memory, and boot memory last; only what
+//! Unmovable memory comes from Normal zones only, and from boot memory on any node before added memory on any, so that what came
+//! last can go first. Movable memory prefers Movable zones, then added memory, and boot memory last; only what
 //! moves out of its block stays on its node if it can. A pageblock serves both kinds only when nothing else is left, not even
 //! a section to be opened. Page tables of address spaces move, too, but lie in Normal zones as long as those have enough.
 

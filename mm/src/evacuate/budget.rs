@@ -1,11 +1,11 @@
 //! What is free, and what of it must be left alone: the one place where that is counted.
 //!
 //! The kernel lives on Normal memory. The last [`RESERVE_PAGES`] of what the machine booted with are for hotplug itself; all
-//! else there may be taken, also added memory, of which nothing is reserved. Whoever takes in bulk leaves [`KERNEL_PAGES`] of it, and
+//! else there may be taken, also added memory, of which nothing is reserved. Bulk users leave [`KERNEL_PAGES`] of it, and
 //! what others were [promised](crate::record::promise): an add whose struct pages lie in the system, a fill, page tables of address spaces,
 //! and what moves there. A policy leaves more, see [`zone_choice`](crate::hotplug::zone_choice).
 //!
-//! Somebody who takes Normal memory away by a command, to Movable or offline, is obeyed, as on Linux, though the kernel may have
+//! A command that takes Normal memory away, to Movable or offline, is obeyed, as on Linux, though the kernel may have
 //! little left. But the reserve stays: without it, no command could bring memory back.
 //!
 //! A large page for which there is no whole pageblock is split, and its parts need a page table, which finds its place where

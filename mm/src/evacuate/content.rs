@@ -19,7 +19,7 @@ pub enum Hold {
     PageTable,
     /// It holds struct pages of another block.
     Memmap,
-    /// It could move if somebody did not refer to it.
+    /// It could move, but is pinned.
     Pinned,
 }
 

@@ -1,8 +1,8 @@
 //! Emptying blocks: what lies in them moves elsewhere.
 //!
 //! First everything is looked at: whether something cannot move, and whether there is room for what can. Only then the first
-//! page moves. The blocks are isolated all this time, so nothing new comes into them and nothing is moved into them. What somebody
-//! pins meanwhile ends it before the next batch.
+//! page moves. The blocks are isolated all this time, so nothing new comes into them and nothing is moved into them. A block
+//! that is pinned meanwhile ends it before the next batch.
 
 use crate::addr::{NodeId, Order, Pfn, SectionRange};
 use crate::alloc::request::AllocError;
@@ -25,7 +25,7 @@ use crate::record::promise::Promise;
 use crate::section::word::Section;
 use heapless::Vec;
 
-/// Single frames that are moved together, so that translations are forgotten once for all of them.
+/// Single frames that are moved together, with one TLB shootdown for all of them.
 pub const MOVED_TOGETHER: usize = 64;
 
 /// Why not everything could be moved out of blocks.

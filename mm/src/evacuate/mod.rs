@@ -1,4 +1,4 @@
-//! Getting what lies in memory that shall go elsewhere: what is there, whether there is room for it, and the moving.
+//! Emptying memory by page migration: what lies there, whether there is room for it elsewhere, and the moving.
 
 pub(crate) mod budget;
 pub mod content;

@@ -1,7 +1,7 @@
 //! Pins: references that keep an allocated block where it is, and those of them that come while its section is being emptied.
 //!
 //! An offline has looked at everything before it moves the first page, and would meet a later pin only where the page lies, when all
-//! below has moved for nothing. So whoever pins a block of a section on its way out leaves a note, once for the machine and once in
+//! below has moved for nothing. So a pin of a block of a section on its way out leaves a note, once for the machine and once in
 //! a struct page of the section; between its batches the offline reads the one, and where that has changed, the others. A pin that
 //! comes just as the section sets out may leave none: it is seen by the first look, or met where it is.
 

@@ -1,4 +1,4 @@
-//! Migrate types: whether frames can be moved elsewhere later.
+//! The migrate type of frames and pageblocks: whether what lies there can be moved elsewhere later.
 
 /// Whether the frames could be moved elsewhere later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

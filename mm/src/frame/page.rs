@@ -5,7 +5,7 @@
 //!
 //! | word | holds | guarded by |
 //! |---|---|---|
-//! | `head` | state, order, owner, mobility, call site | whoever owns the block; in a cache, the cache's lock |
+//! | `head` | state, order, owner, mobility, call site | the owner of the block; in a cache, the cache's lock |
 //! | | whether an allocated block is faulty, and whether this frame of it has an error: see `poison` | the lock of the zone |
 //! | `refs` | references to an allocated block: its owner's, and pins; none while it is being moved; since when | atomic |
 //! | `private` | allocated: the owner's; in a cache: the next frame there | the owner; the cache's lock |
@@ -49,7 +49,7 @@ impl PageState {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Owner {
-    /// Nobody.
+    /// No owner.
     None = 0,
     /// Firmware, or a part of the address map that it has claimed.
     Firmware = 1,
@@ -360,7 +360,7 @@ impl PageInfo {
         assert!(before > 1, "a reference was given up that nobody took");
     }
 
-    /// Takes the owner's reference away, if there is no other: until it is back nobody can pin the block.
+    /// Takes the owner's reference away, if there is no other: until it is back the block cannot be pinned.
     #[must_use = "a block that others refer to cannot move"]
     pub fn freeze(&self) -> bool {
         let none = |refs: u32| (refs & REFS == 1).then(|| refs - 1);
@@ -368,7 +368,7 @@ impl PageInfo {
         self.refs.try_update(Ordering::Acquire, Ordering::Relaxed, none).is_ok()
     }
 
-    /// Gives the owner his reference to a block that [`freeze`](Self::freeze) froze.
+    /// Gives the owner its reference to a block that [`freeze`](Self::freeze) froze.
     pub fn thaw(&self) {
         // Release pairs with the Acquire in `pin` and `freeze`.
         self.refs.fetch_add(1, Ordering::Release);
@@ -384,7 +384,7 @@ impl PageInfo {
         self.link.store(0, Ordering::Relaxed);
     }
 
-    /// A word that belongs to whoever owns the allocated block.
+    /// A word that belongs to the owner of the allocated block.
     #[must_use]
     #[inline]
     pub fn private(&self) -> u64 {

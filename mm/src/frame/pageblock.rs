@@ -1,4 +1,4 @@
-//! A pageblock: 2 MiB of frames, which of them are free, and on which list of its zone it is.
+//! A pageblock: 2 MiB of frames of one migrate type, which of them are free, and on which list of its zone it is.
 //!
 //! All of that lies in the struct pages of its own first frames:
 //!
@@ -8,7 +8,7 @@
 //! | 1, 2 | among 64 to 127, 128 to 191 | the next and the previous pageblock on the list |
 //! | 3 | among 192 to 255 | first of its section: how many pageblocks of the section hold nothing |
 //! | 4, 5 | ... | first of its section: the next and the previous section on the list |
-//! | 6 | ... | first of its section: somebody pinned something while it was on its way out |
+//! | 6 | ... | first of its section: a block was pinned while it was on its way out |
 //! | 7 | ... | |
 //!
 //! The bits are right whenever the pageblock has a free frame. One that is handed out whole keeps them clear.

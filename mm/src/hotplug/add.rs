@@ -26,7 +26,7 @@ pub struct AddRequest {
     pub range: SectionRange,
     /// Its node.
     pub node: NodeId,
-    /// What the group shall be called.
+    /// The name of the group.
     pub name: GroupName,
 }
 
@@ -77,7 +77,7 @@ pub enum AddError {
     /// There is no memory that could be trusted with anything.
     #[error("{0}")]
     BadMemory(BadMemory),
-    /// Somebody asked for this failure.
+    /// A failure was injected.
     #[error("{0}")]
     Injected(Injected),
     /// It was told to stop.

@@ -24,7 +24,7 @@ pub enum BootUse {
     Free,
     /// It holds the struct pages of its section.
     Memmap,
-    /// By somebody for ever.
+    /// In use for ever.
     Reserved(Owner),
 }
 

@@ -1,6 +1,6 @@
 //! Asking the notifier chain before blocks change, and telling it afterwards: about runs of blocks that change alike.
 //!
-//! Listeners are called under the range of the operation and no other lock. Whoever joins or leaves waits until no operation
+//! Listeners are called under the range of the operation and no other lock. A listener that joins or leaves waits until no operation
 //! is under way: all calls of an operation go to the same listeners.
 
 use crate::addr::{SectionId, SectionRange};
@@ -167,7 +167,7 @@ impl<M: Machine> Memory<M> {
         self.chain.register(name, priority, listener)
     }
 
-    /// Takes the listener of that name off the notifier chain: nobody calls it any more. Waits until no operation is under way.
+    /// Takes the listener of that name off the notifier chain: it is not called any more. Waits until no operation is under way.
     ///
     /// # Errors
     /// There is none of that name.

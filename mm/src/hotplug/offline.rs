@@ -43,7 +43,7 @@ pub enum OfflineError {
     /// The block is in both zones, which no block can leave.
     #[error("block {0} is in both zones, and stays")]
     Mixed(SectionId),
-    /// Somebody holds memory in it that cannot go elsewhere.
+    /// There is memory in use in it that cannot be moved.
     #[error("{pfn} in block {} is held by {owner}", pfn.section())]
     Unmovable {
         /// The first such frame.
@@ -51,7 +51,7 @@ pub enum OfflineError {
         /// Whose it is.
         owner: Owner,
     },
-    /// Somebody refers to memory in it that could move otherwise.
+    /// There is memory in it that is pinned, and could be moved otherwise.
     #[error("{pfn} of {owner} in block {} is pinned", pfn.section())]
     Pinned {
         /// The first such frame.
@@ -88,7 +88,7 @@ pub enum OfflineError {
     /// A listener refused.
     #[error("{0}")]
     Vetoed(Veto),
-    /// Somebody asked for this failure.
+    /// A failure was injected.
     #[error("{0}")]
     Injected(Injected),
     /// It was told to stop.

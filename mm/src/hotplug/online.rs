@@ -1,6 +1,6 @@
 //! Online: blocks enter a zone (step 4) and their frames reach the allocator (6).
 //!
-//! Struct pages are initialised (5) when somebody needs the frames: an added block comes online untouched.
+//! Struct pages are initialised (5) when the frames are needed: an added block comes online untouched.
 
 use super::batch::{hull, in_batches, is_sorted};
 use super::relabel::RelabelError;
@@ -59,7 +59,7 @@ pub enum OnlineError {
     /// A listener refused.
     #[error("{0}")]
     Vetoed(Veto),
-    /// Somebody asked for this failure.
+    /// A failure was injected.
     #[error("{0}")]
     Injected(Injected),
     /// It was told to stop.
@@ -106,7 +106,7 @@ impl From<Veto> for OnlineError {
 }
 
 impl<M: Machine> Memory<M> {
-    /// Brings all blocks of `ranges`, lowest first and without overlap, online, or none; says what somebody should know of
+    /// Brings all blocks of `ranges`, lowest first and without overlap, online, or none; returns what an administrator should know of
     /// the zones that they are in now. Blocks that are online go from the other zone to the one that is named.
     ///
     /// # Errors

@@ -57,7 +57,7 @@ pub enum PieceError {
     /// Something in it stays where it is.
     #[error(transparent)]
     Stays(OfflineError),
-    /// Somebody asked for this failure.
+    /// A failure was injected.
     #[error("{0}")]
     Injected(Injected),
     /// It was told to stop.

@@ -49,7 +49,7 @@ const LOOKED_AT_ONCE: u64 = 128;
 #[derive(Default)]
 struct Seen {
     need: Need,
-    /// Frames that nobody has taken.
+    /// Frames that are not in use.
     free: u64,
     /// Pageblocks among them that are free as a whole.
     whole: u64,

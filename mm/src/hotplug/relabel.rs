@@ -55,7 +55,7 @@ pub enum RelabelError {
         /// Whose it is.
         owner: Owner,
     },
-    /// Somebody refers to memory in it that could be in Movable otherwise.
+    /// There is memory in it that is pinned, and could be in Movable otherwise.
     #[error("{pfn} of {owner} in block {} is pinned", pfn.section())]
     Pinned {
         /// The first such frame.
@@ -75,7 +75,7 @@ pub enum RelabelError {
         /// So many frames are missing.
         short_by: u64,
     },
-    /// Somebody asked for this failure.
+    /// A failure was injected.
     #[error("{0}")]
     Injected(Injected),
     /// It was told to stop.

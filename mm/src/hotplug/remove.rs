@@ -41,7 +41,7 @@ pub enum RemoveError {
     /// A block of the group is in use.
     #[error("block {0} is not offline")]
     NotOffline(SectionId),
-    /// Somebody asked for this failure.
+    /// A failure was injected.
     #[error("{0}")]
     Injected(Injected),
     /// It was told to stop.

@@ -34,7 +34,7 @@ pub enum Remark {
         /// Frames that it would have to be able to get.
         needed: u64,
     },
-    /// They were made Movable as somebody wished, and now there is more Movable memory than the ratio allows.
+    /// They were made Movable on request, and now there is more Movable memory than the ratio allows.
     #[error("{} MiB are Movable, more than the {} MiB that the ratio allows", mib(*.movable), mib(*.most))]
     BeyondRatio {
         /// Movable frames of the machine.
@@ -42,7 +42,7 @@ pub enum Remark {
         /// How many the ratio allows.
         most: u64,
     },
-    /// They are Movable now, or were Normal and are offline, as somebody wished, and kernel memory may become scarce before
+    /// They are Movable now, or were Normal and are offline, on request, and kernel memory may become scarce before
     /// Movable memory is used up, whose page tables must lie in it then.
     #[error("the kernel can get {} MiB, and with the page tables of all Movable memory it may need {} MiB", mib(*.available), mib(*.needed))]
     KernelShort {
@@ -112,7 +112,7 @@ impl Balance {
 pub(crate) struct KernelMemory {
     /// Frames that it can still get.
     pub(crate) available: u64,
-    /// Movable frames that nobody has mapped yet.
+    /// Movable frames that nothing maps yet.
     pub(crate) unmapped: u64,
 }
 
@@ -132,14 +132,14 @@ impl KernelMemory {
 }
 
 impl Outlook {
-    /// Whether it says what is to be expected of such a block.
+    /// Whether the remark is about such a block.
     #[must_use]
     pub fn is_about(&self, section: Section) -> bool {
         self.node == section.node && self.group == section.group
     }
 
-    /// The zones that each block of `run`, of which the same is known, may get, the one that `online` would choose first;
-    /// one that is not offline has its own only. Blocks for which they are the same are told together, lowest first.
+    /// The zones that each block of `run`, whose words are equal, may get, the one that `online` would choose first;
+    /// one that is not offline has its own only. Blocks with equal answers are returned as one range, lowest first.
     pub fn valid_zones(
         self,
         run: SectionRange,
@@ -170,7 +170,7 @@ impl Outlook {
         (run.first_part(count), zones)
     }
 
-    /// The zone that an offline block gets when nobody names one.
+    /// The zone that an offline block gets when none is named.
     pub(crate) fn choose(&self, id: SectionId, section: Section) -> Choice {
         let coming = self.device.map_or(u64::from(section.present), |device| device.offline);
         let zone = match self.policy.online_policy {

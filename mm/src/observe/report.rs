@@ -30,7 +30,7 @@ pub struct MemoryReport {
     pub kernel_available: u64,
     /// In blocks that are offline.
     pub offline: u64,
-    /// Of the free memory, what lies in sections that nobody has used yet.
+    /// Of the free memory, what lies in untouched sections.
     pub untouched: u64,
     /// Struct pages that are in use: of open sections, and of boot blocks for ever.
     pub memmap_used: u64,
@@ -42,7 +42,7 @@ pub struct MemoryReport {
     pub poisoned: u64,
     /// In frames that have an error and go out of use when their owners give them back.
     pub faulty: u64,
-    /// In blocks, online and offline, that cannot have struct pages, so that nobody gets anything of them: what the allocator
+    /// In blocks, online and offline, that cannot have struct pages, so that nothing of them is handed out: what the allocator
     /// would manage otherwise.
     pub withheld: u64,
 }
@@ -85,7 +85,7 @@ pub struct FreeGroups {
     pub movable: [u64; Order::COUNT],
     /// In pageblocks that are on their way out.
     pub isolated: [u64; Order::COUNT],
-    /// Pageblocks that are free as a whole, and so nobody's.
+    /// Pageblocks that are free as a whole, and so of no migrate type.
     pub whole: [u64; Order::COUNT],
 }
 
@@ -105,9 +105,9 @@ impl AddAssign for FreeGroups {
 /// What a frame is, for people and scripts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FrameState {
-    /// Nobody's.
+    /// Not in use.
     Free,
-    /// Somebody's.
+    /// In use.
     Allocated,
     /// It holds struct pages or page tables of its own section or group.
     Memmap,
@@ -119,7 +119,7 @@ pub enum FrameState {
     Reserved,
     /// It has an error.
     Poisoned,
-    /// Nobody gets anything of its section.
+    /// Nothing of its section is handed out.
     Withheld,
     /// There is no memory.
     Absent,
@@ -257,7 +257,8 @@ impl<M: Machine> Memory<M> {
         Some(groups)
     }
 
-    /// What one frame is. Takes no lock: of a frame that is just being taken or given back it tells something in between.
+    /// Returns what one frame is. Takes no lock: for a frame that is being allocated or freed at this moment the answer may be neither the
+    /// old state nor the new one.
     pub fn frame_report(&self, pfn: Pfn) -> FrameReport {
         let _reading = self.machine.reading();
         let id = SectionId::new(pfn.number() / crate::addr::PAGES_PER_SECTION);

@@ -141,13 +141,13 @@ impl Taken {
 }
 
 impl<M: Machine> Memory<M> {
-    /// Recounts everything; `found` hears of every problem. No other operation runs meanwhile; allocations that do are
+    /// Recounts everything; `found` is called with every problem. No other operation runs meanwhile; allocations that do are
     /// reported as differences.
     pub fn validate(&self, found: impl FnMut(Problem)) -> Totals {
         self.validate_with(|| (), found)
     }
 
-    /// The same, after `stop_others` has made everybody stand still who might take or give memory. No operation is under
+    /// The same, after `stop_others` has stopped everything that might allocate or free: a stop-machine. No operation is under
     /// way when it is called, and they may go on when what it returns is dropped.
     pub fn validate_with<G>(&self, stop_others: impl FnOnce() -> G, mut found: impl FnMut(Problem)) -> Totals {
         let _alone = range_guard::lock_everything(self);

@@ -5,9 +5,9 @@
 //! and go, but those of one that has a poisoned frame stay, in use or not, until the memory is removed. A poisoned frame does not
 //! keep its block from going offline.
 //!
-//! What somebody holds who cannot do without it, or whom others refer to, is *faulty* instead: it stays his, and when he gives it
-//! back it is poisoned before anybody else can get it. Linux withholds such pages too, from `free_pages_prepare`. Which frame of
-//! his block has the error is told by its struct page, which in sections by their words.
+//! A block that cannot be moved, or is pinned, is *faulty* instead: it stays with its owner, and when that frees it, it is poisoned
+//! before anything else can get it. Linux withholds such pages too, from `free_pages_prepare`. The struct page of a frame says whether
+//! it has the error, the word of a section whether it has such frames.
 
 use crate::addr::{NodeId, Order, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
 use crate::alloc::request::{AllocError, Request, Urgency};
@@ -47,7 +47,7 @@ pub enum PoisonError {
     /// It is already.
     #[error("{0} is poisoned already")]
     Already(Pfn),
-    /// It lies in a block of which nobody gets anything.
+    /// It lies in a block of which nothing is handed out.
     #[error("block {} is withheld as a whole", .0.section())]
     Withheld(Pfn),
     /// It is nothing that is ever given back, and cannot be replaced.
@@ -58,7 +58,7 @@ pub enum PoisonError {
         /// Whose it is.
         owner: Owner,
     },
-    /// Somebody holds it who cannot do without it. It is poisoned when he gives it back.
+    /// It is in use, and cannot move. It is poisoned when its owner frees it.
     #[error("{pfn} is held by {owner} and cannot be replaced; it goes out of use when it is given back")]
     Used {
         /// The frame.
@@ -66,7 +66,7 @@ pub enum PoisonError {
         /// Whose it is.
         owner: Owner,
     },
-    /// Somebody refers to it beside its owner. It is poisoned when its owner gives it back, if not before.
+    /// It is pinned. It is poisoned when its owner frees it, if not before.
     #[error("{0} is pinned; it goes out of use when it is given back")]
     Pinned(Pfn),
     /// It does not stay anybody's for long enough.
@@ -75,7 +75,7 @@ pub enum PoisonError {
     /// What it holds could not go elsewhere.
     #[error("what {0} holds cannot go elsewhere: {1}")]
     NoDestination(Pfn, AllocError),
-    /// Somebody asked for a failure of the move.
+    /// A failure of the move was injected.
     #[error("{0}")]
     Injected(Injected),
     /// It was told to stop.

@@ -116,8 +116,8 @@ impl fmt::Debug for Name {
 ///    no other operation, neither joins nor leaves the chain, and does not recount memory: it would wait for itself.
 /// 2. *At once.* Operations on ranges that do not overlap call at the same time, hence `Sync`. About a block there is one call
 ///    at a time.
-/// 3. *Pairs.* Whoever accepts in `prepare` hears either `committed` or `cancelled` of the same change, once, before the
-///    operation is over. Nobody joins or leaves the chain while an operation is under way.
+/// 3. *Pairs.* A listener that accepts in `prepare` hears either `committed` or `cancelled` of the same change, once, before the
+///    operation is over. None joins or leaves the chain while an operation is under way.
 /// 4. *Order.* `prepare` goes run by run of blocks, lowest first, and for each from the highest priority to the lowest; equal
 ///    ones in the order in which they joined. The first veto ends it. `committed` goes the same way, `cancelled` the
 ///    reverse way, to those that had accepted.
@@ -133,7 +133,7 @@ pub trait MemoryListener: Sync {
     ///
     /// # Invariants
     /// After an online, the blocks are in their zone, and their frames can be had. After an offline, they are in none, and
-    /// nobody has a frame of them. Nothing undoes it any more.
+    /// no frame of them is in use. Nothing undoes it any more.
     fn committed(&self, change: &Change);
 
     /// It will not happen, by a veto or a failure.

@@ -3,7 +3,7 @@
 
 use crate::section::kind::ZoneKind;
 
-/// How somebody wants memory to be brought online.
+/// How memory is to be brought online.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OnlineAs {
     /// The policy chooses the zone.
@@ -48,7 +48,7 @@ impl AutoOnline {
     }
 }
 
-/// How the zone of a block is chosen when nobody names one.
+/// How the zone of a block is chosen when none is named.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OnlinePolicy {
     /// Keep zones contiguous: the zone whose span the block lies in, if it is one only, else the default.

@@ -1,4 +1,4 @@
-//! Normal memory that operations under way will still take: nobody who takes in bulk has it meanwhile.
+//! Normal memory that operations under way will still take: bulk users cannot have it meanwhile.
 
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering};

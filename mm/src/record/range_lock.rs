@@ -1,8 +1,8 @@
 //! Who may change which sections: operations on different ranges go on at once, those on overlapping ones in turn.
 //!
-//! Whoever wants a range stands in line, and has his turn when nobody before him wants any of its sections. So nobody waits
-//! for ever for a large range while small ones come and go. Everybody asks once for all that he needs, and waits for those
-//! before him only: nobody waits in a circle.
+//! A fair range lock: a task that wants a range draws a ticket, and has its turn when no earlier ticket's range overlaps. So a large
+//! range is not starved by small ones that come and go. A task asks once for all that it needs and waits for earlier tickets only, so
+//! there is no deadlock among them.
 
 use crate::addr::SectionRange;
 use heapless::Vec;

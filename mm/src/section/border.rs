@@ -1,4 +1,5 @@
-//! The border between both zones through a section, as `kernelcore=` draws it.
+//! The border between both zones through a section: `kernelcore=` and `movablecore=` divide boot memory anywhere, not only between
+//! sections.
 
 use crate::addr::{Order, PAGES_PER_SECTION, Pfn, PfnRange, SectionId};
 use crate::section::kind::ZoneKind;

@@ -34,7 +34,7 @@ pub enum GroupKind {
     Boot,
     /// A DIMM in a slot.
     Dimm,
-    /// A range that somebody added by hand.
+    /// A range that was added by hand.
     Probe,
 }
 

@@ -74,10 +74,10 @@ impl BlockState {
 pub enum Openness {
     /// That all that can be handed out is free. Its struct pages are not in use.
     Untouched,
-    /// Its struct pages are being made, or taken away; nobody but who does that may look at them.
+    /// Its struct pages are being made, or taken away; only the task that does that may look at them.
     Changing,
     /// Every frame has its struct page.
     Open,
-    /// That it cannot have struct pages, so that nobody gets anything of it.
+    /// It cannot have struct pages, so nothing of it is ever handed out.
     Withheld,
 }

@@ -30,7 +30,7 @@ impl SectionTable {
         self.words.len() as u64
     }
 
-    /// What is known of section `id`; `None` if it is absent.
+    /// Returns what is known of section `id`; `None` if it is absent.
     #[must_use]
     #[inline(always)]
     pub fn get(&self, id: SectionId) -> Option<Section> {
@@ -64,7 +64,7 @@ impl SectionTable {
         range.iter().filter_map(|id| Some((id, self.get(id)?)))
     }
 
-    /// Cuts `range` into runs of neighbours of which the same is known, or which are all absent, lowest first.
+    /// Cuts `range` into maximal runs of sections with equal words, absent ones too, lowest first.
     pub(crate) fn runs(&self, range: SectionRange) -> impl Iterator<Item = (SectionRange, Option<Section>)> + '_ {
         let mut rest = Some(range);
         core::iter::from_fn(move || {
@@ -75,7 +75,7 @@ impl SectionTable {
         })
     }
 
-    /// The first blocks of `range` of which the same is known.
+    /// The first sections of `range` with equal words.
     pub(crate) fn first_run(&self, range: SectionRange) -> SectionRange {
         self.run_of_words(range).0
     }

@@ -38,7 +38,7 @@ pub struct Section {
     pub managed: u16,
     /// Whether frames of it are poisoned. Its struct pages tell which, and so they stay, whatever becomes of the block.
     pub poisoned: bool,
-    /// Whether somebody holds frames of it that have an error, as their struct pages tell.
+    /// Whether frames of it that are in use have an error, as their struct pages say.
     pub faulty: bool,
 }
 
@@ -65,7 +65,7 @@ impl Section {
         matches!(self.memmap, MemmapPlace::Boot)
     }
 
-    /// Whether frames that the allocator does not manage may be somebody's, and not only struct pages, tables, poisoned or withheld.
+    /// Whether frames that the allocator does not manage may be in use, and not only struct pages, tables, poisoned or withheld.
     pub(crate) const fn has_reserved_frames(self) -> bool {
         matches!(self.memmap, MemmapPlace::Boot)
     }
@@ -88,7 +88,7 @@ impl Section {
         self.state.is_in_zone() && matches!(self.openness, Openness::Changing | Openness::Open)
     }
 
-    /// Whether nobody gets anything of it.
+    /// Whether nothing of it is handed out.
     #[must_use]
     pub const fn is_withheld(self) -> bool {
         matches!(self.openness, Openness::Withheld)

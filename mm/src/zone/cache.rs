@@ -1,8 +1,8 @@
-//! What a CPU keeps of a zone's free memory, so that taking and giving single frames and whole pageblocks, the sizes that
-//! are asked for all the time, touches nothing that others write.
+//! Per-CPU page lists: what a CPU keeps of a zone's free memory, so that allocating and freeing single frames and whole pageblocks,
+//! the sizes that are asked for all the time, touches nothing that other CPUs write.
 //!
 //! Blocks in a cache are linked through their struct pages, the last freed first. They come from the zone, and go back to
-//! it, in batches. Whoever finds no memory elsewhere empties every cache, so that none keeps the last free frame.
+//! it, in batches. A request that finds no memory elsewhere drains every cache, so that none keeps the last free frame.
 
 use crate::addr::{Order, Pfn};
 use crate::frame::memmap::Memmap;

@@ -91,7 +91,7 @@ impl Zone {
         self.free.iter().map(FreeArea::whole_blocks).sum::<u64>() + untouched
     }
 
-    /// Somebody begins to open or close a section; its frames stay free.
+    /// A section begins to be opened or closed; its frames stay free.
     pub(crate) fn begin_changing(&mut self, section: Section) {
         self.untouched.changing += 1;
         self.untouched.changing_pages += section.usable();
@@ -154,12 +154,12 @@ impl Zone {
         self.span
     }
 
-    /// How often sections came or went: whoever looks at them without the lock sees by it whether they stayed the same.
+    /// How often sections came or went: one who looks at them without the lock sees by it whether they stayed the same.
     pub(crate) const fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// Step 4: grows to span sections of which the same is known.
+    /// Step 4: grows to span sections with equal words.
     pub(crate) fn grow(&mut self, run: SectionRange, section: Section) {
         self.changes += 1;
         let present = run.count() * u64::from(section.present);

@@ -1,4 +1,4 @@
-//! Free boot memory, and the part of it that is kept for hotplug.
+//! Free boot memory, and the part of it that is kept for hotplug: the lowest watermark.
 
 use crate::addr::Order;
 use crate::limits::{CACHE_LINE_PAIR, RESERVE_PAGES};
