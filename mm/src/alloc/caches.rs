@@ -5,7 +5,7 @@ use crate::frame::page::Head;
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::section::kind::Origin;
-use crate::zone::cache::{Shelf, Stack};
+use crate::zone::cache::{FreeStack, SizeClass};
 use crate::zone::zones::zone_number;
 
 impl<M: Machine> Memory<M> {
@@ -23,15 +23,15 @@ pub(crate) fn spill<M: Machine>(
     memory: &Memory<M>,
     zone: usize,
     origin: Origin,
-    shelf: Shelf,
-    stack: &mut Stack,
+    class: SizeClass,
+    stack: &mut FreeStack,
     count: u64,
 ) {
     memory.change_zone(zone, |zone| {
         for _ in 0..count {
             let Some((head, page)) = stack.pop(&memory.machine) else { break };
             page.set_head(Head::TAIL);
-            zone.area_mut(origin).put(&memory.machine, head, shelf.order());
+            zone.area_mut(origin).put(&memory.machine, head, class.order());
         }
     });
 }
@@ -44,12 +44,12 @@ pub(crate) fn drain_zone<M: Machine>(memory: &Memory<M>, zone: usize) {
             continue;
         }
         // One stack after the other, so that the CPU need not wait long; each as a whole, as what lies deepest is oldest.
-        for (origin, shelf) in Origin::ALL.into_iter().flat_map(|origin| Shelf::ALL.map(|shelf| (origin, shelf))) {
+        for (origin, class) in Origin::ALL.into_iter().flat_map(|origin| SizeClass::ALL.map(|class| (origin, class))) {
             let mut cache = cache.lock();
-            let stack = cache.stack(origin, shelf);
+            let stack = cache.stack(origin, class);
             let count = stack.len();
             if count > 0 {
-                spill(memory, zone, origin, shelf, stack, count);
+                spill(memory, zone, origin, class, stack, count);
             }
         }
     }

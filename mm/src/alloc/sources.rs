@@ -5,7 +5,7 @@ use crate::alloc::request::{Request, Urgency};
 use crate::frame::mobility::Mobility;
 use crate::frame::page::Owner;
 use crate::section::kind::{Origin, ZoneKind};
-use crate::zone::cache::Shelf;
+use crate::zone::cache::SizeClass;
 use crate::zone::free_area::Mixing;
 
 impl Request {
@@ -48,9 +48,9 @@ impl Request {
 
     /// Where caches keep what it asks for. What hotplug itself takes may come from the reserve, which is no cache's.
     #[inline]
-    pub(crate) const fn shelf(&self) -> Option<Shelf> {
+    pub(crate) const fn size_class(&self) -> Option<SizeClass> {
         match self.urgency {
-            Urgency::Bulk | Urgency::Ordinary => Shelf::of(self.order, self.mobility),
+            Urgency::Bulk | Urgency::Ordinary => SizeClass::of(self.order, self.mobility),
             Urgency::Hotplug => None,
         }
     }

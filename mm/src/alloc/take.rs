@@ -20,7 +20,7 @@ use crate::section::state::{BlockState, Openness};
 use crate::section::word::{Section, Word};
 use crate::site::Site;
 use crate::zone::Zone;
-use crate::zone::cache::{Shelf, Stack};
+use crate::zone::cache::{FreeStack, SizeClass};
 use crate::zone::free_area::{Mixing, Search};
 use crate::zone::zones::zone_number;
 use core::cell::Cell;
@@ -112,13 +112,13 @@ fn take_at_hand<M: Machine>(memory: &Memory<M>, request: &Request) -> Option<Pfn
     if memory.points.is_armed(Point::AllocFrames) {
         return None;
     }
-    let shelf = request.shelf()?;
+    let class = request.size_class()?;
     let (kind, origin) = request.sources()[0];
     if request.spares(kind) {
         return None;
     }
     let mut cache = memory.caches.find(memory.machine.cpu(), zone_number(request.place.node(), kind))?.lock();
-    let (head, page) = cache.stack(origin, shelf).pop(&memory.machine)?;
+    let (head, page) = cache.stack(origin, class).pop(&memory.machine)?;
     hand_out(memory, page, request);
     Some(head)
 }
@@ -197,8 +197,8 @@ fn can_spare_normal<M: Machine>(memory: &Memory<M>, node: NodeId) -> bool {
 fn take<M: Machine>(memory: &Memory<M>, source: Source, request: &Request) -> Option<Pfn> {
     let cell = memory.zones.cell(source.node, source.kind);
     loop {
-        let taken = match request.shelf() {
-            Some(shelf) => take_cached(memory, source, shelf, request),
+        let taken = match request.size_class() {
+            Some(class) => take_cached(memory, source, class, request),
             None => search_zone(memory, source, request),
         };
         if taken.is_some() || source.origin == Origin::Boot || request.urgency == Urgency::Hotplug {
@@ -213,7 +213,7 @@ fn take<M: Machine>(memory: &Memory<M>, source: Source, request: &Request) -> Op
     }
 }
 
-fn take_cached<M: Machine>(memory: &Memory<M>, source: Source, shelf: Shelf, request: &Request) -> Option<Pfn> {
+fn take_cached<M: Machine>(memory: &Memory<M>, source: Source, class: SizeClass, request: &Request) -> Option<Pfn> {
     // What lies in a cache may be taken when there is enough beside all of them.
     let is_short = || {
         memory.boot_free.spare() < watermark::kept(memory) && watermark::kernel_free(memory) < watermark::kept(memory)
@@ -222,9 +222,9 @@ fn take_cached<M: Machine>(memory: &Memory<M>, source: Source, shelf: Shelf, req
         return None;
     }
     let mut cache = memory.caches.of(memory.machine.cpu(), zone_number(source.node, source.kind)).lock();
-    let stack = cache.stack(source.origin, shelf);
+    let stack = cache.stack(source.origin, class);
     let (head, page) = stack.pop(&memory.machine).or_else(|| {
-        refill(memory, source, shelf, request, stack);
+        refill(memory, source, class, request, stack);
         stack.pop(&memory.machine)
     })?;
     hand_out(memory, page, request);
@@ -232,25 +232,25 @@ fn take_cached<M: Machine>(memory: &Memory<M>, source: Source, shelf: Shelf, req
 }
 
 /// Gets a batch from the zone, if it has one to spare.
-fn refill<M: Machine>(memory: &Memory<M>, source: Source, shelf: Shelf, request: &Request, stack: &mut Stack) {
+fn refill<M: Machine>(memory: &Memory<M>, source: Source, class: SizeClass, request: &Request, stack: &mut FreeStack) {
     let Request { order, mobility, .. } = *request;
     if memory.zones.cell(source.node, source.kind).open_free(source.origin) < order.pages() {
         return;
     }
     let most = Cell::new(0);
     let set_aside = || {
-        let Share { count, pages } = set_aside(memory, source, request, shelf.batch())?;
+        let Share { count, pages } = set_aside(memory, source, request, class.batch())?;
         most.set(count);
         Some(pages)
     };
     memory.take_from_zone(zone_number(source.node, source.kind), set_aside, |zone| {
         let area = zone.area_mut(source.origin);
         let most = most.get();
-        match shelf {
-            Shelf::Frames(_) => area.take_frames(&memory.machine, most, mobility, source.mixing, |frame| {
+        match class {
+            SizeClass::Frames(_) => area.take_frames(&memory.machine, most, mobility, source.mixing, |frame| {
                 stack.push(memory.machine.page(frame), frame, order);
             }),
-            Shelf::Pageblocks | Shelf::Pairs => {
+            SizeClass::Pageblocks | SizeClass::Pairs => {
                 let taken = (0..most).map_while(|_| area.take_whole(&memory.machine, order, mobility));
                 taken.for_each(|head| stack.push(memory.machine.page(head), head, order));
             }
@@ -379,11 +379,11 @@ fn keep_at_hand<M: Machine>(memory: &Memory<M>, head: Pfn, order: Order) -> bool
         return false;
     }
     let page = memory.machine.page(head);
-    let Some(shelf) = page.served(order).and_then(|mobility| Shelf::of(order, mobility)) else { return false };
-    let stack = cache.stack(word.origin(), shelf);
+    let Some(class) = page.served(order).and_then(|mobility| SizeClass::of(order, mobility)) else { return false };
+    let stack = cache.stack(word.origin(), class);
     stack.push(page, head, order);
-    if stack.len() > shelf.most() {
-        caches::spill(memory, zone, word.origin(), shelf, stack, shelf.batch());
+    if stack.len() > class.most() {
+        caches::spill(memory, zone, word.origin(), class, stack, class.batch());
     }
     true
 }

@@ -11,7 +11,7 @@ use crate::section::group::{Group, Ready, Tally};
 use crate::section::kind::{MemmapPlace, Origin, ZoneKind};
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::Section;
-use crate::zone::cache::Shelf;
+use crate::zone::cache::SizeClass;
 use crate::zone::free_area::{Listed, Walk};
 use crate::zone::zones::zone_number;
 use crate::{poison, range_guard};
@@ -331,15 +331,15 @@ fn count_listed<M: Machine>(memory: &Memory<M>, node: NodeId, kind: ZoneKind, or
 /// The frames that a cache says that it has, and those that it has.
 fn count_cache<M: Machine>(memory: &Memory<M>, cpu: usize, node: NodeId, kind: ZoneKind) -> (u64, u64) {
     let cache = memory.caches.of(cpu, zone_number(node, kind));
-    let stacks = Origin::ALL.into_iter().flat_map(|origin| Shelf::ALL.map(|shelf| (origin, shelf)));
-    let counts = stacks.map(|(origin, shelf)| {
+    let stacks = Origin::ALL.into_iter().flat_map(|origin| SizeClass::ALL.map(|class| (origin, class)));
+    let counts = stacks.map(|(origin, class)| {
         let mut cache = cache.lock();
-        let stack = cache.stack(origin, shelf);
-        let cached = Head { state: PageState::Cached, order: shelf.order(), owner: Owner::None };
+        let stack = cache.stack(origin, class);
+        let cached = Head { state: PageState::Cached, order: class.order(), owner: Owner::None };
         let is_right =
             |head: &Pfn| is_here(memory, *head, node, kind, origin) && memory.machine.page(*head).head() == cached;
         let counted = stack.iter(&memory.machine).take_while(is_right).count() as u64;
-        (stack.len() * shelf.order().pages(), counted * shelf.order().pages())
+        (stack.len() * class.order().pages(), counted * class.order().pages())
     });
     counts.fold((0, 0), |sums, (kept, counted)| (sums.0 + kept, sums.1 + counted))
 }

@@ -12,9 +12,9 @@ use crate::limits::CACHE_LINE_PAIR;
 use crate::section::kind::Origin;
 use lock_api::{Mutex, RawMutex};
 
-/// What a stack holds.
+/// Sizes that caches keep, each on a stack of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Shelf {
+pub(crate) enum SizeClass {
     /// Single frames of pageblocks of that mobility.
     Frames(Mobility),
     /// Pageblocks.
@@ -23,7 +23,7 @@ pub(crate) enum Shelf {
     Pairs,
 }
 
-impl Shelf {
+impl SizeClass {
     pub(crate) const ALL: [Self; 4] =
         [Self::Frames(Mobility::Unmovable), Self::Frames(Mobility::Movable), Self::Pageblocks, Self::Pairs];
 
@@ -75,14 +75,14 @@ impl Shelf {
 
 const END: u64 = u64::MAX;
 
-/// Blocks of one origin and shelf.
+/// Free blocks of one origin and size class, the last freed first.
 #[derive(Debug)]
-pub(crate) struct Stack {
+pub(crate) struct FreeStack {
     first: u64,
     len: u64,
 }
 
-impl Stack {
+impl FreeStack {
     const EMPTY: Self = Self { first: END, len: 0 };
 
     #[inline]
@@ -128,13 +128,13 @@ impl Stack {
 /// The stacks of one CPU for one zone.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    stacks: [[Stack; Shelf::ALL.len()]; Origin::ALL.len()],
+    stacks: [[FreeStack; SizeClass::ALL.len()]; Origin::ALL.len()],
 }
 
 impl Cache {
     #[inline]
-    pub(crate) const fn stack(&mut self, origin: Origin, shelf: Shelf) -> &mut Stack {
-        &mut self.stacks[origin as usize][shelf.index()]
+    pub(crate) const fn stack(&mut self, origin: Origin, class: SizeClass) -> &mut FreeStack {
+        &mut self.stacks[origin as usize][class.index()]
     }
 
     /// Frames in all stacks.
@@ -144,8 +144,8 @@ impl Cache {
 
     /// Frames of one origin.
     pub(crate) fn pages_of(&self, origin: Origin) -> u64 {
-        let shelves = Shelf::ALL.into_iter().zip(&self.stacks[origin as usize]);
-        shelves.map(|(shelf, stack)| stack.len * shelf.order().pages()).sum()
+        let classes = SizeClass::ALL.into_iter().zip(&self.stacks[origin as usize]);
+        classes.map(|(class, stack)| stack.len * class.order().pages()).sum()
     }
 }
 
@@ -165,7 +165,7 @@ impl<S: RawMutex> CacheCell<S> {
     /// An empty cache.
     #[must_use]
     pub const fn new() -> Self {
-        let stacks = [const { [const { Stack::EMPTY }; Shelf::ALL.len()] }; Origin::ALL.len()];
+        let stacks = [const { [const { FreeStack::EMPTY }; SizeClass::ALL.len()] }; Origin::ALL.len()];
         Self(Mutex::new(Cache { stacks }))
     }
 }
