@@ -50,7 +50,7 @@ pub(crate) fn move_away<M: Machine>(memory: &Memory<M>, head: Pfn, request: &Req
 pub(super) fn migrate<M: Machine>(memory: &Memory<M>, moves: &mut [Move]) {
     memory.machine.migrate(moves);
     for Move { from, to, .. } in moves.iter().filter(|done| done.outcome.is_ok()) {
-        memory.machine.page(*to).succeed(memory.machine.page(*from));
+        memory.machine.page(*to).inherit_age(memory.machine.page(*from));
     }
 }
 

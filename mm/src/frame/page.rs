@@ -327,8 +327,8 @@ impl PageInfo {
         self.refs.fetch_and(REFS, Ordering::Relaxed);
     }
 
-    /// The allocated block that begins here has taken the place of another one, and is held since when that was.
-    pub(crate) fn succeed(&self, old: &Self) {
+    /// Inherits from the struct page of the block that moved here since when it has been held.
+    pub(crate) fn inherit_age(&self, old: &Self) {
         let since = old.refs.load(Ordering::Relaxed) & !REFS;
         if since != 0 {
             self.refs.update(Ordering::Relaxed, Ordering::Relaxed, |refs| refs & REFS | since);
