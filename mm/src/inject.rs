@@ -177,8 +177,8 @@ impl Points {
         Some((Errno::from_number(word as u8)?, (word >> 8) as u32))
     }
 
-    /// Passes `point`, or fails if it is armed.
-    pub(crate) fn pass(&self, point: Point) -> Result<(), Injected> {
+    /// Fails if `point` is armed.
+    pub(crate) fn check(&self, point: Point) -> Result<(), Injected> {
         let word = &self.armed[point as usize];
         let taken = word.try_update(Ordering::Relaxed, Ordering::Relaxed, |word| match word >> 8 {
             0 => None,
@@ -205,9 +205,9 @@ mod tests {
         points.arm(Point::AddMap, Errno::NoMemory, 2);
         for _ in 0..2 {
             let failure = Injected { point: Point::AddMap, errno: Errno::NoMemory };
-            assert_eq!(points.pass(Point::AddMap), Err(failure));
+            assert_eq!(points.check(Point::AddMap), Err(failure));
         }
-        assert_eq!(points.pass(Point::AddMap), Ok(()));
+        assert_eq!(points.check(Point::AddMap), Ok(()));
         assert_eq!(points.armed(Point::AddMap), None);
     }
 

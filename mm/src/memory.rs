@@ -193,8 +193,8 @@ impl<M: Machine> Memory<M> {
     ///
     /// # Errors
     /// A failure was injected here.
-    pub fn pass(&self, point: Point) -> Result<(), Injected> {
-        self.points.pass(point)
+    pub fn check_injected(&self, point: Point) -> Result<(), Injected> {
+        self.points.check(point)
     }
 
     /// The oldest kept event whose number is at least `number`.

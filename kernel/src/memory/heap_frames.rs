@@ -37,7 +37,7 @@ fn migrate_one(wanted: Move) -> Result<(), Stay> {
         return Err(Stay::InFlight);
     }
     for point in [Point::MigrateUnmap, Point::MigrateCopy] {
-        mm().pass(point).map_err(Stay::Injected)?;
+        mm().check_injected(point).map_err(Stay::Injected)?;
     }
     // SAFETY: The heap has the first, and all other CPUs stand still, so nothing writes to it; the second is a new place, by
     // the contract of `Mover`.

@@ -68,7 +68,7 @@ fn migrate_together(moves: &mut [Move]) {
     arch::flush_tlb_everywhere();
     for page in &taken {
         let wanted = &mut moves[page.number];
-        wanted.outcome = mm().pass(Point::MigrateCopy).map_err(Stay::Injected);
+        wanted.outcome = mm().check_injected(Point::MigrateCopy).map_err(Stay::Injected);
         if wanted.outcome.is_ok() {
             // SAFETY: The first was taken away from all that use it, the second is a new place, by the contract of `Mover`.
             unsafe { memory::copy(wanted.from, wanted.to, wanted.order) };
@@ -129,7 +129,7 @@ fn take_one(tables: &mut Locked<'_>, page: u64, leaf: Leaf, what: What) -> Resul
         What::Table => tables.find_table(page, leaf.frame),
     };
     let place = found.ok_or(Stay::InFlight)?;
-    mm().pass(Point::MigrateUnmap).map_err(Stay::Injected)?;
+    mm().check_injected(Point::MigrateUnmap).map_err(Stay::Injected)?;
     if !info(leaf.frame).freeze() {
         return Err(Stay::Pinned);
     }
@@ -141,7 +141,7 @@ fn take_one(tables: &mut Locked<'_>, page: u64, leaf: Leaf, what: What) -> Resul
 /// Moves the topmost table of a space.
 fn move_topmost(space: &AddressSpace, from: Pfn, to: Pfn) -> Result<(), Stay> {
     for point in [Point::MigrateUnmap, Point::MigrateCopy] {
-        mm().pass(point).map_err(Stay::Injected)?;
+        mm().check_injected(point).map_err(Stay::Injected)?;
     }
     arch::stop_machine(|| {
         let mut tables = space.lock();
@@ -196,7 +196,7 @@ fn put_back(moves: &[Move], mut taken: &[Taken]) {
 /// # Errors
 /// It stays what it is; there may be no frame for a page table.
 fn split(head: Pfn) -> Result<(), Stay> {
-    mm().pass(Point::MigrateSplit).map_err(Stay::Injected)?;
+    mm().check_injected(Point::MigrateSplit).map_err(Stay::Injected)?;
     let Some((space, _)) = space_of(head) else { return Err(Stay::InFlight) };
     let Some(Whose { page, .. }) = whose(head) else { return Err(Stay::InFlight) };
     let table = space.placement.take_table().map_err(|error| match error {

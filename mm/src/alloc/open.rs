@@ -234,7 +234,7 @@ fn finish_close<M: Machine>(memory: &Memory<M>, closing: &Closing<'_, M>, node: 
 
 /// Maps the struct pages that lie at the head of an added section, if that can be trusted with them.
 fn map_own_memmap<M: Machine>(memory: &Memory<M>, id: SectionId, section: Section) -> Result<(), Distrust> {
-    memory.pass(Point::AllocOpen).map_err(Distrust::Injected)?;
+    memory.check_injected(Point::AllocOpen).map_err(Distrust::Injected)?;
     if section.memmap == MemmapPlace::Head {
         let backing = PfnRange::new(table_range(id, section).end(), MEMMAP_PAGES);
         memory.machine.try_frames(backing).map_err(Distrust::BadMemory)?;

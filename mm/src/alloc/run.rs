@@ -29,7 +29,7 @@ impl<M: Machine> Memory<M> {
     pub fn allocate_run(&self, blocks: u64, request: &Request) -> Result<PfnRange, AllocError> {
         assert!((1..=RUN_LIMIT).contains(&blocks), "a run has 1 to {RUN_LIMIT} pageblocks");
         assert!(request.urgency == Urgency::Ordinary, "looking for a run opens sections");
-        take::pass_allocation(self, request)?;
+        take::check_allocation_injected(self, request)?;
         self.drain_caches();
         let request = Request { order: Order::PAGEBLOCK, ..*request };
         let found =

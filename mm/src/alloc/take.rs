@@ -68,7 +68,7 @@ impl<M: Machine> Memory<M> {
     /// # Errors
     /// No online block of `range` that may serve has a free block of that size; an injected failure.
     pub fn allocate_within(&self, request: &Request, range: SectionRange) -> Result<Pfn, AllocError> {
-        pass_allocation(self, request)?;
+        check_allocation_injected(self, request)?;
         let find =
             || self.sections.iter_range(range).find_map(|(id, section)| take_in_section(self, request, id, section));
         find()
@@ -126,7 +126,7 @@ fn take_at_hand<M: Machine>(memory: &Memory<M>, request: &Request) -> Option<Pfn
 #[inline(never)]
 fn allocate_slowly<M: Machine>(memory: &Memory<M>, request: Request) -> Result<Pfn, AllocError> {
     let request = &request;
-    pass_allocation(memory, request)?;
+    check_allocation_injected(memory, request)?;
     let found = find(memory, request).or_else(|| {
         // What serves may lie in a cache, as a frame or as a part of a larger group.
         memory.drain_caches();
@@ -140,10 +140,10 @@ fn allocate_slowly<M: Machine>(memory: &Memory<M>, request: Request) -> Result<P
 }
 
 /// The kernel heap has nobody whom it could tell of a failure, so it is spared the injected ones.
-pub(crate) fn pass_allocation<M: Machine>(memory: &Memory<M>, request: &Request) -> Result<(), AllocError> {
+pub(crate) fn check_allocation_injected<M: Machine>(memory: &Memory<M>, request: &Request) -> Result<(), AllocError> {
     match request.owner {
         Owner::Heap => Ok(()),
-        _ => memory.pass(Point::AllocFrames).map_err(AllocError::Injected),
+        _ => memory.check_injected(Point::AllocFrames).map_err(AllocError::Injected),
     }
 }
 

@@ -71,6 +71,6 @@ pub(crate) fn destination_request<M: Machine>(memory: &Memory<M>, block: Block, 
 }
 
 pub(super) fn take_destination<M: Machine>(memory: &Memory<M>, request: &Request) -> Result<Pfn, AllocError> {
-    memory.pass(Point::MigrateDestination).map_err(AllocError::Injected)?;
+    memory.check_injected(Point::MigrateDestination).map_err(AllocError::Injected)?;
     memory.allocate(request)
 }

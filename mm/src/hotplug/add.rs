@@ -238,7 +238,7 @@ fn check_vacant<M: Machine>(memory: &Memory<M>, range: SectionRange, node: NodeI
 
 /// Nobody else takes the name, the window and the place meanwhile.
 fn reserve_group<M: Machine>(memory: &Memory<M>, group: &Group) -> Result<GroupId, AddError> {
-    memory.pass(Point::AddGroup).map_err(AddError::Injected)?;
+    memory.check_injected(Point::AddGroup).map_err(AddError::Injected)?;
     memory.groups.lock().reserve(*group).map_err(|why| match why {
         Unplaced::NameTaken => AddError::NameTaken(group.name),
         Unplaced::Overlaps(other) => AddError::Claimed(other),

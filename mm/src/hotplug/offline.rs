@@ -164,7 +164,7 @@ fn offline_steps<M: Machine>(
     stopwatch: &Stopwatch<'_, M>,
 ) -> Result<(), OfflineError> {
     check_online(memory, ranges)?;
-    memory.pass(Point::OfflineBegin).map_err(OfflineError::Injected)?;
+    memory.check_injected(Point::OfflineBegin).map_err(OfflineError::Injected)?;
     stopwatch.enter("isolate");
 
     let isolated = Undo::new(stopwatch, || {
@@ -172,7 +172,7 @@ fn offline_steps<M: Machine>(
             unisolate(memory, run, section);
         }
     });
-    memory.pass(Point::OfflineIsolate).map_err(OfflineError::Injected)?;
+    memory.check_injected(Point::OfflineIsolate).map_err(OfflineError::Injected)?;
     let mut is_any_open = false;
     for range in ranges {
         is_any_open |= isolate(memory, *range, pace).map_err(OfflineError::Stopped)?;
@@ -182,10 +182,10 @@ fn offline_steps<M: Machine>(
     caches::drain_zones_of(memory, open);
     stopwatch.enter("prepare");
 
-    memory.pass(Point::OfflinePrepare).map_err(OfflineError::Injected)?;
+    memory.check_injected(Point::OfflinePrepare).map_err(OfflineError::Injected)?;
     let isolated = listeners::with_consent(memory, ranges, Direction::Offline, isolated, || {
         stopwatch.enter("look");
-        memory.pass(Point::OfflineEvacuate).map_err(OfflineError::Injected)?;
+        memory.check_injected(Point::OfflineEvacuate).map_err(OfflineError::Injected)?;
         empty(memory, open, PageblockSet::ALL, pace, stopwatch).map_err(OfflineError::from)
     })?;
     stopwatch.enter("withdraw");

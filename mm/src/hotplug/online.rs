@@ -154,7 +154,7 @@ fn online_steps<M: Machine>(
     stopwatch: &Stopwatch<'_, M>,
 ) -> Result<Option<Remark>, OnlineError> {
     let is_ready = check_offline(memory, ranges)?;
-    memory.pass(Point::OnlineBegin).map_err(OnlineError::Injected)?;
+    memory.check_injected(Point::OnlineBegin).map_err(OnlineError::Injected)?;
     pace.pause().map_err(OnlineError::Stopped)?;
     let readied = match is_ready {
         true => None,
@@ -168,7 +168,7 @@ fn online_steps<M: Machine>(
     let remark = choose_zones(memory, ranges, how);
     stopwatch.enter("prepare");
 
-    memory.pass(Point::OnlinePrepare).map_err(OnlineError::Injected)?;
+    memory.check_injected(Point::OnlinePrepare).map_err(OnlineError::Injected)?;
     let going = listeners::with_consent(memory, ranges, Direction::Online, going, || Ok::<_, OnlineError>(()))?;
     stopwatch.enter("populate");
 

@@ -105,7 +105,7 @@ impl<M: Machine> Memory<M> {
         if granted != PageblockSet::EMPTY {
             return Err(PieceError::Already { block: id, count: granted.count(), state: "granted" });
         }
-        self.pass(Point::OnlineGrant).map_err(PieceError::Injected)?;
+        self.check_injected(Point::OnlineGrant).map_err(PieceError::Injected)?;
         while !grant_at_once(self, id, set) {
             // Somebody is just opening it.
             self.machine.rest();
@@ -125,7 +125,7 @@ impl<M: Machine> Memory<M> {
             return Err(PieceError::Already { block: id, count: withheld.count(), state: "withheld" });
         }
         check_contents(self, id, set)?;
-        self.pass(Point::OfflineWithhold).map_err(PieceError::Injected)?;
+        self.check_injected(Point::OfflineWithhold).map_err(PieceError::Injected)?;
         loop {
             let section = self.sections.get(id).expect("a block that is locked stays");
             if section.is_open() {
@@ -225,7 +225,7 @@ fn withhold_open<M: Machine>(
     });
     let undo = Undo::new(&stopwatch, || end_shrinking(memory, id, kind, isolated, PageblockSet::EMPTY));
     caches::drain_zone(memory, zone_number(section.node, kind));
-    memory.pass(Point::OfflineEvacuate).map_err(PieceError::Injected)?;
+    memory.check_injected(Point::OfflineEvacuate).map_err(PieceError::Injected)?;
     let only = [SectionRange::single(id)];
     empty(memory, &only, isolated, pace, &stopwatch).map_err(|error| PieceError::Stays(error.into()))?;
     // What was poisoned meanwhile stays.

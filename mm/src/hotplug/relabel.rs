@@ -119,7 +119,7 @@ pub(super) fn relabel<M: Machine>(
     caches::drain_zones_of(memory, ranges);
     stopwatch.enter("check");
 
-    memory.pass(Point::OnlineRelabel).map_err(RelabelError::Injected)?;
+    memory.check_injected(Point::OnlineRelabel).map_err(RelabelError::Injected)?;
     if zone == ZoneKind::Movable {
         check_reserve(memory, ranges)?;
         check_movable(memory, ranges, pace)?;

@@ -115,7 +115,7 @@ impl<M: Machine> Memory<M> {
         let missing = range.iter().find(|id| self.sections.get(*id).is_none());
         let result = missing.map_or(Ok(()), |id| Err(RemoveError::NoBlock(id)));
         let result = result.and_then(|()| check_offline(self, range, &[]));
-        let result = result.and_then(|()| self.pass(Point::RemoveBegin).map_err(RemoveError::Injected));
+        let result = result.and_then(|()| self.check_injected(Point::RemoveBegin).map_err(RemoveError::Injected));
         if result.is_ok() {
             stopwatch.enter("withdraw");
             forget(self, id, &group, range, &stopwatch);
@@ -192,7 +192,7 @@ fn check_group<M: Machine>(memory: &Memory<M>, group: Group, except: &[SectionRa
         return Err(RemoveError::Boot(group.name));
     }
     check_offline(memory, group.window, except)?;
-    memory.pass(Point::RemoveBegin).map_err(RemoveError::Injected)
+    memory.check_injected(Point::RemoveBegin).map_err(RemoveError::Injected)
 }
 
 fn check_offline<M: Machine>(

@@ -53,7 +53,7 @@ pub(super) fn reserve_memmaps<M: Machine, I: Iterator<Item = (SectionId, NodeId)
     });
     for (id, node) in sections() {
         pace.pause().map_err(MemmapError::Stopped)?;
-        memory.pass(point).map_err(MemmapError::Injected)?;
+        memory.check_injected(point).map_err(MemmapError::Injected)?;
         for index in 0..MEMMAP_PAGES {
             let frame = memmap_frame(memory, node)?;
             frames.use_up(1);
