@@ -14,7 +14,7 @@ impl<M: Machine> Memory<M> {
     ///
     /// To be called after [`wake_keeper`](crate::machine::Machine::wake_keeper), from a task, with no lock held. Asks to be called
     /// again if there is more.
-    pub fn keep(&self) {
+    pub fn housekeep(&self) {
         poison::poison_given_back(self);
         for node in self.nodes() {
             for kind in ZoneKind::ALL {

@@ -3,7 +3,7 @@
 /// The most groups there can be: 256 DIMM slots, one boot group per node, and as many added by hand.
 pub const GROUP_LIMIT: usize = 512;
 
-/// Empty sections of a zone that may stay open; when there are more, [`Memory::keep`](crate::Memory::keep) leaves [`SPARE_LOW`].
+/// Empty sections of a zone that may stay open; when there are more, [`Memory::housekeep`](crate::Memory::housekeep) leaves [`SPARE_LOW`].
 pub(crate) const SPARE_HIGH: u64 = 4;
 
 /// Empty sections of a zone that stay open when others are closed.

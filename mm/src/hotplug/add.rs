@@ -190,7 +190,7 @@ fn add_group<M: Machine>(
     add_steps(memory, group, group.window, pace, stopwatch)?;
 
     // Nothing below can fail.
-    named.keep();
+    named.disarm();
     memory.groups.lock().publish(id, None);
     steps::know(memory, id, group, group.window);
     Ok(id)

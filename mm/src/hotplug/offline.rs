@@ -191,7 +191,7 @@ fn offline_steps<M: Machine>(
     stopwatch.enter("withdraw");
 
     // Nothing below can fail.
-    isolated.keep();
+    isolated.disarm();
     close_for_readers(memory, open);
     let mut is_any_standby = false;
     in_batches(ranges, pace, |range| steps::leave(memory, range, &mut is_any_standby));

@@ -173,8 +173,8 @@ fn online_steps<M: Machine>(
     stopwatch.enter("populate");
 
     // Nothing below can fail.
-    going.keep();
-    readied.into_iter().for_each(Undo::keep);
+    going.disarm();
+    readied.into_iter().for_each(Undo::disarm);
     in_batches(ranges, pace, |range| steps::enter(memory, range));
     stopwatch.enter("committed");
     listeners::committed_all(memory, ranges, Direction::Online);

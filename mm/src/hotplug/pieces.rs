@@ -232,7 +232,7 @@ fn withhold_open<M: Machine>(
     check_contents(memory, id, set)?;
 
     // Nothing below can fail.
-    undo.keep();
+    undo.disarm();
     end_shrinking(memory, id, kind, isolated.without(set), set);
     Ok(())
 }

@@ -127,7 +127,7 @@ pub(super) fn relabel<M: Machine>(
     stopwatch.enter("relabel");
 
     // Nothing below can fail.
-    isolated.keep();
+    isolated.disarm();
     in_batches(ranges, pace, |range| cross(memory, range, zone));
     Ok(())
 }

@@ -61,7 +61,7 @@ pub(super) fn reserve_memmaps<M: Machine, I: Iterator<Item = (SectionId, NodeId)
             reserved.set(reserved.get() + 1);
         }
     }
-    undo.keep();
+    undo.disarm();
     Ok(())
 }
 

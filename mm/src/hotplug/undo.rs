@@ -16,7 +16,7 @@ impl<'a, C: Clock, F: FnMut()> Undo<'a, C, F> {
     }
 
     /// Keeps what was done.
-    pub(super) fn keep(mut self) {
+    pub(super) fn disarm(mut self) {
         self.undo = None;
     }
 }

@@ -46,7 +46,7 @@ pub trait Machine: Memmap + Trial + Mapper + Mover + Clock + Sync + 'static {
     /// another one by the time it uses the answer, unless something keeps it on its CPU.
     fn cpu(&self) -> usize;
 
-    /// Asks that [`Memory::keep`](crate::Memory::keep) be called soon. May be called with any lock held.
+    /// Asks that [`Memory::housekeep`](crate::Memory::housekeep) be called soon. May be called with any lock held.
     fn wake_keeper(&self);
 
     /// Blocks the task until `is_over` returns true. That takes a spin lock and nothing more, and is called again after each

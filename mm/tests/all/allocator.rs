@@ -174,7 +174,7 @@ fn runs_reach_across_sections_whose_struct_pages_lie_elsewhere() {
     let second = memory.allocate_run(RUN_LIMIT, &request).expect("the frame in the cache is part of it");
     memory.free_run(gibibyte);
     memory.free_run(second);
-    memory.keep();
+    memory.housekeep();
     assert_eq!(Snapshot::of(&memory), before);
     assert_valid(&memory);
 }

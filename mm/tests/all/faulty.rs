@@ -54,7 +54,7 @@ fn what_the_kernel_holds_goes_out_of_use_when_it_is_given_back() {
         let count = bad.len() as u64;
         assert_bad(&memory, 0, count);
         memory.offline(&[blocks(32, 32)], &mut Unhurried).expect_err("the kernel holds it");
-        memory.keep();
+        memory.housekeep();
         assert_bad(&memory, 0, count);
 
         let calls = memory.machine().keeper_calls.load(Ordering::Relaxed);
@@ -63,7 +63,7 @@ fn what_the_kernel_holds_goes_out_of_use_when_it_is_given_back() {
         for pfn in &bad {
             assert!(!is_handed_out(&memory, blocks(32, 32), *pfn));
         }
-        memory.keep();
+        memory.housekeep();
         assert_bad(&memory, count, 0);
         bad.iter().for_each(|pfn| assert_gone(&memory, *pfn));
         offline(&memory, blocks(32, 32));
@@ -90,7 +90,7 @@ fn a_block_goes_offline_although_nobody_has_looked_after_what_was_given_back() {
 fn what_is_pinned_goes_out_of_use_when_that_ends() {
     type End = fn(&Memory<Fake>, Pfn);
     let ends: [End; 4] = [
-        |memory, _| memory.keep(),
+        |memory, _| memory.housekeep(),
         |memory, _| offline(memory, blocks(32, 32)),
         |memory, _| online(memory, blocks(32, 32), NORMAL),
         |memory, pfn| poison(memory, pfn).expect("it can move"),
@@ -103,7 +103,7 @@ fn what_is_pinned_goes_out_of_use_when_that_ends() {
         let bad = head.add(order.pages() - 1);
         assert!(memory.machine().page(head).pin());
         assert_eq!(poison(&memory, bad), Err(PoisonError::Pinned(bad)));
-        memory.keep();
+        memory.housekeep();
         assert_bad(&memory, 0, 1);
         memory.machine().page(head).unpin();
         end(&memory, bad);
@@ -175,7 +175,7 @@ fn what_is_given_back_while_its_block_goes_is_poisoned_too() {
             let result = memory.offline(&[blocks(32, 32)], &mut Unhurried);
             assert_eq!(result.is_ok(), answer == Accept::Yes && !fails_later, "{result:?}");
             if answer == Accept::No {
-                memory.keep();
+                memory.housekeep();
             }
             assert_bad(memory, bad.len() as u64, 0);
             assert!(bad.iter().all(|pfn| memory.frame_report(*pfn).state == FrameState::Poisoned));
@@ -197,7 +197,7 @@ fn the_parts_of_a_large_page_with_an_error_are_told_apart() {
     for pfn in PfnRange::new(head, Order::PAGEBLOCK.pages()).iter() {
         memory.free(pfn, Order::PAGE);
     }
-    memory.keep();
+    memory.housekeep();
     assert_bad(&memory, 1, 0);
     assert_gone(&memory, bad);
 }
@@ -230,7 +230,7 @@ fn whoever_is_just_giving_memory_back_gives_back_no_error() {
         }
         is_over.store(true, Ordering::Relaxed);
     });
-    memory.keep();
+    memory.housekeep();
     assert_bad(&memory, bad.len() as u64, 0);
     bad.into_iter().for_each(|pfn| assert_eq!(memory.frame_report(pfn).state, FrameState::Poisoned));
 }
@@ -248,10 +248,10 @@ fn all_that_is_held_can_be_faulty() {
     }
     assert_bad(&memory, 0, bad.len() as u64);
     memory.free(held[0], Order::PAGEBLOCK);
-    memory.keep();
+    memory.housekeep();
     assert_bad(&memory, 512, bad.len() as u64 - 512);
     held[1..].iter().for_each(|head| memory.free(*head, Order::PAGEBLOCK));
-    memory.keep();
+    memory.housekeep();
     assert_bad(&memory, bad.len() as u64, 0);
     assert!(!memory.section(bad[0].section()).expect("present").faulty);
     bad.iter().step_by(100).for_each(|pfn| assert_gone(&memory, *pfn));

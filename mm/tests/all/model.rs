@@ -449,7 +449,7 @@ impl World {
                 Ok(())
             }
             Step::Keep => {
-                memory.keep();
+                memory.housekeep();
                 Ok(())
             }
             Step::Drain => {

@@ -439,7 +439,7 @@ fn no_sequence_of_pieces_breaks_the_books() {
             model.step(&memory, &mut random, &mut succeeded);
             if n % 10 == 0 {
                 assert_valid(&memory);
-                memory.keep();
+                memory.housekeep();
             }
         }
         assert!(succeeded.iter().all(|count| *count > 0), "{succeeded:?}");

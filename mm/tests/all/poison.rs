@@ -94,7 +94,7 @@ fn a_block_with_poisoned_frames_can_be_closed_and_opened() {
         memory.free(head, Order::PAGEBLOCK);
         memory.drain_caches();
     }
-    memory.keep();
+    memory.housekeep();
     let closed = memory.blocks().filter(|(_, section)| section.is_untouched()).count();
     assert!(closed >= 12, "{closed} are closed");
     assert_gone(&memory, pfn);
@@ -372,7 +372,7 @@ proptest! {
                         plug(memory, 0, blocks(32, 33), 1);
                     }
                 }
-                Step::Keep => memory.keep(),
+                Step::Keep => memory.housekeep(),
             }
             for (_, head, order) in all_places(memory) {
                 prop_assert!(bad.range(head..head.add(order.pages())).all(|pfn| faulty.contains(pfn)));
@@ -383,7 +383,7 @@ proptest! {
         }
         taken.into_iter().for_each(|(head, order)| memory.free(head, order));
         all_places(memory).into_iter().for_each(|(holder, _, _)| release(memory, holder));
-        memory.keep();
+        memory.housekeep();
         prop_assert_eq!(memory.memory_report().faulty, 0);
         prop_assert!(bad.iter().all(|pfn| memory.frame_report(*pfn).state == FrameState::Poisoned));
         assert_valid(memory);

@@ -89,7 +89,7 @@ fn unplug_waits_for_those_who_look_at_struct_pages_in_system_memory() {
 #[test]
 fn the_keeper_waits_for_those_who_look_at_struct_pages() {
     let memory = used(blocks(32, 39), true);
-    assert_eq!(closed_while_looked_at(&memory, || memory.keep()).len(), 6);
+    assert_eq!(closed_while_looked_at(&memory, || memory.housekeep()).len(), 6);
     assert_valid(&memory);
 }
 
@@ -112,7 +112,7 @@ fn frames_are_reported_while_their_memory_comes_and_goes() {
         }
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                memory.keep();
+                memory.housekeep();
             }
         });
         for round in 0..40 {

@@ -289,7 +289,7 @@ fn blocks_change_their_zone_while_cpus_take_and_give() {
         for round in 0..ROUNDS {
             let zone = ZoneKind::ALL[round % 2].other();
             changes += usize::from(to(&memory, blocks(32, 33), zone).is_ok());
-            memory.keep();
+            memory.housekeep();
         }
         done.store(true, Ordering::Relaxed);
         changes

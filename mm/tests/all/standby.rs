@@ -303,7 +303,7 @@ fn no_sequence_of_operations_touches_what_is_not_backed() {
             model.step(&memory, host, &mut random, &mut succeeded);
             if n % 20 == 0 {
                 assert_valid(&memory);
-                memory.keep();
+                memory.housekeep();
             }
         }
         assert!(succeeded.iter().all(|count| *count > 0), "{succeeded:?}");

@@ -203,7 +203,7 @@ fn everything_is_as_it_was_after_everything_at_once() {
         }
         scope.spawn(|| {
             while is_going_on() {
-                memory.keep();
+                memory.housekeep();
                 std::thread::yield_now();
             }
         });

@@ -195,7 +195,7 @@ fn the_kernel_opens_another_section_when_one_is_withheld_ahead_of_need() {
     let request = Request { urgency: Urgency::Hotplug, ..Request::kernel(Owner::Selftest) };
     while memory.allocate(&request).is_ok() {}
     for _ in 0..3 {
-        memory.keep();
+        memory.housekeep();
     }
     assert_eq!(told(&memory), [(32, memmap_start(32)), (33, memmap_start(33))]);
     assert_eq!(memory.allocate(&request).expect("the keeper opened one").section(), section(34));

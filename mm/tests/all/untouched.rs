@@ -110,7 +110,7 @@ fn every_frame_of_an_untouched_zone_can_be_had_and_comes_back_as_whole_pageblock
     // All but the first pageblock of each section, which its struct pages are in.
     assert_eq!(whole(&memory), 16 * 63);
     assert_valid(&memory);
-    memory.keep();
+    memory.housekeep();
     assert_eq!(Snapshot::of(&memory), before);
 }
 
@@ -124,7 +124,7 @@ fn empty_sections_are_closed_when_there_are_many_and_a_few_stay_open() {
     held.into_iter().for_each(|head| memory.free(head, Order::MAX));
     assert!(memory.machine().keeper_calls.load(Ordering::Relaxed) > calls, "somebody is asked to close them");
     memory.drain_caches();
-    memory.keep();
+    memory.housekeep();
     assert_eq!(opened(&memory).len(), 2);
     assert_eq!(memory.machine().mapped_memmap_pages(), BOOT_MEMMAP_PAGES + 2 * MEMMAP_PAGES as usize);
     assert_valid(&memory);
@@ -132,7 +132,7 @@ fn empty_sections_are_closed_when_there_are_many_and_a_few_stay_open() {
     for _ in 0..4 {
         let head = memory.allocate(&movable).expect("free");
         memory.free(head, Order::MAX);
-        memory.keep();
+        memory.housekeep();
         assert_eq!(opened(&memory).len(), 2);
     }
     let held = take_all(&memory, &movable);
@@ -155,7 +155,7 @@ fn struct_pages_from_the_system_stay_mapped_when_their_section_closes() {
     assert_eq!(held.len() as u64, 9 * 32768 / Order::MAX.pages(), "the sections are whole");
     held.into_iter().for_each(|head| memory.free(head, Order::MAX));
     memory.drain_caches();
-    memory.keep();
+    memory.housekeep();
     assert_eq!((opened(&memory).len(), memory.machine().mapped_memmap_pages()), (2, mapped));
     assert_valid(&memory);
 }
@@ -168,7 +168,7 @@ fn requests_made_under_the_lock_of_the_page_tables_open_nothing_but_ask_for_it()
     assert_eq!(opened(&memory), []);
     assert!(held.iter().all(|frame| frame.section() < section(2)));
     assert!(memory.machine().keeper_calls.load(Ordering::Relaxed) > 0);
-    memory.keep();
+    memory.housekeep();
     assert_eq!(opened(&memory), [32]);
     assert_eq!(memory.allocate(&urgent).expect("the keeper opened one").section(), section(32));
     assert_valid(&memory);
@@ -188,7 +188,7 @@ fn two_takers_at_once_open_what_they_need_and_lose_nothing() {
         held.len()
     });
     assert_eq!(total, 16 * 63);
-    memory.keep();
+    memory.housekeep();
     assert_valid(&memory);
     assert_eq!(Snapshot::of(&memory), before);
 }
@@ -225,7 +225,7 @@ fn the_kernel_is_helped_out_whenever_open_memory_runs_short() {
     let mut taken = take_all(&memory, &urgent).len();
     for block in 32..=40 {
         let calls = memory.machine().keeper_calls.load(Ordering::Relaxed);
-        memory.keep();
+        memory.housekeep();
         assert!(memory.section(section(block)).expect("present").is_open(), "block {block}");
         taken += take_all(&memory, &urgent).len();
         assert!(memory.machine().keeper_calls.load(Ordering::Relaxed) > calls, "it asks for more");

@@ -20,7 +20,7 @@ pub(crate) fn start_keeper() {
     task::spawn("keeper", || {
         loop {
             QUEUE.wait_until(|| WANTED.swap(false, Ordering::Relaxed));
-            mm().keep();
+            mm().housekeep();
             // It may want to go on at once.
             task::yield_now();
         }
