@@ -24,9 +24,9 @@ use crate::zone::zones::zone_number;
 use core::ops::AddAssign;
 use core::sync::atomic::Ordering;
 
-/// Frames that need a place, by where they may go.
+/// Frames that are to move, by where they may go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Need {
+pub(crate) struct Demand {
     /// Anywhere.
     movable: u64,
     /// To Normal zones only.
@@ -35,7 +35,7 @@ pub(crate) struct Need {
     large: u64,
 }
 
-impl AddAssign for Need {
+impl AddAssign for Demand {
     fn add_assign(&mut self, other: Self) {
         self.movable += other.movable;
         self.kernel += other.kernel;
@@ -43,7 +43,7 @@ impl AddAssign for Need {
     }
 }
 
-impl Need {
+impl Demand {
     pub(crate) const fn add(&mut self, block: Block) {
         match block.mobility {
             Mobility::Movable => self.movable += block.order.pages(),
@@ -135,21 +135,21 @@ impl Room {
     }
 
     /// How many frames of the reserve have no place here, if a part of it may go with what leaves.
-    pub(crate) const fn reserve_lack(self, leaving: Self) -> u64 {
+    pub(crate) const fn reserve_shortfall(self, leaving: Self) -> u64 {
         if leaving.boot == 0 { 0 } else { RESERVE_PAGES.saturating_sub(self.boot) }
     }
 
-    /// How many frames are missing to give `need` a place, and leave the kernel what bulk users leave it.
-    pub(crate) const fn lack(self, need: Need) -> u64 {
+    /// How many frames are missing to give `demand` a place, and leave the kernel what bulk users leave it.
+    pub(crate) const fn shortfall(self, demand: Demand) -> u64 {
         let normal = self.bulk().saturating_sub(self.promised);
-        let kernel_lack = need.kernel.saturating_sub(normal);
-        let rest = normal.saturating_sub(need.kernel) + self.movable;
-        kernel_lack + (need.movable + self.tables(need)).saturating_sub(rest)
+        let kernel_shortfall = demand.kernel.saturating_sub(normal);
+        let rest = normal.saturating_sub(demand.kernel) + self.movable;
+        kernel_shortfall + (demand.movable + self.tables(demand)).saturating_sub(rest)
     }
 
     /// Page tables for large pages that may have to be split. Smaller ones may fill whole pageblocks before those come.
-    const fn tables(self, need: Need) -> u64 {
-        need.large.saturating_sub(self.whole.saturating_sub(need.filled()))
+    const fn tables(self, demand: Demand) -> u64 {
+        demand.large.saturating_sub(self.whole.saturating_sub(demand.filled()))
     }
 }
 
@@ -189,46 +189,47 @@ mod tests {
     #[test]
     fn movable_memory_goes_anywhere_and_kernel_memory_to_normal_only() {
         let room = Room { boot: LEFT + 10, added: 5, movable: 100, ..Room::default() };
-        let lack = |movable, kernel| room.lack(Need { movable, kernel, large: 0 });
-        assert_eq!((lack(115, 0), lack(116, 0)), (0, 1));
-        assert_eq!((lack(100, 15), lack(101, 15)), (0, 1));
-        assert_eq!((lack(0, 16), lack(100, 16)), (1, 1));
+        let shortfall = |movable, kernel| room.shortfall(Demand { movable, kernel, large: 0 });
+        assert_eq!((shortfall(115, 0), shortfall(116, 0)), (0, 1));
+        assert_eq!((shortfall(100, 15), shortfall(101, 15)), (0, 1));
+        assert_eq!((shortfall(0, 16), shortfall(100, 16)), (1, 1));
     }
 
     #[test]
     fn the_reserve_is_of_boot_memory_and_what_the_kernel_needs_of_any() {
-        let lack = |boot, added| Room { boot, added, ..Room::default() }.lack(Need { movable: 1, ..Need::default() });
-        assert_eq!((lack(LEFT + 1, 0), lack(LEFT, 0)), (0, 1));
-        assert_eq!((lack(0, KERNEL_PAGES + 1), lack(0, KERNEL_PAGES)), (0, 1));
+        let shortfall =
+            |boot, added| Room { boot, added, ..Room::default() }.shortfall(Demand { movable: 1, ..Demand::default() });
+        assert_eq!((shortfall(LEFT + 1, 0), shortfall(LEFT, 0)), (0, 1));
+        assert_eq!((shortfall(0, KERNEL_PAGES + 1), shortfall(0, KERNEL_PAGES)), (0, 1));
     }
 
     #[test]
     fn tables_for_splits_are_counted_where_the_parts_are() {
-        let lack = |spare, whole, large, small| {
+        let shortfall = |spare, whole, large, small| {
             let movable = large * FRAMES + small;
             let room = Room { boot: LEFT, movable: movable + spare, whole, ..Room::default() };
-            room.lack(Need { movable, kernel: 0, large })
+            room.shortfall(Demand { movable, kernel: 0, large })
         };
-        assert_eq!((lack(7, 0, 7, 0), lack(7, 0, 8, 0)), (0, 1));
-        assert_eq!((lack(7, 9, 16, 0), lack(7, 9, 17, 0)), (0, 1));
+        assert_eq!((shortfall(7, 0, 7, 0), shortfall(7, 0, 8, 0)), (0, 1));
+        assert_eq!((shortfall(7, 9, 16, 0), shortfall(7, 9, 17, 0)), (0, 1));
         // Smaller ones may fill whole pageblocks before the large ones come.
-        assert_eq!((lack(7, 9, 15, FRAMES), lack(7, 9, 15, FRAMES + 1)), (0, 1));
-        assert_eq!(lack(0, 0, 0, 1 << 39), 0);
+        assert_eq!((shortfall(7, 9, 15, FRAMES), shortfall(7, 9, 15, FRAMES + 1)), (0, 1));
+        assert_eq!(shortfall(0, 0, 0, 1 << 39), 0);
         // Normal memory serves, too, as far as it is not the kernel's.
-        let lack = |boot| {
+        let shortfall = |boot| {
             let room = Room { boot, movable: 8 * FRAMES, ..Room::default() };
-            room.lack(Need { movable: 8 * FRAMES, kernel: 0, large: 8 })
+            room.shortfall(Demand { movable: 8 * FRAMES, kernel: 0, large: 8 })
         };
-        assert_eq!((lack(LEFT + 8), lack(LEFT + 7), lack(RESERVE_PAGES)), (0, 1, 8));
+        assert_eq!((shortfall(LEFT + 8), shortfall(LEFT + 7), shortfall(RESERVE_PAGES)), (0, 1, 8));
     }
 
     #[test]
     fn what_is_promised_to_others_is_no_room() {
-        let lack = |promised| {
+        let shortfall = |promised| {
             let room = Room { boot: LEFT + 10, movable: 5, promised, ..Room::default() };
-            room.lack(Need { movable: 8, kernel: 4, large: 0 })
+            room.shortfall(Demand { movable: 8, kernel: 4, large: 0 })
         };
-        assert_eq!([3, 4, 7, 99].map(lack), [0, 1, 4, 7]);
+        assert_eq!([3, 4, 7, 99].map(shortfall), [0, 1, 4, 7]);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use crate::addr::{NodeId, Order, Pfn, SectionRange};
 use crate::alloc::request::AllocError;
 use crate::alloc::take;
-use crate::evacuate::budget::Need;
+use crate::evacuate::budget::Demand;
 use crate::evacuate::content::{Block, Blocker, Content, Hold};
 use crate::evacuate::pin::PinWatch;
 use crate::evacuate::{budget, content, moving, pin};
@@ -99,12 +99,12 @@ fn check_evacuation<'a, M: Machine>(
     pieces: PageblockSet,
     pace: &mut dyn Pace,
 ) -> Result<Promise<'a>, EvacuateError> {
-    let mut need = Need::default();
+    let mut demand = Demand::default();
     for (id, section) in memory.sections.open_sections(ranges) {
         for block in Pageblock::of_set(id, pieces) {
             let mut found = Ok(());
             content::look_into(memory, block, section, |content| match content {
-                Content::Movable(block) => need.add(block),
+                Content::Movable(block) => demand.add(block),
                 Content::Fixed(blocker) if found.is_ok() => found = Err(EvacuateError::Fixed(blocker)),
                 Content::Fixed(_) | Content::InFlight(_) => {}
             });
@@ -113,8 +113,8 @@ fn check_evacuation<'a, M: Machine>(
         pace.pause().map_err(EvacuateError::Stopped)?;
     }
     let room = budget::room(memory);
-    match (room.lack(need), room.reserve_lack(budget::boot_room_in(memory, ranges))) {
-        (0, 0) => Ok(Promise::new(&memory.promised, need.kernel())),
+    match (room.shortfall(demand), room.reserve_shortfall(budget::boot_room_in(memory, ranges))) {
+        (0, 0) => Ok(Promise::new(&memory.promised, demand.kernel())),
         (0, short_by) => Err(EvacuateError::ReserveShort { short_by }),
         (short_by, _) => Err(EvacuateError::NoDestination { short_by }),
     }

@@ -2,7 +2,7 @@
 
 use super::offline::OfflineError;
 use crate::addr::{Pfn, SectionId, SectionRange};
-use crate::evacuate::budget::{Need, Room};
+use crate::evacuate::budget::{Demand, Room};
 use crate::evacuate::content::{Blocker, Content};
 use crate::evacuate::{budget, content};
 use crate::frame::pageblock::{FRAMES, Pageblock};
@@ -48,7 +48,7 @@ const LOOKED_AT_ONCE: u64 = 128;
 /// What has been seen of one block.
 #[derive(Default)]
 struct Seen {
-    need: Need,
+    demand: Demand,
     /// Frames that are not in use.
     free: u64,
     /// Pageblocks among them that are free as a whole.
@@ -70,22 +70,22 @@ impl<M: Machine> Memory<M> {
         mut each: impl FnMut(SectionId, Foreseen),
     ) -> Result<Foresight, OfflineError> {
         offline::check_online(self, ranges)?;
-        let mut need = Need::default();
+        let mut demand = Demand::default();
         let mut excluded = Room::default();
         for (run, section) in self.sections.present_runs(ranges) {
             let BlockState::Online(kind) = section.state else { continue };
             for id in run.iter() {
                 let seen = foresee_block(self, id, section, &mut |blocker| each(id, Foreseen::Blocker(blocker)));
-                need += seen.need;
+                demand += seen.demand;
                 excluded.include(kind, section.origin, seen.free);
                 excluded.include_whole(kind, seen.whole);
-                each(id, Foreseen::Done { movable: seen.need.pages(), first: seen.first_movable });
+                each(id, Foreseen::Done { movable: seen.demand.pages(), first: seen.first_movable });
                 pace.pause().map_err(OfflineError::Stopped)?;
             }
         }
         let room = budget::room(self).without(excluded);
-        let reserve_short_by = room.reserve_lack(excluded);
-        Ok(Foresight { movable: need.pages(), short_by: room.lack(need), reserve_short_by })
+        let reserve_short_by = room.reserve_shortfall(excluded);
+        Ok(Foresight { movable: demand.pages(), short_by: room.shortfall(demand), reserve_short_by })
     }
 }
 
@@ -142,7 +142,7 @@ fn foresee_some<M: Machine>(
         seen.free = seen.free.saturating_sub(allocated);
         match content {
             Content::Movable(block) => {
-                seen.need.add(block);
+                seen.demand.add(block);
                 seen.first_movable.get_or_insert(block.head);
             }
             Content::Fixed(blocker) => found.push(blocker).expect("it is not full"),

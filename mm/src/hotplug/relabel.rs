@@ -145,7 +145,7 @@ fn check_zone<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange], zone: Zon
 
 /// What is isolated is not the kernel's any more: the reserve must be whole without it.
 fn check_reserve<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange]) -> Result<(), RelabelError> {
-    match budget::room(memory).reserve_lack(budget::boot_room_in(memory, ranges)) {
+    match budget::room(memory).reserve_shortfall(budget::boot_room_in(memory, ranges)) {
         0 => Ok(()),
         short_by => Err(RelabelError::ReserveShort { short_by }),
     }

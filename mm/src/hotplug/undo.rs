@@ -4,7 +4,7 @@ use crate::machine::tasks::Clock;
 use crate::record::journal::Stopwatch;
 
 /// Undoes something when dropped, unless it is disarmed; that is a phase of the operation.
-#[must_use = "what is not kept is undone at once"]
+#[must_use = "what is not disarmed is undone at once"]
 pub(super) struct Undo<'a, C: Clock, F: FnMut()> {
     stopwatch: &'a Stopwatch<'a, C>,
     undo: Option<F>,
@@ -15,7 +15,7 @@ impl<'a, C: Clock, F: FnMut()> Undo<'a, C, F> {
         Self { stopwatch, undo: Some(undo) }
     }
 
-    /// Keeps what was done.
+    /// What was done stays.
     pub(super) fn disarm(mut self) {
         self.undo = None;
     }
