@@ -9,7 +9,7 @@ use mm::Errno;
 use mm::addr::{PAGE_SIZE, Pfn, SectionRange};
 use mm::alloc::request::Request;
 use mm::hotplug::OfflineError;
-use mm::hotplug::preview::{Foreseen, Foresight};
+use mm::hotplug::preview::{OfflinePreview, PreviewItem};
 use mm::inject::{Injected, Point};
 use mm::machine::mover::{Move, Mover, Stay};
 use mm::machine::tasks::Unhurried;
@@ -43,7 +43,7 @@ pub(super) fn leave_a_block(zone: ZoneKind, request: &Request, frames: &[Pfn], w
             work();
             memory_adds_up();
         }
-        assert_eq!(foreseen(range), Foresight { movable: places.len() as u64, short_by: 0, reserve_short_by: 0 });
+        assert_eq!(foreseen(range), OfflinePreview { movable: places.len() as u64, short_by: 0, reserve_short_by: 0 });
         mm().offline(&[range], &mut Unhurried).expect("all of it can move");
         assert_eq!(state(range), BlockState::Offline);
         work();
@@ -77,9 +77,9 @@ fn state(range: SectionRange) -> BlockState {
 }
 
 /// What an offline is said to meet, which is nothing in its way.
-fn foreseen(range: SectionRange) -> Foresight {
-    let nothing = |_, seen| assert!(matches!(seen, Foreseen::Done { .. }), "{seen:?}");
-    mm().foresee(&[range], &mut Unhurried, nothing).expect("it is online")
+fn foreseen(range: SectionRange) -> OfflinePreview {
+    let nothing = |_, seen| assert!(matches!(seen, PreviewItem::Done { .. }), "{seen:?}");
+    mm().preview_offline(&[range], &mut Unhurried, nothing).expect("it is online")
 }
 
 /// Moves frames one after the other: a table does not move while another one does that it points to.

@@ -1,4 +1,4 @@
-//! What an offline would meet, told without changing anything.
+//! A preview of an offline: what it would meet, without changing anything.
 
 use super::offline::OfflineError;
 use crate::addr::{Pfn, SectionId, SectionRange};
@@ -14,9 +14,9 @@ use crate::section::state::BlockState;
 use crate::section::word::Section;
 use heapless::Vec;
 
-/// What can be said of an offline before it is tried.
+/// What an offline would do, found out before it is tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Foresight {
+pub struct OfflinePreview {
     /// Frames that would move.
     pub movable: u64,
     /// Frames that are missing elsewhere to take them.
@@ -25,9 +25,9 @@ pub struct Foresight {
     pub reserve_short_by: u64,
 }
 
-/// What is in the way in one block.
+/// One item of the preview of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Foreseen {
+pub enum PreviewItem {
     /// Memory that stays.
     Blocker(Blocker),
     /// That was all of the block: so many of its frames would move, the first of which is this one.
@@ -57,39 +57,39 @@ struct Seen {
 }
 
 impl<M: Machine> Memory<M> {
-    /// Tells what would keep the blocks of `ranges`, lowest first and without overlap, from going offline together at this moment:
+    /// Finds what would keep the blocks of `ranges`, lowest first and without overlap, from going offline together at this moment:
     /// of each block its blockers, lowest first, neighbours of one owner together, and then what would move. Frames in flight are
-    /// not told of, as they are waited for; listeners are not asked.
+    /// left out, as an offline waits for them; listeners are not asked.
     ///
     /// # Errors
     /// Those of an offline that is refused at once: there is no such block, it is not online; or `pace` says to stop.
-    pub fn foresee(
+    pub fn preview_offline(
         &self,
         ranges: &[SectionRange],
         pace: &mut dyn Pace,
-        mut each: impl FnMut(SectionId, Foreseen),
-    ) -> Result<Foresight, OfflineError> {
+        mut each: impl FnMut(SectionId, PreviewItem),
+    ) -> Result<OfflinePreview, OfflineError> {
         offline::check_online(self, ranges)?;
         let mut demand = Demand::default();
         let mut excluded = Room::default();
         for (run, section) in self.sections.present_runs(ranges) {
             let BlockState::Online(kind) = section.state else { continue };
             for id in run.iter() {
-                let seen = foresee_block(self, id, section, &mut |blocker| each(id, Foreseen::Blocker(blocker)));
+                let seen = preview_block(self, id, section, &mut |blocker| each(id, PreviewItem::Blocker(blocker)));
                 demand += seen.demand;
                 excluded.include(kind, section.origin, seen.free);
                 excluded.include_whole(kind, seen.whole);
-                each(id, Foreseen::Done { movable: seen.demand.pages(), first: seen.first_movable });
+                each(id, PreviewItem::Done { movable: seen.demand.pages(), first: seen.first_movable });
                 pace.pause().map_err(OfflineError::Stopped)?;
             }
         }
         let room = budget::room(self).without(excluded);
         let reserve_short_by = room.reserve_shortfall(excluded);
-        Ok(Foresight { movable: demand.pages(), short_by: room.shortfall(demand), reserve_short_by })
+        Ok(OfflinePreview { movable: demand.pages(), short_by: room.shortfall(demand), reserve_short_by })
     }
 }
 
-fn foresee_block<M: Machine>(
+fn preview_block<M: Machine>(
     memory: &Memory<M>,
     id: SectionId,
     section: Section,
@@ -104,7 +104,7 @@ fn foresee_block<M: Machine>(
     for block in Pageblock::of_section(id) {
         let mut at = block.first();
         while at < block.pages().end() {
-            for blocker in foresee_some(memory, block, section, &mut at, &mut seen) {
+            for blocker in preview_some(memory, block, section, &mut at, &mut seen) {
                 match &mut last {
                     Some(last) if last.is_followed_by(&blocker) => last.pages += blocker.pages,
                     _ => last.replace(blocker).into_iter().for_each(&mut *each),
@@ -117,7 +117,7 @@ fn foresee_block<M: Machine>(
 }
 
 /// Blockers of a pageblock from `at` on, no more than are told of at once; `at` is behind what was looked at then.
-fn foresee_some<M: Machine>(
+fn preview_some<M: Machine>(
     memory: &Memory<M>,
     block: Pageblock,
     section: Section,

@@ -35,8 +35,8 @@ fn kernel_available(memory: &Memory<Fake>) -> u64 {
 /// Whether an offline of `range` would break the reserve, by so many frames, foreseen and told.
 fn assert_breaks_reserve(memory: &Memory<Fake>, range: SectionRange, short_by: u64) {
     let before = Snapshot::of(memory);
-    let foresight = memory.foresee(&[range], &mut Unhurried, |_, _| ()).expect("online");
-    assert_eq!((foresight.short_by, foresight.reserve_short_by), (0, short_by));
+    let preview = memory.preview_offline(&[range], &mut Unhurried, |_, _| ()).expect("online");
+    assert_eq!((preview.short_by, preview.reserve_short_by), (0, short_by));
     let error = memory.offline(&[range], &mut Unhurried).expect_err("the reserve");
     assert_eq!((error, error.errno()), (OfflineError::ReserveShort { short_by }, Errno::NoMemory));
     let error = memory.online(&[range], MOVABLE, &mut Unhurried).expect_err("the reserve");
@@ -62,8 +62,8 @@ fn free_boot_memory_goes_unless_the_reserve_would_be_broken() {
     give_back(RESERVE_PAGES - 1);
     assert_breaks_reserve(&memory, blocks(1, 1), 1);
     give_back(1);
-    let foresight = memory.foresee(&[blocks(1, 1)], &mut Unhurried, |_, _| ()).expect("online");
-    assert_eq!(foresight.reserve_short_by, 0);
+    let preview = memory.preview_offline(&[blocks(1, 1)], &mut Unhurried, |_, _| ()).expect("online");
+    assert_eq!(preview.reserve_short_by, 0);
     memory.offline(&[blocks(1, 1)], &mut Unhurried).expect("the reserve is whole without it");
     assert_valid(&memory);
 }

@@ -15,7 +15,7 @@ use mm::evacuate::evacuation::MOVED_TOGETHER;
 use mm::frame::memmap::Memmap;
 use mm::frame::mobility::Mobility;
 use mm::frame::page::Owner;
-use mm::hotplug::preview::{Foreseen, Foresight};
+use mm::hotplug::preview::{OfflinePreview, PreviewItem};
 use mm::hotplug::{AddRequest, OfflineError, UnplugError};
 use mm::inject::Point;
 use mm::limits::{KERNEL_PAGES, RESERVE_PAGES};
@@ -216,8 +216,8 @@ fn a_large_page_is_split_rather_than_take_what_tables_for_the_others_need() {
     use_all_but(memory, blocks(0, 1), 0);
     // The last pageblock of it is free as a whole, and the only one.
     use_all_but(memory, blocks(48, 48), Order::PAGEBLOCK.pages());
-    let (blockers, foresight) = foresee(memory, blocks(32, 32));
-    assert_eq!((blockers.len(), foresight.short_by), (0, 0));
+    let (blockers, preview) = preview_offline(memory, blocks(32, 32));
+    assert_eq!((blockers.len(), preview.short_by), (0, 0));
     memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("as foreseen");
     let places = all_places(memory);
     assert_eq!(places.len() as u64, 10 * Order::PAGEBLOCK.pages());
@@ -243,7 +243,10 @@ fn too_few_frames_for_tables_are_known_beforehand_to_the_page() {
     let short_by = 44;
     let mut others = use_all_but(memory, blocks(40, 43), pages + LARGE - short_by);
     let before = Snapshot::of(memory);
-    assert_eq!(foresee(memory, blocks(32, 33)), (vec![], Foresight { movable: pages, short_by, reserve_short_by: 0 }));
+    assert_eq!(
+        preview_offline(memory, blocks(32, 33)),
+        (vec![], OfflinePreview { movable: pages, short_by, reserve_short_by: 0 })
+    );
     let error = memory.offline(&[blocks(32, 33)], &mut Unhurried).expect_err("too few frames for tables");
     assert_eq!((error, moved(memory)), (OfflineError::NoDestination { short_by }, 0));
     assert_eq!(Snapshot::of(memory), before);
@@ -271,8 +274,8 @@ fn page_tables_leave_room_for_what_can_go_to_normal_zones_only() {
     use_all_but(memory, blocks(0, 1), 0);
     use_all_but(memory, blocks(48, 48), KERNEL_PAGES + FIXED);
     use_all_but(memory, blocks(40, 40), 20);
-    let (blockers, foresight) = foresee(memory, blocks(32, 32));
-    assert_eq!((blockers.len(), foresight.movable, foresight.short_by), (0, FIXED + 20, 0));
+    let (blockers, preview) = preview_offline(memory, blocks(32, 32));
+    assert_eq!((blockers.len(), preview.movable, preview.short_by), (0, FIXED + 20, 0));
     memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("as foreseen");
     assert!(all_places(memory).iter().all(|(_, pfn, _)| pfn.section() == section(48)));
     let tables = memory.machine().holders.tables.lock().unwrap().clone();
@@ -289,8 +292,8 @@ fn page_tables_leave_a_movable_block_for_another_when_normal_is_short() {
     let tables: Vec<_> = (0..300).map(|_| memory.allocate(&TABLE).expect("free")).collect();
     memory.machine().holders.tables.lock().unwrap().extend(tables);
     plug_online(memory, 1, blocks(40, 40), 0, MOVABLE);
-    let (blockers, foresight) = foresee(memory, blocks(32, 32));
-    assert_eq!((blockers.len(), foresight), (0, Foresight { movable: 300, ..Foresight::default() }));
+    let (blockers, preview) = preview_offline(memory, blocks(32, 32));
+    assert_eq!((blockers.len(), preview), (0, OfflinePreview { movable: 300, ..OfflinePreview::default() }));
     memory.offline(&[blocks(32, 32)], &mut Unhurried).expect("as foreseen");
     let tables = memory.machine().holders.tables.lock().unwrap().clone();
     assert!(tables.iter().all(|pfn| pfn.section() == section(40)));
@@ -513,16 +516,16 @@ fn a_device_with_a_pinned_page_stays_as_a_whole() {
 }
 
 /// What would be in the way of `range`, and the rest of what is foreseen.
-fn foresee(memory: &Memory<Fake>, range: SectionRange) -> (Vec<Blocker>, Foresight) {
+fn preview_offline(memory: &Memory<Fake>, range: SectionRange) -> (Vec<Blocker>, OfflinePreview) {
     let mut blockers = Vec::new();
     let each = |id, foreseen| {
-        if let Foreseen::Blocker(blocker) = foreseen {
+        if let PreviewItem::Blocker(blocker) = foreseen {
             assert_eq!(blocker.pfn.section(), id);
             blockers.push(blocker);
         }
     };
-    let foresight = memory.foresee(&[range], &mut Unhurried, each).expect("online");
-    (blockers, foresight)
+    let preview = memory.preview_offline(&[range], &mut Unhurried, each).expect("online");
+    (blockers, preview)
 }
 
 #[test]
@@ -556,7 +559,7 @@ fn every_blocker_is_foreseen_with_its_neighbours() {
     let table = take(0, Owner::PageTable);
     let holder = hold_in(&memory, Order::PAGE, blocks(33, 33));
     assert!(memory.machine().page(place(&memory, holder)).pin());
-    let (blockers, foresight) = foresee(&memory, blocks(32, 33));
+    let (blockers, preview) = preview_offline(&memory, blocks(32, 33));
     let mut expected = [
         (large, 1024, Hold::Kernel, Owner::Kfill),
         (three[0], 3, Hold::Kernel, Owner::Stack),
@@ -570,8 +573,11 @@ fn every_blocker_is_foreseen_with_its_neighbours() {
     for blocker in blockers.iter().filter(|blocker| blocker.hold != Hold::Pinned) {
         assert!(site(blocker).contains("moving.rs:") && blocker.since_ns.is_some(), "{blocker:?}");
     }
-    assert_eq!(foresight, Foresight { movable: 0, short_by: 0, reserve_short_by: 0 });
-    assert_eq!(memory.foresee(&[blocks(32, 34)], &mut Unhurried, |_, _| ()), Err(OfflineError::Absent(section(34))));
+    assert_eq!(preview, OfflinePreview { movable: 0, short_by: 0, reserve_short_by: 0 });
+    assert_eq!(
+        memory.preview_offline(&[blocks(32, 34)], &mut Unhurried, |_, _| ()),
+        Err(OfflineError::Absent(section(34)))
+    );
 }
 
 /// What somebody took, as he was told, and whether it is in the way.
@@ -673,9 +679,9 @@ proptest! {
         let short_by = expected_lack(memory, &taken, range, movable);
 
         let before = Snapshot::of(memory);
-        let (foreseen, foresight) = foresee(memory, range);
+        let (foreseen, preview) = preview_offline(memory, range);
         let foreseen: Vec<_> = foreseen.iter().map(|told| (told.pfn, told.pages, told.hold, told.owner)).collect();
-        prop_assert_eq!((foreseen, foresight), (blockers.clone(), Foresight { movable, short_by, reserve_short_by: 0 }));
+        prop_assert_eq!((foreseen, preview), (blockers.clone(), OfflinePreview { movable, short_by, reserve_short_by: 0 }));
         prop_assert_eq!(&Snapshot::of(memory), &before);
 
         let result = memory.offline(&[range], &mut Unhurried);

@@ -14,7 +14,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use mm::addr::{Pfn, SectionId};
 use mm::evacuate::content::{Blocker, Hold};
-use mm::hotplug::preview::Foreseen;
+use mm::hotplug::preview::PreviewItem;
 use mm::plural::Plural;
 use mm::section::word::Section;
 use serde::Serialize;
@@ -138,25 +138,25 @@ fn why(call: &mut Call<'_>) -> Outcome {
     let mut blocks: Vec<(Verdict, Option<Pfn>)> = Vec::new();
     let mut blockers = Vec::new();
     let each = |id: SectionId, foreseen| match foreseen {
-        Foreseen::Blocker(blocker) => InTheWay::of(&blocker).add_to(&mut blockers),
-        Foreseen::Done { movable, first } => {
+        PreviewItem::Blocker(blocker) => InTheWay::of(&blocker).add_to(&mut blockers),
+        PreviewItem::Done { movable, first } => {
             let blockers = core::mem::take(&mut blockers);
             blocks.push((Verdict { block: id.number(), verdict: "", blockers, movable }, first));
         }
     };
-    let foresight = mm().foresee(&ranges, &mut TaskPace::untimed(), each)?;
+    let preview = mm().preview_offline(&ranges, &mut TaskPace::untimed(), each)?;
     for (verdict, first) in &mut blocks {
-        if let Some(first) = first.filter(|_| foresight.short_by > 0) {
+        if let Some(first) = first.filter(|_| preview.short_by > 0) {
             verdict.blockers.push(InTheWay::homeless(first, verdict.movable));
         }
-        let id = SectionId::new(verdict.block.into()).filter(|_| foresight.reserve_short_by > 0);
+        let id = SectionId::new(verdict.block.into()).filter(|_| preview.reserve_short_by > 0);
         if let Some(id) = id.filter(|id| mm().section(*id).is_some_and(Section::may_hold_reserve)) {
-            verdict.blockers.push(InTheWay::reserve(id, foresight.reserve_short_by));
+            verdict.blockers.push(InTheWay::reserve(id, preview.reserve_short_by));
         }
         verdict.verdict = if verdict.blockers.is_empty() { "ok" } else { "blocked" };
     }
     let blocks = blocks.into_iter().map(|(verdict, _)| verdict).collect();
-    let report = Why { blocks, movable: foresight.movable, short_by: foresight.short_by };
+    let report = Why { blocks, movable: preview.movable, short_by: preview.short_by };
     call.show(&report, text);
     Ok(())
 }
