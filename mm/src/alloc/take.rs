@@ -216,7 +216,7 @@ fn take<M: Machine>(memory: &Memory<M>, source: Source, request: &Request) -> Op
 fn take_cached<M: Machine>(memory: &Memory<M>, source: Source, class: SizeClass, request: &Request) -> Option<Pfn> {
     // What lies in a cache may be taken when there is enough beside all of them.
     let is_short = || {
-        memory.boot_free.spare() < watermark::kept(memory) && watermark::kernel_free(memory) < watermark::kept(memory)
+        memory.boot_free.spare() < watermark::floor(memory) && watermark::kernel_free(memory) < watermark::floor(memory)
     };
     if request.spares(source.kind) && is_short() {
         return None;
@@ -303,8 +303,8 @@ fn set_aside<M: Machine>(memory: &Memory<M>, source: Source, request: &Request, 
         return Some(Share { count: most, pages: 0 });
     }
     let (count, pages) = if source.has_reserve() {
-        let kept = if spares { watermark::kept(memory).saturating_sub(watermark::added_free(memory)) } else { 0 };
-        let count = memory.boot_free.set_aside(order, most, kept);
+        let floor = if spares { watermark::floor(memory).saturating_sub(watermark::added_free(memory)) } else { 0 };
+        let count = memory.boot_free.set_aside(order, most, floor);
         (count, count << order.index())
     } else {
         (most.min(watermark::bulk_spare(memory) >> order.index()), 0)

@@ -30,7 +30,7 @@ pub(crate) fn is_boot_memory_short<M: Machine>(memory: &Memory<M>) -> bool {
 
 /// Frames in Normal zones that bulk users can have, as far as can be told without a lock; those in caches are not among them.
 pub(crate) fn bulk_spare<M: Machine>(memory: &Memory<M>) -> u64 {
-    kernel_free(memory).saturating_sub(kept(memory))
+    kernel_free(memory).saturating_sub(floor(memory))
 }
 
 /// Those that unmovable memory can get, in the same way.
@@ -39,7 +39,7 @@ pub(crate) fn kernel_free<M: Machine>(memory: &Memory<M>) -> u64 {
 }
 
 /// Frames in Normal zones, the reserve not among them, that bulk users leave.
-pub(crate) fn kept<M: Machine>(memory: &Memory<M>) -> u64 {
+pub(crate) fn floor<M: Machine>(memory: &Memory<M>) -> u64 {
     KERNEL_PAGES + memory.promised.load(Ordering::Relaxed)
 }
 

@@ -52,8 +52,8 @@ impl BootFree {
 
     /// Sets up to `most` blocks above the reserve and so many frames more aside, for somebody who is going to take them; how
     /// many those are.
-    pub(crate) fn set_aside(&self, order: Order, most: u64, kept: u64) -> u64 {
-        let count_of = |pages: i64| (Self::above_reserve(pages).saturating_sub(kept) >> order.index()).min(most);
+    pub(crate) fn set_aside(&self, order: Order, most: u64, floor: u64) -> u64 {
+        let count_of = |pages: i64| (Self::above_reserve(pages).saturating_sub(floor) >> order.index()).min(most);
         let take = |pages: i64| pages - (count_of(pages) << order.index()) as i64;
         count_of(self.0.update(Ordering::Relaxed, Ordering::Relaxed, take))
     }
