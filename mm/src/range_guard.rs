@@ -7,7 +7,7 @@ use crate::memory::Memory;
 use crate::record::range_lock::Ticket;
 use crate::section::group::Ready;
 
-/// A place in line, given up when dropped. Whoever has had his turn holds the range until then.
+/// A ticket, given up when dropped. Once it has had its turn, it holds the range until then.
 #[must_use = "a range that nobody holds is not locked"]
 pub(crate) struct RangeGuard<'a, M: Machine> {
     memory: &'a Memory<M>,
@@ -17,11 +17,11 @@ pub(crate) struct RangeGuard<'a, M: Machine> {
 
 impl<M: Machine> Drop for RangeGuard<'_, M> {
     fn drop(&mut self) {
-        let mut line = self.memory.ranges.0.lock();
-        let is_awaited = line.leave(self.ticket);
+        let mut queue = self.memory.ranges.0.lock();
+        let is_awaited = queue.leave(self.ticket);
         // The keeper was turned away by others.
-        let is_keeper_turned_away = !self.is_keepers && core::mem::take(&mut line.is_keeper_turned_away);
-        drop(line);
+        let is_keeper_turned_away = !self.is_keepers && core::mem::take(&mut queue.is_keeper_turned_away);
+        drop(queue);
         if is_awaited {
             self.memory.machine.wake_waiters();
         }
@@ -94,12 +94,12 @@ pub(crate) fn lock_everything<M: Machine>(memory: &Memory<M>) -> RangeGuard<'_, 
 
 /// The same for `range` without waiting, for the keeper: if somebody holds it, the keeper is called when one leaves.
 pub(crate) fn try_lock_range<M: Machine>(memory: &Memory<M>, range: SectionRange) -> Option<RangeGuard<'_, M>> {
-    let mut line = memory.ranges.0.lock();
-    match line.join(range) {
+    let mut queue = memory.ranges.0.lock();
+    match queue.join(range) {
         Some((ticket, true)) => return Some(RangeGuard { memory, ticket, is_keepers: true }),
-        Some((ticket, false)) => _ = line.leave(ticket),
+        Some((ticket, false)) => _ = queue.leave(ticket),
         None => {}
     }
-    line.is_keeper_turned_away = true;
+    queue.is_keeper_turned_away = true;
     None
 }

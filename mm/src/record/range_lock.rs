@@ -8,27 +8,27 @@ use crate::addr::SectionRange;
 use heapless::Vec;
 use lock_api::{Mutex, RawMutex};
 
-/// How many can stand in line. More wait for a place in it, in no order.
-const LINE_LIMIT: usize = 256;
+/// How many tickets can be drawn. More tasks wait until they can draw one, in no order.
+const QUEUE_LIMIT: usize = 256;
 
-/// Names a place in line; never used twice.
+/// A ticket of the queue; never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Ticket(u64);
 
-/// Who stands in line, the one who came first first.
-pub(crate) struct Line {
-    places: Vec<(Ticket, SectionRange), LINE_LIMIT>,
+/// The tickets drawn, in their order.
+pub(crate) struct TicketQueue {
+    places: Vec<(Ticket, SectionRange), QUEUE_LIMIT>,
     next: u64,
-    /// The keeper found a section held, and shall look again when somebody leaves.
+    /// The keeper found a section held, and is to look again when a ticket leaves.
     pub(crate) is_keeper_turned_away: bool,
 }
 
-impl Line {
+impl TicketQueue {
     const fn new() -> Self {
         Self { places: Vec::new(), next: 0, is_keeper_turned_away: false }
     }
 
-    /// Joins at the end; whether the turn comes at once. `None` if there is no place.
+    /// Joins at the end. Returns the ticket, and whether its turn has come at once; `None` if the queue is full.
     pub(crate) fn join(&mut self, range: SectionRange) -> Option<(Ticket, bool)> {
         let ticket = Ticket(self.next);
         let is_free = !self.places.iter().any(|(_, other)| other.overlaps(range));
@@ -52,7 +52,7 @@ impl Line {
         !self.places[..place].iter().any(|(_, earlier)| earlier.overlaps(range))
     }
 
-    /// Leaves; whether somebody may have waited for that.
+    /// Leaves. Returns whether another ticket may have waited for that.
     pub(crate) fn leave(&mut self, ticket: Ticket) -> bool {
         let was_full = self.places.is_full();
         let place = self.place(ticket);
@@ -62,11 +62,11 @@ impl Line {
 }
 
 /// The locks of all ranges of sections.
-pub(crate) struct RangeLocks<S>(pub(crate) Mutex<S, Line>);
+pub(crate) struct RangeLocks<S>(pub(crate) Mutex<S, TicketQueue>);
 
 impl<S: RawMutex> RangeLocks<S> {
     pub(crate) const fn new() -> Self {
-        Self(Mutex::new(Line::new()))
+        Self(Mutex::new(TicketQueue::new()))
     }
 }
 
@@ -80,43 +80,43 @@ mod tests {
 
     #[test]
     fn ranges_that_do_not_overlap_are_had_at_once() {
-        let mut line = Line::new();
-        assert!(line.join(range(4, 4)).expect("a place").1);
-        assert!(line.join(range(8, 1)).expect("a place").1);
-        assert!(!line.join(range(0, 5)).expect("a place").1);
+        let mut queue = TicketQueue::new();
+        assert!(queue.join(range(4, 4)).expect("a place").1);
+        assert!(queue.join(range(8, 1)).expect("a place").1);
+        assert!(!queue.join(range(0, 5)).expect("a place").1);
     }
 
     #[test]
     fn who_waits_for_a_large_range_is_not_overtaken() {
-        let mut line = Line::new();
-        let (small, _) = line.join(range(0, 1)).expect("a place");
-        let (large, _) = line.join(range(0, 8)).expect("a place");
-        let (late, is_free) = line.join(range(5, 1)).expect("a place");
-        assert!(!is_free && !line.has_turn(large));
-        assert!(line.leave(small));
-        assert!(line.has_turn(large) && !line.has_turn(late));
-        assert!(line.leave(large));
-        assert!(line.has_turn(late));
-        assert!(!line.leave(late));
+        let mut queue = TicketQueue::new();
+        let (small, _) = queue.join(range(0, 1)).expect("a place");
+        let (large, _) = queue.join(range(0, 8)).expect("a place");
+        let (late, is_free) = queue.join(range(5, 1)).expect("a place");
+        assert!(!is_free && !queue.has_turn(large));
+        assert!(queue.leave(small));
+        assert!(queue.has_turn(large) && !queue.has_turn(late));
+        assert!(queue.leave(large));
+        assert!(queue.has_turn(late));
+        assert!(!queue.leave(late));
     }
 
     #[test]
     fn who_gives_up_waiting_holds_nobody_up() {
-        let mut line = Line::new();
-        let (holder, _) = line.join(range(0, 2)).expect("a place");
-        let (waiter, _) = line.join(range(0, 8)).expect("a place");
-        let (behind, _) = line.join(range(4, 1)).expect("a place");
-        assert!(line.leave(waiter));
-        assert!(line.has_turn(behind) && line.has_turn(holder));
+        let mut queue = TicketQueue::new();
+        let (holder, _) = queue.join(range(0, 2)).expect("a place");
+        let (waiter, _) = queue.join(range(0, 8)).expect("a place");
+        let (behind, _) = queue.join(range(4, 1)).expect("a place");
+        assert!(queue.leave(waiter));
+        assert!(queue.has_turn(behind) && queue.has_turn(holder));
     }
 
     #[test]
     fn whoever_finds_no_place_hears_when_there_is_one() {
-        let mut line = Line::new();
-        let tickets: Vec<_, LINE_LIMIT> = (0..LINE_LIMIT as u64).map_while(|n| line.join(range(n, 1))).collect();
-        assert_eq!(tickets.len(), LINE_LIMIT);
-        assert!(line.join(range(1000, 1)).is_none());
-        assert!(line.leave(tickets[7].0));
-        assert!(line.join(range(1000, 1)).expect("a place").1);
+        let mut queue = TicketQueue::new();
+        let tickets: Vec<_, QUEUE_LIMIT> = (0..QUEUE_LIMIT as u64).map_while(|n| queue.join(range(n, 1))).collect();
+        assert_eq!(tickets.len(), QUEUE_LIMIT);
+        assert!(queue.join(range(1000, 1)).is_none());
+        assert!(queue.leave(tickets[7].0));
+        assert!(queue.join(range(1000, 1)).expect("a place").1);
     }
 }
