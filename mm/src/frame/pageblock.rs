@@ -42,7 +42,7 @@ pub(crate) struct Pageblock(Pfn);
 /// On which list of its zone a pageblock is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub(crate) enum Place {
+pub(crate) enum Listing {
     /// On none: it has no free frame, or its section is not in use.
     Nowhere = 0,
     /// With others of its mobility that have some free frames.
@@ -86,14 +86,14 @@ impl Descriptor {
     }
 
     #[inline]
-    pub(crate) const fn place(self) -> Place {
+    pub(crate) const fn listing(self) -> Listing {
         match self.0 >> 32 & 0xff {
-            0 => Place::Nowhere,
-            1 => Place::Partial,
-            2 => Place::Single,
-            3 => Place::PairFirst,
-            4 => Place::PairSecond,
-            _ => Place::Isolated,
+            0 => Listing::Nowhere,
+            1 => Listing::Partial,
+            2 => Listing::Single,
+            3 => Listing::PairFirst,
+            4 => Listing::PairSecond,
+            _ => Listing::Isolated,
         }
     }
 
@@ -125,8 +125,8 @@ impl Descriptor {
     }
 
     #[inline]
-    pub(crate) const fn with_place(self, place: Place) -> Self {
-        Self(self.0 & !(0xff << 32) | (place as u64) << 32)
+    pub(crate) const fn with_listing(self, listing: Listing) -> Self {
+        Self(self.0 & !(0xff << 32) | (listing as u64) << 32)
     }
 
     #[inline]

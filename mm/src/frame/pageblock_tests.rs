@@ -31,13 +31,21 @@ fn group_around(used: &[bool], index: usize) -> Order {
 
 #[test]
 fn what_is_written_into_a_descriptor_is_read_and_changes_nothing_else() {
-    let places = [Place::Nowhere, Place::Partial, Place::Single, Place::PairFirst, Place::PairSecond, Place::Isolated];
-    for place in places {
+    let places = [
+        Listing::Nowhere,
+        Listing::Partial,
+        Listing::Single,
+        Listing::PairFirst,
+        Listing::PairSecond,
+        Listing::Isolated,
+    ];
+    for listing in places {
         for mobility in Mobility::ALL {
             for largest in Order::all() {
-                let before = Descriptor::unlisted(500, mobility.other()).with_place(Place::Isolated);
-                let after = before.taken(499).given(3).with_place(place).with_mobility(mobility).with_largest(largest);
-                assert_eq!((after.free(), after.managed(), after.place()), (4, 500, place));
+                let before = Descriptor::unlisted(500, mobility.other()).with_listing(Listing::Isolated);
+                let after =
+                    before.taken(499).given(3).with_listing(listing).with_mobility(mobility).with_largest(largest);
+                assert_eq!((after.free(), after.managed(), after.listing()), (4, 500, listing));
                 assert_eq!((after.mobility(), after.largest()), (mobility, largest));
             }
         }

@@ -5,7 +5,7 @@ use crate::alloc::{caches, lookup};
 use crate::evacuate::budget;
 use crate::frame::mobility::Mobility;
 use crate::frame::page::{MEMMAP_PAGES, Owner, PageState};
-use crate::frame::pageblock::{Pageblock, Place};
+use crate::frame::pageblock::{Listing, Pageblock};
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::poison;
@@ -334,19 +334,19 @@ impl<M: Machine> Memory<M> {
 
 fn count_groups<M: Machine>(memory: &Memory<M>, block: Pageblock, groups: &mut FreeGroups) {
     let descriptor = block.descriptor(&memory.machine);
-    match descriptor.place() {
-        Place::Single => groups.whole[Order::PAGEBLOCK.index()] += 1,
-        Place::PairFirst => groups.whole[Order::MAX.index()] += 1,
-        Place::Isolated if descriptor.is_whole() => groups.isolated[Order::PAGEBLOCK.index()] += 1,
-        Place::Partial | Place::Isolated if descriptor.free() > 0 => {
-            let counts = match (descriptor.place(), descriptor.mobility()) {
-                (Place::Isolated, _) => &mut groups.isolated,
+    match descriptor.listing() {
+        Listing::Single => groups.whole[Order::PAGEBLOCK.index()] += 1,
+        Listing::PairFirst => groups.whole[Order::MAX.index()] += 1,
+        Listing::Isolated if descriptor.is_whole() => groups.isolated[Order::PAGEBLOCK.index()] += 1,
+        Listing::Partial | Listing::Isolated if descriptor.free() > 0 => {
+            let counts = match (descriptor.listing(), descriptor.mobility()) {
+                (Listing::Isolated, _) => &mut groups.isolated,
                 (_, Mobility::Unmovable) => &mut groups.unmovable,
                 (_, Mobility::Movable) => &mut groups.movable,
             };
             block.free_groups(&memory.machine, |_, order| counts[order.index()] += 1);
         }
-        Place::Nowhere | Place::Partial | Place::PairSecond | Place::Isolated => {}
+        Listing::Nowhere | Listing::Partial | Listing::PairSecond | Listing::Isolated => {}
     }
 }
 
@@ -354,11 +354,11 @@ fn count_groups<M: Machine>(memory: &Memory<M>, block: Pageblock, groups: &mut F
 fn free_group_around<M: Machine>(memory: &Memory<M>, pfn: Pfn) -> Option<(Pfn, Order)> {
     let block = Pageblock::of(pfn);
     let descriptor = block.descriptor(&memory.machine);
-    match descriptor.place() {
-        Place::Single => return Some((block.first(), Order::PAGEBLOCK)),
-        Place::PairFirst | Place::PairSecond => return Some((block.pair_first().first(), Order::MAX)),
-        Place::Isolated if descriptor.is_whole() => return Some((block.first(), Order::PAGEBLOCK)),
-        Place::Partial | Place::Isolated | Place::Nowhere => {}
+    match descriptor.listing() {
+        Listing::Single => return Some((block.first(), Order::PAGEBLOCK)),
+        Listing::PairFirst | Listing::PairSecond => return Some((block.pair_first().first(), Order::MAX)),
+        Listing::Isolated if descriptor.is_whole() => return Some((block.first(), Order::PAGEBLOCK)),
+        Listing::Partial | Listing::Isolated | Listing::Nowhere => {}
     }
     if !block.is_free(&memory.machine, pfn) {
         return None;

@@ -3,7 +3,7 @@
 use crate::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
 use crate::alloc::caches;
 use crate::frame::page::{Head, MEMMAP_PAGES, Owner, PageState};
-use crate::frame::pageblock::{FRAMES, MIXED_COUNT, PER_SECTION, Pageblock, Place};
+use crate::frame::pageblock::{FRAMES, Listing, MIXED_COUNT, PER_SECTION, Pageblock};
 use crate::frame::pageblock_set::PageblockSet;
 use crate::machine::Machine;
 use crate::memory::Memory;
@@ -321,8 +321,8 @@ fn count_listed<M: Machine>(memory: &Memory<M>, node: NodeId, kind: ZoneKind, or
             let Some(listed) = next.filter(|listed| is_listed_rightly(memory, listed, node, kind, origin)) else {
                 return pages;
             };
-            let (block, place, _) = listed;
-            let pairs = if place == Place::PairFirst { 2 } else { 1 };
+            let (block, listing, _) = listed;
+            let pairs = if listing == Listing::PairFirst { 2 } else { 1 };
             pages += block.descriptor(&memory.machine).free() * pairs;
         }
     }
@@ -358,20 +358,20 @@ fn is_listed_rightly<M: Machine>(
     kind: ZoneKind,
     origin: Origin,
 ) -> bool {
-    let (block, place, part) = listed;
+    let (block, listing, part) = listed;
     if !is_here(memory, block.first(), node, kind, origin) {
         return false;
     }
     let descriptor = block.descriptor(&memory.machine);
-    let is_right = match place {
-        Place::Partial => *part == Some((descriptor.mobility(), descriptor.largest())) && descriptor.free() > 0,
-        Place::PairFirst => {
+    let is_right = match listing {
+        Listing::Partial => *part == Some((descriptor.mobility(), descriptor.largest())) && descriptor.free() > 0,
+        Listing::PairFirst => {
             let second = block.buddy().descriptor(&memory.machine);
-            descriptor.is_whole() && second.place() == Place::PairSecond && second.is_whole()
+            descriptor.is_whole() && second.listing() == Listing::PairSecond && second.is_whole()
         }
         _ => descriptor.is_whole(),
     };
-    descriptor.place() == *place && is_right
+    descriptor.listing() == *listing && is_right
 }
 
 fn recount_section<M: Machine>(
@@ -459,7 +459,7 @@ fn check_pageblocks<M: Machine>(memory: &Memory<M>, range: PfnRange, report: &mu
         if descriptor.free() != counted {
             wrong("does not have the free frames that its bits say");
         }
-        if descriptor.place() == Place::Partial {
+        if descriptor.listing() == Listing::Partial {
             let mut is_bound = true;
             block.free_groups(&memory.machine, |_, order| is_bound &= order <= descriptor.largest());
             if !is_bound {
@@ -486,7 +486,7 @@ fn recount_frames<M: Machine>(
         let (pfn, block) = (at, Pageblock::of(at));
         if withheld.contains(block.index()) {
             let descriptor = block.descriptor(&memory.machine);
-            if (descriptor.managed(), descriptor.free(), descriptor.place()) != (0, 0, Place::Nowhere) {
+            if (descriptor.managed(), descriptor.free(), descriptor.listing()) != (0, 0, Listing::Nowhere) {
                 report(Problem::Page { pfn, what: "is withheld, but its zone has it" });
             }
             taken.withheld += FRAMES;
@@ -498,7 +498,7 @@ fn recount_frames<M: Machine>(
         let is_free = block.is_free(&memory.machine, pfn);
         let mut pages = 1;
         match head.state {
-            PageState::Tail if is_free && block.descriptor(&memory.machine).place() == Place::Isolated => {
+            PageState::Tail if is_free && block.descriptor(&memory.machine).listing() == Listing::Isolated => {
                 sums.isolated += 1;
             }
             PageState::Tail if is_free => sums.free[section.origin as usize] += 1,

@@ -12,7 +12,7 @@ use crate::addr::{Order, Pfn, PfnRange, SectionId};
 use crate::frame::list::{End, Links, List};
 use crate::frame::memmap::Memmap;
 use crate::frame::mobility::Mobility;
-use crate::frame::pageblock::{Descriptor, FRAMES, LARGEST_PART, PER_SECTION, Pageblock, Place};
+use crate::frame::pageblock::{Descriptor, FRAMES, LARGEST_PART, Listing, PER_SECTION, Pageblock};
 
 /// Sizes of groups in a pageblock that is not free as a whole.
 const SIZES: usize = Order::PAGEBLOCK.index();
@@ -64,7 +64,7 @@ impl Partial {
 type Part = Option<(Mobility, Order)>;
 
 /// A pageblock, the kind of list that it is on, and which of those.
-pub(crate) type Listed = (Pageblock, Place, Part);
+pub(crate) type Listed = (Pageblock, Listing, Part);
 
 /// How far a walk over all lists has come.
 #[derive(Clone, Copy, Default)]
@@ -196,7 +196,7 @@ impl FreeArea {
         if mobility == Mobility::Movable || descriptor.mobility() == mobility {
             return;
         }
-        if descriptor.place() == Place::Partial {
+        if descriptor.listing() == Listing::Partial {
             self.partial[descriptor.mobility() as usize].remove(memmap, block, descriptor.largest());
             self.enlist(memmap, block, mobility, descriptor.largest());
         } else {
@@ -206,7 +206,7 @@ impl FreeArea {
 
     /// Puts a pageblock that is on no list among the partly used ones.
     fn enlist(&mut self, memmap: &impl Memmap, block: Pageblock, mobility: Mobility, largest: Order) {
-        let descriptor = block.descriptor(memmap).with_place(Place::Partial);
+        let descriptor = block.descriptor(memmap).with_listing(Listing::Partial);
         block.set(memmap, descriptor.with_mobility(mobility).with_largest(largest));
         self.partial[mobility as usize].insert(memmap, block, largest);
     }
@@ -235,7 +235,7 @@ impl FreeArea {
         self.pages -= pages;
         if descriptor.free() == 0 {
             self.partial[descriptor.mobility() as usize].remove(memmap, block, descriptor.largest());
-            descriptor = descriptor.with_place(Place::Nowhere);
+            descriptor = descriptor.with_listing(Listing::Nowhere);
         }
         block.set(memmap, descriptor);
     }
@@ -269,7 +269,7 @@ impl FreeArea {
 
     /// Takes a pageblock that is free as a whole off the lists.
     fn pull(&mut self, memmap: &impl Memmap, block: Pageblock) {
-        if block.descriptor(memmap).place() == Place::Single {
+        if block.descriptor(memmap).listing() == Listing::Single {
             self.singles.remove(memmap, block);
         } else {
             self.pairs.remove(memmap, block.pair_first());
@@ -278,13 +278,13 @@ impl FreeArea {
     }
 
     fn put_single(&mut self, memmap: &impl Memmap, block: Pageblock) {
-        set_place(memmap, block, Place::Single);
+        set_listing(memmap, block, Listing::Single);
         self.singles.push(memmap, block, End::First);
     }
 
     /// A pageblock that is free as a whole and on no list goes to somebody.
     fn hand_out(&mut self, memmap: &impl Memmap, block: Pageblock, mobility: Mobility) {
-        let descriptor = block.descriptor(memmap).taken(FRAMES).with_place(Place::Nowhere);
+        let descriptor = block.descriptor(memmap).taken(FRAMES).with_listing(Listing::Nowhere);
         self.note_occupied(memmap, block);
         self.pages -= FRAMES;
         block.set(memmap, descriptor.with_mobility(mobility));
@@ -298,7 +298,7 @@ impl FreeArea {
             let grown = block.give(memmap, head, order, before.largest());
             let after = before.given(order.pages());
             // Most often it stays on its list.
-            if grown.is_none() && after.place() == Place::Partial && !after.is_empty() {
+            if grown.is_none() && after.listing() == Listing::Partial && !after.is_empty() {
                 self.pages = self.pages.wrapping_add(order.pages());
                 return block.set(memmap, after);
             }
@@ -323,20 +323,20 @@ impl FreeArea {
     ) {
         let descriptor = before.given(order.pages());
         block.set(memmap, descriptor);
-        match (descriptor.place(), grown) {
-            (Place::Isolated, _) => {
+        match (descriptor.listing(), grown) {
+            (Listing::Isolated, _) => {
                 self.isolated += order.pages();
                 // What may be found in it is known when it comes back.
                 let largest = if before.free() == 0 { Some(order.min(LARGEST_PART)) } else { grown };
                 let largest = largest.unwrap_or(descriptor.largest());
                 return block.set(memmap, descriptor.with_largest(largest));
             }
-            (Place::Partial, _) if descriptor.is_whole() => {
+            (Listing::Partial, _) if descriptor.is_whole() => {
                 self.partial[descriptor.mobility() as usize].remove(memmap, block, descriptor.largest());
                 self.enter(memmap, block, LARGEST_PART, End::First);
             }
-            (Place::Partial, None) => {}
-            (Place::Partial, Some(grown)) => {
+            (Listing::Partial, None) => {}
+            (Listing::Partial, Some(grown)) => {
                 self.partial[descriptor.mobility() as usize].remove(memmap, block, descriptor.largest());
                 self.enlist(memmap, block, descriptor.mobility(), grown);
             }
@@ -354,14 +354,14 @@ impl FreeArea {
         let descriptor = block.descriptor(memmap);
         if descriptor.is_whole() {
             let buddy = block.buddy();
-            if buddy.descriptor(memmap).place() != Place::Single {
-                set_place(memmap, block, Place::Single);
+            if buddy.descriptor(memmap).listing() != Listing::Single {
+                set_listing(memmap, block, Listing::Single);
                 return self.singles.push(memmap, block, end);
             }
             self.singles.remove(memmap, buddy);
             let first = block.pair_first();
-            set_place(memmap, first, Place::PairFirst);
-            set_place(memmap, first.buddy(), Place::PairSecond);
+            set_listing(memmap, first, Listing::PairFirst);
+            set_listing(memmap, first.buddy(), Listing::PairSecond);
             self.pairs.push(memmap, first, end);
         } else if descriptor.free() > 0 {
             self.enlist(memmap, block, descriptor.mobility(), largest);
@@ -405,10 +405,10 @@ impl FreeArea {
     fn admit_blocks<I: Iterator<Item = Pageblock>>(&mut self, memmap: &impl Memmap, blocks: impl Fn() -> I) -> u64 {
         for block in blocks() {
             let descriptor = block.descriptor(memmap);
-            if descriptor.place() == Place::Isolated {
+            if descriptor.listing() == Listing::Isolated {
                 self.isolated -= descriptor.free();
             }
-            block.set(memmap, descriptor.with_place(Place::Nowhere));
+            block.set(memmap, descriptor.with_listing(Listing::Nowhere));
             self.pages += descriptor.free();
         }
         let mut empty = 0;
@@ -427,17 +427,17 @@ impl FreeArea {
         }
         for block in Pageblock::of_section(id) {
             let descriptor = block.descriptor(memmap);
-            match descriptor.place() {
-                Place::Partial => {
+            match descriptor.listing() {
+                Listing::Partial => {
                     self.partial[descriptor.mobility() as usize].remove(memmap, block, descriptor.largest());
                 }
-                Place::Single => self.singles.remove(memmap, block),
-                Place::PairFirst => self.pairs.remove(memmap, block),
-                Place::PairSecond | Place::Nowhere | Place::Isolated => {}
+                Listing::Single => self.singles.remove(memmap, block),
+                Listing::PairFirst => self.pairs.remove(memmap, block),
+                Listing::PairSecond | Listing::Nowhere | Listing::Isolated => {}
             }
             self.pages -= descriptor.free();
             self.isolated += descriptor.free();
-            block.set(memmap, descriptor.with_place(Place::Isolated));
+            block.set(memmap, descriptor.with_listing(Listing::Isolated));
         }
     }
 
@@ -445,7 +445,7 @@ impl FreeArea {
     pub(crate) fn retire(&mut self, memmap: &impl Memmap, id: SectionId) {
         for block in Pageblock::of_section(id) {
             self.isolated -= block.descriptor(memmap).free();
-            set_place(memmap, block, Place::Nowhere);
+            set_listing(memmap, block, Listing::Nowhere);
         }
     }
 
@@ -453,13 +453,13 @@ impl FreeArea {
     pub(crate) fn isolate_pieces(&mut self, memmap: &impl Memmap, blocks: impl Iterator<Item = Pageblock>) {
         for block in blocks {
             let descriptor = block.descriptor(memmap);
-            match descriptor.place() {
-                Place::Partial => {
+            match descriptor.listing() {
+                Listing::Partial => {
                     self.partial[descriptor.mobility() as usize].remove(memmap, block, descriptor.largest());
                 }
-                Place::Single => self.singles.remove(memmap, block),
-                Place::PairFirst | Place::PairSecond => self.pull(memmap, block),
-                Place::Nowhere | Place::Isolated => {}
+                Listing::Single => self.singles.remove(memmap, block),
+                Listing::PairFirst | Listing::PairSecond => self.pull(memmap, block),
+                Listing::Nowhere | Listing::Isolated => {}
             }
             // A section of which something is isolated is not one that holds nothing.
             if descriptor.is_empty() {
@@ -467,7 +467,7 @@ impl FreeArea {
             }
             self.pages -= descriptor.free();
             self.isolated += descriptor.free();
-            block.set(memmap, descriptor.with_place(Place::Isolated));
+            block.set(memmap, descriptor.with_listing(Listing::Isolated));
         }
     }
 
@@ -509,9 +509,9 @@ impl FreeArea {
         mixing: Mixing,
     ) -> Option<Pfn> {
         let descriptor = block.descriptor(memmap);
-        match descriptor.place() {
-            Place::Nowhere | Place::Isolated => return None,
-            Place::Partial => {
+        match descriptor.listing() {
+            Listing::Nowhere | Listing::Isolated => return None,
+            Listing::Partial => {
                 if order > descriptor.largest() || (descriptor.mobility() != mobility && mixing == Mixing::Never) {
                     return None;
                 }
@@ -519,9 +519,9 @@ impl FreeArea {
                 self.use_for(memmap, block, mobility);
                 return Some(head);
             }
-            Place::Single | Place::PairSecond if order > Order::PAGEBLOCK => return None,
-            Place::PairFirst if order > Order::PAGEBLOCK => self.pairs.remove(memmap, block),
-            Place::Single | Place::PairFirst | Place::PairSecond => self.pull(memmap, block),
+            Listing::Single | Listing::PairSecond if order > Order::PAGEBLOCK => return None,
+            Listing::PairFirst if order > Order::PAGEBLOCK => self.pairs.remove(memmap, block),
+            Listing::Single | Listing::PairFirst | Listing::PairSecond => self.pull(memmap, block),
         }
         if order < Order::PAGEBLOCK {
             self.enlist(memmap, block, mobility, LARGEST_PART);
@@ -537,7 +537,7 @@ impl FreeArea {
     /// A free frame of `block` is nobody's from now on; its bit is the caller's.
     pub(crate) fn lose_frame(&mut self, memmap: &impl Memmap, block: Pageblock) {
         let descriptor = block.descriptor(memmap);
-        if descriptor.place() == Place::Isolated {
+        if descriptor.listing() == Listing::Isolated {
             self.isolated -= 1;
             let largest = if descriptor.is_whole() { LARGEST_PART } else { descriptor.largest() };
             return block.set(memmap, descriptor.taken(1).less_one_managed().with_largest(largest));
@@ -554,36 +554,36 @@ impl FreeArea {
         }
     }
 
-    /// The next pageblock on a list, with the place and mobility that the list stands for, as the links tell; of each list
+    /// The next pageblock on a list, with the listing and mobility that the list stands for, as the links tell; of each list
     /// at most one more than are counted.
     pub(crate) fn walk_on(&self, memmap: &impl Memmap, walk: &mut Walk) -> Option<Listed> {
         loop {
-            let (list, place, part) = self.list(walk.list)?;
+            let (list, listing, part) = self.list(walk.list)?;
             let next = if walk.seen > list.len() { None } else { list.after(memmap, walk.last) };
             if let Some(block) = next {
                 *walk = Walk { last: next, seen: walk.seen + 1, ..*walk };
-                return Some((block, place, part));
+                return Some((block, listing, part));
             }
             *walk = Walk { list: walk.list + 1, last: None, seen: 0 };
         }
     }
 
     /// The lists of pageblocks, by number, with what they stand for.
-    fn list(&self, number: usize) -> Option<(&List, Place, Part)> {
+    fn list(&self, number: usize) -> Option<(&List, Listing, Part)> {
         if let Some(mobility) = Mobility::ALL.get(number / SIZES) {
             let list = &self.partial[*mobility as usize].lists[number % SIZES];
-            return Some((list, Place::Partial, Some((*mobility, Order::new((number % SIZES) as u8)?))));
+            return Some((list, Listing::Partial, Some((*mobility, Order::new((number % SIZES) as u8)?))));
         }
         match number - Mobility::ALL.len() * SIZES {
-            0 => Some((&self.singles, Place::Single, None)),
-            1 => Some((&self.pairs, Place::PairFirst, None)),
+            0 => Some((&self.singles, Listing::Single, None)),
+            1 => Some((&self.pairs, Listing::PairFirst, None)),
             _ => None,
         }
     }
 }
 
-fn set_place(memmap: &impl Memmap, block: Pageblock, place: Place) {
-    block.set(memmap, block.descriptor(memmap).with_place(place));
+fn set_listing(memmap: &impl Memmap, block: Pageblock, listing: Listing) {
+    block.set(memmap, block.descriptor(memmap).with_listing(listing));
 }
 
 #[cfg(test)]
