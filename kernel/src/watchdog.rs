@@ -67,9 +67,9 @@ fn report_cpu(cpu: usize, seconds: u64) {
     match arch::trace_of(cpu) {
         Some(CpuTrace { task, place, callers }) => {
             let name = task::try_name(task).unwrap_or_default();
-            logging::urgent(Level::Error, "watchdog", format_args!("  in task {name}, at {}", Place(place, 0)));
+            logging::urgent(Level::Error, "watchdog", format_args!("  in task {name}, at {}", CodeAddress(place, 0)));
             for caller in callers {
-                logging::urgent(Level::Error, "watchdog", format_args!("  called from {}", Place(caller, 1)));
+                logging::urgent(Level::Error, "watchdog", format_args!("  called from {}", CodeAddress(caller, 1)));
             }
         }
         None => logging::urgent(Level::Error, "watchdog", format_args!("  and it does not answer")),
@@ -77,9 +77,9 @@ fn report_cpu(cpu: usize, seconds: u64) {
 }
 
 /// An address, and how many bytes before it the function lies that it is in.
-struct Place(usize, usize);
+struct CodeAddress(usize, usize);
 
-impl fmt::Display for Place {
+impl fmt::Display for CodeAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match symbols::lookup((self.0 - self.1) as u64) {
             Some(symbol) => write!(f, "{}+{:#x}", symbol.name, symbol.offset + self.1 as u64),

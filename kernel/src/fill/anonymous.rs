@@ -1,6 +1,6 @@
 //! Memory of an address space, with content: it goes wherever it must, unless somebody pins it.
 
-use super::content::Place;
+use super::content::Stamp;
 use super::share::{Share, Wrong};
 use super::writers::{Shares, Writers};
 use super::{BATCH, CheckError, PinFailure, TakeError};
@@ -85,7 +85,7 @@ impl AnonymousFill {
         let pages = memory.pages;
         let entered = memory.space.enter();
         for page in 0..pages {
-            Place::first(id, page).write(entered.words(page));
+            Stamp::first(id, page).write(entered.words(page));
             if page % BATCH == BATCH - 1 {
                 pace.pause().map_err(TakeError::Stopped)?;
             }

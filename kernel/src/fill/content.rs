@@ -7,16 +7,16 @@
 use crate::vm::{Page, WORDS};
 use core::sync::atomic::Ordering::Relaxed;
 
-/// Which page of which fill, and how often it was written since the first time.
+/// What the content of a page is made from: which page of which fill, and how often it was written since the first time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Stamp {
     /// What the content of the fill follows from.
     pub(super) key: u64,
     pub(super) page: u64,
     pub(super) generation: u64,
 }
 
-impl Place {
+impl Stamp {
     /// Where page `page` of a fill is after it was written once.
     pub(super) const fn first(key: u64, page: u64) -> Self {
         Self { key, page, generation: 0 }
@@ -76,23 +76,23 @@ mod tests {
     use core::sync::atomic::AtomicU64;
 
     /// A page in its second generation, which every other test damages.
-    const PLACE: Place = Place { key: 7, page: 3, generation: 2 };
+    const STAMP: Stamp = Stamp { key: 7, page: 3, generation: 2 };
 
-    fn page(place: Place) -> Page {
+    fn page(stamp: Stamp) -> Page {
         let page = core::array::from_fn(|_| AtomicU64::new(0));
-        place.write(&page);
+        stamp.write(&page);
         page
     }
 
     #[test]
     fn pages_of_different_fills_places_and_generations_differ_in_every_word() {
-        let reference: Vec<u64> = Place::first(1, 0).words().collect();
+        let reference: Vec<u64> = Stamp::first(1, 0).words().collect();
         assert_eq!(reference.len(), 512);
         for other in [
-            Place::first(2, 0),
-            Place::first(1, 1),
-            Place::first(1, 512),
-            Place { generation: 1, ..Place::first(1, 0) },
+            Stamp::first(2, 0),
+            Stamp::first(1, 1),
+            Stamp::first(1, 512),
+            Stamp { generation: 1, ..Stamp::first(1, 0) },
         ] {
             assert!(reference.iter().zip(other.words()).all(|(a, b)| *a != b), "{other:?}");
         }
@@ -100,33 +100,33 @@ mod tests {
 
     #[test]
     fn any_changed_byte_of_a_page_is_found() {
-        let page = page(PLACE);
-        assert_eq!(PLACE.first_difference(held(&page)), None);
+        let page = page(STAMP);
+        assert_eq!(STAMP.first_difference(held(&page)), None);
         for offset in [0, 7, 8, 2049, 4095] {
             let bit = 1 << (offset % 8 * 8);
             page[offset / 8].fetch_xor(bit, Relaxed);
-            assert_eq!(PLACE.first_difference(held(&page)), Some(offset / 8 * 8));
+            assert_eq!(STAMP.first_difference(held(&page)), Some(offset / 8 * 8));
             page[offset / 8].fetch_xor(bit, Relaxed);
         }
     }
 
     #[test]
     fn a_page_counts_up_to_the_next_generation() {
-        let page = page(PLACE);
-        assert_eq!(PLACE.count_up(&page), Ok(()));
-        let next = Place { generation: 3, ..PLACE };
+        let page = page(STAMP);
+        assert_eq!(STAMP.count_up(&page), Ok(()));
+        let next = Stamp { generation: 3, ..STAMP };
         assert_eq!(next.first_difference(held(&page)), None);
         assert_eq!(next.count_up(&page), Ok(()));
     }
 
-    /// What a migration that goes wrong leaves of a page that shows `PLACE`, and where that is found.
+    /// What a migration that goes wrong leaves of a page that shows `STAMP`, and where that is found.
     #[track_caller]
     fn is_found(damage: impl Fn(&Page), offset: usize) {
-        let page = page(PLACE);
+        let page = page(STAMP);
         damage(&page);
-        assert_eq!(PLACE.first_difference(held(&page)), Some(offset));
+        assert_eq!(STAMP.first_difference(held(&page)), Some(offset));
         let before: Vec<u64> = held(&page).collect();
-        assert_eq!(PLACE.count_up(&page), Err(offset));
+        assert_eq!(STAMP.count_up(&page), Err(offset));
         assert!(
             held(&page).skip(offset / 8).eq(before.into_iter().skip(offset / 8)),
             "what is wrong is left for others to see"
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_page_that_went_back_in_time_as_a_whole_is_found() {
-        is_found(|page| Place { generation: 1, ..PLACE }.write(page), 0);
+        is_found(|page| Stamp { generation: 1, ..STAMP }.write(page), 0);
     }
 
     #[test]
@@ -155,13 +155,13 @@ mod tests {
 
     #[test]
     fn the_page_of_another_place_or_fill_is_found() {
-        is_found(|page| Place { page: 4, ..PLACE }.write(page), 0);
-        is_found(|page| Place { key: 8, ..PLACE }.write(page), 0);
+        is_found(|page| Stamp { page: 4, ..STAMP }.write(page), 0);
+        is_found(|page| Stamp { key: 8, ..STAMP }.write(page), 0);
     }
 
     #[test]
     fn a_half_that_belongs_to_another_page_is_found() {
-        let other: Vec<u64> = Place { page: 4, ..PLACE }.words().collect();
+        let other: Vec<u64> = Stamp { page: 4, ..STAMP }.words().collect();
         is_found(|page| (256..512).for_each(|n| page[n].store(other[n], Relaxed)), 2048);
     }
 

@@ -1,6 +1,6 @@
 //! Kernel memory with content: nobody but its owner knows where it lies, so it stays there.
 
-use super::content::Place;
+use super::content::Stamp;
 use super::{BATCH, CheckError, TakeError};
 use crate::memory::FrameList;
 use crate::task;
@@ -19,7 +19,7 @@ impl KernelFill {
         let mut pages = 0;
         frames.try_for_each(|block| {
             for page in block.bytes_mut().as_chunks_mut::<{ PAGE_SIZE as usize }>().0 {
-                for (word, bytes) in Place::first(key, pages).words().zip(page.as_chunks_mut().0) {
+                for (word, bytes) in Stamp::first(key, pages).words().zip(page.as_chunks_mut().0) {
                     *bytes = word.to_le_bytes();
                 }
                 pages += 1;
@@ -41,7 +41,7 @@ impl KernelFill {
         self.frames.try_for_each(|block| {
             for (place, page) in block.bytes().as_chunks::<{ PAGE_SIZE as usize }>().0.iter().enumerate() {
                 let held = page.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
-                if let Some(offset) = Place::first(self.key, pages).first_difference(held) {
+                if let Some(offset) = Stamp::first(self.key, pages).first_difference(held) {
                     let address = block.head().address() + place as u64 * PAGE_SIZE + offset as u64;
                     return Err(CheckError::Wrong { page: pages, address });
                 }

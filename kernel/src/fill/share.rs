@@ -1,6 +1,6 @@
 //! The pages that one writer keeps changing, and how far it has come: the generation of each of them follows from that.
 
-use super::content::{self, Place};
+use super::content::{self, Stamp};
 use crate::vm::Page;
 
 /// Every so-manieth page of a fill: neighbours, which may lie in the same 2 MiB page, are changed by different writers.
@@ -48,7 +48,7 @@ impl Share {
             return Err(wrong);
         }
         let page = self.next;
-        if let Err(offset) = self.place(page).count_up(words) {
+        if let Err(offset) = self.stamp(page).count_up(words) {
             let wrong = Wrong { page, offset };
             self.wrong = Some(wrong);
             return Err(wrong);
@@ -66,12 +66,12 @@ impl Share {
         if let Some(wrong) = self.wrong.filter(|wrong| wrong.page == page) {
             return Err(wrong);
         }
-        self.place(page).first_difference(content::held(words)).map_or(Ok(()), |offset| Err(Wrong { page, offset }))
+        self.stamp(page).first_difference(content::held(words)).map_or(Ok(()), |offset| Err(Wrong { page, offset }))
     }
 
-    const fn place(&self, page: u64) -> Place {
+    const fn stamp(&self, page: u64) -> Stamp {
         let generation = self.rounds + (page < self.next) as u64;
-        Place { key: self.key, page, generation }
+        Stamp { key: self.key, page, generation }
     }
 }
 
@@ -88,7 +88,7 @@ mod tests {
     fn pages(count: u64) -> Vec<Page> {
         let page = |page| {
             let words = core::array::from_fn(|_| AtomicU64::new(0));
-            Place::first(KEY, page).write(&words);
+            Stamp::first(KEY, page).write(&words);
             words
         };
         (0..count).map(page).collect()

@@ -29,7 +29,7 @@ pub(crate) use layout::{SPACE, SPACE_PAGES};
 pub(crate) use paging::devices::{Fault, map_firmware, map_mmio, read_probe};
 pub(crate) use paging::inspect::{inspect, maps_lower_half};
 pub(crate) use paging::low::{LowPages, low_pages};
-pub(crate) use paging::space_tree::{Leaf, Place, Slot, SpaceTree, space_table_bytes};
+pub(crate) use paging::space_tree::{EntryPlace, Leaf, Slot, SpaceTree, space_table_bytes};
 pub(crate) use stack::{STACK_BYTES, Stack, alloc_stack};
 
 use crate::arch;

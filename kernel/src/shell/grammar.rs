@@ -12,14 +12,14 @@ use thiserror::Error;
 pub(crate) struct Statement {
     /// At least one word; the first is the command's name.
     pub(crate) words: Vec<Word>,
-    pub(crate) place: Place,
+    pub(crate) run_as: RunAs,
     /// The command as it was typed.
     pub(crate) text: String,
 }
 
-/// Where a command runs.
+/// How a command runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum RunAs {
     Foreground,
     /// Ended by `&`.
     Job,
@@ -49,16 +49,16 @@ pub(crate) fn parse(line: &str) -> Result<Vec<Statement>, GrammarError> {
         match c {
             '\'' | '"' => parser.quoted(c, &mut rest)?,
             ' ' | '\t' => parser.end_word(),
-            ';' => parser.end_statement(Place::Foreground, at),
+            ';' => parser.end_statement(RunAs::Foreground, at),
             '&' => parser.end_job(at)?,
             '#' if parser.word.is_none() => {
-                parser.end_statement(Place::Foreground, at);
+                parser.end_statement(RunAs::Foreground, at);
                 return Ok(parser.statements);
             }
             c => parser.word().text.push(c),
         }
     }
-    parser.end_statement(Place::Foreground, line.len());
+    parser.end_statement(RunAs::Foreground, line.len());
     Ok(parser.statements)
 }
 
@@ -94,12 +94,12 @@ impl Parser<'_> {
     }
 
     /// The command ends at `end`, where one byte separates it from the next.
-    fn end_statement(&mut self, place: Place, end: usize) {
+    fn end_statement(&mut self, run_as: RunAs, end: usize) {
         self.end_word();
         if !self.words.is_empty() {
             let words = core::mem::take(&mut self.words);
             let text = self.line[self.start..end].trim().into();
-            self.statements.push(Statement { words, place, text });
+            self.statements.push(Statement { words, run_as, text });
         }
         self.start = end + 1;
     }
@@ -109,7 +109,7 @@ impl Parser<'_> {
         if self.words.is_empty() {
             return Err(GrammarError::JobOfNothing);
         }
-        self.end_statement(Place::Job, end);
+        self.end_statement(RunAs::Job, end);
         Ok(())
     }
 }
@@ -140,8 +140,8 @@ mod tests {
     #[test]
     fn an_ampersand_makes_a_job_of_the_command_before_it() {
         let statements = parse("fill 1G& lsmem; verify &").expect("a good line");
-        let places: Vec<Place> = statements.iter().map(|s| s.place).collect();
-        assert_eq!(places, [Place::Job, Place::Foreground, Place::Job]);
+        let places: Vec<RunAs> = statements.iter().map(|s| s.run_as).collect();
+        assert_eq!(places, [RunAs::Job, RunAs::Foreground, RunAs::Job]);
         let typed: Vec<&str> = statements.iter().map(|s| s.text.as_str()).collect();
         assert_eq!(typed, ["fill 1G", "lsmem", "verify"]);
         assert_eq!(parse("& lsmem"), Err(GrammarError::JobOfNothing));

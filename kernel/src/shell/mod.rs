@@ -32,7 +32,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use call::{Call, Sink};
 use failure::{Failure, Outcome, Quoted};
-use grammar::{Place, Statement};
+use grammar::{RunAs, Statement};
 use line_editor::{Completion, Event, LineEditor, MAX_LINE, View};
 use mm::Errno;
 use mm::plural::Plural;
@@ -152,9 +152,9 @@ fn begin(statement: &Statement) -> Outcome {
         .ok_or_else(|| Failure::invalid(format_args!("unknown command {}, see `help`", Quoted(&name.text))))?;
     let arguments = command.syntax.parse(command.name, words)?;
     jobs::settle();
-    match statement.place {
-        Place::Foreground => (command.run)(&mut Call::new(&arguments, &mut Foreground)),
-        Place::Job => {
+    match statement.run_as {
+        RunAs::Foreground => (command.run)(&mut Call::new(&arguments, &mut Foreground)),
+        RunAs::Job => {
             let number = jobs::start(command, arguments, statement.text.clone())?;
             Foreground.write(&alloc::format!("job {number}\n"));
             Ok(())

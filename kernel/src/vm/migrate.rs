@@ -13,7 +13,7 @@ use super::rmap::{self, Whose};
 use super::space::Locked;
 use crate::arch;
 use crate::memory::host::mover::PageMover;
-use crate::memory::{self, Leaf, Place, Slot, mm};
+use crate::memory::{self, EntryPlace, Leaf, Slot, mm};
 use crate::task;
 use alloc::sync::Arc;
 use heapless::Vec;
@@ -48,7 +48,7 @@ struct Taken {
     /// Which of the moves it is.
     number: usize,
     space: Arc<AddressSpace>,
-    place: Place,
+    place: EntryPlace,
     /// What the owner's word of its frame says.
     word: u64,
     what: What,
@@ -120,7 +120,7 @@ fn take_away(moves: &mut [Move]) -> Vec<Taken, MOVED_TOGETHER> {
 }
 
 /// Marks a page as moving, if it is that leaf and nobody else refers to it; the same for a table of the page.
-fn take_one(tables: &mut Locked<'_>, page: u64, leaf: Leaf, what: What) -> Result<Place, Stay> {
+fn take_one(tables: &mut Locked<'_>, page: u64, leaf: Leaf, what: What) -> Result<EntryPlace, Stay> {
     let found = match what {
         What::Page => {
             let (place, slot) = tables.look(page);

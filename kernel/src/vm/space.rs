@@ -3,7 +3,7 @@
 use super::pin::Pins;
 use super::rmap::{self, SpaceId, Whose};
 use crate::arch;
-use crate::memory::{FrameList, Leaf, OwnedFrames, Place, SPACE_PAGES, Slot, SpaceTree, mm};
+use crate::memory::{EntryPlace, FrameList, Leaf, OwnedFrames, SPACE_PAGES, Slot, SpaceTree, mm};
 use crate::sync::SpinLock;
 use crate::task::{self, WaitQueue};
 use alloc::sync::Arc;
@@ -12,7 +12,7 @@ use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use mm::addr::{NodeId, Order, Pfn, SectionRange};
-use mm::alloc::request::{AllocError, Place as From, Request, Urgency};
+use mm::alloc::request::{AllocError, Place, Request, Urgency};
 use mm::frame::memmap::Memmap;
 use mm::frame::mobility::Mobility;
 use mm::frame::page::Owner;
@@ -44,21 +44,21 @@ impl PageSize {
 #[derive(Clone, Debug)]
 pub(crate) struct Placement {
     /// From which nodes; `None` is wherever the allocator prefers.
-    pub(crate) node: Option<From>,
+    pub(crate) node: Option<Place>,
     /// Only from these blocks, whatever their node is.
     pub(crate) blocks: Option<Vec<SectionRange>>,
     pub(crate) page: PageSize,
 }
 
 impl Placement {
-    fn request(&self, order: Order, owner: Owner, place: From) -> Request {
+    fn request(&self, order: Order, owner: Owner, place: Place) -> Request {
         Request { order, mobility: Mobility::Movable, place, owner, urgency: Urgency::Bulk, site: Site::here() }
     }
 
     /// A block of frames for pages. `last` is the memory block in which one was found last: those below were full then, and
     /// are not looked through for each page.
     pub(super) fn take(&self, order: Order, last: &AtomicU32) -> Result<OwnedFrames, AllocError> {
-        let place = self.node.unwrap_or(From::Near(NodeId::ZERO));
+        let place = self.node.unwrap_or(Place::Near(NodeId::ZERO));
         let request = self.request(order, Owner::Anonymous, place);
         let Some(blocks) = &self.blocks else { return OwnedFrames::allocate(&request) };
         let found = match take_within(&request, blocks, last.load(Relaxed)) {
@@ -71,7 +71,7 @@ impl Placement {
 
     /// A frame for a page table.
     pub(super) fn take_table(&self) -> Result<OwnedFrames, AllocError> {
-        let place = From::Near(self.node.map_or(NodeId::ZERO, From::node));
+        let place = Place::Near(self.node.map_or(NodeId::ZERO, Place::node));
         OwnedFrames::allocate(&self.request(Order::PAGE, Owner::UserTable, place))
     }
 }
@@ -149,7 +149,7 @@ impl AddressSpace {
     }
 
     /// The leaf that maps a page, if it is there, its place, and the tables, locked. Waits while the page is moving.
-    pub(super) fn settled_leaf(&self, page: u64) -> Option<(Leaf, Place, Locked<'_>)> {
+    pub(super) fn settled_leaf(&self, page: u64) -> Option<(Leaf, EntryPlace, Locked<'_>)> {
         loop {
             let mut tables = self.lock();
             match tables.look(page) {

@@ -49,13 +49,13 @@ pub(crate) enum Slot {
 
 /// Where the entry for a page stands. It stays there while the page is moving, and until the tables are changed else.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct EntryPlace {
     table: Pfn,
     level: Level,
     index: usize,
 }
 
-impl Place {
+impl EntryPlace {
     /// The first page behind `page`, which the entry is for, that it is not for.
     pub(crate) const fn end(self, page: u64) -> u64 {
         let pages = self.level.entry_pages();
@@ -143,7 +143,7 @@ impl SpaceTree {
     ///
     /// # Safety
     /// The leaf stands in that place, of which these tables told, as moving, and its frames were made single blocks.
-    pub(crate) unsafe fn split(&mut self, place: Place, leaf: Leaf, table: OwnedFrames) {
+    pub(crate) unsafe fn split(&mut self, place: EntryPlace, leaf: Leaf, table: OwnedFrames) {
         let table = self.0.memory.adopt(table);
         self.split_into(place, leaf, table);
     }
@@ -171,7 +171,7 @@ impl SpaceTree {
 impl<M: TableMemory> SpaceTree<M> {
     /// What stands for a page, and where.
     #[inline]
-    pub(crate) fn look(&mut self, page: u64) -> (Place, Slot) {
+    pub(crate) fn look(&mut self, page: u64) -> (EntryPlace, Slot) {
         let (table, level, entry) = self.0.last_entry(address(page));
         let leaf = || Leaf { frame: entry.frame(), order: order_of(level) };
         let slot = if entry.is_leaf(level) {
@@ -181,7 +181,7 @@ impl<M: TableMemory> SpaceTree<M> {
         } else {
             Slot::Moving(leaf())
         };
-        (Place { table, level, index: level.index(address(page)) }, slot)
+        (EntryPlace { table, level, index: level.index(address(page)) }, slot)
     }
 
     /// Changes what stands in a place between mapped and moving, of the same order.
@@ -190,11 +190,11 @@ impl<M: TableMemory> SpaceTree<M> {
     /// The place is one of which these tables told, and nothing but this has changed it since. What is mapped then are frames
     /// that the space has: those that were moving, or those that they were moved to.
     #[inline]
-    pub(crate) unsafe fn set(&mut self, place: Place, slot: Slot) {
+    pub(crate) unsafe fn set(&mut self, place: EntryPlace, slot: Slot) {
         self.change(place, slot);
     }
 
-    fn change(&mut self, place: Place, slot: Slot) {
+    fn change(&mut self, place: EntryPlace, slot: Slot) {
         let entry = match slot {
             Slot::Empty(_) => Entry::EMPTY,
             Slot::Mapped(leaf) => Entry::leaf(leaf.frame, SPACE_PAGE, place.level),
@@ -220,13 +220,13 @@ impl<M: TableMemory> SpaceTree<M> {
     }
 
     /// The place that points to `table`, one of those for a page but not the topmost. Nothing that stands in it is moving.
-    pub(crate) fn find_table(&mut self, page: u64, table: Pfn) -> Option<Place> {
+    pub(crate) fn find_table(&mut self, page: u64, table: Pfn) -> Option<EntryPlace> {
         let (mut at, mut level) = (self.0.root(), Level::TOP);
         loop {
             let index = level.index(address(page));
             let next = self.0.memory.read(at, index).table(level)?;
             if next == table {
-                return self.is_settled(table).then_some(Place { table: at, level, index });
+                return self.is_settled(table).then_some(EntryPlace { table: at, level, index });
             }
             (at, level) = (next, level.below()?);
         }
@@ -242,11 +242,11 @@ impl<M: TableMemory> SpaceTree<M> {
     ///
     /// # Safety
     /// As for [`set`](Self::set).
-    pub(crate) unsafe fn link(&mut self, place: Place, table: Pfn) {
+    pub(crate) unsafe fn link(&mut self, place: EntryPlace, table: Pfn) {
         self.point_to(place, table);
     }
 
-    fn point_to(&mut self, place: Place, table: Pfn) {
+    fn point_to(&mut self, place: EntryPlace, table: Pfn) {
         self.0.memory.write(place.table, place.index, Entry::new(table, TABLE));
     }
 
@@ -255,7 +255,7 @@ impl<M: TableMemory> SpaceTree<M> {
         self.0.map(address(page), level, Entry::leaf(leaf.frame, SPACE_PAGE, level))
     }
 
-    fn split_into(&mut self, place: Place, leaf: Leaf, table: Pfn) {
+    fn split_into(&mut self, place: EntryPlace, leaf: Leaf, table: Pfn) {
         self.0.memory.fill(table, &mut |index| Entry::new(leaf.frame.add(index as u64), SPACE_PAGE));
         self.point_to(place, table);
     }

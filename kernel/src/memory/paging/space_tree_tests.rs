@@ -49,7 +49,7 @@ fn a_pageblock_stands_for_all_its_pages_until_it_is_split() {
 fn pages_are_moving_while_their_table_is() {
     let mut space = space();
     space.put(7, PAGE).expect("there are frames");
-    let (Place { table, .. }, _) = space.look(7);
+    let (EntryPlace { table, .. }, _) = space.look(7);
     let place = space.find_table(8, table).expect("it is for page 8 as well");
     assert!(space.find_table(512, table).is_none());
     space.change(place, Slot::Moving(Leaf { frame: table, order: Order::PAGE }));
