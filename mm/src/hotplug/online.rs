@@ -8,7 +8,7 @@ use super::steps::{self, Points, ReadyError};
 use super::undo::Undo;
 use crate::addr::{SectionId, SectionRange};
 use crate::errno::Errno;
-use crate::hotplug::zone_choice::{Outlook, Remark};
+use crate::hotplug::zone_choice::{Remark, ZoneChooser};
 use crate::hotplug::{batch, listeners, relabel, zone_choice};
 use crate::inject::{Injected, Point};
 use crate::machine::Machine;
@@ -227,12 +227,12 @@ fn choose_zones<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange], how: On
             let mut known = None;
             let mut remark = None;
             for (run, section) in memory.sections.present_runs(ranges) {
-                // What follows within a device was sent by the same outlook.
-                let outlook = known.take().filter(|outlook: &Outlook| outlook.is_about(section));
-                let mut outlook = outlook.unwrap_or_else(|| memory.outlook(section));
-                let refused = send_by_policy(memory, run, section, &mut outlook);
+                // What follows within a device was sent by the same chooser.
+                let chooser = known.take().filter(|chooser: &ZoneChooser| chooser.is_about(section));
+                let mut chooser = chooser.unwrap_or_else(|| memory.zone_chooser(section));
+                let refused = send_by_policy(memory, run, section, &mut chooser);
                 remark = remark.or(refused);
-                known = Some(outlook);
+                known = Some(chooser);
             }
             remark
         }
@@ -244,16 +244,16 @@ fn send_by_policy<M: Machine>(
     memory: &Memory<M>,
     run: SectionRange,
     section: Section,
-    outlook: &mut Outlook,
+    chooser: &mut ZoneChooser,
 ) -> Option<Remark> {
     let mut remark = None;
     let mut rest = Some(run);
     while let Some(run) = rest {
-        let choice = outlook.choose(run.first(), section);
+        let choice = chooser.choose(run.first(), section);
         let is_next = |id: &SectionId| {
-            let is_same = outlook.choose(*id, section) == choice;
+            let is_same = chooser.choose(*id, section) == choice;
             if is_same {
-                outlook.expect(choice.zone, section);
+                chooser.expect(choice.zone, section);
             }
             is_same
         };

@@ -67,7 +67,7 @@ pub(crate) struct Choice {
 /// What decides about the blocks of one device, or about boot memory of one node, as it was at one moment: so that many blocks
 /// need one look at the zones.
 #[derive(Clone, Copy, Debug)]
-pub struct Outlook {
+pub struct ZoneChooser {
     pub(crate) policy: Policy,
     pub(crate) node: NodeId,
     pub(crate) group: GroupId,
@@ -131,7 +131,7 @@ impl KernelMemory {
     }
 }
 
-impl Outlook {
+impl ZoneChooser {
     /// Whether the remark is about such a block.
     #[must_use]
     pub fn is_about(&self, section: Section) -> bool {
@@ -236,18 +236,18 @@ impl Outlook {
 
 impl<M: Machine> Memory<M> {
     /// What decides at this moment which zones such blocks get.
-    pub fn outlook(&self, section: Section) -> Outlook {
-        let mut outlook = outlook_of_zones(self, section);
-        if outlook.policy.online_policy == OnlinePolicy::AutoMovable {
+    pub fn zone_chooser(&self, section: Section) -> ZoneChooser {
+        let mut chooser = chooser_of_zones(self, section);
+        if chooser.policy.online_policy == OnlinePolicy::AutoMovable {
             for (id, group, device) in self.groups.lock().devices() {
                 if id == section.group {
-                    outlook.device = Some(device);
+                    chooser.device = Some(device);
                 } else if device.zone() == Some(ZoneKind::Movable) {
-                    outlook.promise(device.offline, group.node);
+                    chooser.promise(device.offline, group.node);
                 }
             }
         }
-        outlook
+        chooser
     }
 
     /// What is to be said when Normal blocks have gone offline because somebody said so.
@@ -258,12 +258,12 @@ impl<M: Machine> Memory<M> {
 
 /// What is to be said when blocks go to Movable because somebody says so. Costs the same for devices of any size.
 pub(crate) fn excess<M: Machine>(memory: &Memory<M>, section: Section) -> Option<Remark> {
-    outlook_of_zones(memory, section).excess()
+    chooser_of_zones(memory, section).excess()
 }
 
-/// The outlook without a look at the devices.
-fn outlook_of_zones<M: Machine>(memory: &Memory<M>, section: Section) -> Outlook {
-    let mut outlook = Outlook {
+/// The chooser without a look at the devices.
+fn chooser_of_zones<M: Machine>(memory: &Memory<M>, section: Section) -> ZoneChooser {
+    let mut chooser = ZoneChooser {
         policy: memory.policy(),
         node: section.node,
         group: section.group,
@@ -279,13 +279,13 @@ fn outlook_of_zones<M: Machine>(memory: &Memory<M>, section: Section) -> Outlook
             ZoneKind::Normal => Balance { kernel: zone.boot_present_pages(), movable: 0 },
             ZoneKind::Movable => Balance { kernel: 0, movable: zone.present_pages() + zone.expected_pages() },
         };
-        outlook.machine += share;
+        chooser.machine += share;
         if of == section.node {
-            outlook.own += share;
-            outlook.spans[kind as usize] = zone.span();
+            chooser.own += share;
+            chooser.spans[kind as usize] = zone.span();
         }
     }
-    outlook
+    chooser
 }
 
 fn kernel_memory<M: Machine>(memory: &Memory<M>) -> KernelMemory {

@@ -8,7 +8,7 @@ use crate::section::state::Openness;
 const BLOCK: u64 = PAGES_PER_SECTION;
 
 /// Two nodes of two blocks of boot memory each, and on one of them a block of a device.
-const OUTLOOK: Outlook = Outlook {
+const CHOOSER: ZoneChooser = ZoneChooser {
     policy: Policy::DEFAULT,
     node: NodeId::ZERO,
     group: GroupId::new(1),
@@ -20,10 +20,10 @@ const OUTLOOK: Outlook = Outlook {
 };
 
 /// The device has two blocks, and all of it is offline.
-const AUTO: Outlook = Outlook {
+const AUTO: ZoneChooser = ZoneChooser {
     policy: Policy { online_policy: OnlinePolicy::AutoMovable, ..Policy::DEFAULT },
     device: Some(device(2, 0, 0)),
-    ..OUTLOOK
+    ..CHOOSER
 };
 
 /// A device with so many blocks in each place.
@@ -53,16 +53,17 @@ fn id(n: u64) -> SectionId {
     SectionId::new(n).expect("in reach")
 }
 
-fn chosen(outlook: &Outlook) -> ZoneKind {
-    outlook.choose(id(34), block()).zone
+fn chosen(chooser: &ZoneChooser) -> ZoneKind {
+    chooser.choose(id(34), block()).zone
 }
 
 #[test]
 fn contig_zones_follows_the_only_span_that_holds_the_block() {
     let around = Some((id(32), id(39)));
     let elsewhere = Some((id(35), id(39)));
-    let with =
-        |spans, movable_node| chosen(&Outlook { spans, policy: Policy { movable_node, ..Policy::DEFAULT }, ..OUTLOOK });
+    let with = |spans, movable_node| {
+        chosen(&ZoneChooser { spans, policy: Policy { movable_node, ..Policy::DEFAULT }, ..CHOOSER })
+    };
     assert_eq!(with([None, None], false), ZoneKind::Normal);
     assert_eq!(with([elsewhere, around], false), ZoneKind::Movable);
     assert_eq!(with([around, elsewhere], true), ZoneKind::Normal);
@@ -75,11 +76,11 @@ fn contig_zones_follows_the_only_span_that_holds_the_block() {
 fn auto_movable_asks_the_ratio_of_machine_and_node_about_the_whole_device() {
     let with = |movable: u64, offline: u64, numa_aware| {
         let add = Balance { kernel: 0, movable };
-        let mut outlook = Outlook { device: Some(device(offline, 0, 0)), ..AUTO };
-        outlook.machine += add;
-        outlook.own += add;
-        outlook.policy.numa_aware = numa_aware;
-        chosen(&outlook)
+        let mut chooser = ZoneChooser { device: Some(device(offline, 0, 0)), ..AUTO };
+        chooser.machine += add;
+        chooser.own += add;
+        chooser.policy.numa_aware = numa_aware;
+        chosen(&chooser)
     };
     // 301 % of two blocks are six, of four they are twelve.
     assert_eq!(with(4 * BLOCK, 2, true), ZoneKind::Movable);
@@ -92,9 +93,9 @@ fn auto_movable_asks_the_ratio_of_machine_and_node_about_the_whole_device() {
 fn the_rest_of_a_device_follows_what_is_online_whatever_the_ratio_says() {
     for (normal, movable, zone) in [(1, 0, ZoneKind::Normal), (0, 1, ZoneKind::Movable), (1, 1, ZoneKind::Normal)] {
         for taken in [0, 100] {
-            let mut outlook = Outlook { device: Some(device(1, normal, movable)), ..AUTO };
-            outlook.machine.movable = taken * BLOCK;
-            assert_eq!(chosen(&outlook), zone, "{normal} blocks in Normal, {movable} in Movable");
+            let mut chooser = ZoneChooser { device: Some(device(1, normal, movable)), ..AUTO };
+            chooser.machine.movable = taken * BLOCK;
+            assert_eq!(chosen(&chooser), zone, "{normal} blocks in Normal, {movable} in Movable");
         }
     }
 }
@@ -102,21 +103,21 @@ fn the_rest_of_a_device_follows_what_is_online_whatever_the_ratio_says() {
 #[test]
 fn what_is_chosen_for_a_device_stays_the_same_until_its_last_block_is_online() {
     for movable in [4 * BLOCK, 5 * BLOCK] {
-        let mut outlook = AUTO;
-        outlook.own.movable = movable;
-        let zone = chosen(&outlook);
-        outlook.expect(zone, block());
-        assert_eq!(chosen(&outlook), zone);
+        let mut chooser = AUTO;
+        chooser.own.movable = movable;
+        let zone = chosen(&chooser);
+        chooser.expect(zone, block());
+        assert_eq!(chosen(&chooser), zone);
     }
 }
 
 #[test]
 fn boot_blocks_are_for_themselves() {
-    let mut outlook = Outlook { device: None, ..AUTO };
-    outlook.own.movable = 5 * BLOCK;
-    assert_eq!(chosen(&outlook), ZoneKind::Movable);
-    outlook.expect(ZoneKind::Movable, block());
-    assert_eq!(chosen(&outlook), ZoneKind::Normal);
+    let mut chooser = ZoneChooser { device: None, ..AUTO };
+    chooser.own.movable = 5 * BLOCK;
+    assert_eq!(chosen(&chooser), ZoneKind::Movable);
+    chooser.expect(ZoneKind::Movable, block());
+    assert_eq!(chosen(&chooser), ZoneKind::Normal);
 }
 
 #[test]
@@ -125,7 +126,8 @@ fn nothing_becomes_movable_that_the_kernel_could_not_serve() {
     for policy in [policy, AUTO.policy] {
         let with = |available, unmapped| {
             let device = Some(device(1, 0, 0));
-            Outlook { policy, device, kernel: KernelMemory { available, unmapped }, ..OUTLOOK }.choose(id(34), block())
+            ZoneChooser { policy, device, kernel: KernelMemory { available, unmapped }, ..CHOOSER }
+                .choose(id(34), block())
         };
         // A block takes 65 tables.
         let enough = KERNEL_FLOOR_PAGES + 65;
@@ -142,7 +144,7 @@ fn memory_that_somebody_made_movable_is_remarked_on_when_it_is_too_much() {
     let with = |movable, unmapped| {
         let machine = Balance { kernel: 4 * BLOCK, movable };
         let kernel = KernelMemory { available: KERNEL_FLOOR_PAGES + 64, unmapped };
-        Outlook { machine, kernel, ..OUTLOOK }.excess()
+        ZoneChooser { machine, kernel, ..CHOOSER }.excess()
     };
     let (most, available) = (4 * BLOCK * 301 / 100, KERNEL_FLOOR_PAGES + 64);
     assert_eq!(with(most, 0), None);

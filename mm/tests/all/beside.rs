@@ -173,7 +173,8 @@ impl MemoryListener for Looks {
     fn prepare(&self, _change: &Change) -> Accept {
         let block = section(40);
         let described = self.0.section(block).expect("added");
-        let zones: Vec<_> = self.0.outlook(described).valid_zones(SectionRange::single(block), described).collect();
+        let zones: Vec<_> =
+            self.0.zone_chooser(described).valid_zones(SectionRange::single(block), described).collect();
         assert_eq!(zones[0].1[0], ZoneKind::Normal, "the ratio is used up by what is on its way");
         Accept::Yes
     }

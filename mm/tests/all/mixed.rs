@@ -79,7 +79,7 @@ fn a_mixed_block_stays_as_it_is() {
         assert_eq!(refused, OnlineError::NotOffline { block: section(1), state: "online" });
     }
     let described = memory.section(section(1)).expect("present");
-    let zones: Vec<_> = memory.outlook(described).valid_zones(blocks(1, 1), described).collect();
+    let zones: Vec<_> = memory.zone_chooser(described).valid_zones(blocks(1, 1), described).collect();
     assert_eq!(zones, [(blocks(1, 1), [].as_slice())]);
     assert_eq!(Snapshot::of(&memory), before);
     assert_valid(&memory);

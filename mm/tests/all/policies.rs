@@ -25,7 +25,7 @@ fn auto_movable(memory: &Memory<Fake>, ratio: u32) {
 /// The zone that is shown first for an offline block.
 fn shown(memory: &Memory<Fake>, block: u64) -> ZoneKind {
     let described = memory.section(section(block)).expect("added");
-    let mut parts = memory.outlook(described).valid_zones(blocks(block, block), described);
+    let mut parts = memory.zone_chooser(described).valid_zones(blocks(block, block), described);
     parts.next().expect("a block").1[0]
 }
 

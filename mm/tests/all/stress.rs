@@ -169,7 +169,7 @@ fn look(memory: &Memory<Fake>, dice: &mut Rng) {
     match dice.u32(..200) {
         0 => memory.for_each_zone(|zone| assert!(zone.managed <= zone.present)),
         1 => drop(memory.free_groups(pfn.section())),
-        2 => drop(memory.section(range.first()).map(|section| memory.outlook(section))),
+        2 => drop(memory.section(range.first()).map(|section| memory.zone_chooser(section))),
         3 => drop(memory.memory_report()),
         4 => memory.drain_caches(),
         _ => {}

@@ -231,7 +231,8 @@ fn the_zone_shown_before_is_the_zone_obtained() {
     for block in [34, 33, 35, 32, 36] {
         let id = section(block);
         let known = memory.section(id).expect("added");
-        let (_, zones) = memory.outlook(known).valid_zones(SectionRange::single(id), known).next().expect("a block");
+        let (_, zones) =
+            memory.zone_chooser(known).valid_zones(SectionRange::single(id), known).next().expect("a block");
         assert_eq!(zones.len(), 2);
         memory.online(&[SectionRange::single(id)], OnlineAs::ByPolicy, &mut Unhurried).expect("offline block");
         assert_eq!(memory.section(id).expect("added").state, BlockState::Online(zones[0]));

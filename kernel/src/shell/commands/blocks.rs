@@ -12,7 +12,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use mm::addr::{SECTION_SIZE, SectionRange};
-use mm::hotplug::zone_choice::Outlook;
+use mm::hotplug::zone_choice::ZoneChooser;
 use mm::section::group::{GroupKind, GroupName};
 use mm::section::kind::ZoneKind;
 use mm::section::state::BlockState;
@@ -129,13 +129,13 @@ fn lsmem(call: &mut Call<'_>) -> Outcome {
 
 /// What there is: every block, or neighbours that share everything as one.
 fn ranges(every_block: bool) -> impl Iterator<Item = Range> {
-    let mut outlook = None;
+    let mut chooser = None;
     let by_attributes = mm().block_runs().flat_map(move |(run, section)| {
         // The blocks of a device lie together.
-        let known = outlook.filter(|outlook: &Outlook| outlook.is_about(section));
-        let outlook = *outlook.insert(known.unwrap_or_else(|| mm().outlook(section)));
+        let known = chooser.filter(|chooser: &ZoneChooser| chooser.is_about(section));
+        let chooser = *chooser.insert(known.unwrap_or_else(|| mm().zone_chooser(section)));
         let group = mm().group(section.group).map(|group| group.name);
-        let zones = outlook.valid_zones(run, section);
+        let zones = chooser.valid_zones(run, section);
         zones.map(move |(part, valid_zones)| (part, Attributes::of(section, group, valid_zones)))
     });
     resolve::joined(by_attributes).flat_map(move |(run, attributes)| {
