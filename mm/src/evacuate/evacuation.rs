@@ -101,9 +101,9 @@ fn check_evacuation<'a, M: Machine>(
 ) -> Result<Promise<'a>, EvacuateError> {
     let mut demand = Demand::default();
     for (id, section) in memory.sections.open_sections(ranges) {
-        for block in Pageblock::of_set(id, pieces) {
+        for pageblock in Pageblock::of_set(id, pieces) {
             let mut found = Ok(());
-            content::look_into(memory, block, section, |content| match content {
+            content::look_into(memory, pageblock, section, |content| match content {
                 Content::Movable(block) => demand.add(block),
                 Content::Fixed(blocker) if found.is_ok() => found = Err(EvacuateError::Fixed(blocker)),
                 Content::Fixed(_) | Content::InFlight(_) => {}
@@ -144,27 +144,27 @@ impl<'a, M: Machine> Batch<'a, M> {
     /// Moves what it can out of pageblocks of a section, unless told to stop.
     fn empty_section(
         &mut self,
-        mut blocks: impl Iterator<Item = Pageblock>,
+        mut pageblocks: impl Iterator<Item = Pageblock>,
         section: Section,
         pace: &mut dyn Pace,
         watch: &mut PinWatch<'_>,
     ) -> Result<(), EvacuateError> {
-        blocks.try_for_each(|block| self.empty_pageblock(block, section, pace, watch))
+        pageblocks.try_for_each(|pageblock| self.empty_pageblock(pageblock, section, pace, watch))
     }
 
     fn empty_pageblock(
         &mut self,
-        block: Pageblock,
+        pageblock: Pageblock,
         section: Section,
         pace: &mut dyn Pace,
         watch: &mut PinWatch<'_>,
     ) -> Result<(), EvacuateError> {
-        if content::is_known_empty(self.memory, block, section) {
+        if content::is_known_empty(self.memory, pageblock, section) {
             return Ok(());
         }
-        let mut at = block.first();
+        let mut at = pageblock.first();
         loop {
-            let found = self.gather(block, &mut at)?;
+            let found = self.gather(pageblock, &mut at)?;
             let Some(first) = found.first() else { break };
             pace.pause().map_err(|stop| EvacuateError::Unfinished(stop, first.head))?;
             pin::check_pins(self.memory, watch).map_err(EvacuateError::Fixed)?;
@@ -177,17 +177,17 @@ impl<'a, M: Machine> Batch<'a, M> {
             self.flush()?;
         }
         // Something was in flight, or came while others were moved.
-        if !block.descriptor(&self.memory.machine).is_empty() {
-            self.straggler.get_or_insert(block.first());
+        if !pageblock.descriptor(&self.memory.machine).is_empty() {
+            self.straggler.get_or_insert(pageblock.first());
         }
         Ok(())
     }
 
     /// The next blocks of a pageblock, from `at` on, that can move; `at` is behind them then.
-    fn gather(&mut self, block: Pageblock, at: &mut Pfn) -> Result<Vec<Block, MOVED_TOGETHER>, EvacuateError> {
+    fn gather(&mut self, pageblock: Pageblock, at: &mut Pfn) -> Result<Vec<Block, MOVED_TOGETHER>, EvacuateError> {
         let mut found = Vec::new();
         while !found.is_full() {
-            let Some((content, _)) = content::next_content(self.memory, block, at) else { break };
+            let Some((content, _)) = content::next_content(self.memory, pageblock, at) else { break };
             match content {
                 Content::Movable(block) => found.push(block).expect("it is not full"),
                 Content::Fixed(blocker) => return Err(EvacuateError::Fixed(blocker)),

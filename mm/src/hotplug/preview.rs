@@ -119,7 +119,7 @@ fn preview_block<M: Machine>(
 /// Blockers of a pageblock from `at` on, no more than are told of at once; `at` is behind what was looked at then.
 fn preview_some<M: Machine>(
     memory: &Memory<M>,
-    block: Pageblock,
+    pageblock: Pageblock,
     section: Section,
     at: &mut Pfn,
     seen: &mut Seen,
@@ -127,18 +127,18 @@ fn preview_some<M: Machine>(
     let mut found = Vec::new();
     let _reading = memory.machine.reading();
     // It may have been closed or taken away since.
-    let now = memory.sections.get(block.first().section());
+    let now = memory.sections.get(pageblock.first().section());
     let is_same = now.is_some_and(|now| now.is_open() && now.state == section.state);
-    if is_same && *at == block.first() {
-        seen.whole += u64::from(block.descriptor(&memory.machine).is_whole());
+    if is_same && *at == pageblock.first() {
+        seen.whole += u64::from(pageblock.descriptor(&memory.machine).is_whole());
     }
-    if !is_same || *at == block.first() && content::is_known_empty(memory, block, section) {
-        *at = block.pages().end();
+    if !is_same || *at == pageblock.first() && content::is_known_empty(memory, pageblock, section) {
+        *at = pageblock.pages().end();
         return found;
     }
     let end = at.add(LOOKED_AT_ONCE);
     while !found.is_full() && *at < end {
-        let Some((content, allocated)) = content::next_content(memory, block, at) else { break };
+        let Some((content, allocated)) = content::next_content(memory, pageblock, at) else { break };
         seen.free = seen.free.saturating_sub(allocated);
         match content {
             Content::Movable(block) => {
