@@ -73,7 +73,7 @@ impl Added {
         match online {
             Onlining::NotAsked | Onlining::Done(None) => {}
             Onlining::Done(Some(remark)) => log::warn!(target: target, "{name}: {remark}"),
-            Onlining::Failed(error) => log::warn!(target: target, "{name}: stays offline: {error}"),
+            Onlining::Failed(error) => log::warn!(target: target, "{name}: not brought online: {error}"),
         }
     }
 }

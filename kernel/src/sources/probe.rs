@@ -23,7 +23,7 @@ pub(crate) enum ProbeError {
     Unaligned(u64),
     #[error("{0:#x} bytes are not whole blocks of {mib} MiB", mib = SECTION_SIZE >> 20)]
     BadSize(u64),
-    #[error("{start:#x} with {len:#x} bytes ends beyond the addresses that can be held")]
+    #[error("{start:#x} with {len:#x} bytes ends beyond the addresses that are supported")]
     OutOfReach { start: u64, len: u64 },
     #[error("block {0} exists already")]
     Exists(SectionId),

@@ -11,17 +11,17 @@ use thiserror::Error;
 /// Why a DIMM cannot be what the controller says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(crate) enum Nonsense {
-    #[error("it is empty")]
+    #[error("its size is zero")]
     Empty,
-    #[error("it ends beyond any address")]
+    #[error("its end address overflows")]
     Endless,
-    #[error("there are no addresses where memory may come")]
+    #[error("there is no hotplug window")]
     NoWindow,
-    #[error("memory may come between {:#x} and {:#x} only", .0.start, .0.end())]
+    #[error("it lies outside the hotplug window {:#x}-{:#x}", .0.start, .0.end() - 1)]
     OutsideWindow(Window),
-    #[error("it is not in one of the windows where memory may come, which `iomem` shows")]
+    #[error("it lies outside the hotplug windows, which `iomem` shows")]
     OutsideWindows,
-    #[error("its addresses are those of {0}")]
+    #[error("it overlaps {0}")]
     Taken(GroupName),
 }
 

@@ -30,11 +30,11 @@ impl Intake {
     pub(super) fn log(&self) {
         match &self.added {
             Some(added) => added.log(LOG),
-            None => log::info!(target: LOG, "{}: its blocks are known already", name(&self.dimm)),
+            None => log::info!(target: LOG, "{}: already added", name(&self.dimm)),
         }
         for Leftover { name, start, len, why } in &self.leftovers {
             let (last, mib) = (start + (len - 1), len >> 20);
-            log::warn!(target: LOG, "{name}: {mib} MiB at {start:#x}-{last:#x} are left alone: {why}");
+            log::warn!(target: LOG, "{name}: {mib} MiB at {start:#x}-{last:#x} not used: {why}");
         }
     }
 

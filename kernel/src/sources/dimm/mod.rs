@@ -58,12 +58,12 @@ pub(crate) struct Leftover {
     pub(crate) why: Why,
 }
 
-/// Why memory of a DIMM is left alone.
+/// Why memory of a DIMM is not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(crate) enum Why {
     #[error("not a whole block")]
     PartOfBlock,
-    #[error("beyond the addresses that can be held")]
+    #[error("beyond the addresses that are supported")]
     OutOfReach,
     #[error("not added")]
     NotAdded,
@@ -272,7 +272,7 @@ impl<'a, S: DimmSlots, B: Blocks> Plug<'a, S, B> {
                     Answer::Ejected
                 }
                 Ejected::StillThere => {
-                    log::error!(target: LOG, "{name}: eject failed: the machine keeps it; its memory stays unused");
+                    log::error!(target: LOG, "{name}: eject failed: the DIMM is still in its slot; its memory was removed and is not used");
                     Answer::EjectionFailed
                 }
             },
@@ -293,10 +293,10 @@ impl<'a, S: DimmSlots, B: Blocks> Plug<'a, S, B> {
     }
 
     /// Takes all memory of a DIMM out of use, or nothing.
-    fn give_up(&mut self, dimm: &Dimm) -> Result<(), Stays> {
+    fn give_up(&mut self, dimm: &Dimm) -> Result<(), NotRemoved> {
         let groups = self.blocks.groups();
         if let Some(name) = foreign_group(dimm, &groups) {
-            return Err(Stays::Taken(name));
+            return Err(NotRemoved::Taken(name));
         }
         let lies_inside = |range: SectionRange| {
             let (start, after) = bounds(range);
@@ -304,20 +304,20 @@ impl<'a, S: DimmSlots, B: Blocks> Plug<'a, S, B> {
         };
         let names: Vec<GroupName> =
             groups.iter().filter(|group| lies_inside(group.window)).map(|group| group.name).collect();
-        self.blocks.unplug(&names).map_err(Stays::Unplug)
+        self.blocks.unplug(&names).map_err(NotRemoved::Unplug)
     }
 }
 
-/// Why a DIMM is not given back.
+/// Why the memory of a DIMM is not removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-enum Stays {
-    #[error("its addresses are those of {0}")]
+enum NotRemoved {
+    #[error("it overlaps {0}")]
     Taken(GroupName),
     #[error(transparent)]
     Unplug(UnplugError),
 }
 
-impl Stays {
+impl NotRemoved {
     /// What stands in the way may go away by itself, or not.
     fn answer(self) -> Answer {
         match self {

@@ -18,7 +18,7 @@ pub(crate) enum Refused {
     Nonsense(Nonsense),
     #[error("it holds no whole block")]
     NoBlock,
-    #[error("it lies beyond the addresses that can be held")]
+    #[error("it lies beyond the addresses that are supported")]
     OutOfReach,
     #[error(transparent)]
     NotAdded(#[from] NotAdded),
