@@ -1,39 +1,66 @@
 //! The memory-hotplug subsystem of altmap: pure, without hardware, the same code under `cargo test` and in the kernel.
 //!
+//! # Words
+//! - *section*, *memory block*: 128 MiB, the same thing; the first is what it is in tables, the second what verbs act on.
+//! - *pageblock*: 2 MiB of frames of one migrate type ([`Mobility`](frame::mobility::Mobility)). *Allocated block*: frames handed out together.
+//! - *group*: the memory of one device. *Unit*: the sections of it that are made accessible and mapped together.
+//! - *memmap*: the struct pages of a section, a frame's being [`PageInfo`](frame::page::PageInfo). *Altmap*: the head of the memory itself,
+//!   in which they and their page tables lie.
+//! - *zone*: Normal, for all memory; or Movable, for what can be migrated, so that its blocks can go offline.
+//! - *untouched*: in a zone and counted as free, but without struct pages; to *open* a section is to make them, to *close* it the reverse.
+//! - *isolated*: free frames out of the allocator's reach. To *evacuate* is to migrate away what is in use. *Pinned*: not to be moved.
+//! - *withheld*: present, but not for the allocator, a pageblock or a whole section.
+//! - *reserve*, *floor*: the watermarks of free Normal memory that ordinary requests, and bulk users, leave.
+//! - *seam*: a trait that the machine implements.
+//!
 //! # The six steps
+//! `hotplug/steps.rs` is the one place that knows how each is done and undone; the verbs are lists of them.
+//!
 //! | | step | here | undone by |
 //! |---|---|---|---|
-//! | add 1 | the memory becomes known | [`section`] | remove |
+//! | add 1 | the memory becomes known | [`section`], a [`group`](section::group) | remove |
 //! | add 2 | it is mapped in the direct map | [`map_range`](machine::mapper::Mapper::map_range) | remove |
 //! | add 3 | it gets a memmap, from its own head or from the system | [`altmap`](section::altmap), [`map_memmap`](machine::mapper::Mapper::map_memmap) | remove |
 //! | online 4 | the zone grows to span it | [`zone`] | offline |
 //! | online 5 | its struct pages are initialised | [`page`](frame::page), when its frames are needed | offline |
 //! | online 6 | its frames reach the allocator | [`zone`]: untouched, then free areas | offline |
 //!
+//! Which steps a verb takes is data, the [`Terms`](section::group::Terms) of a group; a new kind of memory composes the same ones:
+//!
+//! | memory | steps | what is particular |
+//! |---|---|---|
+//! | a DIMM | add 1-3, online 4-6 | [`Ready::AtAdd`](section::group::Ready): accessible from the beginning |
+//! | standby memory | add 1, online 2-6 | [`Ready::AtOnline`](section::group::Ready): going online first has the [`Backing`](machine::backing::Backing) make it accessible, a unit at a time; after the last block of a unit has gone offline it is given back |
+//! | memory in pieces | add 1-3, online 4-6 | [`Grant::Pieces`](section::group::Grant): step 6 hands out granted pageblocks only; [`pieces`](hotplug::pieces) grants and withholds them at any time |
+//! | boot memory | all six | [`BootSection`](hotplug::BootSection) says what is in use already; it is never removed |
+//!
 //! [`hotplug`] tells the four verbs step by step; everything else is a part that they use.
 //!
 //! # Where things are
-//! A folder is a layer; its files import downwards only, which a test of the host tool watches over.
+//! A folder is a layer; its files import downwards only, which a test of the host tool checks.
 //!
-//! | folder, from the ground up | what |
+//! | folder or file, from the ground up | what |
 //! |---|---|
-//! | [`addr`], [`node`], [`errno`], [`site`], [`limits`], [`inject`], [`plural`] | words that everybody uses |
+//! | [`addr`], [`node`], [`errno`], [`site`], [`limits`], [`inject`], [`plural`] | words that every layer uses |
 //! | [`frame`] | what struct pages say |
-//! | [`machine`] | the seams to page tables, movers, tasks and time |
+//! | [`machine`] | the seams to page tables, movers, backings, tasks and time |
 //! | [`section`] | the word of each section, and the group that it came with |
-//! | [`zone`] | free areas, zones, per-CPU caches, the reserve |
-//! | [`record`] | what verbs keep: listeners, settings, the journal, who works where |
+//! | [`zone`] | free areas, zones, per-CPU page lists, the reserve |
+//! | [`record`] | what verbs keep: listeners, settings, the journal, promises, range locks |
 //! | [`memory`] | all parts together, each behind its lock |
+//! | `transition` | the only writers of section words, with the counters that follow from them |
+//! | `range_guard` | ranges locked for an operation |
 //! | [`alloc`] | frames taken and given back; sections opened and closed |
 //! | [`evacuate`] | what lies in memory, room for it elsewhere, the moving |
 //! | [`poison`] | memory errors |
-//! | [`hotplug`] | the verbs, the choice of a zone, the preview of an offline |
+//! | `keeper` | background work that allocating and freeing defer |
+//! | [`hotplug`] | steps, verbs, pieces, the choice of a zone, the preview of an offline |
 //! | [`observe`] | reports, and the recount of everything |
 //!
 //! # How memory is free
 //! | | where | becomes the one above by |
 //! |---|---|---|
-//! | a frame | a CPU's [`cache`](zone::cache) | a batch taken, or given back |
+//! | a frame | a CPU's page list, the [`cache`](zone::cache) | a batch taken, or given back |
 //! | a group of frames | the bits of its pageblock, which is on a list of its zone's free area | opening the section |
 //! | an untouched section | two counters of its zone and the word of the section | online |
 //!
@@ -43,25 +70,26 @@
 //! # How memory moves
 //! | | here |
 //! |---|---|
-//! | free frames get out of reach, those that will be freed too | [`hotplug`], offline |
-//! | all that lies there is looked at: what cannot move is told, what can is counted | [`content`](evacuate::content) |
-//! | there must be room for it elsewhere | `budget` |
+//! | free frames are isolated, those that will be freed too | [`hotplug`], offline |
+//! | all that lies there is looked at: what cannot move is reported, what can is counted | [`content`](evacuate::content) |
+//! | there must be room for it elsewhere: no shortfall for the demand | `budget` |
 //! | it moves in batches, large pages whole or in parts | [`evacuation`](evacuate::evacuation), [`Mover`](machine::mover::Mover) |
 //!
-//! Nothing moves before all is known that can be known, and nothing moves twice: what is being emptied is out of reach.
-//! [`preview`](hotplug::preview) tells the same beforehand and changes nothing. A block that moves has no reference: whoever wants one waits.
+//! Nothing moves before all is known that can be known, and nothing moves twice: what is being emptied is isolated.
+//! [`preview`](hotplug::preview) answers the same beforehand and changes nothing. A block that moves has no reference: a task that wants
+//! one waits.
 //!
 //! # What always holds
 //! [`Memory::validate`] recounts it:
 //! 1. A frame is in exactly one place: free in one pageblock of its zone or in one cache, allocated, memmap, reserved, poisoned,
 //!    or in a section that is untouched, withheld or offline.
 //! 2. `present = managed + what is set aside`, per block and zone, and the sums agree.
-//! 3. Struct pages of a section that is not open are read by nobody: walkers ask the section table, under a guard that costs
-//!    no write that others see, and whoever closes a section waits for those before he unmaps anything.
+//! 3. Struct pages of a section that is not open are not read: walkers ask the section table, in a read-side critical section that
+//!    costs no write that others see, and a section is closed with a grace period before anything is unmapped.
 //! 4. Altmap frames are never handed out, survive offline and online, and go only with remove.
 //! 5. A failed operation leaves nothing behind.
 //! 6. No cache keeps a free frame from a request that finds none elsewhere.
-//! 7. What somebody holds is what it was, wherever it has moved.
+//! 7. The contents of an allocated block are what they were, wherever it has moved.
 //!
 //! # Locks
 //! In the order in which they may be taken: a range of sections, the choice of zones, the notifier chain or the groups or
@@ -69,25 +97,25 @@
 //! The first two block the task; the others are held for bounded work, spinning.
 //!
 //! A range is held across a whole operation, by one task for each section, in the order in which they came: operations on
-//! ranges that do not overlap go on at once, and whoever waits for one can be told to stop. A list of ranges is locked as
-//! the smallest range around all of them, and each task holds one at a time, so that nobody waits in a circle. All sections
-//! together are locked by whoever recounts the world, and when listeners join and leave: whoever is asked of a change also
+//! ranges that do not overlap go on at once, and a task that waits for one can be told to stop. A list of ranges is locked as
+//! the smallest range around all of them, and each task holds one at a time, so that there is no deadlock. All sections
+//! together are locked for a recount, and when listeners join and leave: a listener that is asked about a change also
 //! hears the outcome. Listeners are called under the range of their operation alone, those of several operations at once.
 //!
 //! What is not of one section is guarded by itself. A group takes its name and place when its add begins, and is found
 //! when all is done; it counts how much of a device is in which zone, so that policies need not go through its blocks.
 //! Blocks that are on their way into Movable zones count as Movable memory from the moment they are chosen, and zones are
-//! chosen by policy for one command at a time, so that two do not use up the same ratio. Who looks for the new ends of a
-//! zone without its lock looks again if sections came or went meanwhile. Adds that take struct pages from the system say
+//! chosen by policy for one command at a time, so that two do not use up the same ratio. A search for the new ends of a
+//! zone without its lock is repeated if sections came or went meanwhile. Adds that take struct pages from the system promise
 //! beforehand how many they will take.
 //!
-//! An allocated block stays where it is, but its section may go to the other zone of its node: whoever gives a block back looks
-//! at the word of its section again under the lock that he takes by it.
+//! An allocated block stays where it is, but its section may go to the other zone of its node: a free looks at the word of the
+//! section again under the lock that it takes by it.
 //!
 //! Words of sections are read anywhere; they change under the lock of their range and, while a section is in a zone, under
-//! the lock of the zone too. Sections are opened under the latter alone, beside everything else. Whoever does that holds no
-//! lock while struct pages are made: the word says that the section is changing, and others keep away. To look at struct
-//! pages, either the lock of their zone or [`machine::Machine::reading`] is enough, if the word says that the section is open.
+//! the lock of the zone too. Sections are opened under the latter alone, beside everything else, and no lock is held while struct
+//! pages are made: the word says that the section is changing, and others keep away. To look at struct pages, either the lock of
+//! their zone or [`machine::Machine::reading`] is enough, if the word says that the section is open.
 //!
 //! The kernel's own locks (heap, page tables) are taken before any of the spinning ones here and never while one of them is
 //! held. Opening needs the lock of the page tables, so requests made under it ([`Urgency::Hotplug`](alloc::request::Urgency::Hotplug)) open nothing.
