@@ -123,7 +123,7 @@ fn attach_steps<M: Machine>(
         memory.machine.settle_memmaps();
     });
     for (section, unit) in units().flat_map(sections) {
-        memory.pass(Point::AddDevice).map_err(AddError::Injected)?;
+        memory.check_injected(Point::AddDevice).map_err(AddError::Injected)?;
         map_own_memmap(memory, section, unit)?;
         made_count.set(made_count.get() + 1);
         make_struct_pages(memory, section, unit, pace)?;
@@ -131,8 +131,8 @@ fn attach_steps<M: Machine>(
     stopwatch.enter("publish");
 
     // Nothing below can fail.
-    made.keep();
-    mapped.keep();
+    made.disarm();
+    mapped.disarm();
     steps::know_device(memory, id, group, range);
     Ok(())
 }
@@ -203,7 +203,7 @@ fn check_detachable<M: Machine>(
             return Err(RemoveError::NotOffline(id));
         }
     }
-    memory.pass(Point::RemoveBegin).map_err(RemoveError::Injected)?;
+    memory.check_injected(Point::RemoveBegin).map_err(RemoveError::Injected)?;
     for part in range.iter().flat_map(parts) {
         let taken = part.iter().find(|pfn| memory.machine.page(*pfn).head().state == PageState::Allocated);
         taken.map_or(Ok(()), |pfn| Err(RemoveError::InUse(pfn)))?;

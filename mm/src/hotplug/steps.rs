@@ -173,14 +173,14 @@ pub(super) fn make_ready<M: Machine, I: Iterator<Item = Unit>>(
     let count = Cell::new(0);
     let backed = Undo::new(stopwatch, || units().take(count.get()).for_each(release));
     for unit in units() {
-        memory.pass(Point::OnlineBack).map_err(ReadyError::Injected)?;
+        memory.check_injected(Point::OnlineBack).map_err(ReadyError::Injected)?;
         let backing = unit.backing.expect("who is not ready is backed by somebody");
         backing.back(unit.range, pace).map_err(ReadyError::Backing)?;
         count.set(count.get() + 1);
         pace.pause().map_err(ReadyError::Stopped)?;
     }
     map(memory, &units, points, pace, stopwatch)?;
-    backed.keep();
+    backed.disarm();
     Ok(())
 }
 
@@ -195,7 +195,7 @@ pub(super) fn map<M: Machine, I: Iterator<Item = Unit>>(
     stopwatch.enter("map");
     let in_system = || units().filter(|unit| unit.terms.memmap == MemmapPlace::System);
     let promise = system_memmap::promise_memmaps(memory, in_system().map(|unit| unit.range))?;
-    memory.pass(points.map).map_err(ReadyError::Injected)?;
+    memory.check_injected(points.map).map_err(ReadyError::Injected)?;
     let count = Cell::new(0);
     let mapped = Undo::new(stopwatch, || {
         units().take(count.get()).for_each(|unit| memory.machine.unmap_range(unit.range));
@@ -211,7 +211,7 @@ pub(super) fn map<M: Machine, I: Iterator<Item = Unit>>(
         let sections = || in_system().flat_map(|unit| unit.range.iter().map(move |id| (id, unit.node)));
         system_memmap::reserve_memmaps(memory, sections, &promise, points.memmap, pace, stopwatch)?;
     }
-    mapped.keep();
+    mapped.disarm();
     Ok(())
 }
 
@@ -269,7 +269,7 @@ fn map_unit<M: Machine>(memory: &Memory<M>, unit: Unit) -> Result<(), ReadyError
 /// One frame speaks for all: whatever else is to hold struct pages or tables is tried when it does, so that what nobody
 /// uses stays untouched. It is the first behind the tables, which may be in use since the unit was mapped.
 fn try_first_frame<M: Machine>(memory: &Memory<M>, unit: Unit, point: Point) -> Result<(), ReadyError> {
-    memory.pass(point).map_err(ReadyError::Injected)?;
+    memory.check_injected(point).map_err(ReadyError::Injected)?;
     if unit.terms.direct_map == DirectMap::Absent {
         return Ok(());
     }
