@@ -144,7 +144,7 @@ impl fmt::Display for Injected {
 }
 
 /// Which points are armed. A word is zero, or an errno in the low byte and the remaining times above.
-pub(crate) struct Points {
+pub struct Points {
     armed: [AtomicU64; Point::ALL.len()],
 }
 
@@ -153,13 +153,14 @@ impl Points {
         Self { armed: [const { AtomicU64::new(0) }; Point::ALL.len()] }
     }
 
-    /// Makes the next `times` passages of `point` fail.
-    pub(crate) fn arm(&self, point: Point, errno: Errno, times: u32) {
+    /// Makes the next `times` passages of `point` fail; zero disarms it.
+    pub fn arm(&self, point: Point, errno: Errno, times: u32) {
         let word = if times == 0 { 0 } else { u64::from(times) << 8 | errno as u64 };
         self.armed[point as usize].store(word, Ordering::Relaxed);
     }
 
-    pub(crate) fn disarm_all(&self) {
+    /// Disarms every point.
+    pub fn disarm_all(&self) {
         for word in &self.armed {
             word.store(0, Ordering::Relaxed);
         }
@@ -172,7 +173,7 @@ impl Points {
     }
 
     /// The errno that `point` is armed with, and for how many times.
-    pub(crate) fn armed(&self, point: Point) -> Option<(Errno, u32)> {
+    pub fn armed(&self, point: Point) -> Option<(Errno, u32)> {
         let word = self.armed[point as usize].load(Ordering::Relaxed);
         Some((Errno::from_number(word as u8)?, (word >> 8) as u32))
     }

@@ -1,7 +1,6 @@
 //! All parts together: the zones, the section table, the groups, the chain and the settings, each behind its own lock.
 
 use crate::addr::{NodeId, Pfn, SectionId, SectionRange};
-use crate::errno::Errno;
 use crate::inject::{Injected, Point, Points};
 use crate::limits::SPARE_HIGH;
 use crate::machine::Machine;
@@ -174,19 +173,9 @@ impl<M: Machine> Memory<M> {
         self.chain.report(&mut each);
     }
 
-    /// Makes the next `times` passages of a failure point fail; zero disarms it.
-    pub fn arm(&self, point: Point, errno: Errno, times: u32) {
-        self.points.arm(point, errno, times);
-    }
-
-    /// Disarms every failure point.
-    pub fn disarm_all(&self) {
-        self.points.disarm_all();
-    }
-
-    /// What a failure point is armed with, and for how many times.
-    pub fn armed(&self, point: Point) -> Option<(Errno, u32)> {
-        self.points.armed(point)
+    /// The failure points, to be armed.
+    pub fn failure_points(&self) -> &Points {
+        &self.points
     }
 
     /// Fails if the failure point is armed; also called by the machine, for the steps that it takes.
@@ -202,47 +191,43 @@ impl<M: Machine> Memory<M> {
         self.journal.lock().since(number)
     }
 
-    pub(crate) fn record(&self, event: Event) {
-        self.journal.lock().record(event);
-    }
-
     /// Works on a zone under its lock.
     pub(crate) fn with_zone<R>(&self, node: NodeId, kind: ZoneKind, work: impl FnOnce(&mut Zone) -> R) -> R {
-        self.change_zone(zone_number(node, kind), work)
+        change_zone(self, zone_number(node, kind), work)
     }
+}
 
-    /// The same for the zone of that number. Keeps the count of free boot memory right, and calls for the keeper when there
-    /// is something to be done that cannot be done here.
-    #[inline]
-    pub(crate) fn change_zone<R>(&self, number: usize, work: impl FnOnce(&mut Zone) -> R) -> R {
-        self.take_from_zone(number, || Some(0), work).expect("who sets nothing aside is not refused")
-    }
+/// Works on the zone of that number under its lock. Keeps the count of free boot memory right, and calls for the keeper when there
+/// is something to be done that cannot be done here.
+#[inline]
+pub(crate) fn change_zone<M: Machine, R>(memory: &Memory<M>, number: usize, work: impl FnOnce(&mut Zone) -> R) -> R {
+    take_from_zone(memory, number, || Some(0), work).expect("who sets nothing aside is not refused")
+}
 
-    /// The same for taking free boot memory: first `set_aside` says how much, or that there is none to be had; what is left
-    /// of it goes back. All of it happens under the lock, so that the counters agree whenever nobody has it.
-    #[inline]
-    pub(crate) fn take_from_zone<R>(
-        &self,
-        number: usize,
-        set_aside: impl FnOnce() -> Option<u64>,
-        work: impl FnOnce(&mut Zone) -> R,
-    ) -> Option<R> {
-        let kind = kind_of_zone(number);
-        let aside = Cell::new(0);
-        let work = |zone: &mut Zone| {
-            aside.set(set_aside()?);
-            Some(work(zone))
-        };
-        let (result, change) = self.zones.by_number(number).change(work, |change| {
-            let boot_pages = change.boot_pages.wrapping_add(aside.get());
-            if boot_pages != 0 && kind == ZoneKind::Normal {
-                self.boot_free.add(boot_pages.cast_signed());
-            }
-        });
-        let is_kernel_short = || kind == ZoneKind::Normal && change.is_closed_up && self.boot_free.is_short();
-        if change.empty_sections > SPARE_HIGH || is_kernel_short() {
-            self.machine.wake_keeper();
+/// As [`change_zone`], for taking free boot memory: first `set_aside` says how much, or that there is none to be had; what is left
+/// of it goes back. All of it happens under the lock, so that the counters agree whenever nobody has it.
+#[inline]
+pub(crate) fn take_from_zone<M: Machine, R>(
+    memory: &Memory<M>,
+    number: usize,
+    set_aside: impl FnOnce() -> Option<u64>,
+    work: impl FnOnce(&mut Zone) -> R,
+) -> Option<R> {
+    let kind = kind_of_zone(number);
+    let aside = Cell::new(0);
+    let work = |zone: &mut Zone| {
+        aside.set(set_aside()?);
+        Some(work(zone))
+    };
+    let (result, change) = memory.zones.by_number(number).change(work, |change| {
+        let boot_pages = change.boot_pages.wrapping_add(aside.get());
+        if boot_pages != 0 && kind == ZoneKind::Normal {
+            memory.boot_free.add(boot_pages.cast_signed());
         }
-        result
+    });
+    let is_kernel_short = || kind == ZoneKind::Normal && change.is_closed_up && memory.boot_free.is_short();
+    if change.empty_sections > SPARE_HIGH || is_kernel_short() {
+        memory.machine.wake_keeper();
     }
+    result
 }

@@ -33,9 +33,9 @@ pub(super) fn leave_a_block(zone: ZoneKind, request: &Request, frames: &[Pfn], w
         };
         for point in POINTS {
             let before = totals();
-            mm().arm(point, Errno::Io, u32::MAX);
+            mm().failure_points().arm(point, Errno::Io, u32::MAX);
             let result = mm().offline(&[range], &mut Unhurried);
-            mm().arm(point, Errno::Io, 0);
+            mm().failure_points().arm(point, Errno::Io, 0);
             assert_eq!(result, Err(OfflineError::Injected(Injected { point, errno: Errno::Io })));
             assert_eq!(state(range), BlockState::Online(zone));
             assert!(places.iter().all(is_held), "{point:?}");
@@ -56,7 +56,7 @@ pub(super) fn survives_an_error(frame: Pfn, work: impl Fn()) {
     let (before, poisoned_before) = (totals(), poisoned());
     let owner = mm().frame_report(frame).owner;
     for point in POINTS {
-        mm().arm(point, Errno::Io, 1);
+        mm().failure_points().arm(point, Errno::Io, 1);
         let injected = Injected { point, errno: Errno::Io };
         assert_eq!(mm().poison(frame, &mut Unhurried), Err(PoisonError::Injected(injected)));
         let report = mm().frame_report(frame);

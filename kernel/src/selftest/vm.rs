@@ -103,9 +103,9 @@ fn a_task_that_touches_a_page_waits_for_memory() {
     without_a_trace(|| {
         let space = space(10, ANYWHERE);
         let entered = space.enter();
-        mm().arm(Point::AllocFrames, Errno::NoMemory, 3);
+        mm().failure_points().arm(Point::AllocFrames, Errno::NoMemory, 3);
         assert_eq!(entered.words(3)[0].load(SeqCst), 0);
-        assert_eq!(mm().armed(Point::AllocFrames), None, "it asked until there was some");
+        assert_eq!(mm().failure_points().armed(Point::AllocFrames), None, "it asked until there was some");
     });
 }
 

@@ -3,7 +3,7 @@
 use crate::addr::SectionRange;
 use crate::frame::page::Head;
 use crate::machine::Machine;
-use crate::memory::Memory;
+use crate::memory::{self, Memory};
 use crate::section::kind::Origin;
 use crate::zone::cache::{FreeStack, SizeClass};
 use crate::zone::zones::zone_number;
@@ -27,7 +27,7 @@ pub(crate) fn spill<M: Machine>(
     stack: &mut FreeStack,
     count: u64,
 ) {
-    memory.change_zone(zone, |zone| {
+    memory::change_zone(memory, zone, |zone| {
         for _ in 0..count {
             let Some((head, page)) = stack.pop(&memory.machine) else { break };
             page.set_head(Head::TAIL);

@@ -14,7 +14,7 @@ use crate::frame::pageblock::Pageblock;
 use crate::inject::Point;
 use crate::limits::KERNEL_FLOOR_PAGES;
 use crate::machine::Machine;
-use crate::memory::Memory;
+use crate::memory::{self, Memory};
 use crate::section::kind::{Origin, ZoneKind};
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::{Section, Word};
@@ -243,7 +243,7 @@ fn refill<M: Machine>(memory: &Memory<M>, source: Source, class: SizeClass, requ
         most.set(count);
         Some(pages)
     };
-    memory.take_from_zone(zone_number(source.node, source.kind), set_aside, |zone| {
+    memory::take_from_zone(memory, zone_number(source.node, source.kind), set_aside, |zone| {
         let area = zone.area_mut(source.origin);
         let most = most.get();
         match class {
@@ -291,7 +291,7 @@ pub(crate) fn take_one<M: Machine, R>(
         Urgency::Bulk | Urgency::Ordinary => set_aside(memory, source, request, 1).map(|share| share.pages),
         Urgency::Hotplug => Some(0),
     };
-    memory.take_from_zone(zone_number(source.node, source.kind), set_aside, work)
+    memory::take_from_zone(memory, zone_number(source.node, source.kind), set_aside, work)
 }
 
 /// Sets free boot memory aside for up to `most` such blocks, so that nobody else counts on it; none if one would be too much
@@ -414,7 +414,7 @@ fn change_mixed_zone_of<M: Machine>(memory: &Memory<M>, head: Pfn, mut work: imp
     let section = memory.sections.open(head).filter(|section| matches!(section.state, BlockState::Mixed(_)));
     let zone = section.and_then(|section| Some(zone_number(section.node, section.state.zone_of(head)?)));
     let zone = zone.unwrap_or_else(|| panic!("{head:?} lies in no block that is in use"));
-    memory.change_zone(zone, |zone| work(zone, Origin::Boot));
+    memory::change_zone(memory, zone, |zone| work(zone, Origin::Boot));
 }
 
 /// Gives blocks of one section back, which is on its way out.
@@ -436,7 +436,7 @@ fn change_zone_of<M: Machine>(memory: &Memory<M>, head: Pfn, mut work: impl FnMu
     let word = || place.map(Word::read).filter(|word| word.is_open());
     loop {
         let Some(before) = word() else { return change_mixed_zone_of(memory, head, work) };
-        let is_done = memory.change_zone(before.zone_number(), |zone| {
+        let is_done = memory::change_zone(memory, before.zone_number(), |zone| {
             // It may have gone to the other zone before the lock was ours.
             let is_same = word().is_some_and(|now| now.zone_number() == before.zone_number());
             if is_same {

@@ -131,7 +131,7 @@ impl<M: Machine> Memory<M> {
             Terms { memmap, unit: M::PART, ready: Ready::AtAdd, grant: Grant::Whole, direct_map: DirectMap::Present };
         let result = add_group(self, &Group { name, window: range, node, terms }, pace, &stopwatch);
         let outcome = result.map(drop).map_err(AddError::errno);
-        self.record(stopwatch.event(Op::Add, range, outcome));
+        self.journal.lock().record(stopwatch.event(Op::Add, range, outcome));
         result
     }
 
@@ -173,7 +173,7 @@ impl<M: Machine> Memory<M> {
         if result.is_ok() {
             steps::know(self, id, &group, range);
         }
-        self.record(stopwatch.event(Op::Add, range, result.map_err(AddError::errno)));
+        self.journal.lock().record(stopwatch.event(Op::Add, range, result.map_err(AddError::errno)));
         result
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn record_ranges<M: Machine>(
     let told = if outcome.is_ok() { ranges } else { &[hull] };
     for (number, range) in told.iter().enumerate() {
         let event = stopwatch.event(op, *range, outcome);
-        memory.record(if number == 0 { event } else { Event { moved: 0, ..event } });
+        memory.journal.lock().record(if number == 0 { event } else { Event { moved: 0, ..event } });
     }
 }
 

@@ -42,7 +42,7 @@ impl<M: Machine> Memory<M> {
         assert!(!is_hidden || group.terms.memmap == MemmapPlace::System, "struct pages lie where CPUs may touch them");
         let stopwatch = Stopwatch::start(&self.machine, "check");
         let result = attach_steps(self, id, &group, range, pace, &stopwatch);
-        self.record(stopwatch.event(Op::Add, range, result.map_err(AddError::errno)));
+        self.journal.lock().record(stopwatch.event(Op::Add, range, result.map_err(AddError::errno)));
         result
     }
 
@@ -62,7 +62,7 @@ impl<M: Machine> Memory<M> {
         if result.is_ok() {
             detach_steps(self, &group, range, &stopwatch);
         }
-        self.record(stopwatch.event(Op::Remove, range, result.map_err(RemoveError::errno)));
+        self.journal.lock().record(stopwatch.event(Op::Remove, range, result.map_err(RemoveError::errno)));
         result
     }
 
@@ -70,7 +70,7 @@ impl<M: Machine> Memory<M> {
     /// the device calls this, for a frame at a time.
     #[must_use]
     pub fn take_device_frame(&self, pfn: Pfn) -> bool {
-        let is_idle = self.is_device_frame(pfn) && self.machine.page(pfn).head() == Head::TAIL;
+        let is_idle = is_device_frame(self, pfn) && self.machine.page(pfn).head() == Head::TAIL;
         if is_idle {
             self.machine.page(pfn).hand_out(Order::PAGE, Owner::Device, Terms::MOVABLE);
         }
@@ -86,7 +86,7 @@ impl<M: Machine> Memory<M> {
     pub fn give_device_frame(&self, pfn: Pfn) -> bool {
         let taken = Head { state: PageState::Allocated, order: Order::PAGE, owner: Owner::Device };
         assert!(
-            self.is_device_frame(pfn) && self.machine.page(pfn).head() == taken,
+            is_device_frame(self, pfn) && self.machine.page(pfn).head() == taken,
             "{pfn:?} is no frame taken of a device"
         );
         let is_free = self.machine.page(pfn).freeze();
@@ -95,12 +95,12 @@ impl<M: Machine> Memory<M> {
         }
         is_free
     }
+}
 
-    fn is_device_frame(&self, pfn: Pfn) -> bool {
-        SectionId::new(pfn.number() / PAGES_PER_SECTION)
-            .and_then(|id| self.section(id))
-            .is_some_and(|section| section.state == BlockState::Device)
-    }
+fn is_device_frame<M: Machine>(memory: &Memory<M>, pfn: Pfn) -> bool {
+    SectionId::new(pfn.number() / PAGES_PER_SECTION)
+        .and_then(|id| memory.section(id))
+        .is_some_and(|section| section.state == BlockState::Device)
 }
 
 fn attach_steps<M: Machine>(

@@ -120,7 +120,7 @@ impl<M: Machine> Memory<M> {
             stopwatch.enter("withdraw");
             forget(self, id, &group, range, &stopwatch);
         }
-        self.record(stopwatch.event(Op::Remove, range, result.map_err(RemoveError::errno)));
+        self.journal.lock().record(stopwatch.event(Op::Remove, range, result.map_err(RemoveError::errno)));
         result
     }
 
@@ -180,7 +180,7 @@ fn check_removable<M: Machine>(
         let (_, group) = memory.find_group(*name).ok_or(RemoveError::Absent)?;
         let stopwatch = Stopwatch::start(&memory.machine, "check");
         if let Err(error) = check_group(memory, group, except) {
-            memory.record(stopwatch.event(Op::Remove, group.window, Err(error.errno())));
+            memory.journal.lock().record(stopwatch.event(Op::Remove, group.window, Err(error.errno())));
             return Err(error);
         }
     }
@@ -222,7 +222,7 @@ fn forget_all<M: Machine>(memory: &Memory<M>, names: &[GroupName]) {
         }
         // Last: whoever finds no group any more may take the memory out of the machine.
         memory.groups.lock().remove(id);
-        memory.record(stopwatch.event(Op::Remove, group.window, Ok(())));
+        memory.journal.lock().record(stopwatch.event(Op::Remove, group.window, Ok(())));
     }
 }
 

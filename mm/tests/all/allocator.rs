@@ -186,7 +186,7 @@ fn a_section_gives_a_run_of_all_but_its_head() {
     let run = memory.allocate_run(63, &request).expect("free");
     assert_eq!(run.end(), section(33).pages().end());
     assert_eq!(memory.allocate_run(64, &request), Err(AllocError::OutOfMemory));
-    memory.arm(Point::AllocFrames, Errno::NoMemory, 1);
+    memory.failure_points().arm(Point::AllocFrames, Errno::NoMemory, 1);
     assert_eq!(memory.allocate_run(1, &request).expect_err("armed").errno(), Errno::NoMemory);
     assert_eq!(memory.allocate_run(63, &request).expect("free").start().section(), section(34));
     assert_valid(&memory);

@@ -93,7 +93,7 @@ fn the_name_of_a_group_is_taken_while_it_comes_and_free_when_it_fails() {
         assert_eq!(memory.find_group(dimm(0)), None);
         assert_eq!(memory.remove(&[dimm(0)], &mut Unhurried), Err(RemoveError::Absent));
         if rounds == 2 {
-            memory.arm(Point::AddMemmap, Errno::NoMemory, 1);
+            memory.failure_points().arm(Point::AddMemmap, Errno::NoMemory, 1);
         }
     });
     memory.add(&request, &mut meanwhile).expect_err("it fails at the second block");

@@ -166,9 +166,9 @@ fn every_failure_and_every_stop_leaves_no_trace() {
                 _ => true,
             };
             for _ in 0..2 {
-                memory.arm(point, Errno::Io, 1);
+                memory.failure_points().arm(point, Errno::Io, 1);
                 let outcome = attach(&memory, id, 42, 45).map_err(AddError::errno);
-                memory.disarm_all();
+                memory.failure_points().disarm_all();
                 assert_eq!(outcome, if is_passed { Err(Errno::Io) } else { Ok(()) }, "{point:?} {kind:?}");
                 if outcome.is_ok() {
                     detach(&memory, id, 42, 45).expect("idle");
@@ -188,7 +188,7 @@ fn every_failure_and_every_stop_leaves_no_trace() {
         }
         assert!(stops >= 16, "struct pages are made in bounded steps: {stops}");
         let attached = Snapshot::of(&memory);
-        memory.arm(Point::RemoveBegin, Errno::Again, 1);
+        memory.failure_points().arm(Point::RemoveBegin, Errno::Again, 1);
         assert_eq!(detach(&memory, id, 42, 43).map_err(RemoveError::errno), Err(Errno::Again));
         let stopped = memory.detach(id, blocks(42, 43), &mut At(3, || Err(Stop::Cancelled)));
         assert_eq!((stopped, Snapshot::of(&memory)), (Err(RemoveError::Stopped(Stop::Cancelled)), attached));

@@ -129,7 +129,7 @@ fn what_has_an_error_is_not_simply_moved_away() {
     assert_eq!(poison(&memory, bad), Err(PoisonError::Pinned(bad)));
     memory.machine().page(bad).unpin();
     // Before its block is isolated, and the first time after that, the offline cannot poison it.
-    memory.arm(Point::MigrateDestination, Errno::NoMemory, 2);
+    memory.failure_points().arm(Point::MigrateDestination, Errno::NoMemory, 2);
     offline(&memory, blocks(32, 32));
     assert_bad(&memory, 1, 0);
     online(&memory, blocks(32, 32), NORMAL);
@@ -169,7 +169,7 @@ fn what_is_given_back_while_its_block_goes_is_poisoned_too() {
                 assert_eq!(poison(memory, *pfn), Err(PoisonError::Used { pfn: *pfn, owner: Owner::Selftest }));
             }
             if fails_later {
-                memory.arm(Point::MigrateDestination, Errno::NoMemory, 1);
+                memory.failure_points().arm(Point::MigrateDestination, Errno::NoMemory, 1);
             }
             listen(memory, "giver", 0, Giver { memory, held: (head, order), answer });
             let result = memory.offline(&[blocks(32, 32)], &mut Unhurried);

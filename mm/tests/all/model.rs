@@ -257,7 +257,8 @@ impl World {
             Step::Run { blocks, mobility } => (None, lack_if(!self.layout().has_run(blocks, mobility))),
             _ => (None, 0..=0),
         };
-        let armed = Point::ALL.iter().copied().filter(|point| self.memory.armed(*point).is_some()).collect();
+        let armed =
+            Point::ALL.iter().copied().filter(|point| self.memory.failure_points().armed(*point).is_some()).collect();
         Prospect { is_allowed, fixed, lack, armed, withheld: self.withheld(), moved: self.moved() }
     }
 
@@ -487,12 +488,12 @@ impl World {
             Step::OnlineAll { .. } | Step::OfflineAll { .. } => unreachable!("resolved"),
             Step::Arm { point } => {
                 let point = *point.get(Point::ALL);
-                memory.arm(point, Errno::Io, 1);
+                memory.failure_points().arm(point, Errno::Io, 1);
                 self.armed_open += usize::from(point == Point::AllocOpen);
                 Ok(())
             }
             Step::Disarm => {
-                memory.disarm_all();
+                memory.failure_points().disarm_all();
                 Ok(())
             }
         }
@@ -547,7 +548,7 @@ impl StateMachineTest for World {
     }
 
     fn teardown(mut world: Self, (): ()) {
-        world.memory.disarm_all();
+        world.memory.failure_points().disarm_all();
         for (_, pfn) in std::mem::take(&mut world.pinned) {
             world.memory.machine().page(pfn).unpin();
         }

@@ -453,7 +453,7 @@ fn the_journal_tells_the_phases_of_what_failed_and_its_undoing() {
     let memory = booted();
     let request = AddRequest { range: blocks(34, 34), node: node(0), name: dimm(1) };
     let step = |point, run: &dyn Fn() -> bool, expected: &[&str]| {
-        memory.arm(point, Errno::Io, 1);
+        memory.failure_points().arm(point, Errno::Io, 1);
         assert!(!run(), "{point:?} is armed");
         let last = (0..).map_while(|number| memory.event_since(number)).last().expect("it was recorded");
         assert_eq!(last.phases.iter().map(|phase| phase.name).collect::<Vec<_>>(), expected);
@@ -493,7 +493,7 @@ fn a_failure_at_any_step_leaves_every_block_online_and_everything_held() {
         plug_online(&memory, 1, blocks(40, 40), 0, MOVABLE);
         let holders: Vec<_> = (0..200).map(|_| hold_in(&memory, Order::PAGE, blocks(32, 33))).collect();
         let free = memory.memory_report().free;
-        memory.arm(point, Errno::Io, 1);
+        memory.failure_points().arm(point, Errno::Io, 1);
         let error = memory.offline(&[blocks(32, 33)], &mut Unhurried).expect_err("injected");
         assert_eq!((error.errno(), memory.memory_report().free), (Errno::Io, free), "{point:?}");
         assert_valid(&memory);

@@ -173,7 +173,7 @@ fn every_failure_point_of_pieces_leaves_no_trace() {
         for (point, is_passed) in
             [(Point::OnlineGrant, true), (Point::OfflineWithhold, true), (Point::OfflineEvacuate, is_open)]
         {
-            memory.arm(point, Errno::Io, 1);
+            memory.failure_points().arm(point, Errno::Io, 1);
             let change = |memory: &Memory<Fake>| match point {
                 Point::OnlineGrant => grant(memory, piece(32, 20, 3)),
                 _ => withhold(memory, piece(32, 9, 2)),
@@ -183,7 +183,7 @@ fn every_failure_point_of_pieces_leaves_no_trace() {
                 assert_eq!(Snapshot::of(memory), before, "{point:?}");
                 assert_valid(memory);
             }
-            memory.disarm_all();
+            memory.failure_points().disarm_all();
             change(memory).expect("the cause is gone");
             let back = match point {
                 Point::OnlineGrant => withhold(memory, piece(32, 20, 3)),

@@ -172,7 +172,7 @@ fn a_refusal_changes_nothing() {
         assert_eq!(error.errno(), errno, "{error}");
         assert_eq!(Snapshot::of(&memory), before);
     }
-    memory.arm(Point::MigrateDestination, Errno::NoMemory, 1);
+    memory.failure_points().arm(Point::MigrateDestination, Errno::NoMemory, 1);
     assert_eq!(poison(&memory, unlucky).map_err(PoisonError::errno), Err(Errno::NoMemory));
     memory.machine().holders.in_flight_every.store(1, Ordering::Relaxed);
     assert_eq!(poison(&memory, unlucky), Err(PoisonError::InFlight(unlucky)));

@@ -202,7 +202,7 @@ fn a_refused_change_leaves_a_device_undecided() {
     auto_movable(&memory, 210);
     plug(&memory, 0, blocks(32, 33), 0);
     plug(&memory, 1, blocks(34, 35), 0);
-    memory.arm(Point::OnlinePrepare, Errno::Io, 1);
+    memory.failure_points().arm(Point::OnlinePrepare, Errno::Io, 1);
     memory.online(&[blocks(32, 32)], OnlineAs::ByPolicy, &mut Unhurried).expect_err("armed");
     assert_valid(&memory);
     online(&memory, blocks(34, 34));

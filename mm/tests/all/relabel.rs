@@ -148,7 +148,7 @@ fn only_blocks_that_are_all_in_the_other_zone_are_relabelled() {
             RelabelError::Injected(mm::inject::Injected { point: Point::OnlineRelabel, errno: Errno::Io }),
         ),
     ] {
-        memory.arm(Point::OnlineRelabel, Errno::Io, 1);
+        memory.failure_points().arm(Point::OnlineRelabel, Errno::Io, 1);
         assert_eq!(error(range, OnlineAs::Zone(ZoneKind::Movable)), OnlineError::Relabel(reason));
         assert_eq!(Snapshot::of(&memory), before);
         assert_valid(&memory);

@@ -128,10 +128,10 @@ fn every_failure_point_of_standby_memory_leaves_no_trace() {
         ];
         for point in points {
             let is_passed = point != Point::OnlineMemmap || memmap == MemmapPlace::System;
-            memory.arm(point, Errno::Io, 1);
+            memory.failure_points().arm(point, Errno::Io, 1);
             let outcome = memory.online(&[blocks(64, 69)], MOVABLE, &mut Unhurried).map_err(OnlineError::errno);
             assert_eq!(outcome.is_err(), is_passed, "{point:?}");
-            memory.disarm_all();
+            memory.failure_points().disarm_all();
             if is_passed {
                 assert_eq!(outcome, Err(Errno::Io));
                 assert_eq!((Snapshot::of(&memory), host.backed()), (before.clone(), vec![]), "{point:?}");

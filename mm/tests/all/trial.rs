@@ -149,13 +149,13 @@ fn a_withheld_section_stays_withheld_until_it_is_removed() {
         online(&memory, range(), how);
         assert!(!is_handed_out(&memory, range(), frame(33, 9000)) && is_withheld(&memory, 33));
         assert_valid(&memory);
-        memory.arm(Point::OfflineEvacuate, Errno::Io, 1);
+        memory.failure_points().arm(Point::OfflineEvacuate, Errno::Io, 1);
         memory.offline(&[range()], &mut Unhurried).expect_err("armed");
         assert_valid(&memory);
         offline(&memory, range());
         assert_eq!(poison(&memory, frame(33, 9000)), Err(PoisonError::Withheld(frame(33, 9000))));
         assert_valid(&memory);
-        memory.arm(Point::OnlinePrepare, Errno::Io, 1);
+        memory.failure_points().arm(Point::OnlinePrepare, Errno::Io, 1);
         memory.online(&[range()], how, &mut Unhurried).expect_err("armed");
         online(&memory, range(), how);
         assert!(!is_handed_out(&memory, range(), frame(33, 9000)) && is_withheld(&memory, 33));
@@ -306,7 +306,7 @@ fn an_opening_that_is_made_to_fail_withholds_the_section_wherever_its_struct_pag
         memory.set_policy(|policy| policy.memmap_on_memory = memmap_on_memory);
         plug(&memory, 0, blocks(32, 33), 1);
         online(&memory, blocks(32, 33), MOVABLE);
-        memory.arm(Point::AllocOpen, Errno::Io, 1);
+        memory.failure_points().arm(Point::AllocOpen, Errno::Io, 1);
         assert_eq!(blocks_to_be_had(&memory), [33]);
         let why = Distrust::Injected(Injected { point: Point::AllocOpen, errno: Errno::Io });
         assert_eq!(*memory.machine().withheld.lock().unwrap(), [(section(32), why)]);

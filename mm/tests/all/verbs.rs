@@ -301,7 +301,7 @@ fn a_device_of_several_groups_goes_as_a_whole_or_stays_as_it_was() {
     memory.online(&[blocks(32, 33)], MOVABLE, &mut Unhurried).expect("offline blocks");
     let both = [dimm(0), dimm(1)];
     let before = Snapshot::of(&memory);
-    memory.arm(Point::RemoveBegin, Errno::Io, 1);
+    memory.failure_points().arm(Point::RemoveBegin, Errno::Io, 1);
     let refused = memory.unplug(&both, &[blocks(32, 33)], &mut Unhurried);
     assert_eq!(refused.map_err(UnplugError::errno), Err(Errno::Io));
     let pfn = movable_in(&memory, blocks(33, 33));
@@ -347,7 +347,7 @@ fn every_failure_point_leaves_no_trace_and_the_same_call_succeeds_afterwards() {
             for op in [PointOp::Add, PointOp::Online, PointOp::Offline, PointOp::Remove] {
                 if op == point.op() {
                     let before = Snapshot::of(&memory);
-                    memory.arm(*point, Errno::Again, 1);
+                    memory.failure_points().arm(*point, Errno::Again, 1);
                     let unused = *point == Point::AddMemmap && memmap_on_memory;
                     if unused {
                         break;
@@ -378,7 +378,7 @@ fn memmap_frames_taken_before_a_failure_are_given_back() {
     assert_eq!(stops.last(), Some(&AddError::Stopped(Stop::Cancelled)));
     assert!(stops.len() >= 4, "it can be stopped before the frames of each section");
     memory.remove(&[dimm(0)], &mut Unhurried).expect("offline");
-    memory.arm(Point::AllocFrames, Errno::Io, 1);
+    memory.failure_points().arm(Point::AllocFrames, Errno::Io, 1);
     assert_eq!(memory.add(&add, &mut Unhurried).map_err(AddError::errno), Err(Errno::Io));
     assert_eq!(Snapshot::of(&memory), before);
     assert_valid(&memory);
@@ -681,7 +681,7 @@ fn a_request_within_blocks_obeys_zone_state_and_reserve() {
 #[test]
 fn the_heap_is_spared_injected_failures() {
     let memory = booted();
-    memory.arm(Point::AllocFrames, Errno::NoMemory, 1);
+    memory.failure_points().arm(Point::AllocFrames, Errno::NoMemory, 1);
     memory.allocate(&Request { owner: Owner::Heap, ..unmovable() }).expect("free");
     memory.allocate(&unmovable()).expect_err("armed");
     memory.allocate(&unmovable()).expect("armed once");

@@ -197,17 +197,17 @@ fn a_move_that_fails_changes_nothing() {
         let frames = || (0..64).map(|page| space.frame_of(page)).collect::<Vec<_>>();
         for point in [Point::MigrateUnmap, Point::MigrateCopy] {
             let before = frames();
-            mm().arm(point, Errno::Io, 64);
+            mm().failure_points().arm(point, Errno::Io, 64);
             assert_eq!(move_all(&space, Order::PAGE), 0);
             assert_eq!(frames(), before);
-            mm().arm(point, Errno::Io, 10);
+            mm().failure_points().arm(point, Errno::Io, 10);
             assert_eq!(move_all(&space, Order::PAGE), 54);
         }
         let large = self::space(512, LARGE);
         large.fault_in(0).expect("there is memory");
         let (head, _) = large.frame_of(0).expect("it is there");
         for point in [Point::MigrateSplit, Point::AllocFrames, Point::MigrateUnmap] {
-            mm().arm(point, Errno::Io, 1);
+            mm().failure_points().arm(point, Errno::Io, 1);
             let injected = Injected { point, errno: Errno::Io };
             assert_eq!(mm().machine().split(head), Err(Stay::Injected(injected)));
         }

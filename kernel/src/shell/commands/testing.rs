@@ -84,7 +84,7 @@ fn inject(call: &mut Call<'_>) -> Outcome {
     }
     let all = arguments.has("-l");
     let entry_of = |point: &Point| {
-        let armed = mm().armed(*point);
+        let armed = mm().failure_points().armed(*point);
         Entry {
             name: point.name(),
             op: point.op().name(),
@@ -106,7 +106,7 @@ fn change(arguments: &Arguments, word: &str, errno: Option<&str>) -> Outcome {
         if errno.is_some() || arguments.has("--times") {
             return Err(Failure::invalid("inject off takes nothing else"));
         }
-        mm().disarm_all();
+        mm().failure_points().disarm_all();
         return Ok(());
     }
     let point = Point::from_name(word).ok_or_else(|| {
@@ -124,7 +124,7 @@ fn change(arguments: &Arguments, word: &str, errno: Option<&str>) -> Outcome {
             value.ok_or_else(|| Failure::invalid(format_args!("{} is not a number of times", Quoted(word))))?
         }
     };
-    mm().arm(point, errno, times);
+    mm().failure_points().arm(point, errno, times);
     Ok(())
 }
 

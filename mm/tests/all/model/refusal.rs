@@ -75,6 +75,6 @@ impl World {
     fn was_armed(&self, injected: Injected, before: &Prospect) -> bool {
         injected.errno == Errno::Io
             && before.armed.contains(&injected.point)
-            && self.memory.armed(injected.point).is_none()
+            && self.memory.failure_points().armed(injected.point).is_none()
     }
 }
