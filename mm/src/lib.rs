@@ -32,6 +32,7 @@
 //! | a DIMM | add 1-3, online 4-6 | [`Ready::AtAdd`](section::group::Ready): accessible from the beginning |
 //! | standby memory | add 1, online 2-6 | [`Ready::AtOnline`](section::group::Ready): going online first has the [`Backing`](machine::backing::Backing) make it accessible, a unit at a time; after the last block of a unit has gone offline it is given back |
 //! | memory in pieces | add 1-3, online 4-6 | [`Grant::Pieces`](section::group::Grant): step 6 hands out granted pageblocks only; [`pieces`](hotplug::pieces) grants and withholds them at any time |
+//! | device memory | add 1-3, online 5 at once | [`attach`](Memory::attach): in no zone, with a direct map or without; its device hands out its frames |
 //! | boot memory | all six | [`BootSection`](hotplug::BootSection) says what is in use already; it is never removed |
 //!
 //! [`hotplug`] tells the four verbs step by step; everything else is a part that they use.
@@ -54,7 +55,7 @@
 //! | [`evacuate`] | what lies in memory, room for it elsewhere, the moving |
 //! | [`poison`] | memory errors |
 //! | `keeper` | background work that allocating and freeing defer |
-//! | [`hotplug`] | steps, verbs, pieces, the choice of a zone, the preview of an offline |
+//! | [`hotplug`] | steps, verbs, pieces, device memory, the choice of a zone, the preview of an offline |
 //! | [`observe`] | reports, and the recount of everything |
 //!
 //! # How memory is free

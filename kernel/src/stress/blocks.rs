@@ -17,7 +17,7 @@ const BLOCKS: u64 = 4;
 /// Blocks of free boot memory that stay in Normal zones when one goes offline.
 const KEPT_BLOCKS: u64 = 2;
 
-/// Some blocks in a row, of which the same is known, and what is known.
+/// Some blocks in a row with equal words, and what is known.
 pub(super) fn pick(dice: &mut Dice, wanted: impl Fn(BlockState) -> bool) -> Option<(SectionRange, Section)> {
     let runs = || mm().block_runs().filter(|(_, section)| wanted(section.state));
     let count: u64 = runs().map(|(run, _)| run.count()).sum();

@@ -239,7 +239,7 @@ fn choose_zones<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange], how: On
     }
 }
 
-/// Sends blocks, of which the same is known, where the policy says; why some do not go where it would have them.
+/// Sends blocks with equal words where the policy says; why some do not go where it would have them.
 fn send_by_policy<M: Machine>(
     memory: &Memory<M>,
     run: SectionRange,

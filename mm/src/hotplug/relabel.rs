@@ -215,7 +215,7 @@ fn cross<M: Machine>(memory: &Memory<M>, range: SectionRange, to: ZoneKind) -> O
     range.behind(run)
 }
 
-/// The same for blocks of which the same is known, unless others come to the old zone or leave it meanwhile.
+/// The same for blocks with equal words, unless others come to the old zone or leave it meanwhile.
 fn cross_at_once<M: Machine>(memory: &Memory<M>, run: SectionRange, section: Section, to: ZoneKind) -> bool {
     let (span, changes) = batch::span_without(memory, section.node, to.other(), run);
     with_both_zones(memory, section, |[normal, movable]| {

@@ -123,7 +123,9 @@ impl SectionTable {
     /// a zone under that of the zone, too.
     #[must_use]
     pub fn withheld(&self, id: SectionId) -> PageblockSet {
-        PageblockSet::from_bits(self.withheld[id.index()].load(Ordering::Relaxed))
+        self.withheld
+            .get(id.index())
+            .map_or(PageblockSet::EMPTY, |bits| PageblockSet::from_bits(bits.load(Ordering::Relaxed)))
     }
 
     pub(crate) fn set_withheld(&self, id: SectionId, set: PageblockSet) {
