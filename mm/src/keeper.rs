@@ -8,12 +8,12 @@ use crate::poison;
 use crate::section::kind::{Origin, ZoneKind};
 
 impl<M: Machine> Memory<M> {
-    /// Does a bounded part of the background work that allocating and freeing defer: takes faulty frames that were given back out of use, closes
-    /// added sections that hold nothing, the one that has been empty for longest first, and opens a section before the kernel
-    /// itself runs out of open memory.
+    /// Does a bounded part of the background work that allocating and freeing defer: takes faulty frames that were given back
+    /// out of use, closes added sections that hold nothing, the one that has been empty for longest first, and opens a
+    /// section before the kernel itself runs out of open memory.
     ///
-    /// To be called after [`wake_keeper`](crate::machine::Machine::wake_keeper), from a task, with no lock held. Asks to be called
-    /// again if there is more.
+    /// To be called after [`wake_keeper`](crate::machine::Machine::wake_keeper), from a task, with no lock held. Asks to be
+    /// called again if there is more.
     pub fn housekeep(&self) {
         poison::poison_given_back(self);
         for node in self.nodes() {

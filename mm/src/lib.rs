@@ -2,13 +2,16 @@
 //!
 //! # Words
 //! - *section*, *memory block*: 128 MiB, the same thing; the first is what it is in tables, the second what verbs act on.
-//! - *pageblock*: 2 MiB of frames of one migrate type ([`Mobility`](frame::mobility::Mobility)). *Allocated block*: frames handed out together.
+//! - *pageblock*: 2 MiB of frames of one migrate type ([`Mobility`](frame::mobility::Mobility)). *Allocated block*: frames
+//!   handed out together.
 //! - *group*: the memory of one device. *Unit*: the sections of it that are made accessible and mapped together.
-//! - *memmap*: the struct pages of a section, a frame's being [`PageInfo`](frame::page::PageInfo). *Altmap*: the head of the memory itself,
-//!   in which they and their page tables lie.
+//! - *memmap*: the struct pages of a section, a frame's being [`PageInfo`](frame::page::PageInfo). *Altmap*: the head of the
+//!   memory itself, in which they and their page tables lie.
 //! - *zone*: Normal, for all memory; or Movable, for what can be migrated, so that its blocks can go offline.
-//! - *untouched*: in a zone and counted as free, but without struct pages; to *open* a section is to make them, to *close* it the reverse.
-//! - *isolated*: free frames out of the allocator's reach. To *evacuate* is to migrate away what is in use. *Pinned*: not to be moved.
+//! - *untouched*: in a zone and counted as free, but without struct pages; to *open* a section is to make them, to *close* it
+//!   the reverse.
+//! - *isolated*: free frames out of the allocator's reach. To *evacuate* is to migrate away what is in use. *Pinned*: not to
+//!   be moved.
 //! - *withheld*: present, but not for the allocator, a pageblock or a whole section.
 //! - *reserve*, *floor*: the watermarks of free Normal memory that ordinary requests, and bulk users, leave.
 //! - *seam*: a trait that the machine implements.
@@ -25,7 +28,8 @@
 //! | online 5 | its struct pages are initialised | [`page`](frame::page), when its frames are needed | offline |
 //! | online 6 | its frames reach the allocator | [`zone`]: untouched, then free areas | offline |
 //!
-//! Which steps a verb takes is data, the [`Terms`](section::group::Terms) of a group; a new kind of memory composes the same ones:
+//! Which steps a verb takes is data, the [`Terms`](section::group::Terms) of a group; a new kind of memory composes the same
+//! ones:
 //!
 //! | memory | steps | what is particular |
 //! |---|---|---|
@@ -77,16 +81,16 @@
 //! | it moves in batches, large pages whole or in parts | [`evacuation`](evacuate::evacuation), [`Mover`](machine::mover::Mover) |
 //!
 //! Nothing moves before all is known that can be known, and nothing moves twice: what is being emptied is isolated.
-//! [`preview`](hotplug::preview) answers the same beforehand and changes nothing. A block that moves has no reference: a task that wants
-//! one waits.
+//! [`preview`](hotplug::preview) answers the same beforehand and changes nothing. A block that moves has no reference: a task
+//! that wants one waits.
 //!
 //! # What always holds
 //! [`Memory::validate`] recounts it:
 //! 1. A frame is in exactly one place: free in one pageblock of its zone or in one cache, allocated, memmap, reserved, poisoned,
 //!    or in a section that is untouched, withheld or offline.
 //! 2. `present = managed + what is set aside`, per block and zone, and the sums agree.
-//! 3. Struct pages of a section that is not open are not read: walkers ask the section table, in a read-side critical section that
-//!    costs no write that others see, and a section is closed with a grace period before anything is unmapped.
+//! 3. Struct pages of a section that is not open are not read: walkers ask the section table, in a read-side critical section
+//!    that costs no write that others see, and a section is closed with a grace period before anything is unmapped.
 //! 4. Altmap frames are never handed out, survive offline and online, and go only with remove.
 //! 5. A failed operation leaves nothing behind.
 //! 6. No cache keeps a free frame from a request that finds none elsewhere.
@@ -119,7 +123,8 @@
 //! their zone or [`machine::Machine::reading`] is enough, if the word says that the section is open.
 //!
 //! The kernel's own locks (heap, page tables) are taken before any of the spinning ones here and never while one of them is
-//! held. Opening needs the lock of the page tables, so requests made under it ([`Urgency::Hotplug`](alloc::request::Urgency::Hotplug)) open nothing.
+//! held. Opening needs the lock of the page tables, so requests made under it
+//! ([`Urgency::Hotplug`](alloc::request::Urgency::Hotplug)) open nothing.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

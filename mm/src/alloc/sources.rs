@@ -1,5 +1,5 @@
-//! Policy as data, the fallback lists: which zones serve which request, in what order, when a pageblock of the other migrate type may
-//! serve, and down to which watermark.
+//! Policy as data, the fallback lists: which zones serve which request, in what order, when a pageblock of the other migrate
+//! type may serve, and down to which watermark.
 
 use crate::alloc::request::{Request, Urgency};
 use crate::frame::mobility::Mobility;

@@ -1,7 +1,8 @@
 //! Watermarks: what is free for the kernel, and what must be left, as far as can be told without a lock.
 //!
-//! From the lowest: [`RESERVE_PAGES`](crate::limits::RESERVE_PAGES) of boot memory are for hotplug alone, [`KERNEL_PAGES`] more are left to
-//! the kernel by bulk users. There is no reclaim, so a request that would cross its watermark falls back to the next source, or fails.
+//! From the lowest: [`RESERVE_PAGES`](crate::limits::RESERVE_PAGES) of boot memory are for hotplug alone, [`KERNEL_PAGES`]
+//! more are left to the kernel by bulk users. There is no reclaim, so a request that would cross its watermark falls back to
+//! the next source, or fails.
 
 use crate::limits::KERNEL_PAGES;
 use crate::machine::Machine;
@@ -11,7 +12,8 @@ use crate::zone::zones::kind_of_zone;
 use core::sync::atomic::Ordering;
 
 impl<M: Machine> Memory<M> {
-    /// Returns whether Normal zones are at the watermark of bulk users, who can have nothing of them but what lies in per-CPU page lists.
+    /// Returns whether Normal zones are at the watermark of bulk users, who can have nothing of them but what lies in per-CPU
+    /// page lists.
     pub fn is_kernel_short(&self) -> bool {
         bulk_spare(self) == 0
     }

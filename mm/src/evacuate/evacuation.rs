@@ -60,7 +60,8 @@ pub(crate) struct Evacuation<'a> {
 }
 
 impl<'a> Evacuation<'a> {
-    /// Looks at everything in those pageblocks of the open sections of `ranges`: whether something stays, and whether there is room for what moves.
+    /// Looks at everything in those pageblocks of the open sections of `ranges`: whether something stays, and whether there
+    /// is room for what moves.
     pub(crate) fn begin<M: Machine>(
         memory: &'a Memory<M>,
         ranges: &'a [SectionRange],
@@ -72,8 +73,8 @@ impl<'a> Evacuation<'a> {
         Ok(Self { ranges, pieces, promise, watch })
     }
 
-    /// Moves what can be moved now, and returns a frame of what is left that may be moved later; tells the stopwatch what has moved in
-    /// any case.
+    /// Moves what can be moved now, and returns a frame of what is left that may be moved later; tells the stopwatch what has
+    /// moved in any case.
     pub(crate) fn move_some<M: Machine>(
         &mut self,
         memory: &Memory<M>,

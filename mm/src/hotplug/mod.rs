@@ -1,8 +1,8 @@
-//! The four verbs that users know: add, online, offline, remove; [`BootSection`], which is the same for what is there already; and
-//! [`pieces`] of blocks, granted and withheld.
+//! The four verbs that users know: add, online, offline, remove; [`BootSection`], which is the same for what is there
+//! already; and [`pieces`] of blocks, granted and withheld.
 //!
-//! A verb is a list of the six steps, each of which `steps` does and undoes. It does first everything that can fail, then everything
-//! that cannot. What must be undone on the way is a guard that is dropped.
+//! A verb is a list of the six steps, each of which `steps` does and undoes. It does first everything that can fail, then
+//! everything that cannot. What must be undone on the way is a guard that is dropped.
 
 mod add;
 mod batch;

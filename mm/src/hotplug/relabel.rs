@@ -1,8 +1,8 @@
 //! Relabel: blocks that are online go to the other zone of their node, with what they hold.
 //!
 //! The blocks are isolated in the old zone as if they were to go offline, so that nothing new comes into them, and all that is
-//! free in them is seen. Then each goes over under the locks of both zones. What is allocated stays where it is; whoever gives
-//! it back looks up the zone anew. Everything may be in Normal. In Movable nothing may be that cannot move, and what is pinned
+//! free in them is seen. Then each goes over under the locks of both zones. What is allocated stays where it is; a free
+//! looks up the zone anew. Everything may be in Normal. In Movable nothing may be that cannot move, and what is pinned
 //! when the blocks are looked at; a pin taken later is like one taken in Movable.
 //!
 //! Listeners are not asked: no memory comes or goes.

@@ -226,7 +226,7 @@ impl ZoneChooser {
         self.kernel.unmapped += pages;
     }
 
-    /// What is to be said when somebody has just made memory Movable.
+    /// The remark, if any, about memory that has just been made Movable.
     pub(crate) fn excess(&self) -> Option<Remark> {
         let Balance { movable, .. } = self.machine;
         let most = self.machine.most(self.policy.auto_movable_ratio);
@@ -250,13 +250,13 @@ impl<M: Machine> Memory<M> {
         chooser
     }
 
-    /// What is to be said when Normal blocks have gone offline because somebody said so.
+    /// The remark, if any, about Normal blocks that have just gone offline on request.
     pub fn shortage(&self) -> Option<Remark> {
         kernel_memory(self).shortage()
     }
 }
 
-/// What is to be said when blocks go to Movable because somebody says so. Costs the same for devices of any size.
+/// The remark, if any, about blocks that go to Movable on request. Costs the same for devices of any size.
 pub(crate) fn excess<M: Machine>(memory: &Memory<M>, section: Section) -> Option<Remark> {
     chooser_of_zones(memory, section).excess()
 }

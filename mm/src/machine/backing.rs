@@ -39,8 +39,8 @@ impl BackingError {
 /// # Invariants
 /// - Calls about one unit never overlap: they are made by the task that holds its range. Calls about different units may.
 /// - No spin lock is held. No listener is being called.
-/// - Until [`back`](Self::back) has returned `Ok`, and from the call of [`release`](Self::release) on, no byte of the unit is touched:
-///   neither its frames nor its struct pages nor the page tables at its head.
+/// - Until [`back`](Self::back) has returned `Ok`, and from the call of [`release`](Self::release) on, no byte of the unit is
+///   touched: neither its frames nor its struct pages nor the page tables at its head.
 /// - `release` is called once for each successful `back`, after everything of the unit has been unmapped.
 pub trait Backing: Sync {
     /// Asks the host to make `unit` accessible. Blocks the task.
@@ -49,7 +49,7 @@ pub trait Backing: Sync {
     /// See [`BackingError`]; nothing has changed then.
     fn back(&self, unit: SectionRange, pace: &mut dyn Pace) -> Result<(), BackingError>;
 
-    /// Gives `unit` back, whose contents are lost. What the host refuses to take stays backed, unused, and is offered again by the
-    /// implementation; a later [`back`](Self::back) finds it there.
+    /// Gives `unit` back, whose contents are lost. What the host refuses to take stays backed, unused, and is offered again
+    /// by the implementation; a later [`back`](Self::back) finds it there.
     fn release(&self, unit: SectionRange);
 }

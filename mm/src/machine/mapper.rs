@@ -1,7 +1,7 @@
 //! The seam to the kernel's page tables: direct map and vmemmap window.
 //!
-//! Mapping is cheap, unmapping is not: a CPU may remember a translation in its TLB. What is unmapped page by page is out of reach after
-//! one TLB shootdown for all of it, [`settle_memmaps`](Mapper::settle_memmaps).
+//! Mapping is cheap, unmapping is not: a CPU may remember a translation in its TLB. What is unmapped page by page is out of
+//! reach after one TLB shootdown for all of it, [`settle_memmaps`](Mapper::settle_memmaps).
 
 use crate::addr::{Pfn, PfnRange, SectionId, SectionRange};
 use crate::machine::trial::BadMemory;
@@ -34,14 +34,15 @@ pub enum DirectMap {
 /// The kernel's page tables: direct map and vmemmap window.
 ///
 /// # Invariants
-/// 1. *Locks.* No spin lock of the subsystem is held at any call. [`map_memmap`](Self::map_memmap) is called by requests that open a
-///    section, whose caller may hold spin locks of its own: it must not block and must not allocate. The others are called by the task
-///    that holds the range of the sections, and may take frames with [`Urgency::Hotplug`](crate::alloc::request::Urgency::Hotplug), which
-///    opens nothing.
-/// 2. *Overlap.* Calls about one section never overlap, calls about different sections do. What neighbours share, such as an upper
-///    table, the implementor guards.
-/// 3. *Order.* [`map_range`](Self::map_range) comes before every memmap of the range, and every memmap is unmapped and settled before
-///    [`unmap_range`](Self::unmap_range). What is mapped is not mapped again, and only what is mapped is unmapped.
+/// 1. *Locks.* No spin lock of the subsystem is held at any call. [`map_memmap`](Self::map_memmap) is called by requests that
+///    open a section, whose caller may hold spin locks of its own: it must not block and must not allocate. The others are
+///    called by the task that holds the range of the sections, and may take frames with
+///    [`Urgency::Hotplug`](crate::alloc::request::Urgency::Hotplug), which opens nothing.
+/// 2. *Overlap.* Calls about one section never overlap, calls about different sections do. What neighbours share, such as an
+///    upper table, the implementor guards.
+/// 3. *Order.* [`map_range`](Self::map_range) comes before every memmap of the range, and every memmap is unmapped and
+///    settled before [`unmap_range`](Self::unmap_range). What is mapped is not mapped again, and only what is mapped is
+///    unmapped.
 /// 4. *Obligation.* A section's memmap is unmapped only when no reader can be looking at it, after
 ///    [`wait_for_readers`](crate::machine::Machine::wait_for_readers). Each unmapping is followed by
 ///    [`settle_memmaps`](Self::settle_memmaps) before the frames that backed it are used for anything else.
@@ -89,8 +90,9 @@ pub trait Mapper {
     /// still be reached. Cannot fail.
     fn unmap_memmap(&self, section: SectionId);
 
-    /// Backs page `index` (below [`MEMMAP_PAGES`](crate::frame::page::MEMMAP_PAGES)) of the memmap of `section` with `frame`, for a memmap
-    /// that is gathered page by page. Cannot fail: [`map_range`](Self::map_range) without tables of its own has made the page table.
+    /// Backs page `index` (below [`MEMMAP_PAGES`](crate::frame::page::MEMMAP_PAGES)) of the memmap of `section` with `frame`,
+    /// for a memmap that is gathered page by page. Cannot fail: [`map_range`](Self::map_range) without tables of its own has
+    /// made the page table.
     fn map_memmap_page(&self, section: SectionId, index: u64, frame: Pfn);
 
     /// Takes the backing of page `index` of the memmap of `section` away and returns it. Until

@@ -18,13 +18,15 @@ use crate::machine::trial::Trial;
 /// Everything together, with the two kinds of lock.
 ///
 /// # Invariants
-/// 1. *Readers.* Looking at struct pages without a lock is a read-side critical section, [`reading`](Self::reading), in which nothing blocks
-///    or spins. A section is closed in this order: its word says so; [`wait_for_readers`](Self::wait_for_readers), a grace period; its
-///    memmap is unmapped; [`settle_memmaps`](Mapper::settle_memmaps), a TLB shootdown; its frames are used for something else.
-/// 2. *Blocking.* [`wait`](Self::wait) and [`rest`](Self::rest) block the task, which holds at most the range of its operation and no
-///    spin lock. `wait_for_readers` may wait for other CPUs, and is called with no spin lock held. No other method blocks.
-/// 3. *Wakeups.* [`wake_keeper`](Self::wake_keeper) and [`wake_waiters`](Self::wake_waiters) may be called too often, and are never lost: a
-///    waiter that finds its condition false sees every later wakeup.
+/// 1. *Readers.* Looking at struct pages without a lock is a read-side critical section, [`reading`](Self::reading), in which
+///    nothing blocks or spins. A section is closed in this order: its word says so;
+///    [`wait_for_readers`](Self::wait_for_readers), a grace period; its memmap is unmapped;
+///    [`settle_memmaps`](Mapper::settle_memmaps), a TLB shootdown; its frames are used for something else.
+/// 2. *Blocking.* [`wait`](Self::wait) and [`rest`](Self::rest) block the task, which holds at most the range of its
+///    operation and no spin lock. `wait_for_readers` may wait for other CPUs, and is called with no spin lock held. No other
+///    method of this trait blocks.
+/// 3. *Wakeups.* [`wake_keeper`](Self::wake_keeper) and [`wake_waiters`](Self::wake_waiters) may be called too often, and are
+///    never lost: a waiter that finds its condition false sees every later wakeup.
 pub trait Machine: Memmap + Trial + Mapper + Mover + Clock + Sync + 'static {
     /// A spin lock, held for bounded work, also where an interrupt may come: interrupts are off on this CPU while it is held.
     type Spin: lock_api::RawMutex + Sync + Send;
@@ -34,16 +36,16 @@ pub trait Machine: Memmap + Trial + Mapper + Mover + Clock + Sync + 'static {
     /// A read-side critical section: keeps struct pages mapped while they are looked at.
     type Reading<'a>;
 
-    /// Begins a read-side critical section: the struct pages of a section that is open at any moment in it stay mapped until it is
-    /// dropped. Writes nothing that other CPUs read.
+    /// Begins a read-side critical section: the struct pages of a section that is open at any moment in it stay mapped until
+    /// it is dropped. Writes nothing that other CPUs read.
     fn reading(&self) -> Self::Reading<'_>;
 
-    /// Returns when every read-side critical section has ended that had begun before the call: a grace period. Struct pages of sections
-    /// that were closed before the call are not looked at any more.
+    /// Returns when every read-side critical section has ended that had begun before the call: a grace period. Struct pages
+    /// of sections that were closed before the call are not looked at any more.
     fn wait_for_readers(&self);
 
-    /// Returns the number of this CPU, below the number of CPUs that the machine was booted with. The caller may have been moved to
-    /// another one by the time it uses the answer, unless something keeps it on its CPU.
+    /// Returns the number of this CPU, below the number of CPUs that the machine was booted with. The caller may have been
+    /// moved to another one by the time it uses the answer, unless something keeps it on its CPU.
     fn cpu(&self) -> usize;
 
     /// Asks that [`Memory::housekeep`](crate::Memory::housekeep) be called soon. May be called with any lock held.

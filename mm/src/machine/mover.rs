@@ -34,16 +34,17 @@ pub struct Move {
     pub outcome: Result<(), Stay>,
 }
 
-/// Page migration: moves the contents of allocated blocks elsewhere, unnoticed by their users. The default methods are those of a machine
-/// where nothing can move.
+/// Page migration: moves the contents of allocated blocks elsewhere, unnoticed by their users. The default methods are those
+/// of a machine where nothing can move.
 ///
 /// # Invariants
-/// 1. *Before.* The caller holds no lock but the range of a section. It may be wrong about the old place of a block: that may have been
-///    freed, or be another owner's by now, or be gone with its struct pages. The new place is the caller's own.
-/// 2. *During.* May block the task, take the owner's locks and allocate. Frees neither place of a block. A block that is pinned stays;
-///    no other block can be written to while it is copied, through a translation in the TLB of any CPU least of all.
-/// 3. *After.* Each outcome is set. Of a block that was moved nothing refers to the old place any more, which the caller frees; of one that
-///    was not, nothing refers to the new place, and the old one is as it was.
+/// 1. *Before.* The caller holds no lock but the range of a section. It may be wrong about the old place of a block: that may
+///    have been freed, or be another owner's by now, or be gone with its struct pages. The new place is the caller's own.
+/// 2. *During.* May block the task, take the owner's locks and allocate. Frees neither place of a block. A block that is
+///    pinned stays; no other block can be written to while it is copied, through a translation in the TLB of any CPU least of
+///    all.
+/// 3. *After.* Each outcome is set. Of a block that was moved nothing refers to the old place any more, which the caller
+///    frees; of one that was not, nothing refers to the new place, and the old one is as it was.
 pub trait Mover {
     /// Returns whether blocks of this owner can be moved, as long as they are not pinned.
     ///

@@ -5,8 +5,8 @@ use crate::errno::Errno;
 /// A clock that never goes back.
 ///
 /// # Invariants
-/// May be called with any lock held and on any CPU, so it neither blocks nor takes a lock. What is read later, on whichever CPU, is not
-/// earlier.
+/// May be called with any lock held and on any CPU, so it neither blocks nor takes a lock. What is read later, on whichever
+/// CPU, is not earlier.
 pub trait Clock {
     /// Returns nanoseconds since some moment before the first call.
     fn now_ns(&self) -> u64;
@@ -17,8 +17,8 @@ pub trait Clock {
 /// # Invariants
 /// 1. *Before.* The calling task holds no lock but the range of its operation. The state between two steps is consistent: other
 ///    operations may use what they find.
-/// 2. *During.* May block, for as long as it likes. Must not begin an operation on memory blocks: the task would wait for its own range.
-///    It may allocate and free.
+/// 2. *During.* May block, for as long as it likes. Must not begin an operation on memory blocks: the task would wait for its
+///    own range. It may allocate and free.
 /// 3. *After.* An error makes the operation undo what it did and fail with it, where it can still fail. Behind the point of no
 ///    return the answer is ignored.
 pub trait Pace {

@@ -14,16 +14,16 @@ pub enum Distrust {
     /// Its struct pages, or a page table for them, would lie in such memory.
     #[error("{0}")]
     BadMemory(BadMemory),
-    /// Somebody asked for this failure.
+    /// A failure was injected.
     #[error("{0}")]
     Injected(Injected),
 }
 
-/// Added memory before anything is kept in it: a module may be a file that nobody can write to, or have cells that are dead.
+/// Added memory before anything is kept in it: a module may be a read-only file, or have dead cells.
 ///
 /// # Invariants
-/// No spin lock of the subsystem is held at any call. A request that opens a section makes both, and its caller may hold spin locks of
-/// its own: neither may block or allocate.
+/// No spin lock of the subsystem is held at any call. A request that opens a section makes both, and its caller may hold spin
+/// locks of its own: neither may block or allocate.
 pub trait Trial {
     /// Tries whether each of `frames` keeps what is written to it. Those that do hold what they held before when this returns.
     ///

@@ -1,8 +1,8 @@
 //! Who may change which sections: operations on different ranges go on at once, those on overlapping ones in turn.
 //!
-//! A fair range lock: a task that wants a range draws a ticket, and has its turn when no earlier ticket's range overlaps. So a large
-//! range is not starved by small ones that come and go. A task asks once for all that it needs and waits for earlier tickets only, so
-//! there is no deadlock among them.
+//! A fair range lock: a task that wants a range draws a ticket, and has its turn when no earlier ticket's range overlaps. So
+//! a large range is not starved by small ones that come and go. A task asks once for all that it needs and waits for earlier
+//! tickets only, so there is no deadlock among them.
 
 use crate::addr::SectionRange;
 use heapless::Vec;

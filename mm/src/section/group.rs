@@ -135,7 +135,7 @@ impl Group {
     }
 }
 
-/// Present frames of a device by where they are, so that nobody has to go through its blocks. What is on its way counts where
+/// Present frames of a device by where they are, so that no policy has to go through its blocks. What is on its way counts where
 /// it goes to, or where it comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Tally {
@@ -263,7 +263,7 @@ impl GroupTable {
         self.standby_count > 0
     }
 
-    /// Who makes the memory of a group accessible, if that takes somebody.
+    /// The backing that makes the memory of a group accessible, if it needs one.
     pub(crate) fn backing(&self, id: GroupId) -> Option<&'static dyn Backing> {
         match self.slots.get(usize::from(id.0)) {
             Some(Slot::Known(.., backing)) => *backing,

@@ -1,5 +1,5 @@
-//! Per-CPU page lists: what a CPU keeps of a zone's free memory, so that allocating and freeing single frames and whole pageblocks,
-//! the sizes that are asked for all the time, touches nothing that other CPUs write.
+//! Per-CPU page lists: what a CPU keeps of a zone's free memory, so that allocating and freeing single frames and whole
+//! pageblocks, the sizes that are asked for all the time, touches nothing that other CPUs write.
 //!
 //! Blocks in a cache are linked through their struct pages, the last freed first. They come from the zone, and go back to
 //! it, in batches. A request that finds no memory elsewhere drains every cache, so that none keeps the last free frame.

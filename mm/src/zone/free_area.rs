@@ -1,12 +1,12 @@
 //! The free memory of one zone and one origin: pageblocks, on lists by what they have to give.
 //!
-//! A pageblock that is free as a whole has no migrate type and is kept for requests of its size, alone or as a pair. One that is
-//! partly used serves one migrate type, so that what cannot move does not spread, and is on a list by the largest group of frames
-//! that may still be found in it. That size is an upper bound: it is corrected where a search fails, which the frees that raised it
-//! have paid for.
+//! A pageblock that is free as a whole has no migrate type and is kept for requests of its size, alone or as a pair. One that
+//! is partly used serves one migrate type, so that what cannot move does not spread, and is on a list by the largest group of
+//! frames that may still be found in it. That size is an upper bound: it is corrected where a search fails, which the frees
+//! that raised it have paid for.
 //!
-//! Free groups coalesce by themselves: they are bits, and a group is free when all of its bits are. A pageblock whose last frame is
-//! freed coalesces with its buddy into a pair.
+//! Free groups coalesce by themselves: they are bits, and a group is free when all of its bits are. A pageblock whose last
+//! frame is freed coalesces with its buddy into a pair.
 
 use crate::addr::{Order, Pfn, PfnRange, SectionId};
 use crate::frame::list::{End, Links, List};

@@ -251,7 +251,7 @@ impl Zone {
 #[repr(align(128))]
 pub struct ZoneCell<S> {
     zone: Mutex<S, Zone>,
-    /// What can be had of each origin without opening a section, to be read by whoever does not want to take the lock.
+    /// What can be had of each origin without opening a section, to be read without the lock.
     open_free: [AtomicU64; Origin::ALL.len()],
     /// Frames of sections that are untouched or just being opened.
     unopened: AtomicU64,
