@@ -66,7 +66,7 @@ impl<M: Machine> Memory<M> {
         result
     }
 
-    /// Takes a frame of device memory, for whoever its device gives it to; returns whether it was there and not taken already. Only
+    /// Takes a frame of device memory, for the use of its device; returns whether it was there and not taken already. Only
     /// the device calls this, for a frame at a time.
     #[must_use]
     pub fn take_device_frame(&self, pfn: Pfn) -> bool {
@@ -77,8 +77,8 @@ impl<M: Machine> Memory<M> {
         is_idle
     }
 
-    /// Gives a frame back that [`take_device_frame`](Self::take_device_frame) took; returns whether nobody else refers to it. It stays
-    /// taken otherwise.
+    /// Gives a frame back that [`take_device_frame`](Self::take_device_frame) took; returns whether there was no other reference to it. It
+    /// stays taken otherwise.
     ///
     /// # Panics
     /// It is not taken.
