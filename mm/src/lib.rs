@@ -17,15 +17,16 @@
 //! - *seam*: a trait that the machine implements.
 //!
 //! # The six steps
-//! `hotplug/steps.rs` is the one place that knows how each is done and undone; the verbs are lists of them.
+//! `hotplug/steps.rs` knows how each is done and undone; the verbs are lists of them. Boot memory, a block that changes its zone and
+//! device memory do one or two of them in their own way, in `boot`, `relabel` and `device`.
 //!
 //! | | step | here | undone by |
 //! |---|---|---|---|
 //! | add 1 | the memory becomes known | [`section`], a [`group`](section::group) | remove |
 //! | add 2 | it is mapped in the direct map | [`map_range`](machine::mapper::Mapper::map_range) | remove |
-//! | add 3 | it gets a memmap, from its own head or from the system | [`altmap`](section::altmap), [`map_memmap`](machine::mapper::Mapper::map_memmap) | remove |
+//! | add 3 | it gets room for a memmap, at its own head or in frames of the system | [`altmap`](section::altmap), `hotplug/system_memmap.rs` | remove |
 //! | online 4 | the zone grows to span it | [`zone`] | offline |
-//! | online 5 | its struct pages are initialised | [`page`](frame::page), when its frames are needed | offline |
+//! | online 5 | its struct pages are initialised, when its frames are needed | `alloc/open.rs`, [`map_memmap`](machine::mapper::Mapper::map_memmap) | offline |
 //! | online 6 | its frames reach the allocator | [`zone`]: untouched, then free areas | offline |
 //!
 //! Which steps a verb takes is data, the [`Terms`](section::group::Terms) of a group; a new kind of memory composes the same
@@ -48,18 +49,18 @@
 //! |---|---|
 //! | [`addr`], [`node`], [`errno`], [`site`], [`limits`], [`inject`], [`plural`] | words that every layer uses |
 //! | [`frame`] | what struct pages say |
-//! | [`machine`] | the seams to page tables, movers, backings, tasks and time |
+//! | [`machine`] | the seams to page tables, movers, backings, trials of memory, tasks and time |
 //! | [`section`] | the word of each section, and the group that it came with |
 //! | [`zone`] | free areas, zones, per-CPU page lists, the reserve |
 //! | [`record`] | what verbs keep: listeners, settings, the journal, promises, range locks |
 //! | [`memory`] | all parts together, each behind its lock |
-//! | `transition` | the only writers of section words, with the counters that follow from them |
+//! | `section_change` | the only writers of section words, with the counters that follow from them |
 //! | `range_guard` | ranges locked for an operation |
 //! | [`alloc`] | frames taken and given back; sections opened and closed |
 //! | [`evacuate`] | what lies in memory, room for it elsewhere, the moving |
 //! | [`poison`] | memory errors |
 //! | `keeper` | background work that allocating and freeing defer |
-//! | [`hotplug`] | steps, verbs, pieces, device memory, the choice of a zone, the preview of an offline |
+//! | [`hotplug`] | steps, verbs, the change of a zone, pieces, device memory, the choice of a zone, the preview of an offline |
 //! | [`observe`] | reports, and the recount of everything |
 //!
 //! # How memory is free
@@ -87,7 +88,7 @@
 //! # What always holds
 //! [`Memory::validate`] recounts it:
 //! 1. A frame is in exactly one place: free in one pageblock of its zone or in one cache, allocated, memmap, reserved, poisoned,
-//!    or in a section that is untouched, withheld or offline.
+//!    of a device, withheld, or in a section that is untouched, being opened or closed, or offline.
 //! 2. `present = managed + what is set aside`, per block and zone, and the sums agree.
 //! 3. Struct pages of a section that is not open are not read: walkers ask the section table, in a read-side critical section
 //!    that costs no write that others see, and a section is closed with a grace period before anything is unmapped.
@@ -147,10 +148,10 @@ pub mod poison;
 mod range_guard;
 pub mod record;
 pub mod section;
+mod section_change;
 pub mod site;
 #[cfg(test)]
 mod testing;
-mod transition;
 pub mod zone;
 
 pub use errno::Errno;

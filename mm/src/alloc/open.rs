@@ -21,7 +21,7 @@ use crate::range_guard::RangeGuard;
 use crate::section::kind::{MemmapPlace, Origin, ZoneKind};
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::{Section, head_range, table_range};
-use crate::transition;
+use crate::section_change;
 use heapless::Vec;
 
 /// Sections that are closed before others may have a turn.
@@ -113,7 +113,7 @@ fn claim<M: Machine>(
     kind: ZoneKind,
 ) -> Option<Section> {
     let section = memory.sections.get(id).filter(|section| is_available(*section, node, kind))?;
-    Some(transition::begin_opening(memory, zone, id, section))
+    Some(section_change::begin_opening(memory, zone, id, section))
 }
 
 fn open_claimed<M: Machine>(memory: &Memory<M>, id: SectionId, section: Section) {
@@ -131,7 +131,7 @@ fn open_claimed<M: Machine>(memory: &Memory<M>, id: SectionId, section: Section)
         });
     }
     memory.with_zone(section.node, kind, |zone| {
-        transition::end_opening(memory, zone, id, section);
+        section_change::end_opening(memory, zone, id, section);
         zone.area_mut(Origin::Added).admit(&memory.machine, id);
     });
 }
@@ -162,7 +162,7 @@ pub(crate) fn make_struct_pages<M: Machine>(
 fn withhold<M: Machine>(memory: &Memory<M>, id: SectionId, section: Section) {
     let kind = section.state.zone().expect("a section that is opened is in a zone");
     memory.with_zone(section.node, kind, |zone| {
-        transition::fail_opening(memory, zone, id, section, kind);
+        section_change::fail_opening(memory, zone, id, section, kind);
     });
 }
 
@@ -218,7 +218,7 @@ fn begin_close<M: Machine>(memory: &Memory<M>, node: NodeId, kind: ZoneKind) -> 
         let section = memory.sections.get(id).filter(|section| section.state == BlockState::Online(kind))?;
         area.isolate(&memory.machine, id);
         area.retire(&memory.machine, id);
-        transition::begin_closing(memory, zone, id, section);
+        section_change::begin_closing(memory, zone, id, section);
         Some(section)
     })?;
     Some(Closing { id: candidate, section, _alone: alone })
@@ -228,7 +228,7 @@ fn begin_close<M: Machine>(memory: &Memory<M>, node: NodeId, kind: ZoneKind) -> 
 fn finish_close<M: Machine>(memory: &Memory<M>, closing: &Closing<'_, M>, node: NodeId, kind: ZoneKind) {
     let Closing { id, section, .. } = *closing;
     memory.with_zone(node, kind, |zone| {
-        transition::end_closing(memory, zone, id, section);
+        section_change::end_closing(memory, zone, id, section);
     });
 }
 

@@ -10,12 +10,12 @@ use crate::machine::Machine;
 use crate::machine::mapper::DirectMap;
 use crate::machine::tasks::Unhurried;
 use crate::memory::Memory;
-use crate::section::border::ZoneBorder;
 use crate::section::group::{Grant, Group, GroupKind, GroupName, Ready, Terms};
 use crate::section::kind::{MemmapPlace, Origin, ZoneKind};
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::Section;
-use crate::{range_guard, transition};
+use crate::section::zone_border::ZoneBorder;
+use crate::{range_guard, section_change};
 
 /// What a run of frames of a boot section is used for when the allocator takes over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,11 +75,11 @@ impl<M: Machine> Memory<M> {
             poisoned: false,
             faulty: false,
         };
-        transition::make_known(self, only, section, PageblockSet::EMPTY);
+        section_change::make_known(self, only, section, PageblockSet::EMPTY);
         match section.state {
             BlockState::Mixed(border) => enter_both(self, boot, section, border),
             _state => {
-                transition::expect(self, only, section);
+                section_change::expect(self, only, section);
                 steps::enter_run(self, only, section);
             }
         }
@@ -97,7 +97,7 @@ fn enter_both<M: Machine>(memory: &Memory<M>, boot: &BootSection<'_>, section: S
         let managed: u64 = blocks().map(|block| block.descriptor(&memory.machine).managed()).sum();
         let share = Section { present: present as u16, managed: managed as u16, ..section };
         memory.with_zone(boot.node, kind, |zone| {
-            transition::enter_in_part(memory, zone, boot.id, share, kind);
+            section_change::enter_in_part(memory, zone, boot.id, share, kind);
             zone.area_mut(Origin::Boot).admit_part(&memory.machine, part);
         });
     }

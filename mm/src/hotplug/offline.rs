@@ -21,7 +21,7 @@ use crate::record::journal::{Op, Stopwatch};
 use crate::record::notifier::{Direction, Veto};
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::Section;
-use crate::{poison, range_guard, transition};
+use crate::{poison, range_guard, section_change};
 
 /// Why blocks could not be taken offline.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -258,7 +258,7 @@ fn isolate_some<M: Machine>(memory: &Memory<M>, range: SectionRange, is_any_open
                 run.first_part(1)
             }
         };
-        transition::set_leaving(memory, run, section, kind, true);
+        section_change::set_leaving(memory, run, section, kind, true);
         range.behind(run)
     })
 }
@@ -269,14 +269,14 @@ pub(super) fn unisolate<M: Machine>(memory: &Memory<M>, run: SectionRange, secti
     if section.is_open() {
         for id in run.iter() {
             memory.with_zone(section.node, kind, |zone| {
-                transition::set_leaving(memory, SectionRange::single(id), section, kind, false);
+                section_change::set_leaving(memory, SectionRange::single(id), section, kind, false);
                 zone.area_mut(section.origin).admit(&memory.machine, id);
             });
         }
     } else {
         for part in run.cut(BATCH) {
             memory.with_zone(section.node, kind, |zone| {
-                transition::set_leaving(memory, part, section, kind, false);
+                section_change::set_leaving(memory, part, section, kind, false);
                 if section.is_untouched() {
                     zone.release_claim(part, section);
                     zone.put_untouched(part, section);
@@ -298,7 +298,7 @@ fn close_for_readers<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange]) {
         let BlockState::GoingOffline(kind) = section.state else { continue };
         for part in run.cut(BATCH) {
             let _zone = memory.zones.lock(section.node, kind);
-            transition::close_for_readers(memory, part, section);
+            section_change::close_for_readers(memory, part, section);
         }
     }
     memory.machine.wait_for_readers();

@@ -22,7 +22,7 @@ use crate::record::policy::OnlineAs;
 use crate::section::kind::ZoneKind;
 use crate::section::state::BlockState;
 use crate::section::word::Section;
-use crate::{range_guard, transition};
+use crate::{range_guard, section_change};
 
 /// Why blocks could not be brought online.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -162,7 +162,7 @@ fn online_steps<M: Machine>(
     };
     let going = Undo::new(stopwatch, || {
         for (run, section) in memory.sections.present_runs(ranges) {
-            transition::cancel_online(memory, run, section);
+            section_change::cancel_online(memory, run, section);
         }
     });
     let remark = choose_zones(memory, ranges, how);
@@ -218,7 +218,7 @@ fn choose_zones<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange], how: On
             memory
                 .sections
                 .present_runs(ranges)
-                .for_each(|(run, section)| transition::begin_online(memory, run, section, zone));
+                .for_each(|(run, section)| section_change::begin_online(memory, run, section, zone));
             None
         }
         OnlineAs::ByPolicy => {
@@ -258,7 +258,7 @@ fn send_by_policy<M: Machine>(
             is_same
         };
         let part = run.first_part(run.iter().take_while(is_next).count() as u64);
-        transition::begin_online(memory, part, section, choice.zone);
+        section_change::begin_online(memory, part, section, choice.zone);
         remark = remark.or(choice.remark);
         rest = run.behind(part);
     }

@@ -23,7 +23,7 @@ use crate::record::journal::Stopwatch;
 use crate::section::kind::ZoneKind;
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::Section;
-use crate::transition;
+use crate::section_change;
 use crate::zone::zones::zone_number;
 
 /// Why a piece was not granted or withheld.
@@ -173,7 +173,7 @@ fn check_contents<M: Machine>(memory: &Memory<M>, id: SectionId, set: PageblockS
 fn grant_at_once<M: Machine>(memory: &Memory<M>, id: SectionId, set: PageblockSet) -> bool {
     let section = memory.sections.get(id).expect("a block that is locked stays");
     let Some(kind) = section.state.zone() else {
-        transition::grant(memory, None, id, section, set);
+        section_change::grant(memory, None, id, section, set);
         return true;
     };
     memory.with_zone(section.node, kind, |zone| {
@@ -184,7 +184,7 @@ fn grant_at_once<M: Machine>(memory: &Memory<M>, id: SectionId, set: PageblockSe
             Openness::Open => zone.area_mut(section.origin).grant(&memory.machine, Pageblock::of_set(id, set)),
             Openness::Withheld => {}
         }
-        transition::grant(memory, Some((zone, kind)), id, section, set);
+        section_change::grant(memory, Some((zone, kind)), id, section, set);
         true
     })
 }
@@ -193,7 +193,7 @@ fn grant_at_once<M: Machine>(memory: &Memory<M>, id: SectionId, set: PageblockSe
 fn withhold_at_once<M: Machine>(memory: &Memory<M>, id: SectionId, set: PageblockSet) -> bool {
     let section = memory.sections.get(id).expect("a block that is locked stays");
     let Some(kind) = section.state.zone() else {
-        transition::withhold(memory, None, id, section, set);
+        section_change::withhold(memory, None, id, section, set);
         return true;
     };
     memory.with_zone(section.node, kind, |zone| {
@@ -203,7 +203,7 @@ fn withhold_at_once<M: Machine>(memory: &Memory<M>, id: SectionId, set: Pagebloc
             Openness::Untouched => zone.untouched.pages -= set.frames(),
             Openness::Withheld => {}
         }
-        transition::withhold(memory, Some((zone, kind)), id, section, set);
+        section_change::withhold(memory, Some((zone, kind)), id, section, set);
         true
     })
 }
@@ -218,7 +218,7 @@ fn withhold_open<M: Machine>(
     let section = memory.sections.get(id).expect("a block that is locked stays");
     let kind = section.state.zone().expect("an open block is in a zone");
     let isolated = memory.with_zone(section.node, kind, |zone| {
-        transition::begin_shrinking(memory, id, section, kind);
+        section_change::begin_shrinking(memory, id, section, kind);
         let isolated = set.union(pairs_across(memory, id, set));
         zone.area_mut(section.origin).isolate_pieces(&memory.machine, Pageblock::of_set(id, isolated));
         isolated
@@ -263,6 +263,6 @@ fn end_shrinking<M: Machine>(
         area.admit_pieces(&memory.machine, Pageblock::of_set(id, back));
         area.retire_pieces(&memory.machine, Pageblock::of_set(id, gone));
         let section = Section { state: BlockState::Online(kind), ..section };
-        transition::withhold(memory, Some((zone, kind)), id, section, gone);
+        section_change::withhold(memory, Some((zone, kind)), id, section, gone);
     });
 }

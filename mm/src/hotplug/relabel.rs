@@ -29,7 +29,7 @@ use crate::section::kind::ZoneKind;
 use crate::section::state::BlockState;
 use crate::section::word::Section;
 use crate::zone::Zone;
-use crate::{poison, transition};
+use crate::{poison, section_change};
 
 /// Why blocks stay in their zone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -210,7 +210,7 @@ fn cross<M: Machine>(memory: &Memory<M>, range: SectionRange, to: ZoneKind) -> O
     let section = memory.sections.get(range.first()).expect("an online block is present");
     let most = if section.is_open() { 1 } else { BATCH };
     let run = memory.sections.first_run(range.first_part(most));
-    transition::tally(memory, run, section, Some(to));
+    section_change::tally(memory, run, section, Some(to));
     while !cross_at_once(memory, run, section, to) {}
     range.behind(run)
 }
@@ -224,7 +224,7 @@ fn cross_at_once<M: Machine>(memory: &Memory<M>, run: SectionRange, section: Sec
             return false;
         }
         let origin = section.origin;
-        let relabelled = transition::cross(memory, [&mut *old, &mut *new], run, section, to, span);
+        let relabelled = section_change::cross(memory, [&mut *old, &mut *new], run, section, to, span);
         if section.is_open() {
             let id = run.first();
             old.area_mut(origin).retire(&memory.machine, id);

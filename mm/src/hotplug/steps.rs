@@ -31,7 +31,7 @@ use crate::section::group::{Grant, Group, GroupId, Ready, Terms};
 use crate::section::kind::{MemmapPlace, Origin, ZoneKind};
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::Section;
-use crate::transition;
+use crate::section_change;
 use core::cell::Cell;
 
 /// Step 1: makes sections of a group, which are absent, known. Cannot fail.
@@ -71,7 +71,7 @@ fn publish<M: Machine>(memory: &Memory<M>, id: GroupId, group: &Group, range: Se
                 poisoned: false,
                 faulty: false,
             };
-            transition::make_known(memory, run, section, withheld);
+            section_change::make_known(memory, run, section, withheld);
         }
     }
 }
@@ -83,12 +83,12 @@ pub(super) fn know_device<M: Machine>(memory: &Memory<M>, id: GroupId, group: &G
 
 /// Undoes [`know_device`]. Cannot fail.
 pub(super) fn forget_device<M: Machine>(memory: &Memory<M>, range: SectionRange) {
-    transition::forget(memory, range);
+    section_change::forget(memory, range);
 }
 
 /// Undoes [`know`]. Cannot fail.
 pub(super) fn forget<M: Machine>(memory: &Memory<M>, id: GroupId, range: SectionRange) {
-    transition::forget(memory, range);
+    section_change::forget(memory, range);
     memory.groups.lock().tally_mut(id).remove(range.pages().len());
 }
 
@@ -228,7 +228,7 @@ pub(super) fn make_unready<M: Machine>(memory: &Memory<M>, unit: Unit) {
 pub(super) fn note_ready<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange]) {
     for unit in unready_units(memory, ranges) {
         for (run, section) in memory.sections.present_runs(&[unit.range]) {
-            transition::set_ready(memory, run, section, true);
+            section_change::set_ready(memory, run, section, true);
         }
     }
 }
@@ -243,7 +243,7 @@ pub(super) fn make_empty_units_unready<M: Machine>(memory: &Memory<M>, ranges: &
         poison::forget_errors(memory, unit.range);
         for (run, section) in memory.sections.present_runs(&[unit.range]) {
             let section = Section { openness: Openness::Untouched, ..section };
-            transition::set_ready(memory, run, section, false);
+            section_change::set_ready(memory, run, section, false);
         }
         make_unready(memory, unit);
     }
@@ -302,7 +302,7 @@ pub(super) fn enter_run<M: Machine>(memory: &Memory<M>, run: SectionRange, secti
         open::describe_pageblocks(memory, run.first(), kind, |block| block.count_free(&memory.machine));
     }
     memory.with_zone(section.node, kind, |zone| {
-        let section = transition::enter(memory, zone, run, section);
+        let section = section_change::enter(memory, zone, run, section);
         if section.opens_at_once() {
             run.iter().for_each(|id| zone.area_mut(section.origin).admit(&memory.machine, id));
         } else if section.is_untouched() {
@@ -322,7 +322,7 @@ pub(super) fn leave<M: Machine>(
     let kind = section.state.zone().expect("a block that goes offline has a zone");
     let most = if section.is_touched() { 1 } else { BATCH };
     let run = memory.sections.first_run(range.first_part(most));
-    *is_any_standby |= transition::tally(memory, run, section, None) == Some(Ready::AtOnline);
+    *is_any_standby |= section_change::tally(memory, run, section, None) == Some(Ready::AtOnline);
     while !leave_at_once(memory, run, section, kind) {}
     // The struct pages of a boot block stay, and tell which of its frames are to come back.
     if section.is_touched() {
@@ -345,7 +345,7 @@ fn leave_at_once<M: Machine>(memory: &Memory<M>, run: SectionRange, section: Sec
         } else if section.is_untouched() {
             zone.release_claim(run, section);
         }
-        transition::leave(memory, zone, run, section, kind, span);
+        section_change::leave(memory, zone, run, section, kind, span);
         true
     })
 }

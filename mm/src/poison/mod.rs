@@ -29,7 +29,7 @@ use crate::range_guard;
 use crate::section::kind::ZoneKind;
 use crate::section::state::BlockState;
 use crate::section::word::{Section, head_range, table_range};
-use crate::transition;
+use crate::section_change;
 use crate::zone::Zone;
 use crate::zone::free_area::FreeArea;
 use crate::zone::zones::zone_number;
@@ -147,12 +147,12 @@ pub(crate) fn is_poisoned<M: Machine>(memory: &Memory<M>, section: Section, pfn:
 
 /// Makes sections of `range`, all of them offline, absent that have poisoned frames: the hardware goes, and its errors with it.
 pub(crate) fn forget_poison<M: Machine>(memory: &Memory<M>, range: SectionRange) {
-    forget_each(memory, range, transition::forget_poisoned);
+    forget_each(memory, range, section_change::forget_poisoned);
 }
 
 /// Forgets the errors of sections of `range`, all of them offline, whose memory is given back to the host.
 pub(crate) fn forget_errors<M: Machine>(memory: &Memory<M>, range: SectionRange) {
-    forget_each(memory, range, transition::forget_errors);
+    forget_each(memory, range, section_change::forget_errors);
 }
 
 fn forget_each<M: Machine>(memory: &Memory<M>, range: SectionRange, forget: fn(&Memory<M>, SectionId, Section)) {
@@ -207,7 +207,7 @@ fn settle_faulty<M: Machine>(memory: &Memory<M>, id: SectionId) {
     let Some(section) = memory.sections.open(first).filter(|section| section.faulty) else { return };
     let Some(kind) = section.state.zone_of(first) else { return };
     if with_errors(memory, id.pages()).next().is_none() {
-        memory.with_zone(section.node, kind, |_| transition::set_faulty(memory, id, section, false));
+        memory.with_zone(section.node, kind, |_| section_change::set_faulty(memory, id, section, false));
     }
 }
 
@@ -259,12 +259,12 @@ fn poison_offline<M: Machine>(
     if section.has_struct_pages() {
         check_head(pfn, memory.machine.page(pfn).head())?;
     } else if let Err(why) = open::make_struct_pages(memory, id, section) {
-        transition::withhold_offline(memory, id, section);
+        section_change::withhold_offline(memory, id, section);
         memory.machine.note_withheld(id, why);
         return Err(PoisonError::Withheld(pfn));
     }
     mark_poisoned(memory, pfn);
-    transition::lose_frame(memory, None, id, section);
+    section_change::lose_frame(memory, None, id, section);
     Ok(())
 }
 
@@ -319,7 +319,7 @@ fn lose<M: Machine>(memory: &Memory<M>, zone: &mut Zone, kind: ZoneKind, pfn: Pf
     zone.area_mut(origin).lose_frame(&memory.machine, Pageblock::of(pfn));
     memory.faulty_count.fetch_sub(u64::from(memory.machine.page(pfn).has_error()), Ordering::Relaxed);
     mark_poisoned(memory, pfn);
-    transition::lose_frame(memory, Some((zone, kind)), pfn.section(), section);
+    section_change::lose_frame(memory, Some((zone, kind)), pfn.section(), section);
 }
 
 /// Poisons a frame of an open section that is not free; whether it did, or it is to be tried again.
@@ -399,7 +399,7 @@ fn mark_faulty<M: Machine>(memory: &Memory<M>, pfn: Pfn) -> bool {
     let id = pfn.section();
     let section = memory.sections.get(id).expect("a block that is locked stays");
     memory.faulty_count.fetch_add(1, Ordering::Relaxed);
-    transition::set_faulty(memory, id, section, true);
+    section_change::set_faulty(memory, id, section, true);
     memory.machine.page(pfn).set_error();
     memory.machine.page(head).mark_faulty(found.order);
     true

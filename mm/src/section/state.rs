@@ -1,8 +1,8 @@
 //! The states of a memory block, and how far its struct pages are made.
 
 use crate::addr::Pfn;
-use crate::section::border::ZoneBorder;
 use crate::section::kind::ZoneKind;
+use crate::section::zone_border::ZoneBorder;
 
 /// The state of a memory block; the zone is where it is, or is going to be, or was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,10 +3,10 @@
 use crate::addr::{NodeId, Order, PAGES_PER_SECTION, PfnRange, SectionId};
 use crate::frame::page::MEMMAP_PAGES;
 use crate::limits::GROUP_LIMIT;
-use crate::section::border::ZoneBorder;
 use crate::section::group::GroupId;
 use crate::section::kind::{MemmapPlace, Origin, ZoneKind};
 use crate::section::state::{BlockState, Openness};
+use crate::section::zone_border::ZoneBorder;
 use bitfield_struct::bitfield;
 use core::sync::atomic::{AtomicU64, Ordering};
 

@@ -8,12 +8,13 @@
 mod check;
 mod intake;
 mod refusal;
+mod removal;
 mod turns;
 
 pub(crate) use refusal::{Refusal, Refused};
 
 use crate::arch::ports::PortRange;
-use crate::drivers::dimm::{self, Answer, Controller, Dimm, DimmSlots, Ejected, SLOT_LIMIT, SlotEvent};
+use crate::drivers::dimm::{self, Answer, Controller, Dimm, DimmSlots, SLOT_LIMIT, SlotEvent};
 use crate::firmware::window::Window;
 use crate::firmware::{self, events};
 use crate::memory;
@@ -23,12 +24,10 @@ use crate::sync::Mutex;
 use crate::task;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
-use check::{Nonsense, check, foreign_group};
+use check::{Nonsense, check};
 use core::sync::atomic::{AtomicU64, Ordering};
 use intake::{Intake, Summary, log_refusal};
-use mm::Errno;
 use mm::addr::{MAX_PHYS_BITS, SectionRange};
-use mm::hotplug::{OfflineError, UnplugError};
 use mm::section::group::{Group, GroupKind, GroupName};
 use refusal::Refusals;
 use thiserror::Error;
@@ -259,76 +258,6 @@ impl<'a, S: DimmSlots, B: Blocks> Plug<'a, S, B> {
         let is_known = !self.blocks.known(range).is_empty();
         let added = if is_known { None } else { Some(add(range, dimm.domain, name(dimm), self.blocks)?) };
         Ok(Intake::new(*dimm, added, self.blocks))
-    }
-
-    fn removal_requested(&mut self, dimm: &Dimm) {
-        let name = name(dimm);
-        log::info!(target: LOG, "{name}: removal requested");
-        self.answer(dimm, Answer::EjectionInProgress);
-        let answer = match self.give_up(dimm) {
-            Ok(()) => match self.eject(dimm) {
-                Ejected::Gone => {
-                    log::info!(target: LOG, "{name}: ejected");
-                    Answer::Ejected
-                }
-                Ejected::StillThere => {
-                    log::error!(target: LOG, "{name}: eject failed: the DIMM is still in its slot; its memory was removed and is not used");
-                    Answer::EjectionFailed
-                }
-            },
-            Err(error) => {
-                log::warn!(target: LOG, "{name}: removal refused: {error}");
-                error.answer()
-            }
-        };
-        self.answer(dimm, answer);
-    }
-
-    fn eject(&self, dimm: &Dimm) -> Ejected {
-        let ejected = self.slots.device.lock().eject(dimm.slot);
-        if ejected == Ejected::Gone {
-            self.slots.refusals.forget(dimm.slot);
-        }
-        ejected
-    }
-
-    /// Takes all memory of a DIMM out of use, or nothing.
-    fn give_up(&mut self, dimm: &Dimm) -> Result<(), NotRemoved> {
-        let groups = self.blocks.groups();
-        if let Some(name) = foreign_group(dimm, &groups) {
-            return Err(NotRemoved::Taken(name));
-        }
-        let lies_inside = |range: SectionRange| {
-            let (start, after) = bounds(range);
-            dimm.start <= start && after <= end(dimm)
-        };
-        let names: Vec<GroupName> =
-            groups.iter().filter(|group| lies_inside(group.window)).map(|group| group.name).collect();
-        self.blocks.unplug(&names).map_err(NotRemoved::Unplug)
-    }
-}
-
-/// Why the memory of a DIMM is not removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-enum NotRemoved {
-    #[error("it overlaps {0}")]
-    Taken(GroupName),
-    #[error(transparent)]
-    Unplug(UnplugError),
-}
-
-impl NotRemoved {
-    /// What stands in the way may go away by itself, or not.
-    fn answer(self) -> Answer {
-        match self {
-            Self::Unplug(UnplugError::Offline(OfflineError::NoDestination { .. })) => Answer::EjectionRefused,
-            Self::Unplug(error)
-                if matches!(error.errno(), Errno::Busy | Errno::Again | Errno::TimedOut | Errno::Canceled) =>
-            {
-                Answer::EjectionRefused
-            }
-            Self::Unplug(_) | Self::Taken(_) => Answer::EjectionFailed,
-        }
     }
 }
 
