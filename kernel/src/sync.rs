@@ -97,12 +97,22 @@ mod tests {
     use std::sync::Arc;
     use std::thread;
 
+    /// Tries until it is free: threads of the host are no tasks, and cannot wait as such.
     fn counts_to_the_sum<R: RawMutex + Send + Sync + 'static>() {
         let counter = Arc::new(lock_api::Mutex::<R, u32>::new(0));
         let threads: Vec<_> = (0..4)
             .map(|_| {
                 let counter = Arc::clone(&counter);
-                thread::spawn(move || (0..1000).for_each(|_| *counter.lock() += 1))
+                let count = move || {
+                    let mut guard = loop {
+                        match counter.try_lock() {
+                            Some(guard) => break guard,
+                            None => thread::yield_now(),
+                        }
+                    };
+                    *guard += 1;
+                };
+                thread::spawn(move || (0..1000).for_each(|_| count()))
             })
             .collect();
         for thread in threads {
