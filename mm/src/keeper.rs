@@ -1,5 +1,6 @@
 //! The keeper: background work that allocating and freeing leave to be done.
 
+use crate::addr::Order;
 use crate::alloc::{open, watermark};
 use crate::limits::AHEAD_PAGES;
 use crate::machine::Machine;
@@ -25,7 +26,7 @@ impl<M: Machine> Memory<M> {
                     && cell.open_free(Origin::Added) < AHEAD_PAGES
                     && watermark::is_boot_memory_short(self)
                 {
-                    open::open_lowest(self, node, kind);
+                    open::open_lowest(self, node, kind, Order::PAGE);
                 }
             }
         }

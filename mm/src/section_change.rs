@@ -218,9 +218,11 @@ pub(crate) fn withhold<M: Machine>(
 }
 
 fn set_withheld<M: Machine>(memory: &Memory<M>, id: SectionId, set: PageblockSet) {
-    let before = memory.sections.withheld(id).frames();
-    memory.withheld_count.fetch_add(set.frames().wrapping_sub(before), Ordering::Relaxed);
-    memory.sections.set_withheld(id, set);
+    let before = memory.sections.withheld(id);
+    if set != before {
+        memory.withheld_count.fetch_add(set.frames().wrapping_sub(before.frames()), Ordering::Relaxed);
+        memory.sections.set_withheld(id, set);
+    }
 }
 
 /// Says of an offline section that it cannot have struct pages.

@@ -7,7 +7,7 @@
 //! What is to hold struct pages is tried before it does. Where it cannot be trusted with them, the section is withheld instead
 //! of opened, and the request goes on to the next.
 
-use crate::addr::{NodeId, PfnRange, SectionId, SectionRange};
+use crate::addr::{NodeId, Order, PfnRange, SectionId, SectionRange};
 use crate::frame::mobility::Mobility;
 use crate::frame::page::{Head, MEMMAP_PAGES, Owner, PageState};
 use crate::frame::pageblock::{Descriptor, FRAMES, Pageblock};
@@ -43,9 +43,9 @@ struct Closing<'a, M: Machine> {
     _alone: RangeGuard<'a, M>,
 }
 
-/// Opens the lowest untouched section of a zone; says whether there may be more to be had than before.
-pub(crate) fn open_lowest<M: Machine>(memory: &Memory<M>, node: NodeId, kind: ZoneKind) -> bool {
-    match claim_lowest(memory, node, kind) {
+/// Opens the lowest untouched section of a zone that may have a block of `order`; says whether there may be more to be had than before.
+pub(crate) fn open_lowest<M: Machine>(memory: &Memory<M>, node: NodeId, kind: ZoneKind, order: Order) -> bool {
+    match claim_lowest(memory, node, kind, order) {
         Claim::Section(id, section) => {
             open_claimed(memory, id, section);
             true
@@ -76,7 +76,7 @@ pub(crate) fn open<M: Machine>(memory: &Memory<M>, id: SectionId) {
     }
 }
 
-fn claim_lowest<M: Machine>(memory: &Memory<M>, node: NodeId, kind: ZoneKind) -> Claim {
+fn claim_lowest<M: Machine>(memory: &Memory<M>, node: NodeId, kind: ZoneKind, order: Order) -> Claim {
     loop {
         let (from, last, puts) = {
             let zone = memory.zones.lock(node, kind);
@@ -87,13 +87,15 @@ fn claim_lowest<M: Machine>(memory: &Memory<M>, node: NodeId, kind: ZoneKind) ->
             }
         };
         // Looked for without the lock: there may be a long way of sections that are open already.
-        let found = SectionId::through(from, last)
-            .find(|id| memory.sections.get(*id).is_some_and(|section| is_available(section, node, kind)));
-        let Some(id) = found else { continue };
+        let available = |id: SectionId| memory.sections.get(id).filter(|section| is_available(*section, node, kind));
+        let Some(lowest) = SectionId::through(from, last).find(|id| available(*id).is_some()) else { continue };
+        // Of one that comes in pieces there may be less than that.
+        let serves = |id: &SectionId| available(*id).is_some_and(|section| u64::from(section.managed) >= order.pages());
+        let Some(id) = SectionId::through(lowest, last).find(serves) else { return Claim::None };
         let claimed = memory.with_zone(node, kind, |zone| {
             let section = claim(memory, zone, id, node, kind)?;
             // One that came back since may lie between those that were looked at.
-            if zone.untouched.puts == puts && zone.untouched.lowest == Some(from) {
+            if id == lowest && zone.untouched.puts == puts && zone.untouched.lowest == Some(from) {
                 zone.untouched.lowest = id.next();
             }
             Some(section)

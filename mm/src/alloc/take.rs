@@ -207,7 +207,8 @@ fn take<M: Machine>(memory: &Memory<M>, source: Source, request: &Request) -> Op
         // Untouched memory is counted already: for who has to leave that much there is no more when it is open.
         let must_leave_it = request.spares(source.kind) && watermark::bulk_spare(memory) < request.order.pages();
         // What an opening brought may have gone to somebody else.
-        if must_leave_it || !cell.has_unopened() || !open::open_lowest(memory, source.node, source.kind) {
+        if must_leave_it || !cell.has_unopened() || !open::open_lowest(memory, source.node, source.kind, request.order)
+        {
             return taken;
         }
     }

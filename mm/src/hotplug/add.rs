@@ -115,7 +115,7 @@ impl From<ReadyError> for AddError {
     }
 }
 
-pub(super) const POINTS: Points = Points { map: Point::AddMap, trial: Point::AddTrial, memmap: Point::AddMemmap };
+pub(super) const POINTS: Points = Points { map: Point::AddMap, trial: Some(Point::AddTrial), memmap: Point::AddMemmap };
 
 impl<M: Machine> Memory<M> {
     /// Makes a range known, mapped and ready to be brought online: a group of its own, on the terms that the settings ask for.
@@ -148,9 +148,11 @@ impl<M: Machine> Memory<M> {
         backing: Option<&'static dyn Backing>,
         pace: &mut dyn Pace,
     ) -> Result<GroupId, AddError> {
-        let Terms { unit, ready, .. } = group.terms;
+        let Terms { unit, ready, memmap, direct_map, .. } = group.terms;
         assert_eq!(backing.is_some(), ready == Ready::AtOnline, "a backing for those who need one");
         assert!((1..=M::PART).contains(&unit), "a unit is mapped by one call");
+        let is_lost = (memmap, direct_map) == (MemmapPlace::Head, DirectMap::Absent);
+        assert!(!is_lost, "struct pages lie where CPUs may touch them");
         if !group.window.is_whole(unit) {
             return Err(AddError::BadUnit { unit });
         }
@@ -165,9 +167,13 @@ impl<M: Machine> Memory<M> {
     ///
     /// # Errors
     /// See [`AddError`]; nothing has changed then.
+    ///
+    /// # Panics
+    /// No CPU may touch the memory of the group.
     pub fn add_to_group(&self, id: GroupId, range: SectionRange, pace: &mut dyn Pace) -> Result<(), AddError> {
         let _alone = range_guard::lock_range(self, range, pace).map_err(AddError::Stopped)?;
         let group = check_range(self, id, range)?;
+        assert!(group.terms.direct_map == DirectMap::Present, "CPUs may touch what can go online");
         let stopwatch = Stopwatch::start(&self.machine, "check");
         let result = add_steps(self, &group, range, pace, &stopwatch);
         if result.is_ok() {

@@ -6,13 +6,12 @@
 
 use super::add::{self, AddError};
 use super::remove::RemoveError;
-use super::steps::{self, Unit};
+use super::steps::{self, Points, Unit};
 use super::undo::Undo;
 use crate::addr::{Order, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
 use crate::frame::page::{Head, MEMMAP_PAGES, Owner, PageState, Terms};
 use crate::inject::Point;
 use crate::machine::Machine;
-use crate::machine::mapper::DirectMap;
 use crate::machine::tasks::Pace;
 use crate::memory::Memory;
 use crate::range_guard;
@@ -33,13 +32,11 @@ impl<M: Machine> Memory<M> {
     /// See [`AddError`]; nothing has changed then.
     ///
     /// # Panics
-    /// The memory of the group is not always accessible; its struct pages would lie where no CPU may touch them.
+    /// The memory of the group is not always accessible.
     pub fn attach(&self, id: GroupId, range: SectionRange, pace: &mut dyn Pace) -> Result<(), AddError> {
         let _alone = range_guard::lock_range(self, range, pace).map_err(AddError::Stopped)?;
         let group = add::check_range(self, id, range)?;
         assert!(group.terms.ready == Ready::AtAdd, "device memory is accessible, or is not by CPUs at all");
-        let is_hidden = group.terms.direct_map == DirectMap::Absent;
-        assert!(!is_hidden || group.terms.memmap == MemmapPlace::System, "struct pages lie where CPUs may touch them");
         let stopwatch = Stopwatch::start(&self.machine, "check");
         let result = attach_steps(self, id, &group, range, pace, &stopwatch);
         self.journal.lock().record(stopwatch.event(Op::Add, range, result.map_err(AddError::errno)));
@@ -112,7 +109,9 @@ fn attach_steps<M: Machine>(
     stopwatch: &Stopwatch<'_, M>,
 ) -> Result<(), AddError> {
     let units = || steps::units_to_add(group, range);
-    steps::map(memory, units, add::POINTS, pace, stopwatch)?;
+    let is_own = group.terms.memmap == MemmapPlace::Head;
+    let points = Points { trial: add::POINTS.trial.filter(|_| is_own), ..add::POINTS };
+    steps::map(memory, units, points, pace, stopwatch)?;
     let mapped = Undo::new(stopwatch, || units().for_each(|unit| steps::make_unready(memory, unit)));
     stopwatch.enter("memmap");
 

@@ -214,7 +214,8 @@ pub(crate) fn check_online<M: Machine>(memory: &Memory<M>, ranges: &[SectionRang
         if matches!(section.state, BlockState::Mixed(_)) {
             return Err(OfflineError::Mixed(block));
         }
-        if !matches!(section.state, BlockState::Online(_)) {
+        // A part of it may just be withheld, for somebody who only looks.
+        if !matches!(section.state, BlockState::Online(_) | BlockState::Shrinking(_)) {
             return Err(OfflineError::NotOnline { block, state: section.state.name() });
         }
     }

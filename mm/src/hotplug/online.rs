@@ -97,7 +97,7 @@ impl From<ReadyError> for OnlineError {
     }
 }
 
-const POINTS: Points = Points { map: Point::OnlineMap, trial: Point::OnlineTrial, memmap: Point::OnlineMemmap };
+const POINTS: Points = Points { map: Point::OnlineMap, trial: Some(Point::OnlineTrial), memmap: Point::OnlineMemmap };
 
 impl From<Veto> for OnlineError {
     fn from(veto: Veto) -> Self {
@@ -169,7 +169,9 @@ fn online_steps<M: Machine>(
     stopwatch.enter("prepare");
 
     memory.check_injected(Point::OnlinePrepare).map_err(OnlineError::Injected)?;
-    let going = listeners::with_consent(memory, ranges, Direction::Online, going, || Ok::<_, OnlineError>(()))?;
+    let begun = (going, readied);
+    let (going, readied) =
+        listeners::with_consent(memory, ranges, Direction::Online, begun, || Ok::<_, OnlineError>(()))?;
     stopwatch.enter("populate");
 
     // Nothing below can fail.

@@ -173,6 +173,7 @@ fn check_contents<M: Machine>(memory: &Memory<M>, id: SectionId, set: PageblockS
 fn grant_at_once<M: Machine>(memory: &Memory<M>, id: SectionId, set: PageblockSet) -> bool {
     let section = memory.sections.get(id).expect("a block that is locked stays");
     let Some(kind) = section.state.zone() else {
+        mark_kept(memory, id, section, set, Pageblock::mark_all_free);
         section_change::grant(memory, None, id, section, set);
         return true;
     };
@@ -180,7 +181,10 @@ fn grant_at_once<M: Machine>(memory: &Memory<M>, id: SectionId, set: PageblockSe
         let section = memory.sections.get(id).expect("a block that is locked stays");
         match section.openness {
             Openness::Changing => return false,
-            Openness::Untouched => zone.untouched.pages += set.frames(),
+            Openness::Untouched => {
+                mark_kept(memory, id, section, set, Pageblock::mark_all_free);
+                zone.untouched.pages += set.frames();
+            }
             Openness::Open => zone.area_mut(section.origin).grant(&memory.machine, Pageblock::of_set(id, set)),
             Openness::Withheld => {}
         }
@@ -193,6 +197,7 @@ fn grant_at_once<M: Machine>(memory: &Memory<M>, id: SectionId, set: PageblockSe
 fn withhold_at_once<M: Machine>(memory: &Memory<M>, id: SectionId, set: PageblockSet) -> bool {
     let section = memory.sections.get(id).expect("a block that is locked stays");
     let Some(kind) = section.state.zone() else {
+        mark_kept(memory, id, section, set, Pageblock::mark_all_used);
         section_change::withhold(memory, None, id, section, set);
         return true;
     };
@@ -200,12 +205,28 @@ fn withhold_at_once<M: Machine>(memory: &Memory<M>, id: SectionId, set: Pagebloc
         let section = memory.sections.get(id).expect("a block that is locked stays");
         match section.openness {
             Openness::Changing | Openness::Open => return false,
-            Openness::Untouched => zone.untouched.pages -= set.frames(),
+            Openness::Untouched => {
+                mark_kept(memory, id, section, set, Pageblock::mark_all_used);
+                zone.untouched.pages -= set.frames();
+            }
             Openness::Withheld => {}
         }
         section_change::withhold(memory, Some((zone, kind)), id, section, set);
         true
     })
+}
+
+/// A block with poisoned frames keeps its struct pages while it is closed, and is opened by what they say.
+fn mark_kept<M: Machine>(
+    memory: &Memory<M>,
+    id: SectionId,
+    section: Section,
+    set: PageblockSet,
+    mark: fn(Pageblock, &M),
+) {
+    if section.poisoned {
+        Pageblock::of_set(id, set).for_each(|pageblock| mark(pageblock, &memory.machine));
+    }
 }
 
 fn withhold_open<M: Machine>(

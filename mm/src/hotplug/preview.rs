@@ -73,7 +73,7 @@ impl<M: Machine> Memory<M> {
         let mut demand = Demand::default();
         let mut excluded = Room::default();
         for (run, section) in self.sections.present_runs(ranges) {
-            let BlockState::Online(kind) = section.state else { continue };
+            let (BlockState::Online(kind) | BlockState::Shrinking(kind)) = section.state else { continue };
             for id in run.iter() {
                 let seen = preview_block(self, id, section, &mut |blocker| each(id, PreviewItem::Blocker(blocker)));
                 demand += seen.demand;

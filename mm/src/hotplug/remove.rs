@@ -15,6 +15,7 @@ use crate::range_guard::RangeGuard;
 use crate::record::journal::{Op, Stopwatch};
 use crate::section::group::{Group, GroupId, GroupName, Ready};
 use crate::section::state::BlockState;
+use crate::section::word::Section;
 use crate::{poison, range_guard};
 
 /// Why a group could not be removed.
@@ -131,6 +132,7 @@ impl<M: Machine> Memory<M> {
     /// See [`UnplugError`]; every block is as it was then.
     pub fn unplug(&self, names: &[GroupName], online: &[SectionRange], pace: &mut dyn Pace) -> Result<(), UnplugError> {
         let _alone = lock_groups(self, names, online, pace).map_err(UnplugError::Remove)?;
+        check_theirs(self, names, online).map_err(UnplugError::Remove)?;
         // Whatever can refuse the removal is asked before the first block goes offline.
         check_removable(self, names, online).map_err(UnplugError::Remove)?;
         if !online.is_empty() {
@@ -169,6 +171,17 @@ fn hull_of_groups<M: Machine>(
         hull = Some(hull.map_or(group.window, |hull| hull.hull(group.window)));
     }
     Ok(hull)
+}
+
+/// The blocks that go offline are looked for before the groups are locked, and may be others' by now.
+fn check_theirs<M: Machine>(
+    memory: &Memory<M>,
+    names: &[GroupName],
+    online: &[SectionRange],
+) -> Result<(), RemoveError> {
+    let is_theirs = |section: Section| memory.group(section.group).is_some_and(|group| names.contains(&group.name));
+    let stranger = memory.sections.present_runs(online).find(|(_, section)| !is_theirs(*section));
+    stranger.map_or(Ok(()), |(run, _)| Err(RemoveError::NoBlock(run.first())))
 }
 
 fn check_removable<M: Machine>(

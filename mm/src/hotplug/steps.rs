@@ -20,7 +20,7 @@ use crate::frame::pageblock_set::PageblockSet;
 use crate::inject::{Injected, Point};
 use crate::machine::Machine;
 use crate::machine::backing::{Backing, BackingError};
-use crate::machine::mapper::{DirectMap, MapRangeError};
+use crate::machine::mapper::MapRangeError;
 use crate::machine::tasks::{Pace, Stop};
 use crate::machine::trial::BadMemory;
 use crate::memory::Memory;
@@ -49,8 +49,8 @@ fn publish<M: Machine>(memory: &Memory<M>, id: GroupId, group: &Group, range: Se
         for run in [Some(first), unit.behind(first)].into_iter().flatten() {
             let head = altmap.map_or(0, |altmap| altmap.head_frames(run.first()));
             let withheld = match terms.grant {
-                Grant::Whole => PageblockSet::EMPTY,
-                Grant::Pieces => PageblockSet::behind(head.div_ceil(FRAMES)),
+                Grant::Pieces if state != BlockState::Device => PageblockSet::behind(head.div_ceil(FRAMES)),
+                Grant::Whole | Grant::Pieces => PageblockSet::EMPTY,
             };
             let section = Section {
                 state,
@@ -96,7 +96,8 @@ pub(super) fn forget<M: Machine>(memory: &Memory<M>, id: GroupId, range: Section
 #[derive(Clone, Copy)]
 pub(super) struct Points {
     pub(super) map: Point,
-    pub(super) trial: Point,
+    /// None where nothing of ours lies in the memory, of which not a byte is written then.
+    pub(super) trial: Option<Point>,
     pub(super) memmap: Point,
 }
 
@@ -203,7 +204,9 @@ pub(super) fn map<M: Machine, I: Iterator<Item = Unit>>(
     for unit in units() {
         map_unit(memory, unit)?;
         count.set(count.get() + 1);
-        try_first_frame(memory, unit, points.trial)?;
+        if let Some(point) = points.trial {
+            try_first_frame(memory, unit, point)?;
+        }
     }
     stopwatch.enter("memmap");
 
@@ -270,9 +273,6 @@ fn map_unit<M: Machine>(memory: &Memory<M>, unit: Unit) -> Result<(), ReadyError
 /// uses stays untouched. It is the first behind the tables, which may be in use since the unit was mapped.
 fn try_first_frame<M: Machine>(memory: &Memory<M>, unit: Unit, point: Point) -> Result<(), ReadyError> {
     memory.check_injected(point).map_err(ReadyError::Injected)?;
-    if unit.terms.direct_map == DirectMap::Absent {
-        return Ok(());
-    }
     let altmap = altmap(memory, unit.range, unit.terms);
     let first = altmap.map_or(unit.range.first().pages().start(), |altmap| altmap.tables().end());
     memory.machine.try_frames(PfnRange::new(first, 1)).map_err(ReadyError::BadMemory)

@@ -578,6 +578,7 @@ fn check_devices<M: Machine>(memory: &Memory<M>, report: &mut dyn FnMut(Problem)
 }
 
 fn check_blocks<M: Machine>(memory: &Memory<M>, report: &mut dyn FnMut(Problem)) {
+    let mut last_unit = None;
     for (id, section) in memory.blocks() {
         let mut wrong = |what| report(Problem::Block { block: id, what });
         if matches!(section.state, BlockState::GoingOnline(_) | BlockState::Shrinking(_) | BlockState::GoingOffline(_))
@@ -600,7 +601,7 @@ fn check_blocks<M: Machine>(memory: &Memory<M>, report: &mut dyn FnMut(Problem))
         }
         match memory.group(section.group) {
             None => wrong("belongs to a group that does not exist"),
-            Some(group) if section.ready != is_unit_ready(memory, id, group) => {
+            Some(group) if section.ready != is_unit_ready(memory, id, group, &mut last_unit) => {
                 wrong("is ready where its unit is not in use, or the reverse");
             }
             Some(group) if !group.window.contains(id) || group.node != section.node => {
@@ -611,11 +612,23 @@ fn check_blocks<M: Machine>(memory: &Memory<M>, report: &mut dyn FnMut(Problem))
     }
 }
 
-/// Whether the unit of a section is accessible and mapped, as the states of its sections and the terms of its group say.
-fn is_unit_ready<M: Machine>(memory: &Memory<M>, id: SectionId, group: Group) -> bool {
-    let unit = || SectionRange::single(id).widened(group.terms.unit);
-    group.terms.ready == Ready::AtAdd
-        || memory.sections.iter_range(unit()).any(|(_, section)| section.state != BlockState::Offline)
+/// Whether the unit of a section is accessible and mapped, as the states of its sections and the terms of its group say. `last` is what was
+/// found of the unit before.
+fn is_unit_ready<M: Machine>(
+    memory: &Memory<M>,
+    id: SectionId,
+    group: Group,
+    last: &mut Option<(SectionRange, bool)>,
+) -> bool {
+    if group.terms.ready == Ready::AtAdd {
+        return true;
+    }
+    let unit = SectionRange::single(id).widened(group.terms.unit);
+    let known = last.filter(|(range, _)| *range == unit).map(|(_, ready)| ready);
+    let is_in_use = || memory.sections.iter_range(unit).any(|(_, section)| section.state != BlockState::Offline);
+    let ready = known.unwrap_or_else(is_in_use);
+    *last = Some((unit, ready));
+    ready
 }
 
 /// Whether the struct pages of a section of device memory tell of its head, and of frames that its device has, or has given away.

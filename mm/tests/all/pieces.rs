@@ -296,6 +296,57 @@ fn poisoned_frames_stay_until_their_memory_is_removed() {
 }
 
 #[test]
+fn what_is_withheld_of_a_closed_block_with_errors_stays_so_when_it_is_opened() {
+    in_every_state(|memory| {
+        let block = [blocks(32, 32)];
+        grant(memory, piece(32, 5, 6)).expect("withheld");
+        memory.poison(piece(32, 5, 1).start().add(7), &mut Unhurried).expect("free");
+        if of_block(memory, 32).state.is_in_zone() {
+            memory.offline(&block, &mut Unhurried).expect("free");
+        }
+        // Its struct pages are kept, and tell what is to come back.
+        withhold(memory, piece(32, 10, 1)).expect("free");
+        grant(memory, piece(32, 20, 1)).expect("withheld");
+        memory.online(&block, NORMAL, &mut Unhurried).expect("offline");
+        withhold(memory, piece(32, 9, 1)).expect("free");
+        grant(memory, piece(32, 21, 1)).expect("withheld");
+        assert_valid(memory);
+        let taken = take_all_in(memory, &request(Order::PAGE, Mobility::Movable), blocks(32, 32));
+        let granted = [0, 5, 6, 7, 8, 20, 21].map(|n| piece(32, n, 1));
+        assert!(taken.iter().all(|frame| granted.iter().any(|piece| piece.contains(*frame))));
+        assert_eq!(taken.len() as u64, 7 * FRAMES - MEMMAP_PAGES - 1);
+        assert_valid(memory);
+        taken.into_iter().for_each(|frame| memory.free(frame, Order::PAGE));
+        withhold(memory, piece(32, 20, 2)).expect("free");
+        assert_valid(memory);
+    });
+}
+
+#[test]
+fn a_large_request_opens_no_block_that_cannot_serve_it() {
+    let memory = booted();
+    plug_in_pieces(&memory);
+    memory.online(&[blocks(32, 33)], MOVABLE, &mut Unhurried).expect("offline");
+    let large = mm::alloc::request::Request {
+        place: mm::alloc::request::Place::On(node(1)),
+        ..request(Order::PAGEBLOCK, Mobility::Movable)
+    };
+    memory.allocate(&large).expect_err("only heads are granted");
+    assert!((32..34).all(|block| of_block(&memory, block).is_untouched()));
+    grant(&memory, piece(33, 7, 1)).expect("withheld");
+    let head = memory.allocate(&large).expect("granted");
+    assert_eq!(head, piece(33, 7, 1).start());
+    assert!(of_block(&memory, 32).is_untouched(), "it is still the lowest to be opened");
+    let small = mm::alloc::request::Request { order: Order::PAGE, ..large };
+    let frames: Vec<_> = std::iter::from_fn(|| memory.allocate(&small).ok()).collect();
+    assert!(frames.iter().any(|frame| frame.section() == section(32)));
+    assert_valid(&memory);
+    frames.into_iter().for_each(|frame| memory.free(frame, Order::PAGE));
+    memory.free(head, Order::PAGEBLOCK);
+    assert_valid(&memory);
+}
+
+#[test]
 fn pieces_come_and_go_while_others_take_and_give() {
     let memory = booted_with_holders();
     plug_online(&memory, 0, blocks(32, 33), 1, MOVABLE);

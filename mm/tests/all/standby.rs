@@ -12,6 +12,7 @@ use mm::inject::Point;
 use mm::machine::backing::BackingError;
 use mm::machine::mapper::Mapper;
 use mm::machine::tasks::{Stop, Unhurried};
+use mm::record::notifier::{Accept, Change, MemoryListener, Name};
 use mm::section::group::{Group, GroupKind, GroupName};
 use mm::section::kind::MemmapPlace;
 use mm::section::state::BlockState;
@@ -142,6 +143,38 @@ fn every_failure_point_of_standby_memory_leaves_no_trace() {
             assert_eq!((Snapshot::of(&memory), host.backed()), (before.clone(), vec![]), "{point:?}");
         }
     }
+}
+
+#[test]
+fn who_vetoes_hears_that_it_is_off_when_nothing_is_backed_any_more() {
+    static SEEN: std::sync::Mutex<Vec<usize>> = std::sync::Mutex::new(Vec::new());
+    struct First(&'static Host);
+    impl MemoryListener for First {
+        fn prepare(&self, _: &Change) -> Accept {
+            SEEN.lock().unwrap().push(self.0.backed().len());
+            Accept::Yes
+        }
+        fn committed(&self, _: &Change) {}
+        fn cancelled(&self, _: &Change) {
+            SEEN.lock().unwrap().push(self.0.backed().len());
+        }
+    }
+    struct Second;
+    impl MemoryListener for Second {
+        fn prepare(&self, _: &Change) -> Accept {
+            Accept::No
+        }
+        fn committed(&self, _: &Change) {}
+        fn cancelled(&self, _: &Change) {}
+    }
+    let (memory, host, _) = with_standby(2, MemmapPlace::Head);
+    let before = Snapshot::of(&memory);
+    let name = |text| Name::new(text).expect("short");
+    memory.register_listener(name("first"), 1, Box::leak(Box::new(First(host)))).expect("free");
+    memory.register_listener(name("second"), 0, &Second).expect("free");
+    memory.online(&[blocks(64, 65)], NORMAL, &mut Unhurried).expect_err("vetoed");
+    assert_eq!((&*SEEN.lock().unwrap(), Snapshot::of(&memory)), (&vec![2, 0], before));
+    assert_valid(&memory);
 }
 
 #[test]

@@ -304,6 +304,9 @@ fn a_device_of_several_groups_goes_as_a_whole_or_stays_as_it_was() {
     memory.failure_points().arm(Point::RemoveBegin, Errno::Io, 1);
     let refused = memory.unplug(&both, &[blocks(32, 33)], &mut Unhurried);
     assert_eq!(refused.map_err(UnplugError::errno), Err(Errno::Io));
+    // Blocks of others, which may have come to its place meanwhile, stay.
+    let stranger = memory.unplug(&[dimm(0)], &[blocks(32, 33)], &mut Unhurried);
+    assert_eq!(stranger, Err(UnplugError::Remove(RemoveError::NoBlock(section(33)))));
     let pfn = movable_in(&memory, blocks(33, 33));
     memory.unplug(&both, &[blocks(32, 33)], &mut Unhurried).expect_err("in use");
     memory.free(pfn, Order::PAGE);
