@@ -19,6 +19,12 @@ pub enum PointOp {
     Migrate,
     /// Frames are taken.
     Alloc,
+    /// Standby memory is made accessible.
+    Standby,
+    /// A piece of a block is granted or withheld.
+    Piece,
+    /// Device memory gets struct pages.
+    Device,
 }
 
 impl PointOp {
@@ -32,6 +38,9 @@ impl PointOp {
             Self::Remove => "remove",
             Self::Migrate => "migrate",
             Self::Alloc => "alloc",
+            Self::Standby => "standby",
+            Self::Piece => "piece",
+            Self::Device => "device",
         }
     }
 }
@@ -76,22 +85,10 @@ points! {
     AddTrial = Add "add.trial",
     /// Taking memmap frames from the system, for each section that needs them.
     AddMemmap = Add "add.memmap",
-    /// Making the struct pages of a section of device memory.
-    AddDevice = Add "add.device",
     /// Starting to bring a block online.
     OnlineBegin = Online "online.begin",
-    /// Asking the host to back standby memory.
-    OnlineBack = Online "online.back",
-    /// Mapping standby memory and the tables of its memmap.
-    OnlineMap = Online "online.map",
-    /// Trying whether standby memory keeps what is written to it.
-    OnlineTrial = Online "online.trial",
-    /// Taking memmap frames from the system, for each standby section that needs them.
-    OnlineMemmap = Online "online.memmap",
     /// Asking the listeners.
     OnlinePrepare = Online "online.prepare",
-    /// Granting a piece of a block to the allocator.
-    OnlineGrant = Online "online.grant",
     /// Looking whether what a block holds may be in the other zone.
     OnlineRelabel = Online "online.relabel",
     /// Starting to take a block offline.
@@ -100,8 +97,6 @@ points! {
     OfflineIsolate = Offline "offline.isolate",
     /// Asking the listeners.
     OfflinePrepare = Offline "offline.prepare",
-    /// Withholding a piece of a block from the allocator.
-    OfflineWithhold = Offline "offline.withhold",
     /// Emptying it.
     OfflineEvacuate = Offline "offline.evacuate",
     /// Starting to remove a group.
@@ -118,6 +113,20 @@ points! {
     AllocFrames = Alloc "alloc.frames",
     /// Making the struct pages of a section that is opened; it is withheld then.
     AllocOpen = Alloc "alloc.open",
+    /// Asking the host to back standby memory.
+    StandbyBack = Standby "standby.back",
+    /// Mapping standby memory and the tables of its memmap.
+    StandbyMap = Standby "standby.map",
+    /// Trying whether standby memory keeps what is written to it.
+    StandbyTrial = Standby "standby.trial",
+    /// Taking memmap frames from the system, for each standby section that needs them.
+    StandbyMemmap = Standby "standby.memmap",
+    /// Granting a piece of a block to the allocator.
+    PieceGrant = Piece "piece.grant",
+    /// Withholding a piece of a block from the allocator.
+    PieceWithhold = Piece "piece.withhold",
+    /// Making the struct pages of a section of device memory.
+    DeviceMemmap = Device "device.memmap",
 }
 
 impl Point {

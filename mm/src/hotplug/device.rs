@@ -122,7 +122,7 @@ fn attach_steps<M: Machine>(
         memory.machine.settle_memmaps();
     });
     for (section, unit) in units().flat_map(sections) {
-        memory.check_injected(Point::AddDevice).map_err(AddError::Injected)?;
+        memory.check_injected(Point::DeviceMemmap).map_err(AddError::Injected)?;
         map_own_memmap(memory, section, unit)?;
         made_count.set(made_count.get() + 1);
         make_struct_pages(memory, section, unit, pace)?;

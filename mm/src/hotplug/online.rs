@@ -97,7 +97,8 @@ impl From<ReadyError> for OnlineError {
     }
 }
 
-const POINTS: Points = Points { map: Point::OnlineMap, trial: Some(Point::OnlineTrial), memmap: Point::OnlineMemmap };
+const POINTS: Points =
+    Points { map: Point::StandbyMap, trial: Some(Point::StandbyTrial), memmap: Point::StandbyMemmap };
 
 impl From<Veto> for OnlineError {
     fn from(veto: Veto) -> Self {

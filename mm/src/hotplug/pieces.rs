@@ -105,7 +105,7 @@ impl<M: Machine> Memory<M> {
         if granted != PageblockSet::EMPTY {
             return Err(PieceError::Already { block: id, count: granted.count(), state: "granted" });
         }
-        self.check_injected(Point::OnlineGrant).map_err(PieceError::Injected)?;
+        self.check_injected(Point::PieceGrant).map_err(PieceError::Injected)?;
         while !grant_at_once(self, id, set) {
             // Somebody is just opening it.
             self.machine.rest();
@@ -125,7 +125,7 @@ impl<M: Machine> Memory<M> {
             return Err(PieceError::Already { block: id, count: withheld.count(), state: "withheld" });
         }
         check_contents(self, id, set)?;
-        self.check_injected(Point::OfflineWithhold).map_err(PieceError::Injected)?;
+        self.check_injected(Point::PieceWithhold).map_err(PieceError::Injected)?;
         loop {
             let section = self.sections.get(id).expect("a block that is locked stays");
             if section.is_open() {

@@ -174,7 +174,7 @@ pub(super) fn make_ready<M: Machine, I: Iterator<Item = Unit>>(
     let count = Cell::new(0);
     let backed = Undo::new(stopwatch, || units().take(count.get()).for_each(release));
     for unit in units() {
-        memory.check_injected(Point::OnlineBack).map_err(ReadyError::Injected)?;
+        memory.check_injected(Point::StandbyBack).map_err(ReadyError::Injected)?;
         let backing = unit.backing.expect("who is not ready is backed by somebody");
         backing.back(unit.range, pace).map_err(ReadyError::Backing)?;
         count.set(count.get() + 1);

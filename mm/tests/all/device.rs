@@ -159,7 +159,7 @@ fn every_failure_and_every_stop_leaves_no_trace() {
         let memory = booted();
         let id = register(&memory, kind);
         let before = Snapshot::of(&memory);
-        for point in [Point::AddMap, Point::AddTrial, Point::AddMemmap, Point::AddDevice] {
+        for point in [Point::AddMap, Point::AddTrial, Point::AddMemmap, Point::DeviceMemmap] {
             let is_passed = match point {
                 // Of a device whose struct pages lie elsewhere, nothing is written.
                 Point::AddTrial => kind.0 == MemmapPlace::Head,

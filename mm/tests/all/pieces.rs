@@ -171,11 +171,11 @@ fn every_failure_point_of_pieces_leaves_no_trace() {
         let before = Snapshot::of(memory);
         let is_open = of_block(memory, 32).is_open();
         for (point, is_passed) in
-            [(Point::OnlineGrant, true), (Point::OfflineWithhold, true), (Point::OfflineEvacuate, is_open)]
+            [(Point::PieceGrant, true), (Point::PieceWithhold, true), (Point::OfflineEvacuate, is_open)]
         {
             memory.failure_points().arm(point, Errno::Io, 1);
             let change = |memory: &Memory<Fake>| match point {
-                Point::OnlineGrant => grant(memory, piece(32, 20, 3)),
+                Point::PieceGrant => grant(memory, piece(32, 20, 3)),
                 _ => withhold(memory, piece(32, 9, 2)),
             };
             if is_passed {
@@ -186,7 +186,7 @@ fn every_failure_point_of_pieces_leaves_no_trace() {
             memory.failure_points().disarm_all();
             change(memory).expect("the cause is gone");
             let back = match point {
-                Point::OnlineGrant => withhold(memory, piece(32, 20, 3)),
+                Point::PieceGrant => withhold(memory, piece(32, 20, 3)),
                 _ => grant(memory, piece(32, 9, 2)),
             };
             back.expect("it can go either way");

@@ -121,14 +121,14 @@ fn every_failure_point_of_standby_memory_leaves_no_trace() {
         let before = Snapshot::of(&memory);
         let points = [
             Point::OnlineBegin,
-            Point::OnlineBack,
-            Point::OnlineMap,
-            Point::OnlineTrial,
-            Point::OnlineMemmap,
+            Point::StandbyBack,
+            Point::StandbyMap,
+            Point::StandbyTrial,
+            Point::StandbyMemmap,
             Point::OnlinePrepare,
         ];
         for point in points {
-            let is_passed = point != Point::OnlineMemmap || memmap == MemmapPlace::System;
+            let is_passed = point != Point::StandbyMemmap || memmap == MemmapPlace::System;
             memory.failure_points().arm(point, Errno::Io, 1);
             let outcome = memory.online(&[blocks(64, 69)], MOVABLE, &mut Unhurried).map_err(OnlineError::errno);
             assert_eq!(outcome.is_err(), is_passed, "{point:?}");
