@@ -9,7 +9,7 @@ use crate::memory::paging::entry::{DATA, Entry, Level};
 use crate::memory::paging::plan::{HugeLeaves, OwnTables, PER_PART};
 use crate::memory::paging::tables::KernelEditor;
 use crate::memory::paging::tree::TableMemory;
-use crate::memory::paging::{boot_map, ranges, tables, vmemmap};
+use crate::memory::paging::{boot_map, ranges, shared_tables, tables, vmemmap};
 use crate::sync::{RawIrqSpin, RawSleep};
 use crate::task::WaitQueue;
 use crate::{arch, time};
@@ -80,7 +80,7 @@ impl Trial for Kernel {
 
 /// Where page `index` of the memmap of `section` lies.
 fn memmap_page(section: SectionId, index: u64) -> u64 {
-    vmemmap::address_of(section) + index * PAGE_SIZE
+    shared_tables::address_of(section) + index * PAGE_SIZE
 }
 
 impl Mapper for Kernel {

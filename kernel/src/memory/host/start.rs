@@ -15,7 +15,7 @@ use crate::memory::layout;
 use crate::memory::paging::editor::Editor;
 use crate::memory::paging::entry::Level;
 use crate::memory::paging::tables::KernelEditor;
-use crate::memory::paging::{boot_map, ranges, tables, vmemmap};
+use crate::memory::paging::{boot_map, ranges, shared_tables, tables};
 use crate::sync::SpinLock;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
@@ -223,7 +223,7 @@ fn make_tables(sections: &[SectionId], end: u64) {
             .expect("boot memory has room for its page tables");
     }
     for id in sections {
-        tables::edit(|tree| vmemmap::claim_one(tree, *id)).expect("boot memory has room for its page tables");
+        tables::edit(|tree| shared_tables::claim_one(tree, *id)).expect("boot memory has room for its page tables");
     }
 }
 

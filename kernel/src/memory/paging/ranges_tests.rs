@@ -4,6 +4,7 @@ use super::*;
 use crate::memory::paging::entry::CLAIMS;
 use crate::memory::paging::fake_tables::FakeTables;
 use crate::memory::paging::plan::PER_MEMMAP_TABLE;
+use crate::memory::paging::shared_tables;
 use mm::addr::{PAGE_SIZE, Pfn, SectionId};
 use mm::frame::page::MEMMAP_PAGES;
 use mm::machine::trial::BadMemory;
@@ -71,7 +72,7 @@ impl Machine {
     /// Whether the struct pages of `section` can be mapped without taking anything.
     fn is_prepared(&self, section: SectionId) -> bool {
         let mut tree = self.tree.borrow_mut();
-        let address = vmemmap::address_of(section);
+        let address = shared_tables::address_of(section);
         let Some(directory) = tree.table(address, Level::DIRECTORY) else { return false };
         let entry = tree.memory.read(directory, Level::DIRECTORY.index(address));
         let has_table = entry.promised().is_some() || entry.table(Level::DIRECTORY).is_some();
@@ -98,7 +99,7 @@ impl Machine {
 
     /// The frame behind page `index` of the struct pages of `section`.
     fn memmap_page(&self, section: SectionId, index: u64) -> Option<Pfn> {
-        let (leaf, level) = self.edit(|tree| tree.leaf(vmemmap::address_of(section) + index * PAGE_SIZE))?;
+        let (leaf, level) = self.edit(|tree| tree.leaf(shared_tables::address_of(section) + index * PAGE_SIZE))?;
         assert_eq!(level, Level::PAGE_TABLE);
         Some(leaf.frame())
     }

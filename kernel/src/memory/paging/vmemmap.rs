@@ -1,27 +1,20 @@
 //! Page tables for struct pages: the vmemmap window.
 //!
-//! No table is counted: the entry that points to a page table says which of its two sections need it ([`CLAIMS`]), and a
-//! directory is in use while one of its entries is. A range's own page tables are promises until [`page_table`] is asked
-//! for one of them.
+//! A page table serves two sections, see [`shared_tables`]; a directory is in use while one of its entries is. A range's own page tables
+//! are promises until [`page_table`] is asked for one of them.
 
-use super::editor::{Editor, OwnMemory, Tables, drop_table};
+use super::editor::{Editor, OwnMemory, Tables};
 use super::entry::{CLAIMS, Entry, Level, TABLE};
 use super::plan::{OwnFrames, PER_MEMMAP_DIRECTORY, PER_MEMMAP_TABLE, chunks, runs};
+use super::shared_tables::{self, address_of, claim_pair};
 use super::tree::{TableMemory, Tree};
-use crate::memory::layout;
 use mm::addr::{Pfn, PfnRange, SectionId, SectionRange};
 use mm::frame::page::MEMMAP_PAGES;
 use mm::machine::mapper::{MapError, MapRangeError};
 use mm::machine::trial::BadMemory;
-use x86_64::structures::paging::PageTableFlags as Flags;
 
 /// Sections whose page tables are given up in one edit.
 const PER_UNCLAIM: u64 = 128;
-
-/// Where the struct pages of `section` begin.
-pub(crate) const fn address_of(section: SectionId) -> u64 {
-    layout::page_info(section.pages().start())
-}
 
 /// Makes the tables for the struct pages of `range`, or promises them.
 pub(super) fn claim<E: Editor>(editor: &E, range: SectionRange, own: &mut OwnFrames) -> Result<(), MapRangeError> {
@@ -39,11 +32,6 @@ pub(super) fn claim<E: Editor>(editor: &E, range: SectionRange, own: &mut OwnFra
         }
     }
     Ok(())
-}
-
-/// The marks, in the entry that points to a page table of the vmemmap window, that `sections` need that table.
-fn claims(sections: SectionRange) -> Flags {
-    sections.iter().map(|section| CLAIMS[section.number() as usize % CLAIMS.len()]).collect()
 }
 
 /// Promises the page tables for the struct pages of whole pairs of sections behind one directory: `tables` are not touched.
@@ -69,23 +57,6 @@ fn promise_tables<M: OwnMemory>(
         }
     }
     Ok(())
-}
-
-/// Makes the page table for the struct pages of at most two sections, from system frames.
-fn claim_pair<M: TableMemory>(tree: &mut Tree<M>, sections: SectionRange) -> Result<(), MapError> {
-    let address = address_of(sections.first());
-    let pointers = tree.table(address, Level::POINTERS).ok_or(MapError)?;
-    let directory = tree.make_child(pointers, Level::POINTERS, address)?;
-    tree.make_child(directory, Level::DIRECTORY, address)?;
-    let index = Level::DIRECTORY.index(address);
-    let entry = tree.memory.read(directory, index);
-    tree.memory.write(directory, index, entry.with(entry.flags() | claims(sections)));
-    Ok(())
-}
-
-/// Makes the page table for the struct pages of one section, from system frames.
-pub(crate) fn claim_one<M: TableMemory>(tree: &mut Tree<M>, section: SectionId) -> Result<(), MapError> {
-    claim_pair(tree, SectionRange::single(section))
 }
 
 /// The page table for the struct pages of `section`, whose range is mapped. A promised one is made now, if it can be trusted.
@@ -129,7 +100,7 @@ pub(super) fn unclaim<E: Editor>(editor: &E, range: SectionRange) -> Tables {
             continue;
         }
         for part in chunks(block.sections, PER_UNCLAIM) {
-            found = found.max(editor.edit(|tree| unclaim_pairs(tree, part.sections, range)));
+            found = found.max(editor.edit(|tree| shared_tables::unclaim_pairs(tree, part.sections, range)));
         }
         editor.edit(|tree| tree.drop_empty_directory(address));
     }
@@ -143,29 +114,4 @@ fn unlink_own_directory<M: TableMemory>(tree: &mut Tree<M>, address: u64, range:
         tree.clear(address, Level::POINTERS);
     }
     is_own
-}
-
-/// The sections, behind one directory, need their page tables no more.
-fn unclaim_pairs<M: TableMemory>(tree: &mut Tree<M>, sections: SectionRange, range: SectionRange) -> Tables {
-    let Some(directory) = tree.table(address_of(sections.first()), Level::DIRECTORY) else { return Tables::System };
-    let pairs = chunks(sections, PER_MEMMAP_TABLE);
-    pairs.fold(Tables::System, |found, pair| found.max(unclaim_pair(tree, directory, pair.sections, range)))
-}
-
-fn unclaim_pair<M: TableMemory>(
-    tree: &mut Tree<M>,
-    directory: Pfn,
-    sections: SectionRange,
-    range: SectionRange,
-) -> Tables {
-    let index = Level::DIRECTORY.index(address_of(sections.first()));
-    let entry = tree.memory.read(directory, index);
-    let Some(table) = entry.promised().or_else(|| entry.table(Level::DIRECTORY)) else { return Tables::System };
-    let rest = entry.flags() - claims(sections);
-    if rest.intersects(CLAIMS[0] | CLAIMS[1]) {
-        tree.memory.write(directory, index, entry.with(rest));
-        return Tables::System;
-    }
-    tree.memory.write(directory, index, Entry::EMPTY);
-    drop_table(tree, table, range)
 }
