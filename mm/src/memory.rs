@@ -68,6 +68,8 @@ pub struct Memory<M: Machine> {
     pub(crate) faulty_count: AtomicU64,
     /// Frames of pageblocks that are withheld.
     pub(crate) withheld_count: AtomicU64,
+    /// Groups whose memory is not always accessible; changes under the lock of the groups.
+    pub(crate) standby_groups: AtomicU64,
     /// Pins taken in sections that were on their way out.
     pub(crate) late_pins: AtomicU64,
     /// Who takes unmovable memory.
@@ -95,6 +97,7 @@ impl<M: Machine> Memory<M> {
             poisoned_count: AtomicU64::new(0),
             faulty_count: AtomicU64::new(0),
             withheld_count: AtomicU64::new(0),
+            standby_groups: AtomicU64::new(0),
             late_pins: AtomicU64::new(0),
             sites: SiteTable::new(),
         }

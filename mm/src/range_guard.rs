@@ -6,6 +6,7 @@ use crate::machine::tasks::{Pace, Stop, Unhurried};
 use crate::memory::Memory;
 use crate::record::range_lock::Ticket;
 use crate::section::group::Ready;
+use core::sync::atomic::Ordering;
 
 /// A ticket, given up when dropped. Once it has had its turn, it holds the range until then.
 #[must_use = "a range that nobody holds is not locked"]
@@ -75,7 +76,7 @@ pub(crate) fn lock_units<'a, M: Machine>(
 
 /// With the rest of the units of standby memory that it begins and ends in.
 fn widened<M: Machine>(memory: &Memory<M>, range: SectionRange) -> SectionRange {
-    if !memory.groups.lock().is_any_standby() {
+    if memory.standby_groups.load(Ordering::Relaxed) == 0 {
         return range;
     }
     let with_unit_of = |id: SectionId| {

@@ -159,7 +159,7 @@ impl<M: Machine> Memory<M> {
         let _alone = range_guard::lock_range(self, group.window, pace).map_err(AddError::Stopped)?;
         check_vacant(self, group.window, group.node)?;
         let id = reserve_group(self, group)?;
-        self.groups.lock().publish(id, backing);
+        steps::publish_group(self, id, backing, 0);
         Ok(id)
     }
 
@@ -177,6 +177,7 @@ impl<M: Machine> Memory<M> {
         let stopwatch = Stopwatch::start(&self.machine, "check");
         let result = add_steps(self, &group, range, pace, &stopwatch);
         if result.is_ok() {
+            self.groups.lock().tally_mut(id).add(range.pages().len());
             steps::know(self, id, &group, range);
         }
         self.journal.lock().record(stopwatch.event(Op::Add, range, result.map_err(AddError::errno)));
@@ -197,7 +198,7 @@ fn add_group<M: Machine>(
 
     // Nothing below can fail.
     named.disarm();
-    memory.groups.lock().publish(id, None);
+    steps::publish_group(memory, id, None, group.window.pages().len());
     steps::know(memory, id, group, group.window);
     Ok(id)
 }

@@ -155,6 +155,6 @@ fn boot_group<M: Machine>(memory: &Memory<M>, boot: &BootSection<'_>) -> crate::
         },
     };
     let id = groups.reserve(group).expect("there is room for what a machine boots with");
-    groups.publish(id, None);
+    groups.publish(id, None, 0);
     id
 }

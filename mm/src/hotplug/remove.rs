@@ -234,7 +234,7 @@ fn forget_all<M: Machine>(memory: &Memory<M>, names: &[GroupName]) {
             rest = range.behind(run);
         }
         // Last: whoever finds no group any more may take the memory out of the machine.
-        memory.groups.lock().remove(id);
+        steps::forget_group(memory, id);
         memory.journal.lock().record(stopwatch.event(Op::Remove, group.window, Ok(())));
     }
 }

@@ -33,10 +33,29 @@ use crate::section::state::{BlockState, Openness};
 use crate::section::word::Section;
 use crate::section_change;
 use core::cell::Cell;
+use core::sync::atomic::Ordering;
 
-/// Step 1: makes sections of a group, which are absent, known. Cannot fail.
+/// Makes a group known that has been reserved, with so many frames, all of them offline.
+pub(super) fn publish_group<M: Machine>(
+    memory: &Memory<M>,
+    id: GroupId,
+    backing: Option<&'static dyn Backing>,
+    pages: u64,
+) {
+    let mut groups = memory.groups.lock();
+    memory.standby_groups.fetch_add(u64::from(backing.is_some()), Ordering::Relaxed);
+    groups.publish(id, backing, pages);
+}
+
+/// Forgets a group without blocks.
+pub(super) fn forget_group<M: Machine>(memory: &Memory<M>, id: GroupId) {
+    let mut groups = memory.groups.lock();
+    memory.standby_groups.fetch_sub(u64::from(groups.backing(id).is_some()), Ordering::Relaxed);
+    groups.remove(id);
+}
+
+/// Step 1: makes sections of a group, which are absent, and whose frames it counts, known. Cannot fail.
 pub(super) fn know<M: Machine>(memory: &Memory<M>, id: GroupId, group: &Group, range: SectionRange) {
-    memory.groups.lock().tally_mut(id).add(range.pages().len());
     publish(memory, id, group, range, BlockState::Offline);
 }
 

@@ -216,13 +216,11 @@ impl Slot {
 /// All groups.
 pub(crate) struct GroupTable {
     slots: Vec<Slot, GROUP_LIMIT>,
-    /// How many have memory that is not always accessible.
-    standby_count: usize,
 }
 
 impl GroupTable {
     pub(crate) const fn new() -> Self {
-        Self { slots: Vec::new(), standby_count: 0 }
+        Self { slots: Vec::new() }
     }
 
     pub(crate) fn get(&self, id: GroupId) -> Option<Group> {
@@ -258,11 +256,6 @@ impl GroupTable {
         group.terms.ready
     }
 
-    /// Whether there is standby memory.
-    pub(crate) const fn is_any_standby(&self) -> bool {
-        self.standby_count > 0
-    }
-
     /// The backing that makes the memory of a group accessible, if it needs one.
     pub(crate) fn backing(&self, id: GroupId) -> Option<&'static dyn Backing> {
         match self.slots.get(usize::from(id.0)) {
@@ -293,12 +286,11 @@ impl GroupTable {
         Ok(GroupId(vacancy as u16))
     }
 
-    /// From now on everybody finds a group that was reserved, without any blocks.
-    pub(crate) fn publish(&mut self, id: GroupId, backing: Option<&'static dyn Backing>) {
+    /// From now on everybody finds a group that was reserved, with so many frames, all of them offline.
+    pub(crate) fn publish(&mut self, id: GroupId, backing: Option<&'static dyn Backing>, pages: u64) {
         let slot = &mut self.slots[usize::from(id.0)];
         let Slot::Reserved(group) = *slot else { unreachable!("only a reserved group is published") };
-        *slot = Slot::Known(group, Tally::default(), backing);
-        self.standby_count += usize::from(backing.is_some());
+        *slot = Slot::Known(group, Tally { offline: pages, ..Tally::default() }, backing);
     }
 
     /// Lets a group, just made for boot memory, grow by the section behind it.
@@ -310,7 +302,6 @@ impl GroupTable {
     }
 
     pub(crate) fn remove(&mut self, id: GroupId) {
-        self.standby_count -= usize::from(self.backing(id).is_some());
         self.slots[usize::from(id.0)] = Slot::Vacant;
     }
 }
