@@ -113,7 +113,7 @@ pub(crate) fn candidates(kind: Kind, each: &mut dyn FnMut(&str)) {
         Kind::Fill => super::load::ids().iter().for_each(|id| shown(id)),
         Kind::Job => super::jobs::numbers().iter().for_each(|number| shown(number)),
         Kind::FailurePoint => {
-            Point::ALL.iter().map(|point| point.name()).chain(["off"]).for_each(|name| shown(&name));
+            super::testing::points().map(Point::name).chain(["off"]).for_each(|name| shown(&name));
         }
         Kind::Errno => Errno::ALL.iter().for_each(|errno| shown(&errno.name())),
         Kind::Listener => super::notify::chain().iter().for_each(|listener| shown(&listener.name)),

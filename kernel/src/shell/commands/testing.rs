@@ -13,7 +13,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use mm::Errno;
 use mm::addr::PAGE_SIZE;
-use mm::inject::Point;
+use mm::inject::{Point, PointOp};
 use mm::plural::Plural;
 use serde::Serialize;
 
@@ -92,10 +92,20 @@ fn inject(call: &mut Call<'_>) -> Outcome {
             times: armed.map_or(0, |(_, times)| times),
         }
     };
-    let entries = Point::ALL.iter().map(entry_of);
+    let entries = points().map(|point| entry_of(&point));
     let report = Points { points: entries.filter(|entry| all || entry.armed.is_some()).collect() };
     call.show(&report, points_table);
     Ok(())
+}
+
+/// The failure points that this kernel passes.
+pub(super) fn points() -> impl Iterator<Item = Point> {
+    Point::ALL.iter().copied().filter(is_passed)
+}
+
+/// It has no source of standby memory, of pieces or of device memory.
+fn is_passed(point: &Point) -> bool {
+    !matches!(point.op(), PointOp::Standby | PointOp::Piece | PointOp::Device)
 }
 
 fn change(arguments: &Arguments, word: &str, errno: Option<&str>) -> Outcome {
@@ -109,7 +119,7 @@ fn change(arguments: &Arguments, word: &str, errno: Option<&str>) -> Outcome {
         mm().failure_points().disarm_all();
         return Ok(());
     }
-    let point = Point::from_name(word).ok_or_else(|| {
+    let point = Point::from_name(word).filter(is_passed).ok_or_else(|| {
         Failure::new(Errno::NoEntry, format_args!("there is no failure point {}, see inject -l", Quoted(word)))
     })?;
     let errno = errno.ok_or_else(|| Failure::invalid("which errno? inject POINT ERRNO"))?;
