@@ -1,4 +1,5 @@
-//! The six steps, each with its undo: the one place that knows how. The verbs are lists of them.
+//! The six steps, each with its undo. The verbs are lists of them; boot memory, a block that changes its zone and device memory do one
+//! or two in their own way, in `boot`, `relabel` and `device`.
 //!
 //! | step | done by | undone by |
 //! |---|---|---|
@@ -61,6 +62,7 @@ pub(super) fn know<M: Machine>(memory: &Memory<M>, id: GroupId, group: &Group, r
 
 fn publish<M: Machine>(memory: &Memory<M>, id: GroupId, group: &Group, range: SectionRange, state: BlockState) {
     let terms = group.terms;
+    let is_device = state == BlockState::Device;
     for unit in range.cut(terms.unit) {
         let altmap = altmap(memory, unit, terms);
         // The first one holds the tables of all, the others are alike.
@@ -68,9 +70,11 @@ fn publish<M: Machine>(memory: &Memory<M>, id: GroupId, group: &Group, range: Se
         for run in [Some(first), unit.behind(first)].into_iter().flatten() {
             let head = altmap.map_or(0, |altmap| altmap.head_frames(run.first()));
             let withheld = match terms.grant {
-                Grant::Pieces if state != BlockState::Device => PageblockSet::behind(head.div_ceil(FRAMES)),
+                Grant::Pieces if !is_device => PageblockSet::behind(head.div_ceil(FRAMES)),
                 Grant::Whole | Grant::Pieces => PageblockSet::EMPTY,
             };
+            // Frames of a device are its own to hand out.
+            let managed = if is_device { 0 } else { PAGES_PER_SECTION - head - withheld.frames() };
             let section = Section {
                 state,
                 openness: Openness::Untouched,
@@ -82,11 +86,7 @@ fn publish<M: Machine>(memory: &Memory<M>, id: GroupId, group: &Group, range: Se
                 ready: terms.ready == Ready::AtAdd,
                 present: PAGES_PER_SECTION as u16,
                 head: head as u16,
-                managed: if state == BlockState::Device {
-                    0
-                } else {
-                    (PAGES_PER_SECTION - head - withheld.frames()) as u16
-                },
+                managed: managed as u16,
                 poisoned: false,
                 faulty: false,
             };
