@@ -322,7 +322,8 @@ impl SectionRange {
     /// What is left behind `part`, which it begins with.
     #[must_use]
     pub(crate) fn behind(self, part: Self) -> Option<Self> {
-        Self::new(u64::from(self.first.0) + part.count(), self.count() - part.count())
+        let count = self.count - part.count;
+        (count > 0).then_some(Self { first: SectionId(self.first.0 + part.count), count })
     }
 
     /// This range and one that begins no lower as one, if there is no gap between them.
@@ -404,9 +405,10 @@ impl SectionRange {
         let end = u64::from(self.first.0) + self.count();
         let mut at = u64::from(self.first.0);
         core::iter::from_fn(move || {
-            let part = Self::new(at, end.min((at / unit + 1) * unit).saturating_sub(at))?;
-            at += part.count();
-            Some(part)
+            let count = end.min((at / unit + 1) * unit) - at;
+            let part = Self { first: SectionId(at as u32), count: count as u32 };
+            at += count;
+            (count > 0).then_some(part)
         })
     }
 

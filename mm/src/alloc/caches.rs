@@ -57,22 +57,32 @@ pub(crate) fn drain_zone<M: Machine>(memory: &Memory<M>, zone: usize) {
 
 /// Frames of a zone in the caches of all CPUs.
 pub(crate) fn cached_pages<M: Machine>(memory: &Memory<M>, zone: usize) -> u64 {
-    Origin::ALL.into_iter().map(|origin| cached_pages_of(memory, zone, origin)).sum()
+    cached_pages_by_origin(memory, zone).into_iter().sum()
 }
 
-/// Those of one origin.
-pub(crate) fn cached_pages_of<M: Machine>(memory: &Memory<M>, zone: usize, origin: Origin) -> u64 {
-    (0..memory.caches.cpu_limit()).map(|cpu| memory.caches.of(cpu, zone).lock().pages_of(origin)).sum()
+/// The same, in the order of [`Origin::ALL`].
+pub(crate) fn cached_pages_by_origin<M: Machine>(memory: &Memory<M>, zone: usize) -> [u64; Origin::ALL.len()] {
+    let mut pages = [0; Origin::ALL.len()];
+    for cpu in 0..memory.caches.cpu_limit() {
+        let cache = memory.caches.of(cpu, zone).lock();
+        for (sum, origin) in pages.iter_mut().zip(Origin::ALL) {
+            *sum += cache.pages_of(origin);
+        }
+    }
+    pages
 }
 
 /// Nothing new of isolated blocks gets into a cache; what is there is a free frame out of sight.
 pub(crate) fn drain_zones_of<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange]) {
     let mut drained = None;
-    for (_, section) in memory.sections.present_runs(ranges).filter(|(_, section)| section.is_open()) {
-        let zone = section.state.zone().map(|kind| zone_number(section.node, kind));
-        if let Some(number) = zone.filter(|_| zone != drained) {
-            drain_zone(memory, number);
-            drained = zone;
+    for range in ranges {
+        for (_, section) in memory.sections.runs(*range) {
+            let Some(section) = section.filter(|section| section.is_open()) else { continue };
+            let zone = section.state.zone().map(|kind| zone_number(section.node, kind));
+            if let Some(number) = zone.filter(|_| zone != drained) {
+                drain_zone(memory, number);
+                drained = zone;
+            }
         }
     }
 }

@@ -80,6 +80,8 @@ pub(crate) struct Room {
     whole: u64,
     /// Of what is in Normal zones, what operations under way will still take.
     promised: u64,
+    /// On its way into Movable zones.
+    expected: u64,
 }
 
 impl Room {
@@ -129,9 +131,9 @@ impl Room {
         self.kernel() + self.movable
     }
 
-    /// What is free in Movable zones.
-    pub(crate) const fn movable(self) -> u64 {
-        self.movable
+    /// What is free in Movable zones, or on its way there.
+    pub(crate) const fn movable_soon(self) -> u64 {
+        self.movable + self.expected
     }
 
     /// How many frames of the reserve have no place here, if a part of it may go with what leaves.
@@ -157,7 +159,7 @@ impl Room {
 pub(crate) fn room<M: Machine>(memory: &Memory<M>) -> Room {
     let mut room = Room { promised: memory.promised.load(Ordering::Relaxed), ..Room::default() };
     for (node, kind) in memory.zones.all() {
-        let cached = Origin::ALL.map(|origin| caches::cached_pages_of(memory, zone_number(node, kind), origin));
+        let cached = caches::cached_pages_by_origin(memory, zone_number(node, kind));
         let zone = memory.zones.lock(node, kind);
         for (origin, cached) in Origin::ALL.into_iter().zip(cached) {
             // What went from a cache to the zone in between is there once.
@@ -165,6 +167,7 @@ pub(crate) fn room<M: Machine>(memory: &Memory<M>) -> Room {
             room.include(kind, origin, free);
         }
         room.include_whole(kind, zone.whole_blocks());
+        room.expected += zone.expected_pages();
     }
     room
 }

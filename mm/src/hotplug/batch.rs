@@ -7,8 +7,9 @@ use crate::machine::tasks::Pace;
 use crate::memory::Memory;
 use crate::record::journal::{Event, Op, Stopwatch};
 use crate::section::kind::ZoneKind;
+use crate::section::word::Section;
 
-/// Blocks that enter or leave a zone under one hold of its lock.
+/// Most blocks that enter or leave a zone under one hold of its lock.
 pub(super) const BATCH: u64 = 64;
 
 /// Works on all of `ranges` in bounded steps with a pause between. `step` works on the first sections of a range and returns those
@@ -27,6 +28,18 @@ pub(super) fn in_batches(
             }
         }
     }
+}
+
+/// The first sections of `range`, which are present, that change under one hold of the lock of their zone: with equal words, at most
+/// [`BATCH`], and one alone whose pageblocks are work enough, as `is_work` says.
+pub(super) fn first_batch<M: Machine>(
+    memory: &Memory<M>,
+    range: SectionRange,
+    is_work: impl FnOnce(Section) -> bool,
+) -> (SectionRange, Section) {
+    let (run, section) = memory.sections.first_run(range.first_part(BATCH));
+    let section = section.expect("a block that changes state is present");
+    (if is_work(section) { run.first_part(1) } else { run }, section)
 }
 
 /// Tells the journal how an operation ended: on each of `ranges` if it succeeded, on all between them if not.

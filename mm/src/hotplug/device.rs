@@ -113,7 +113,6 @@ fn attach_steps<M: Machine>(
     let points = Points { trial: add::POINTS.trial.filter(|_| is_own), ..add::POINTS };
     steps::map(memory, units, points, pace, stopwatch)?;
     let mapped = Undo::new(stopwatch, || units().for_each(|unit| steps::make_unready(memory, unit)));
-    stopwatch.enter("memmap");
 
     let made_count = Cell::new(0);
     let made = Undo::new(stopwatch, || {

@@ -1,6 +1,6 @@
 //! Offline: the reverse of online. What is in use must first go elsewhere; where it cannot, everything stays as it was.
 
-use super::batch::{BATCH, hull, in_batches, is_sorted};
+use super::batch::{BATCH, first_batch, hull, in_batches, is_sorted};
 use super::empty::empty;
 use super::steps;
 use super::undo::Undo;
@@ -208,15 +208,17 @@ fn offline_steps<M: Machine>(
 }
 
 pub(crate) fn check_online<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange]) -> Result<(), OfflineError> {
-    for (run, section) in ranges.iter().flat_map(|range| memory.sections.runs(*range)) {
-        let block = run.first();
-        let section = section.ok_or(OfflineError::Absent(block))?;
-        if matches!(section.state, BlockState::Mixed(_)) {
-            return Err(OfflineError::Mixed(block));
-        }
-        // A part of it may just be withheld, for somebody who only looks.
-        if !matches!(section.state, BlockState::Online(_) | BlockState::Shrinking(_)) {
-            return Err(OfflineError::NotOnline { block, state: section.state.name() });
+    for range in ranges {
+        for (run, section) in memory.sections.runs(*range) {
+            let block = run.first();
+            let section = section.ok_or(OfflineError::Absent(block))?;
+            if matches!(section.state, BlockState::Mixed(_)) {
+                return Err(OfflineError::Mixed(block));
+            }
+            // A part of it may just be withheld, for somebody who only looks.
+            if !matches!(section.state, BlockState::Online(_) | BlockState::Shrinking(_)) {
+                return Err(OfflineError::NotOnline { block, state: section.state.name() });
+            }
         }
     }
     Ok(())
@@ -243,22 +245,16 @@ fn isolate_some<M: Machine>(memory: &Memory<M>, range: SectionRange, is_any_open
     let section = memory.sections.get(range.first())?;
     let kind = section.state.zone()?;
     memory.with_zone(section.node, kind, |zone| {
-        let run = memory.sections.first_run(range.first_part(BATCH));
-        let section = memory.sections.get(run.first())?;
-        let run = match section.openness {
+        let (run, section) = first_batch(memory, range, |section| section.openness == Openness::Open);
+        match section.openness {
             Openness::Changing => return Some(range),
-            Openness::Untouched => {
-                zone.claim_untouched(run, section);
-                run
-            }
-            Openness::Withheld => run,
-            // Its pageblocks are work enough for one hold of the lock.
+            Openness::Untouched => zone.claim_untouched(run, section),
+            Openness::Withheld => {}
             Openness::Open => {
                 *is_any_open = true;
                 zone.area_mut(section.origin).isolate(&memory.machine, run.first());
-                run.first_part(1)
             }
-        };
+        }
         section_change::set_leaving(memory, run, section, kind, true);
         range.behind(run)
     })

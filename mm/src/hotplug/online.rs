@@ -143,7 +143,7 @@ impl<M: Machine> Memory<M> {
 /// The zone that blocks are to go to which are online in the other, by the first of them.
 fn relabel_to<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange], how: OnlineAs) -> Option<ZoneKind> {
     let OnlineAs::Zone(zone) = how else { return None };
-    let (_, first) = memory.sections.present_runs(ranges).next()?;
+    let first = memory.section(ranges.first()?.first())?;
     (first.state == BlockState::Online(zone.other())).then_some(zone)
 }
 
@@ -199,16 +199,18 @@ fn make_ready<'a, M: Machine>(
 /// Whether all blocks are ready to go online, which are offline.
 fn check_offline<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange]) -> Result<bool, OnlineError> {
     let mut is_ready = true;
-    for (run, section) in ranges.iter().flat_map(|range| memory.sections.runs(*range)) {
-        let block = run.first();
-        let section = section.ok_or(OnlineError::Absent(block))?;
-        if section.state == BlockState::Device {
-            return Err(OnlineError::Device(block));
+    for range in ranges {
+        for (run, section) in memory.sections.runs(*range) {
+            let block = run.first();
+            let section = section.ok_or(OnlineError::Absent(block))?;
+            if section.state == BlockState::Device {
+                return Err(OnlineError::Device(block));
+            }
+            if section.state != BlockState::Offline {
+                return Err(OnlineError::NotOffline { block, state: section.state.name() });
+            }
+            is_ready &= section.ready;
         }
-        if section.state != BlockState::Offline {
-            return Err(OnlineError::NotOffline { block, state: section.state.name() });
-        }
-        is_ready &= section.ready;
     }
     Ok(is_ready)
 }

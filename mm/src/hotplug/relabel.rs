@@ -7,7 +7,7 @@
 //!
 //! Listeners are not asked: no memory comes or goes.
 
-use super::batch::{BATCH, in_batches};
+use super::batch::in_batches;
 use super::undo::Undo;
 use crate::addr::{Pfn, SectionId, SectionRange};
 use crate::alloc::caches;
@@ -207,9 +207,7 @@ fn check_section_movable<M: Machine>(
 /// Takes the first blocks of `range`, which are isolated in the other zone, to zone `to`; the blocks behind those. Cannot
 /// fail.
 fn cross<M: Machine>(memory: &Memory<M>, range: SectionRange, to: ZoneKind) -> Option<SectionRange> {
-    let section = memory.sections.get(range.first()).expect("an online block is present");
-    let most = if section.is_open() { 1 } else { BATCH };
-    let run = memory.sections.first_run(range.first_part(most));
+    let (run, section) = batch::first_batch(memory, range, Section::is_open);
     section_change::tally(memory, run, section, Some(to));
     while !cross_at_once(memory, run, section, to) {}
     range.behind(run)

@@ -10,7 +10,7 @@
 //!
 //! What [`Ready`] says decides which verb does the second pair: add and remove, or online and offline.
 
-use super::batch::{self, BATCH};
+use super::batch;
 use super::system_memmap::{self, MemmapError};
 use super::undo::Undo;
 use crate::addr::{NodeId, PAGES_PER_SECTION, PfnRange, SectionRange};
@@ -306,10 +306,7 @@ pub(super) fn altmap<M: Machine>(memory: &Memory<M>, unit: SectionRange, terms: 
 
 /// Steps 4 and 6 for the first blocks of `range`, which are going online; returns the blocks behind those. Cannot fail.
 pub(super) fn enter<M: Machine>(memory: &Memory<M>, range: SectionRange) -> Option<SectionRange> {
-    let section = memory.sections.get(range.first()).expect("a block that goes online is present");
-    // The pageblocks of a block that is opened at once are work enough for one hold of the lock.
-    let most = if section.opens_at_once() { 1 } else { BATCH };
-    let run = memory.sections.first_run(range.first_part(most));
+    let (run, section) = batch::first_batch(memory, range, Section::opens_at_once);
     enter_run(memory, run, section);
     range.behind(run)
 }
@@ -337,10 +334,8 @@ pub(super) fn leave<M: Machine>(
     range: SectionRange,
     is_any_standby: &mut bool,
 ) -> Option<SectionRange> {
-    let section = memory.sections.get(range.first()).expect("a block that goes offline is present");
+    let (run, section) = batch::first_batch(memory, range, Section::is_touched);
     let kind = section.state.zone().expect("a block that goes offline has a zone");
-    let most = if section.is_touched() { 1 } else { BATCH };
-    let run = memory.sections.first_run(range.first_part(most));
     *is_any_standby |= section_change::tally(memory, run, section, None) == Some(Ready::AtOnline);
     while !leave_at_once(memory, run, section, kind) {}
     // The struct pages of a boot block stay, and tell which of its frames are to come back.

@@ -24,7 +24,7 @@ impl<'a, C: Clock, F: FnMut()> Undo<'a, C, F> {
 impl<C: Clock, F: FnMut()> Drop for Undo<'_, C, F> {
     fn drop(&mut self) {
         if let Some(mut undo) = self.undo.take() {
-            self.stopwatch.enter("undo");
+            self.stopwatch.enter_undo();
             undo();
         }
     }

@@ -290,9 +290,7 @@ fn chooser_of_zones<M: Machine>(memory: &Memory<M>, section: Section) -> ZoneCho
 
 fn kernel_memory<M: Machine>(memory: &Memory<M>) -> KernelMemory {
     let room = budget::room(memory);
-    let movable = memory.zones.all().filter(|(_, kind)| *kind == ZoneKind::Movable);
-    let expected: u64 = movable.map(|(node, kind)| memory.zones.lock(node, kind).expected_pages()).sum();
-    KernelMemory { available: room.kernel(), unmapped: room.movable() + expected }
+    KernelMemory { available: room.kernel(), unmapped: room.movable_soon() }
 }
 
 #[cfg(test)]

@@ -113,11 +113,17 @@ impl<'a, C: Clock + ?Sized> Stopwatch<'a, C> {
         Self { clock, since, current: Cell::new(Some(first)), phases: RefCell::default(), moved: Cell::new(0) }
     }
 
-    /// The phase `next` begins, and the one before it ends, unless they are the same.
+    /// The phase `next` begins, and the one before it ends.
     pub(crate) fn enter(&self, next: &'static str) {
-        if self.current.get() != Some(next) {
-            self.leave();
-            self.current.set(Some(next));
+        self.leave();
+        self.current.set(Some(next));
+    }
+
+    /// The same for the last phase of an operation that failed, which several steps may share.
+    pub(crate) fn enter_undo(&self) {
+        const UNDO: &str = "undo";
+        if self.current.get() != Some(UNDO) {
+            self.enter(UNDO);
         }
     }
 

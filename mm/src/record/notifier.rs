@@ -7,6 +7,7 @@ use crate::addr::{NodeId, SectionRange};
 use crate::section::group::GroupId;
 use crate::section::kind::ZoneKind;
 use core::fmt;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use heapless::Vec;
 use lock_api::{Mutex, RawMutex};
 
@@ -203,11 +204,15 @@ pub const LISTENER_LIMIT: usize = 32;
 ///
 /// The lock is held to read or to change the list, never at a call. Listeners join and leave while no operation is under
 /// way; so an operation finds the same ones each time.
-pub(crate) struct Chain<S>(Mutex<S, Vec<Entry, LISTENER_LIMIT>>);
+pub(crate) struct Chain<S> {
+    entries: Mutex<S, Vec<Entry, LISTENER_LIMIT>>,
+    /// How many there are, for those who have nothing to do where nobody listens.
+    count: AtomicUsize,
+}
 
 impl<S: RawMutex> Chain<S> {
     pub(crate) const fn new() -> Self {
-        Self(Mutex::new(Vec::new()))
+        Self { entries: Mutex::new(Vec::new()), count: AtomicUsize::new(0) }
     }
 
     /// The caller holds all sections.
@@ -217,30 +222,33 @@ impl<S: RawMutex> Chain<S> {
         priority: i32,
         listener: &'static dyn MemoryListener,
     ) -> Result<(), ChainError> {
-        let mut entries = self.0.lock();
+        let mut entries = self.entries.lock();
         if entries.iter().any(|entry| entry.name == name) {
             return Err(ChainError::Exists);
         }
         // Equal priorities are asked in the order in which they came.
         let place = entries.iter().take_while(|entry| entry.priority >= priority).count();
-        entries.insert(place, Entry { name, priority, listener }).map_err(|_| ChainError::Full)
+        entries.insert(place, Entry { name, priority, listener }).map_err(|_| ChainError::Full)?;
+        self.count.store(entries.len(), Ordering::Relaxed);
+        Ok(())
     }
 
     /// The caller holds all sections.
     pub(crate) fn unregister(&self, name: Name) -> Result<(), ChainError> {
-        let mut entries = self.0.lock();
+        let mut entries = self.entries.lock();
         let place = entries.iter().position(|entry| entry.name == name).ok_or(ChainError::Unknown)?;
         entries.remove(place);
+        self.count.store(entries.len(), Ordering::Relaxed);
         Ok(())
     }
 
-    /// How many there are.
+    /// How many there are. It changes only while no operation is under way, as its caller's is.
     pub(crate) fn len(&self) -> usize {
-        self.0.lock().len()
+        self.count.load(Ordering::Relaxed)
     }
 
     fn entry(&self, place: usize) -> Option<Entry> {
-        self.0.lock().get(place).copied()
+        self.entries.lock().get(place).copied()
     }
 
     /// Asks everybody in order. After a veto, those that had accepted are still to hear of it, by
@@ -274,7 +282,7 @@ impl<S: RawMutex> Chain<S> {
     }
 
     pub(crate) fn report(&self, each: &mut dyn FnMut(ListenerReport)) {
-        for &Entry { name, priority, .. } in &*self.0.lock() {
+        for &Entry { name, priority, .. } in &*self.entries.lock() {
             each(ListenerReport { name, priority });
         }
     }

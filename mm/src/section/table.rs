@@ -5,6 +5,25 @@ use crate::frame::pageblock_set::PageblockSet;
 use crate::section::word::Section;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+/// Runs of sections with equal words.
+pub(crate) struct Runs<'a> {
+    table: &'a SectionTable,
+    rest: Option<SectionRange>,
+}
+
+impl Iterator for Runs<'_> {
+    type Item = (SectionRange, Option<Section>);
+
+    // Inlined, it decodes only what its caller looks at.
+    #[inline(always)]
+    fn next(&mut self) -> Option<Self::Item> {
+        let range = self.rest?;
+        let (run, section) = self.table.first_run(range);
+        self.rest = range.behind(run);
+        Some((run, section))
+    }
+}
+
 /// The words of all sections, from section 0 to the end of what the machine can ever have.
 #[derive(Clone, Copy)]
 pub struct SectionTable {
@@ -65,19 +84,15 @@ impl SectionTable {
     }
 
     /// Cuts `range` into maximal runs of sections with equal words, absent ones too, lowest first.
-    pub(crate) fn runs(&self, range: SectionRange) -> impl Iterator<Item = (SectionRange, Option<Section>)> + '_ {
-        let mut rest = Some(range);
-        core::iter::from_fn(move || {
-            let range = rest?;
-            let (run, word) = self.run_of_words(range);
-            rest = range.behind(run);
-            Some((run, Section::decode(word)))
-        })
+    pub(crate) const fn runs(&self, range: SectionRange) -> Runs<'_> {
+        Runs { table: self, rest: Some(range) }
     }
 
     /// The first sections of `range` with equal words.
-    pub(crate) fn first_run(&self, range: SectionRange) -> SectionRange {
-        self.run_of_words(range).0
+    #[inline(always)]
+    pub(crate) fn first_run(&self, range: SectionRange) -> (SectionRange, Option<Section>) {
+        let (run, word) = self.run_of_words(range);
+        (run, Section::decode(word))
     }
 
     /// The first sections of `range` that are all present, or all absent, and which of the two they are.
