@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::qemu::{self, BINARY, Exit};
+use crate::emulator;
+use crate::qemu::{self, Exit};
 
 /// Names the accelerator, `tcg` or `kvm`, where nothing on the command line does.
 pub const VARIABLE: &str = "ALTMAP_ACCEL";
@@ -126,7 +127,7 @@ fn runs_a_guest(accelerator: Accelerator) -> bool {
     if std::fs::write(file.path(), &firmware).is_err() {
         return false;
     }
-    let qemu = Command::new(BINARY)
+    let qemu = Command::new(emulator::program())
         .args(["-machine", "q35", "-accel", accelerator.name(), "-cpu", "max", "-m", "16M", "-nodefaults"])
         .args(["-display", "none", "-device", qemu::DEBUG_EXIT, "-bios"])
         .arg(file.path())

@@ -3,8 +3,7 @@
 use std::process::Command;
 
 use crate::accelerator::Choice;
-use crate::qemu::BINARY;
-use crate::{build, firmware, workspace};
+use crate::{build, emulator, firmware, workspace};
 
 /// One line of the report.
 #[derive(Debug)]
@@ -19,7 +18,7 @@ pub fn findings() -> Vec<Finding> {
         Finding { what: "toolchain", state: present("rustc", "rustup installs what rust-toolchain.toml names") },
         Finding { what: "llvm-tools", state: found(build::llvm_tool("llvm-strip")) },
         Finding { what: "C linker", state: present("cc", "install gcc") },
-        Finding { what: "QEMU", state: present(BINARY, "install qemu-system-x86") },
+        Finding { what: "QEMU", state: present(emulator::program(), "install qemu-system-x86") },
         Finding { what: "OVMF", state: found(firmware::ovmf().map(|ovmf| ovmf.code)) },
     ]
 }

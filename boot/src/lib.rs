@@ -4,7 +4,8 @@
 //! From the bottom up:
 //! - [`size`] and [`workspace`]: how sizes are written, where things lie.
 //! - [`build`] calls cargo for the kernel, [`symbols`] makes the table its backtraces need, [`image`] the disks.
-//! - [`qemu`] turns a description of a machine into a QEMU process; [`firmware`] finds OVMF, [`accelerator`] tries KVM.
+//! - [`qemu`] turns a description of a machine into a QEMU process; [`emulator`] is which, [`firmware`] finds OVMF,
+//!   [`accelerator`] tries KVM.
 //! - [`qmp`] and [`serial`] talk to the running machine, [`guest`] is one that a program runs; [`ost`] puts the guest's ACPI answers into words.
 //! - [`plug`], [`devices`], [`run`], [`demo`], [`stress`], [`suite`] and [`doctor`] are the commands; [`dice`] makes what is
 //!   random repeatable.
@@ -18,6 +19,7 @@ pub mod demo;
 pub mod devices;
 pub mod dice;
 pub mod doctor;
+pub mod emulator;
 mod feed;
 pub mod firmware;
 pub mod guest;

@@ -11,13 +11,11 @@ use signal_hook::consts::SIGTERM;
 use tempfile::TempDir;
 
 use crate::accelerator::Accelerator;
+use crate::emulator;
 use crate::firmware::{self, Ovmf};
 use crate::image::Images;
 use crate::pulse;
 use crate::size::{Bytes, gib};
-
-/// The emulator.
-pub const BINARY: &str = "qemu-system-x86_64";
 
 /// Turns a byte written to the port into QEMU's exit status, `2 * byte + 1`. By its name `-set` reaches it.
 pub const DEBUG_EXIT: &str = "isa-debug-exit,iobase=0xf4,iosize=4,id=debug-exit";
@@ -186,13 +184,14 @@ pub fn start(
         Serial::Socket(_) => Stdio::null(),
     };
     let arguments = arguments(machine, &Wiring { medium, ovmf, serial, qmp, accelerator });
-    let child = Command::new(BINARY)
+    let program = emulator::program();
+    let child = Command::new(program)
         .args(&arguments)
         .stdin(stdin)
         .spawn()
-        .with_context(|| format!("{BINARY} does not start; is it installed (./x doctor)?"))?;
+        .with_context(|| format!("{program} does not start; is it installed (./x doctor)?"))?;
     let words = arguments.iter().map(|word| quoted(word));
-    let command_line = std::iter::once(BINARY.to_owned()).chain(words).collect::<Vec<_>>().join(" ");
+    let command_line = std::iter::once(program.to_owned()).chain(words).collect::<Vec<_>>().join(" ");
     Ok(Qemu { child, command_line, _variables: variables })
 }
 

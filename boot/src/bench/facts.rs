@@ -5,7 +5,7 @@ use std::fs;
 use super::report::Fact;
 use crate::accelerator::Accelerator;
 use crate::doctor;
-use crate::qemu::BINARY;
+use crate::emulator;
 
 /// The machine and the tools that every part uses.
 pub(super) fn of_machine() -> Vec<Fact> {
@@ -20,7 +20,7 @@ pub(super) fn of_machine() -> Vec<Fact> {
         Fact::new("memory", memory().unwrap_or_else(|| "unknown".to_owned())),
         Fact::new("accelerator", accelerator),
         Fact::new("rustc", version("rustc")),
-        Fact::new("QEMU", version(BINARY)),
+        Fact::new("QEMU", version(emulator::program())),
     ]
 }
 
