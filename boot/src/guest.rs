@@ -68,7 +68,7 @@ fn accept(listener: &UnixListener, qemu: &mut Qemu) -> Result<Console> {
         }
         // Its own words about the reason stand on standard error.
         if let Some(exit) = qemu.ended()? {
-            bail!("QEMU ended before the machine started ({exit:?})");
+            bail!("QEMU ended before the machine started ({exit})");
         }
         if Instant::now() >= deadline {
             bail!("QEMU does not open the console");

@@ -9,8 +9,8 @@
 //! - [`qmp`] and [`serial`] talk to the running machine, [`guest`] is one that a program runs; [`ost`] puts the guest's ACPI answers into words.
 //! - [`plug`], [`devices`], [`run`], [`demo`], [`stress`], [`suite`] and [`doctor`] are the commands; [`dice`] makes what is
 //!   random repeatable.
-// QEMU is asked to quit by a signal.
-#![feature(unix_send_signal)]
+// QEMU is asked to quit by a signal, and ended by a thread that does not own it.
+#![feature(unix_send_signal, linux_pidfd)]
 
 pub mod accelerator;
 pub mod bench;
@@ -22,6 +22,7 @@ pub mod doctor;
 pub mod emulator;
 mod feed;
 pub mod firmware;
+pub mod giving_up;
 pub mod guest;
 pub mod image;
 pub mod ost;

@@ -9,7 +9,7 @@ use boot::bench;
 use boot::qemu::{Board, Debugger, Dimm, Firmware, Machine};
 use boot::qmp::Qmp;
 use boot::size::{Bytes, gib, mib};
-use boot::{demo, devices, doctor, image, plug, run, stress, suite, workspace};
+use boot::{demo, devices, doctor, giving_up, image, plug, run, stress, suite, workspace};
 use clap::{Args, Parser, Subcommand};
 
 /// altmap: a kernel whose whole point is memory hotplug
@@ -249,7 +249,12 @@ fn main() -> ExitCode {
     match act(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            let error = format!("{error:#}");
+            match giving_up::reason() {
+                // What failed first may be that nobody answers any more.
+                Some(reason) if !error.contains(reason) => eprintln!("error: {reason}: {error}"),
+                _ => eprintln!("error: {error}"),
+            }
             ExitCode::FAILURE
         }
     }

@@ -1,6 +1,8 @@
 //! From the description of a machine to a QEMU process. Every QEMU flag of the project is in this file.
 
+use std::fmt;
 use std::fs;
+use std::os::linux::process::CommandExt;
 use std::os::unix::process::ChildExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -13,6 +15,7 @@ use tempfile::TempDir;
 use crate::accelerator::Accelerator;
 use crate::emulator;
 use crate::firmware::{self, Ovmf};
+use crate::giving_up::{self, Watch};
 use crate::image::Images;
 use crate::pulse;
 use crate::size::{Bytes, gib};
@@ -145,6 +148,7 @@ pub struct Wiring {
 #[derive(Debug)]
 pub struct Qemu {
     child: Child,
+    watch: Watch,
     /// As somebody would type it.
     pub command_line: String,
     _variables: Option<TempDir>,
@@ -159,6 +163,8 @@ pub enum Exit {
     Failure,
     /// Powered off, or somebody told QEMU to quit.
     PoweredOff,
+    /// QEMU could not run the guest any further.
+    GivenUp,
     /// QEMU itself failed or was killed.
     Broken(ExitStatus),
 }
@@ -185,14 +191,17 @@ pub fn start(
     };
     let arguments = arguments(machine, &Wiring { medium, ovmf, serial, qmp, accelerator });
     let program = emulator::program();
-    let child = Command::new(program)
+    let mut child = Command::new(program)
         .args(&arguments)
         .stdin(stdin)
+        .stderr(Stdio::piped())
+        .create_pidfd(true)
         .spawn()
         .with_context(|| format!("{program} does not start; is it installed (./x doctor)?"))?;
+    let watch = Watch::start(&mut child)?;
     let words = arguments.iter().map(|word| quoted(word));
     let command_line = std::iter::once(program.to_owned()).chain(words).collect::<Vec<_>>().join(" ");
-    Ok(Qemu { child, command_line, _variables: variables })
+    Ok(Qemu { child, watch, command_line, _variables: variables })
 }
 
 /// A machine writes its firmware's variables; each run gets a copy.
@@ -362,12 +371,16 @@ impl Qemu {
 
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Result<Option<Exit>> {
-        Ok(self.child.try_wait().context("cannot wait for QEMU")?.map(Exit::of))
+        Ok(self.child.try_wait().context("cannot wait for QEMU")?.map(|status| self.exit(status)))
     }
 
     /// Waits for its end; `None` when the time is over.
     pub fn wait(&mut self, limit: Duration) -> Option<Exit> {
-        wait_at_most(&mut self.child, limit).map(Exit::of)
+        wait_at_most(&mut self.child, limit).map(|status| self.exit(status))
+    }
+
+    fn exit(&self, status: ExitStatus) -> Exit {
+        if self.watch.has_given_up() { Exit::GivenUp } else { Exit::of(status) }
     }
 
     /// Tells QEMU to quit, which gives a terminal back as it was; what does not listen is killed.
@@ -395,6 +408,7 @@ fn resident_bytes(status: &str) -> Option<u64> {
 impl Drop for Qemu {
     fn drop(&mut self) {
         self.kill();
+        self.watch.finish();
     }
 }
 
@@ -430,8 +444,19 @@ impl Exit {
     pub fn check(self) -> Result<()> {
         match self {
             Self::Success | Self::PoweredOff => Ok(()),
-            Self::Failure => bail!("the guest failed"),
-            Self::Broken(status) => bail!("QEMU failed: {status}"),
+            Self::Failure | Self::GivenUp | Self::Broken(_) => bail!("{self}"),
+        }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Success => f.write_str("the guest ended content"),
+            Self::Failure => f.write_str("the guest failed"),
+            Self::PoweredOff => f.write_str("the machine was powered off"),
+            Self::GivenUp => f.write_str(giving_up::SENTENCE),
+            Self::Broken(status) => write!(f, "QEMU failed: {status}"),
         }
     }
 }
@@ -570,7 +595,7 @@ mod tests {
         // It says when it is ready for a signal.
         let ready = child.stdout.as_mut().expect("piped").read(&mut [0]).expect("read");
         assert_eq!(ready, 1);
-        let mut qemu = Qemu { child, command_line: String::new(), _variables: None };
+        let mut qemu = Qemu { child, watch: Watch::default(), command_line: String::new(), _variables: None };
         qemu.quit();
         let exit = qemu.ended().expect("waited");
         assert!(matches!(exit, Some(Exit::Broken(status)) if status.signal() == Some(signal)), "{exit:?}");
@@ -580,6 +605,16 @@ mod tests {
     fn a_process_is_asked_to_quit_before_it_is_killed() {
         assert_quits("echo; exec sleep 60", SIGTERM);
         assert_quits("trap '' TERM; echo; exec sleep 60", SIGKILL);
+    }
+
+    #[test]
+    fn a_process_that_has_given_up_is_ended_and_told_from_others() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo 'KVM internal error. Suberror: 1' >&2; exec sleep 60"]).stderr(Stdio::piped());
+        let mut child = command.create_pidfd(true).spawn().expect("started");
+        let watch = Watch::start(&mut child).expect("watched");
+        let mut qemu = Qemu { child, watch, command_line: String::new(), _variables: None };
+        assert_eq!(qemu.wait(Duration::from_secs(30)), Some(Exit::GivenUp));
     }
 
     #[test]

@@ -340,13 +340,13 @@ impl Told {
     fn judge(&self, filter: Option<&str>, exit: Exit) -> Result<()> {
         let failed = self.failed();
         if !failed.is_empty() {
-            bail!("failed: {} ({exit:?})", failed.join(", "));
+            bail!("failed: {} ({exit})", failed.join(", "));
         }
         match self.totals.as_deref() {
             Some(totals) if totals.starts_with("ok. ") && exit == Exit::Success => Ok(()),
             Some(totals) if filter.is_some() && totals.contains("no test's name contains") => Ok(()),
-            Some(totals) => bail!("the guest says: {totals} ({exit:?})"),
-            None => bail!("the guest ended before its totals ({exit:?})"),
+            Some(totals) => bail!("the guest says: {totals} ({exit})"),
+            None => bail!("the guest ended before its totals ({exit})"),
         }
     }
 }

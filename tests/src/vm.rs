@@ -59,8 +59,12 @@ impl Vm {
 
     /// `error`, and what the machine was and said.
     pub fn explain(&mut self, error: anyhow::Error) -> anyhow::Error {
-        if matches!(self.qemu.ended(), Ok(Some(_))) {
+        let mut error = error;
+        if let Ok(Some(exit)) = self.qemu.ended() {
             self.console.wait_closed(Duration::from_secs(2));
+            if exit == Exit::GivenUp {
+                error = error.context(exit);
+            }
         }
         anyhow!(
             "{error:#}\n--- machine ---\n{}\n--- serial log ---\n{}--- end of serial log ---",
