@@ -3,7 +3,8 @@
 //!
 //! From the bottom up:
 //! - [`size`] and [`workspace`]: how sizes are written, where things lie.
-//! - [`build`] calls cargo for the kernel, [`symbols`] makes the table its backtraces need, [`image`] the disks.
+//! - [`build`] calls cargo for the kernel, [`symbols`] makes the table its backtraces need, [`segment`] puts
+//!   it into the kernel, [`image`] makes what boots.
 //! - [`qemu`] turns a description of a machine into a QEMU process; [`emulator`] is which, [`firmware`] finds OVMF,
 //!   [`accelerator`] tries KVM.
 //! - [`qmp`] and [`serial`] talk to the running machine, [`guest`] is one that a program runs; [`ost`] puts the guest's ACPI answers into words.
@@ -31,6 +32,7 @@ mod pulse;
 pub mod qemu;
 pub mod qmp;
 pub mod run;
+pub mod segment;
 pub mod serial;
 pub mod size;
 pub mod stress;

@@ -1,4 +1,4 @@
-//! The symbol table for the kernel's backtraces, which the bootloader hands over as a ramdisk.
+//! The symbol table for the kernel's backtraces, which becomes a segment of the kernel's image.
 //!
 //! Little endian: the magic, the number of symbols, the length of the strings; for each symbol, sorted by address, its
 //! offset from the kernel's base, its size and where its name starts; then the names, each ended by NUL.
@@ -13,7 +13,7 @@ const MAGIC: &[u8; 8] = b"ALTMSYM1";
 /// Where the kernel image is linked.
 const KERNEL_BASE: u64 = 0xffff_ffff_8000_0000;
 
-/// The bootloader reads the ramdisk through the BIOS, slowly; a name longer than this is mostly type arguments.
+/// The bootloader reads the kernel through the BIOS, slowly; a name longer than this is mostly type arguments.
 const NAME_BYTES_MAX: usize = 96;
 
 /// The symbol table of an unstripped kernel.

@@ -34,13 +34,13 @@ use drivers::{console, pci};
 use entry::BootFacts;
 
 /// Brings the machine up, in order; becomes the idle task of the boot CPU.
-fn kernel_main(collect: impl FnOnce() -> BootFacts) -> ! {
+fn kernel_main(collect: &dyn Fn() -> BootFacts) -> ! {
     time::start();
     arch::early();
     console::early();
     logging::init();
     let facts = entry::keep(collect());
-    symbols::init(facts);
+    symbols::init();
     memory::early(facts);
     let firmware = firmware::tables(facts.rsdp);
     arch::interrupts::init(&firmware.madt);

@@ -1,10 +1,12 @@
-//! Kernel parameters: words in QEMU's fw_cfg file `opt/altmap/cmdline`, spelled as Linux spells them.
+//! Kernel parameters: words in the command line that came with the kernel and in QEMU's fw_cfg file `opt/altmap/cmdline`,
+//! spelled as Linux spells them.
 //!
 //! A word that nobody knows, or whose value makes no sense, is reported and ignored; of two words that set the same
-//! thing the last counts. Double quotes keep blanks in a word.
+//! thing the last counts, and those of the file come last. Double quotes keep blanks in a word.
 #![deny(unsafe_code)]
 
 use crate::drivers::fw_cfg;
+use crate::entry;
 use crate::logging;
 use crate::memory::host::{Amount, KernelCore};
 use crate::memory::mm;
@@ -58,28 +60,34 @@ static PARAMS: spin::Once<Params> = spin::Once::new();
 /// Reads the parameters, the first time that they are asked for.
 pub(crate) fn get() -> &'static Params {
     PARAMS.call_once(|| {
-        let bytes = fw_cfg::file(FILE, LONGEST_BYTES).unwrap_or_default();
-        match core::str::from_utf8(&bytes) {
-            Ok(text) => Params::parse(text),
-            Err(_) => Params { problems: [ParamProblem::NotText].into(), ..Params::default() },
-        }
+        let command_line = entry::facts().map_or(&[][..], |facts| &facts.command_line);
+        let file = fw_cfg::file(FILE, LONGEST_BYTES).unwrap_or_default();
+        let mut params = Params::default();
+        params.read_bytes(command_line);
+        params.read_bytes(&file);
+        params
     })
 }
 
 impl Params {
-    /// Reads a whole line of parameters.
-    pub(crate) fn parse(line: &str) -> Self {
-        let mut params = Self::default();
+    fn read_bytes(&mut self, line: &[u8]) {
+        match core::str::from_utf8(line) {
+            Ok(line) => self.read(line),
+            Err(_) => self.problems.push(ParamProblem::NotText),
+        }
+    }
+
+    /// Reads a whole line of parameters; what earlier ones said stays where this one is silent.
+    fn read(&mut self, line: &str) {
         let (words, is_open) = words(line);
         for word in words {
-            if let Err(problem) = params.word(&word) {
-                params.problems.push(problem);
+            if let Err(problem) = self.word(&word) {
+                self.problems.push(problem);
             }
         }
         if is_open {
-            params.problems.push(ParamProblem::OpenQuote);
+            self.problems.push(ParamProblem::OpenQuote);
         }
-        params
     }
 
     /// Commands for the shell to run after boot, as they would be typed; empty if there are none.
@@ -238,6 +246,14 @@ mod tests {
     use mm::section::kind::ZoneKind;
     use std::vec;
 
+    impl Params {
+        fn parse(line: &str) -> Self {
+            let mut params = Self::default();
+            params.read(line);
+            params
+        }
+    }
+
     fn problems(line: &str) -> Vec<String> {
         Params::parse(line).problems.iter().map(ToString::to_string).collect()
     }
@@ -318,6 +334,18 @@ mod tests {
         let params = Params::parse("mem=1G loglevel=3 mem=2G run=a run=b mem=none");
         assert_eq!((params.mem_limit, params.run()), (Some(2 << 30), "b"));
         assert_eq!(params.problems.len(), 1);
+    }
+
+    #[test]
+    fn of_two_lines_every_word_counts_and_the_later_one_more() {
+        let mut params = Params::parse("mem=1G loglevel=3 movable_node run=\"a b");
+        params.read("mem=2G maxcpus=4 loglevel=none");
+        assert_eq!((params.mem_limit, params.loglevel, params.max_cpus), (Some(2 << 30), Some(3), Some(4)));
+        assert_eq!((params.movable_node, params.run()), (true, "a b"));
+        assert_eq!(params.problems.len(), 2);
+        params.read_bytes(b"mem=4G \xff");
+        assert_eq!(params.mem_limit, Some(2 << 30));
+        assert_eq!(params.problems.last(), Some(&ParamProblem::NotText));
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! Names of functions, from the symbol table that the host tool puts into the ramdisk.
+//! Names of functions, from the symbol table that the host tool puts behind the image.
 //!
 //! Little endian: the magic, the number of entries, the length of the strings; then the entries, sorted by address; then
 //! the names, each ended by a zero byte. The table is checked once, as a whole; a bad one is ignored.
 #![deny(unsafe_code)]
 
-use crate::entry::BootFacts;
+use crate::entry;
 use spin::Once;
 use thiserror::Error;
 
@@ -38,13 +38,9 @@ enum TableError {
     Name(usize),
 }
 
-/// Takes the table out of the ramdisk, when there is one.
-pub(crate) fn init(facts: &BootFacts) {
-    let Some(ramdisk) = facts.ramdisk else {
-        log::debug!(target: "boot", "no symbol table; backtraces will show addresses only");
-        return;
-    };
-    match SymbolTable::parse(ramdisk) {
+/// Looks at the table.
+pub(crate) fn init() {
+    match SymbolTable::parse(entry::symbol_table()) {
         Ok(table) => {
             TABLE.call_once(|| table);
         }

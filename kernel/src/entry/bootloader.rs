@@ -3,7 +3,9 @@
 //! The bootloader is asked for no physical map (it would cost half a second and megabytes of tables), only for the
 //! recursive page-table entry, through which the kernel builds its own tables.
 
-use super::facts::{BootFacts, MemoryRegion, RegionKind, memory_map};
+use super::facts::{BootFacts, CommandLine, MemoryRegion, RegionKind};
+use super::image::continue_on_boot_stack;
+use super::map::memory_map;
 use crate::kernel_main;
 use bootloader_api::config::Mapping;
 use bootloader_api::info::MemoryRegionKind;
@@ -16,12 +18,12 @@ const CONFIG: BootloaderConfig = {
     config.mappings.page_table_recursive = Some(Mapping::Dynamic);
     config.mappings.dynamic_range_start = Some(0xffff_f000_0000_0000);
     config.mappings.dynamic_range_end = Some(0xffff_fe7f_ffff_ffff);
-    config.kernel_stack_size = BOOT_STACK_BYTES;
+    config.kernel_stack_size = FIRST_STACK_BYTES;
     config
 };
 
-/// The boot stack later carries the idle task.
-const BOOT_STACK_BYTES: u64 = 128 * 1024;
+/// The kernel leaves it at once.
+const FIRST_STACK_BYTES: u64 = 16 * 1024;
 
 #[cfg(not(test))]
 bootloader_api::entry_point!(enter, config = &CONFIG);
@@ -31,7 +33,14 @@ bootloader_api::entry_point!(enter, config = &CONFIG);
 const _: fn(&'static mut BootInfo) -> ! = enter;
 
 fn enter(boot: &'static mut BootInfo) -> ! {
-    kernel_main(|| collect(boot))
+    continue_on_boot_stack(go_on, (&raw const *boot).expose_provenance() as u64)
+}
+
+extern "C" fn go_on(boot: u64) -> ! {
+    #[expect(unsafe_code, reason = "what is carried from one stack to another is an integer")]
+    // SAFETY: `enter` made it of a reference that is valid for ever and that nobody uses any more.
+    let boot: &BootInfo = unsafe { &*core::ptr::with_exposed_provenance(boot as usize) };
+    kernel_main(&|| collect(boot))
 }
 
 /// Copies what the bootloader said out of its memory.
@@ -48,20 +57,9 @@ fn collect(boot: &BootInfo) -> BootFacts {
     BootFacts {
         memory: memory_map(regions),
         rsdp: boot.rsdp_addr.into_option(),
-        ramdisk: ramdisk(boot),
+        command_line: CommandLine::new(),
         recursive_index: boot.recursive_index.into_option().expect("the configuration asks for the recursive entry"),
-        stack_bottom: boot.kernel_stack_bottom,
-        stack_top: boot.kernel_stack_bottom + boot.kernel_stack_len,
     }
-}
-
-fn ramdisk(boot: &BootInfo) -> Option<&'static [u8]> {
-    let start = boot.ramdisk_addr.into_option()?;
-    let length = usize::try_from(boot.ramdisk_len).ok()?;
-    #[expect(unsafe_code, reason = "the bootloader passes the ramdisk as two integers")]
-    // SAFETY: The bootloader mapped `length` bytes of ramdisk at `start`; nobody writes to them, and the kernel's own
-    // page tables keep the bootloader's dynamic range.
-    Some(unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance(start as usize), length) })
 }
 
 #[cfg(test)]

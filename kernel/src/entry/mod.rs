@@ -4,5 +4,9 @@
 
 mod bootloader;
 mod facts;
+mod image;
+mod map;
+mod pvh;
 
 pub(crate) use facts::{BootFacts, MemoryRegion, RegionKind, facts, keep};
+pub(crate) use image::{boot_stack, symbol_table};

@@ -7,8 +7,8 @@
 //! 0xffff_d000_0000_0000  heap           grows upwards from here
 //! 0xffff_d800_0000_0000  stacks         each above a page that is never mapped
 //! 0xffff_e000_0000_0000  devices        registers, uncached, and firmware tables outside RAM
-//! 0xffff_f000_0000_0000  boot loader    boot stack and ramdisk, where the boot loader chose
-//! 0xffff_ffff_8000_0000  kernel image
+//! 0xffff_f000_0000_0000  boot loader    what it maps for itself; gone with its tables
+//! 0xffff_ffff_8000_0000  kernel image   with the boot stack and the symbol table
 //! ```
 
 use mm::addr::{MAX_PHYS_BITS, PAGE_SIZE, Pfn};

@@ -4,6 +4,7 @@
 //! stack that we know, and only upwards.
 
 use super::cpu;
+use crate::entry;
 use core::ops::Range;
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -55,10 +56,9 @@ impl Iterator for Frames {
 /// The stacks that this CPU may be on.
 fn known_stacks() -> [Range<usize>; 3] {
     let cpu = cpu::this();
-    let boot = crate::entry::facts().map_or(0..0, |facts| facts.stack_bottom as usize..facts.stack_top as usize);
     [
         cpu.stack_bottom.load(Relaxed)..cpu.stack_top.load(Relaxed),
         cpu.emergency_bottom.load(Relaxed)..cpu.emergency_top.load(Relaxed),
-        boot,
+        entry::boot_stack(),
     ]
 }

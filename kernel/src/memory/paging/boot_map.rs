@@ -52,7 +52,7 @@ impl OldTables {
         Entry::from_bits(unsafe { core::ptr::with_exposed_provenance::<u64>(entry as usize).read_volatile() })
     }
 
-    /// Calls `visit` with every 4 KiB page mapped between two addresses. The boot loader makes no larger ones here.
+    /// Calls `visit` with every page mapped between two addresses. What starts the kernel makes only pages of 4 KiB here.
     fn for_each_page(
         &self,
         start: u64,
@@ -122,7 +122,7 @@ pub(crate) fn build(facts: &BootFacts) -> Result<Tree<KernelTables>, MapError> {
         map_physical(&mut tree, span, leaves)?;
         at = span.end();
     }
-    copy_boot_mappings(&mut tree, &old, facts, page)?;
+    copy_image(&mut tree, &old, page)?;
     let table = tree.make(layout::SCRATCH, Level::PAGE_TABLE)?;
     switch(tree.root());
     let entry = layout::direct(table) + 8 * Level::PAGE_TABLE.index(layout::SCRATCH) as u64;
@@ -155,30 +155,17 @@ fn map_physical<M: TableMemory>(tree: &mut Tree<M>, span: PfnRange, leaves: Huge
     Ok(())
 }
 
-/// Maps what the boot loader mapped and the kernel goes on using: its image, the ramdisk and the stack it runs on.
-fn copy_boot_mappings(
-    tree: &mut Tree<KernelTables>,
-    old: &OldTables,
-    facts: &BootFacts,
-    borrowed: u64,
-) -> Result<(), MapError> {
+/// Maps our image, and with it the stack that we run on, as it is mapped now.
+fn copy_image(tree: &mut Tree<KernelTables>, old: &OldTables, borrowed: u64) -> Result<(), MapError> {
     const LAST_PAGE: u64 = u64::MAX - PAGE_SIZE + 1;
-    let ramdisk = facts.ramdisk.map_or(0..0, |bytes| {
-        let range = bytes.as_ptr_range();
-        range.start.expose_provenance() as u64..range.end.expose_provenance() as u64
-    });
-    let ranges = [layout::KERNEL_IMAGE..LAST_PAGE, ramdisk, facts.stack_bottom..facts.stack_top];
-    for range in ranges {
-        old.for_each_page(range.start, range.end, |address, entry| {
-            if address == borrowed {
-                return Ok(());
-            }
-            let rights = entry.flags() & (Flags::WRITABLE | Flags::NO_EXECUTE);
-            tree.map(address, Level::PAGE_TABLE, Entry::new(entry.frame(), rights | NOTED | Flags::GLOBAL))?;
-            if rights.contains(Flags::WRITABLE) { Ok(()) } else { protect_alias(tree, entry.frame()) }
-        })?;
-    }
-    Ok(())
+    old.for_each_page(layout::KERNEL_IMAGE, LAST_PAGE, |address, entry| {
+        if address == borrowed {
+            return Ok(());
+        }
+        let rights = entry.flags() & (Flags::WRITABLE | Flags::NO_EXECUTE);
+        tree.map(address, Level::PAGE_TABLE, Entry::new(entry.frame(), rights | NOTED | Flags::GLOBAL))?;
+        if rights.contains(Flags::WRITABLE) { Ok(()) } else { protect_alias(tree, entry.frame()) }
+    })
 }
 
 /// What our image maps read-only is read-only in the direct map too.
