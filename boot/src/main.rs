@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use boot::accelerator::{Accelerator, Choice};
 use boot::bench;
-use boot::qemu::{Board, Debugger, Dimm, Firmware, Machine};
+use boot::qemu::{Board, Debugger, Dimm, Machine, Way};
 use boot::qmp::Qmp;
 use boot::size::{Bytes, gib, mib};
 use boot::{demo, devices, doctor, giving_up, image, plug, run, stress, suite, workspace};
@@ -24,7 +24,7 @@ struct Cli {
 enum Verb {
     /// Build, boot, and put the console on this terminal
     Run(RunArgs),
-    /// Build the disk images
+    /// Build the disk images, and the ELF file that boots by PVH
     Image,
     /// Plug a memory module into the running machine and wait for the guest
     Plug(PlugArgs),
@@ -52,16 +52,16 @@ struct RunArgs {
     /// Boot memory, spread over the nodes
     #[arg(long, value_name = "SIZE", default_value_t = gib(1))]
     memory: Bytes,
-    /// Slots for memory modules
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(0..=256))]
-    slots: u32,
+    /// Slots for memory modules [default: 8, or none on a microvm]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=256))]
+    slots: Option<u32>,
     /// How far memory may grow
     #[arg(long, value_name = "SIZE", default_value_t = gib(64))]
     maxmem: Bytes,
     /// Processors
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=255))]
     cpus: u32,
-    /// NUMA nodes [default: 2, or 1 where memory is below 512M]
+    /// NUMA nodes [default: 2, or 1 on a microvm or where memory is below 512M]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=128))]
     nodes: Option<u32>,
     /// The board that QEMU emulates
@@ -70,6 +70,9 @@ struct RunArgs {
     /// Boot through UEFI instead of BIOS
     #[arg(long)]
     uefi: bool,
+    /// Boot without a disk, as a PVH guest [always so on a microvm]
+    #[arg(long)]
+    pvh: bool,
     /// A memory module that is in from the start: SIZE[,node=N][,addr=A][,id=ID]
     #[arg(long = "dimm", value_name = "DIMM", value_parser = parse_dimm)]
     dimms: Vec<Dimm>,
@@ -204,20 +207,32 @@ impl AcceleratorArgs {
 }
 
 impl RunArgs {
-    fn machine(&self) -> Machine {
-        let nodes = if self.memory < mib(512) { 1 } else { 2 };
-        Machine {
+    fn machine(&self) -> Result<Machine> {
+        let is_microvm = self.machine == Board::Microvm;
+        let nodes = if is_microvm || self.memory < mib(512) { 1 } else { 2 };
+        let slots = if is_microvm { 0 } else { 8 };
+        Ok(Machine {
             board: self.machine,
-            firmware: if self.uefi { Firmware::Ovmf } else { Firmware::SeaBios },
+            way: self.way()?,
             memory: self.memory,
             maxmem: self.maxmem,
-            slots: self.slots,
+            slots: self.slots.unwrap_or(slots),
             cpus: self.cpus,
             nodes: self.nodes.unwrap_or(nodes),
             dimms: self.dimms.clone(),
             params: self.params.clone(),
             debugger: if self.gdb { Debugger::WaitFor } else { Debugger::None },
             extra: self.extra.clone(),
+        })
+    }
+
+    fn way(&self) -> Result<Way> {
+        let is_pvh = self.pvh || self.machine == Board::Microvm;
+        match (is_pvh, self.uefi) {
+            (true, true) => bail!("a PVH guest, such as a microvm, does not boot through UEFI"),
+            (true, false) => Ok(Way::Pvh),
+            (false, true) => Ok(Way::Ovmf),
+            (false, false) => Ok(Way::SeaBios),
         }
     }
 }
@@ -265,7 +280,9 @@ fn act(command: Verb) -> Result<()> {
         Verb::Run(args) => run_machine(&args),
         Verb::Image => {
             let images = image::up_to_date()?;
-            println!("{}\n{}", workspace::short(&images.bios).display(), workspace::short(&images.uefi).display());
+            for image in images.made() {
+                println!("{}", workspace::short(image).display());
+            }
             Ok(())
         }
         Verb::Plug(args) => {
@@ -286,11 +303,12 @@ fn act(command: Verb) -> Result<()> {
 }
 
 fn run_machine(args: &RunArgs) -> Result<()> {
+    let machine = args.machine()?;
     let images = match &args.kernel {
         Some(kernel) => image::of_kernel(kernel)?,
         None => image::up_to_date()?,
     };
-    run::run(&args.machine(), &images, args.accelerator.choose()?, &args.target.path())?.check()
+    run::run(&machine, &images, args.accelerator.choose()?, &args.target.path())?.check()
 }
 
 fn note(text: &str) {
@@ -323,17 +341,37 @@ fn diagnose() -> Result<()> {
 mod tests {
     use super::*;
 
-    fn parsed(words: &[&str]) -> Machine {
+    fn described(words: &[&str]) -> Result<Machine> {
         let cli = Cli::try_parse_from([&["./x", "run"], words].concat()).expect("parses");
         let Verb::Run(args) = cli.command else { panic!("not run") };
         args.machine()
+    }
+
+    fn parsed(words: &[&str]) -> Machine {
+        described(words).expect("a machine")
     }
 
     #[test]
     fn the_command_line_describes_the_machine() {
         let machine = parsed(&["--memory", "2G", "--slots", "16", "--maxmem", "16G", "--machine", "pc", "--uefi"]);
         assert_eq!((machine.memory, machine.slots, machine.maxmem), (gib(2), 16, gib(16)));
-        assert_eq!((machine.board, machine.firmware), (Board::Pc, Firmware::Ovmf));
+        assert_eq!((machine.board, machine.way), (Board::Pc, Way::Ovmf));
+    }
+
+    #[test]
+    fn a_microvm_boots_by_pvh_and_has_neither_slots_nor_a_second_node() {
+        let microvm = parsed(&["--machine", "microvm"]);
+        assert_eq!((microvm.way, microvm.slots, microvm.nodes), (Way::Pvh, 0, 1));
+        let q35 = parsed(&["--pvh"]);
+        assert_eq!((q35.board, q35.way, q35.slots, q35.nodes), (Board::Q35, Way::Pvh, 8, 2));
+    }
+
+    #[test]
+    fn pvh_and_uefi_exclude_each_other_in_one_sentence() {
+        for words in [["--uefi", "--pvh"].as_slice(), &["--uefi", "--machine", "microvm"]] {
+            let error = described(words).expect_err("refused").to_string();
+            assert_eq!(error, "a PVH guest, such as a microvm, does not boot through UEFI");
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ const QUIT: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Machine {
     pub board: Board,
-    pub firmware: Firmware,
+    pub way: Way,
     /// Boot memory, spread evenly over the nodes.
     pub memory: Bytes,
     pub maxmem: Bytes,
@@ -55,7 +55,7 @@ impl Default for Machine {
     fn default() -> Self {
         Self {
             board: Board::Q35,
-            firmware: Firmware::SeaBios,
+            way: Way::SeaBios,
             memory: gib(1),
             maxmem: gib(64),
             slots: 8,
@@ -73,12 +73,19 @@ impl Default for Machine {
 pub enum Board {
     Q35,
     Pc,
+    /// Without PCI, without slots for memory modules, and with one node only. It boots by PVH.
+    Microvm,
 }
 
+/// How the kernel gets into the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Firmware {
+pub enum Way {
+    /// From a disk, by the BIOS.
     SeaBios,
+    /// From a disk, by UEFI.
     Ovmf,
+    /// QEMU loads the ELF file, and what firmware there is enters it as a PVH guest.
+    Pvh,
 }
 
 /// Whether the machine waits for a debugger before its first instruction.
@@ -130,6 +137,7 @@ impl<'a> From<&'a Images> for Software<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Medium {
     Disk(PathBuf),
+    Elf(PathBuf),
     Linux(Linux),
 }
 
@@ -177,10 +185,11 @@ pub fn start(
     serial: Serial,
     qmp: PathBuf,
 ) -> Result<Qemu> {
-    let (medium, ovmf, variables) = match (software, machine.firmware) {
+    let (medium, ovmf, variables) = match (software, machine.way) {
         (Software::Linux(linux), _) => (Medium::Linux(linux.clone()), None, None),
-        (Software::Altmap(images), Firmware::SeaBios) => (Medium::Disk(images.bios.clone()), None, None),
-        (Software::Altmap(images), Firmware::Ovmf) => {
+        (Software::Altmap(images), Way::SeaBios) => (Medium::Disk(images.bios.clone()), None, None),
+        (Software::Altmap(images), Way::Pvh) => (Medium::Elf(images.elf.clone()), None, None),
+        (Software::Altmap(images), Way::Ovmf) => {
             let (ovmf, directory) = own_variables(firmware::ovmf()?)?;
             (Medium::Disk(images.uefi.clone()), Some(ovmf), Some(directory))
         }
@@ -218,6 +227,7 @@ pub fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<String> {
     let board = match machine.board {
         Board::Q35 => "q35",
         Board::Pc => "pc",
+        Board::Microvm => "microvm",
     };
     line.pair("-machine", board);
     line.pair("-accel", wiring.accelerator.name());
@@ -243,6 +253,7 @@ pub fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<String> {
     match &wiring.medium {
         // Several machines share the image, and the kernel never writes it.
         Medium::Disk(disk) => line.pair("-drive", format!("format=raw,if=virtio,readonly=on,file={}", file_name(disk))),
+        Medium::Elf(elf) => line.pair("-kernel", elf.display()),
         Medium::Linux(linux) => {
             line.pair("-kernel", linux.kernel.display());
             line.pair("-initrd", linux.initramfs.display());
@@ -251,9 +262,12 @@ pub fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<String> {
             line.0.push("-no-reboot".to_owned());
         }
     }
-    // SeaBIOS hands over to the bootloader only where there is a VGA; a network card would cost a boot ROM's time.
+    // A network card would cost a boot ROM's time.
     line.0.push("-nodefaults".to_owned());
-    line.pair("-vga", "std");
+    if !matches!(wiring.medium, Medium::Elf(_)) {
+        // SeaBIOS hands over to the bootloader only where there is a VGA.
+        line.pair("-vga", "std");
+    }
     line.pair("-display", "none");
     match &wiring.serial {
         Serial::Terminal => line.pair("-serial", "mon:stdio"),
@@ -267,7 +281,7 @@ pub fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<String> {
         line.pair("-qmp", listening(&pulse::socket(&wiring.qmp)));
     }
     line.pair("-device", DEBUG_EXIT);
-    if !machine.params.is_empty() && matches!(wiring.medium, Medium::Disk(_)) {
+    if !machine.params.is_empty() && !matches!(wiring.medium, Medium::Linux(_)) {
         let params = escaped(&machine.params.join(" "));
         line.pair("-fw_cfg", format!("name=opt/altmap/cmdline,string={params}"));
     }

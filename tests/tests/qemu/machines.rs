@@ -1,7 +1,7 @@
 //! The same kernel on every machine it is meant for.
 
 use anyhow::{Context, Result, ensure};
-use boot::qemu::{Board, Firmware, Machine};
+use boot::qemu::{Board, Machine, Way};
 use boot::size::{gib, mib};
 use serde_json::json;
 use system_tests::check::same;
@@ -12,23 +12,23 @@ use system_tests::scenario::{Scenario, two_nodes};
 use system_tests::vm::Vm;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let on = |board, firmware| Machine { board, firmware, ..Machine::default() };
+    let on = |board, way| Machine { board, way, ..Machine::default() };
     let extra = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     let comes_and_goes = || scenario!(memory_comes_and_goes);
     vec![
-        comes_and_goes().with("on_q35_with_seabios").on(on(Board::Q35, Firmware::SeaBios)),
-        comes_and_goes().with("on_q35_with_ovmf").on(on(Board::Q35, Firmware::Ovmf)),
-        comes_and_goes().with("on_pc_with_seabios").on(on(Board::Pc, Firmware::SeaBios)),
-        comes_and_goes().with("on_pc_with_ovmf").on(on(Board::Pc, Firmware::Ovmf)),
+        comes_and_goes().with("on_q35_with_seabios").on(on(Board::Q35, Way::SeaBios)),
+        comes_and_goes().with("on_q35_with_ovmf").on(on(Board::Q35, Way::Ovmf)),
+        comes_and_goes().with("on_pc_with_seabios").on(on(Board::Pc, Way::SeaBios)),
+        comes_and_goes().with("on_pc_with_ovmf").on(on(Board::Pc, Way::Ovmf)),
         comes_and_goes().with("on_pc_with_ovmf_and_two_nodes").on(Machine {
             board: Board::Pc,
-            firmware: Firmware::Ovmf,
+            way: Way::Ovmf,
             ..two_nodes()
         }),
         comes_and_goes().with("in_128_mib").on(Machine { memory: mib(128), ..Machine::default() }),
         comes_and_goes().with("in_192_mib_with_ovmf").on(Machine {
             memory: mib(192),
-            firmware: Firmware::Ovmf,
+            way: Way::Ovmf,
             ..Machine::default()
         }),
         comes_and_goes()

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use boot::accelerator::Accelerator;
-use boot::qemu::{Board, Firmware, Machine};
+use boot::qemu::{Board, Machine, Way};
 use boot::size::{gib, mib};
 use system_tests::check::same;
 use system_tests::dimms::{dimm, dimm_on};
@@ -19,7 +19,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         scenario!(a_block_in_use_goes_and_nothing_is_lost),
         scenario!(a_block_in_use_goes_and_nothing_is_lost)
-            .on(Machine { firmware: Firmware::Ovmf, ..two_nodes() })
+            .on(Machine { way: Way::Ovmf, ..two_nodes() })
             .with("with_uefi"),
         scenario!(a_block_in_use_goes_and_nothing_is_lost).on(on(1)).with("on_one_cpu"),
         scenario!(a_block_in_use_goes_and_nothing_is_lost)

@@ -1,7 +1,7 @@
 //! Ways out: power button, commands, panic; and back in.
 
 use anyhow::{Result, ensure};
-use boot::qemu::{Board, Exit, Firmware, Machine};
+use boot::qemu::{Board, Exit, Machine, Way};
 use boot::size::{gib, mib};
 use serde_json::json;
 use system_tests::check::{contains, same};
@@ -20,11 +20,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(a_panic_says_who_called_whom_and_leaves_with_failure).ends(),
         scenario!(reboot_comes_back_to_the_prompt),
         selftest().with("on_q35").on(with_a_module()),
-        selftest().with("on_pc_with_ovmf").on(Machine {
-            board: Board::Pc,
-            firmware: Firmware::Ovmf,
-            ..with_a_module()
-        }),
+        selftest().with("on_pc_with_ovmf").on(Machine { board: Board::Pc, way: Way::Ovmf, ..with_a_module() }),
         selftest().with("in_128_mib_on_the_plainest_cpu").on(Machine {
             memory: mib(128),
             extra: vec!["-cpu".to_owned(), "qemu64".to_owned()],
