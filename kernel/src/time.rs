@@ -6,7 +6,7 @@
 
 use crate::arch::ports::PortRange;
 use crate::arch::timer::{self, Rates};
-use crate::arch::{self, Hpet};
+use crate::arch::{self, Hpet, PIT_HZ, PIT_MASK, Pit};
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use core::time::Duration;
@@ -42,6 +42,10 @@ pub(crate) enum ClockSource {
     Hpet(u64),
     /// The ACPI PM timer's port.
     PmTimer(PortRange, PmTimerWidth),
+    /// What the CPU says of the time-stamp counter itself.
+    Cpuid,
+    /// Channel 2 of the interval timer that every PC has had.
+    Pit,
 }
 
 /// How far the PM timer counts (the FADT's TMR_VAL_EXT flag).
@@ -51,10 +55,12 @@ pub(crate) enum PmTimerWidth {
     Bits32,
 }
 
-/// Measures the counter and starts the tick; interrupts are set up. The first source that works is taken.
-pub(crate) fn init(sources: impl IntoIterator<Item = ClockSource>) {
-    let measured = sources.into_iter().find_map(|source| Some((source.measure()?, source)));
-    let (rates, source) = measured.expect("a PC has an HPET or a PM timer");
+/// Measures the counter and starts the tick; interrupts are set up. The first source that works is taken: those that the
+/// firmware names, then those that need no firmware.
+pub(crate) fn init(named: impl Iterator<Item = ClockSource>) {
+    let mut sources = named.chain([ClockSource::Cpuid, ClockSource::Pit]);
+    let measured = sources.find_map(|source| Some((source.measure()?, source)));
+    let (rates, source) = measured.expect("there is an HPET, a PM timer or a PIT, or the CPU tells its rate");
     NS_PER_TICK.store(scale(rates.tsc_per_second), Relaxed);
     timer::start_ticking(rates.timer_per_second);
     log::info!(
@@ -80,6 +86,11 @@ impl ClockSource {
                 };
                 Some(timer::calibrate(|| port.read_u32(0).into(), PM_TIMER_HZ, mask))
             }
+            Self::Cpuid => Some(timer::calibrate(arch::ticks, arch::rate_by_cpuid()?, u64::MAX)),
+            Self::Pit => {
+                let pit = Pit::start()?;
+                Some(timer::calibrate(|| pit.counter(), PIT_HZ, PIT_MASK))
+            }
         }
     }
 }
@@ -89,6 +100,8 @@ impl fmt::Display for ClockSource {
         f.write_str(match self {
             Self::Hpet(_) => "HPET",
             Self::PmTimer(..) => "PM timer",
+            Self::Cpuid => "CPU's own word",
+            Self::Pit => "PIT",
         })
     }
 }

@@ -80,6 +80,16 @@ impl CpuChoice {
 }
 
 impl MadtInfo {
+    /// What a PC has whose firmware tells nothing: controllers at their default addresses (MultiProcessor Specification 1.4
+    /// §3.6), and no CPU but the one that booted.
+    pub(crate) fn of_a_silent_pc() -> Self {
+        Self {
+            local_apic_address: 0xfee0_0000,
+            io_apics: Vec::from([IoApicInfo { id: 0, address: 0xfec0_0000, gsi_base: 0 }]),
+            ..Self::default()
+        }
+    }
+
     /// Up to `limit` CPUs, counting the one that booted, `boot_id`; none whose number is above `reach`. The firmware says
     /// which are there: places for CPUs that may come later are not enabled. One that is named twice, as it may be in both
     /// formats, is one.

@@ -15,7 +15,9 @@ mod madt;
 mod nmi;
 mod panicking;
 mod pic;
+mod pit;
 pub(crate) mod ports;
+mod register;
 mod root;
 pub(crate) mod smp;
 mod stop_machine;
@@ -40,10 +42,12 @@ pub(crate) use irq::{
 pub(crate) use madt::{CpuInfo, GsiMode, IoApicInfo, IsaOverride, MadtInfo, Polarity, Trigger};
 pub(crate) use nmi::{CpuTrace, ask_where, stop_here, stop_others, trace_of};
 pub(crate) use panicking::{begin_panic, is_panicking};
+pub(crate) use pit::{HZ as PIT_HZ, MASK as PIT_MASK, Pit};
+pub(crate) use register::ByteRegister;
 pub(crate) use root::{Root, adopt_kernel_root};
 pub(crate) use stop_machine::stop_machine;
 pub(crate) use tlb::flush_page;
-pub(crate) use tsc::ticks;
+pub(crate) use tsc::{rate_by_cpuid, ticks};
 
 use crate::time;
 use ::x86_64::VirtAddr;

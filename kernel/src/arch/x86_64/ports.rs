@@ -132,6 +132,18 @@ pub(crate) fn com1_modem_control() -> PortRange {
     unsafe { PortRange::claim(0x3fc, 1) }
 }
 
+/// Channel 2 of the PIT, and the command port behind it.
+pub(super) fn pit_channel_2() -> PortRange {
+    // SAFETY: fixed on every PC; only `pit` asks for it.
+    unsafe { PortRange::claim(0x42, 2) }
+}
+
+/// The port that lets channel 2 of the PIT count, and makes the speaker hear it.
+pub(super) fn pit_gate() -> PortRange {
+    // SAFETY: fixed on every PC; only `pit` asks for it, and changes these two bits.
+    unsafe { PortRange::claim(0x61, 1) }
+}
+
 /// The first 8259.
 pub(super) fn pic_primary() -> PortRange {
     // SAFETY: fixed on every PC; only `pic` asks for it.
