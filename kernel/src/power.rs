@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 use crate::arch;
+use crate::arch::ByteRegister;
 use crate::arch::ports::{self, PortRange};
 use crate::drivers::console;
 use core::time::Duration;
@@ -14,20 +15,27 @@ pub(crate) struct PowerControls {
     pub(crate) reset: Option<ResetRegister>,
 }
 
-/// How to enter ACPI's state S5 (ACPI 6.5 §4.8.3.2).
+/// How the machine is switched off.
 #[derive(Debug)]
-pub(crate) struct SoftOff {
-    pub(crate) pm1a_control: PortRange,
-    pub(crate) pm1b_control: Option<PortRange>,
-    /// The sleep types that the DSDT's `_S5` names for the two.
-    pub(crate) type_a: u8,
-    pub(crate) type_b: u8,
+pub(crate) enum SoftOff {
+    /// ACPI's state S5 by fixed hardware (ACPI 6.5 §4.8.3.2).
+    Fixed {
+        pm1a_control: PortRange,
+        pm1b_control: Option<PortRange>,
+        /// The sleep types that the DSDT's `_S5` names for the two.
+        type_a: u8,
+        type_b: u8,
+    },
+    /// The same where hardware is reduced (ACPI 6.5 §4.8.3.7).
+    Reduced { sleep_control: ByteRegister, sleep_type: u8 },
+    /// There is no ACPI. A CPU that gives up resets the machine, and whoever runs one of these takes that for its end.
+    TripleFault,
 }
 
-/// The FADT's reset register, when it is a port.
+/// The FADT's reset register.
 #[derive(Debug)]
 pub(crate) struct ResetRegister {
-    pub(crate) port: PortRange,
+    pub(crate) register: ByteRegister,
     pub(crate) value: u8,
 }
 
@@ -78,7 +86,7 @@ pub(crate) fn reboot() -> ! {
     log::info!(target: "power", "reboot");
     console::flush();
     if let Some(reset) = CONTROLS.get().and_then(|controls| controls.reset.as_ref()) {
-        reset.port.write_u8(0, reset.value);
+        reset.register.write(reset.value);
         arch::busy_wait(PATIENCE);
     }
     reset_by_chipset();
@@ -91,16 +99,27 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 impl SoftOff {
     fn enter(&self) {
-        const SLEEP_TYPE: u16 = 0b111 << 10;
-        const SLEEP_ENABLE: u16 = 1 << 13;
-        let ports = [(Some(&self.pm1a_control), self.type_a), (self.pm1b_control.as_ref(), self.type_b)];
-        for (port, sleep_type) in ports {
-            if let Some(port) = port {
-                let others = port.read_u16(0) & !(SLEEP_TYPE | SLEEP_ENABLE);
-                port.write_u16(0, others | u16::from(sleep_type) << 10 & SLEEP_TYPE | SLEEP_ENABLE);
+        match self {
+            Self::Fixed { pm1a_control, pm1b_control, type_a, type_b } => {
+                enter_by_port(pm1a_control, *type_a);
+                if let Some(pm1b_control) = pm1b_control {
+                    enter_by_port(pm1b_control, *type_b);
+                }
             }
+            Self::Reduced { sleep_control, sleep_type } => {
+                const SLEEP_ENABLE: u8 = 1 << 5;
+                sleep_control.write(sleep_type << 2 | SLEEP_ENABLE);
+            }
+            Self::TripleFault => arch::triple_fault(),
         }
     }
+}
+
+fn enter_by_port(control: &PortRange, sleep_type: u8) {
+    const SLEEP_TYPE: u16 = 0b111 << 10;
+    const SLEEP_ENABLE: u16 = 1 << 13;
+    let others = control.read_u16(0) & !(SLEEP_TYPE | SLEEP_ENABLE);
+    control.write_u16(0, others | u16::from(sleep_type) << 10 & SLEEP_TYPE | SLEEP_ENABLE);
 }
 
 /// Port 0xcf9 of Intel's chipsets, which most others imitate.

@@ -100,7 +100,10 @@ static HARDWARE: Once<Hardware> = Once::new();
 
 /// Takes ACPI's hardware over and starts listening. Interrupts and tasks are set up.
 pub(crate) fn start(firmware: &Firmware) {
-    let facts = &firmware.fadt;
+    let Some((facts, sci)) = firmware.fadt.as_ref().and_then(|facts| Some((facts, facts.sci?))) else {
+        log::debug!(target: "acpi", "no fixed hardware: there are no events");
+        return;
+    };
     enable_acpi(facts);
     let hardware = HARDWARE.call_once(|| Hardware {
         fixed: facts.pm1a_event.map(EventBlock::new),
@@ -119,7 +122,7 @@ pub(crate) fn start(firmware: &Firmware) {
             tell(UNTOLD.swap(0, Ordering::Acquire));
         }
     });
-    route(facts.sci, firmware);
+    route(sci, firmware);
     hardware.listen(facts.fixed_power_button);
 }
 
@@ -160,7 +163,7 @@ fn tell(came: u8) {
 
 /// Whether ACPI's hardware is ours and tells us about hotplug.
 pub(crate) fn is_listening() -> bool {
-    let control = super::get().fadt.pm1a_control.map(PortBlock::registers);
+    let control = super::get().fadt.as_ref().and_then(|facts| facts.pm1a_control).map(PortBlock::registers);
     let is_ours = control.is_some_and(|control| control.read_u16(0) & SCI_ENABLED != 0);
     let general = HARDWARE.get().and_then(|hardware| hardware.general.as_ref());
     is_ours && general.is_some_and(|general| general.ports.read_u8(general.half) == ALL_GENERAL_EVENTS)

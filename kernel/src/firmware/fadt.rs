@@ -1,5 +1,6 @@
 //! What the Fixed ACPI Description Table says of the hardware that every ACPI machine has. ACPI 6.5 §5.2.9.
 
+use crate::arch::ByteRegister;
 use crate::arch::ports::{self, PortRange};
 use acpi::AcpiError;
 use acpi::address::{AddressSpace, GenericAddress};
@@ -31,10 +32,31 @@ pub(crate) struct EnableCommand {
     pub(crate) value: u8,
 }
 
+/// Where a register of one byte is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BytePlace {
+    Port(u16),
+    /// A physical address.
+    Memory(u64),
+}
+
+impl BytePlace {
+    /// The register, to be written.
+    #[expect(unsafe_code, reason = "whose register this is is what the table says")]
+    pub(crate) fn register(self) -> ByteRegister {
+        match self {
+            // SAFETY: Places are made from the FADT only.
+            Self::Port(port) => unsafe { ByteRegister::at_port(port) },
+            // SAFETY: As above.
+            Self::Memory(address) => unsafe { ByteRegister::at_address(address) },
+        }
+    }
+}
+
 /// What to write where to reset the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ResetRegister {
-    pub(crate) port: PortBlock,
+    pub(crate) place: BytePlace,
     pub(crate) value: u8,
 }
 
@@ -46,11 +68,12 @@ pub(crate) struct PmTimer {
     pub(crate) bits: u8,
 }
 
-/// The fixed hardware. Blocks that are not I/O ports are not listed: no machine that we run on has them.
+/// The fixed hardware, or what replaces it where hardware is reduced. Blocks that are not I/O ports are not listed: no machine
+/// that we run on has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FadtFacts {
-    /// The interrupt of all ACPI events, as an ISA interrupt that the MADT may override.
-    pub(crate) sci: u16,
+    /// The interrupt of all ACPI events, as an ISA interrupt that the MADT may override; `None` where hardware is reduced.
+    pub(crate) sci: Option<u16>,
     /// `None` where ACPI mode is the only one.
     pub(crate) enable: Option<EnableCommand>,
     pub(crate) pm1a_event: Option<PortBlock>,
@@ -59,6 +82,8 @@ pub(crate) struct FadtFacts {
     pub(crate) pm_timer: Option<PmTimer>,
     pub(crate) gpe0: Option<PortBlock>,
     pub(crate) reset: Option<ResetRegister>,
+    /// How to sleep where hardware is reduced.
+    pub(crate) sleep_control: Option<BytePlace>,
     /// Whether the power button is fixed hardware rather than a device in the namespace.
     pub(crate) fixed_power_button: bool,
     /// Physical address of the DSDT.
@@ -97,11 +122,12 @@ impl FadtFacts {
         let fadt = &without_lengths;
         let lengths = Lengths::new(table);
         let flags = fadt.flags;
+        let is_reduced = flags.system_is_hw_reduced_acpi();
         let smi_port = u16::try_from(fadt.smi_cmd_port).ok().filter(|port| *port != 0);
         let enable = smi_port.filter(|_| fadt.acpi_enable != 0);
         let timer_bits = if flags.pm_timer_is_32_bit() { 32 } else { 24 };
         Self {
-            sci: fadt.sci_interrupt,
+            sci: (!is_reduced).then_some(fadt.sci_interrupt),
             enable: enable
                 .map(|port| EnableCommand { port: PortBlock { base: port, len: 1 }, value: fadt.acpi_enable }),
             pm1a_event: port_block(fadt.pm1a_event_block().map(Some), lengths.pm1_event),
@@ -110,6 +136,7 @@ impl FadtFacts {
             pm_timer: port_block(fadt.pm_timer_block(), 4).map(|port| PmTimer { port, bits: timer_bits }),
             gpe0: port_block(fadt.gpe0_block(), lengths.gpe0),
             reset: reset_register(fadt),
+            sleep_control: fadt.sleep_control_register().ok().flatten().filter(|_| is_reduced).and_then(place),
             fixed_power_button: !flags.power_button_is_control_method(),
             dsdt: fadt.dsdt_address().ok().map(|address| address as u64),
             problems: lengths.problems,
@@ -128,6 +155,10 @@ struct Lengths {
 
 impl Lengths {
     fn new(table: &Fadt) -> Self {
+        let flags = table.flags;
+        if flags.system_is_hw_reduced_acpi() {
+            return Self { pm1_event: 0, pm1_control: 0, gpe0: 0, problems: Vec::new() };
+        }
         let (event, control, gpe0) = (table.pm1_event_length, table.pm1_control_length, table.gpe0_block_length);
         let mut problems = Vec::new();
         let mut sound = |len: u8, least: u8, multiple_of: u8, problem: FadtProblem| {
@@ -148,8 +179,15 @@ fn reset_register(fadt: &Fadt) -> Option<ResetRegister> {
     let flags = fadt.flags;
     let present = fadt.header.length >= RESET_END && flags.supports_system_reset_via_fadt();
     let address = GenericAddress::from_raw(fadt.reset_reg).ok().filter(|_| present)?;
-    let port = PortBlock { base: port(address)?, len: 1 };
-    Some(ResetRegister { port, value: fadt.reset_value })
+    Some(ResetRegister { place: place(address)?, value: fadt.reset_value })
+}
+
+fn place(address: GenericAddress) -> Option<BytePlace> {
+    match address.address_space {
+        AddressSpace::SystemIo => port(address).map(BytePlace::Port),
+        AddressSpace::SystemMemory => Some(address.address).filter(|address| *address != 0).map(BytePlace::Memory),
+        _ => None,
+    }
 }
 
 fn port_block(address: Result<Option<GenericAddress>, AcpiError>, len: u8) -> Option<PortBlock> {

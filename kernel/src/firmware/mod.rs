@@ -1,7 +1,7 @@
 //! What the firmware says about the machine: ACPI tables, and the events of ACPI's fixed hardware.
 //!
-//! [`tables`] reads everything once, at boot; [`get`] is what it said. Tables are input: nothing in them can stop the
-//! boot but the lack of those that the machine cannot be run without.
+//! [`tables`] reads everything once, at boot; [`get`] is what it said. Tables are input: nothing in them, and no lack of them, can
+//! stop the boot.
 #![deny(unsafe_code)]
 
 mod aml;
@@ -44,7 +44,8 @@ use srat::Srat;
 /// Everything that the tables say and somebody uses.
 #[derive(Debug)]
 pub(crate) struct Firmware {
-    pub(crate) fadt: FadtFacts,
+    /// `None` without ACPI.
+    pub(crate) fadt: Option<FadtFacts>,
     pub(crate) madt: MadtInfo,
     /// Physical address of the HPET's registers, if there is one that can be used.
     pub(crate) hpet: Option<u64>,
@@ -60,30 +61,28 @@ pub(crate) struct Firmware {
     pub(crate) dimm_slots: Option<u32>,
 }
 
-/// Why the machine cannot be run.
+/// Why the firmware says nothing.
 #[derive(Clone, Debug, Error)]
 pub(crate) enum FirmwareError {
-    #[error("no ACPI root pointer: {0:?}")]
-    NoRoot(AcpiError),
-    #[error("no ACPI table {0:?}")]
-    Missing(&'static str),
+    #[error("there is no ACPI root pointer")]
+    NoRoot,
+    #[error("the ACPI root pointer leads nowhere: {0:?}")]
+    BadRoot(AcpiError),
 }
 
 static FIRMWARE: spin::Once<Firmware> = spin::Once::new();
 
 /// Reads the tables, logs what is wrong with them, and keeps what they say.
-///
-/// # Panics
-/// There is no root pointer, FADT or MADT: no machine that we know how to run.
 pub(crate) fn tables(rsdp: Option<u64>) -> &'static Firmware {
-    FIRMWARE.call_once(|| {
-        let rsdp = rsdp.expect("the boot loader found an ACPI root pointer");
-        let firmware = match Firmware::read(view, rsdp) {
-            Ok(firmware) => firmware,
-            Err(error) => panic!("cannot use the firmware's tables: {error}"),
-        };
-        firmware.log();
-        firmware
+    FIRMWARE.call_once(|| match rsdp.ok_or(FirmwareError::NoRoot).and_then(|rsdp| Firmware::read(view, rsdp)) {
+        Ok(firmware) => {
+            firmware.log();
+            firmware
+        }
+        Err(error) => {
+            log::warn!(target: "acpi", "{error}; one processor runs, and memory is what the memory map says");
+            Firmware::silent()
+        }
     })
 }
 
@@ -104,16 +103,19 @@ pub(crate) fn get() -> &'static Firmware {
 
 impl Firmware {
     fn read(view: View, rsdp: u64) -> Result<Self, FirmwareError> {
-        let tables = acpi_tables(view, rsdp).map_err(FirmwareError::NoRoot)?;
-        let fadt = tables.find_table::<Fadt>().ok_or(FirmwareError::Missing("FACP"))?;
-        report_damage(fadt.validate(), "FADT");
-        let fadt = FadtFacts::new(&fadt);
-        let madt = tables.find_table::<Madt>().ok_or(FirmwareError::Missing("APIC"))?;
-        let dsdt = fadt.dsdt.and_then(|address| whole_table(view, address)).unwrap_or_default();
+        let tables = acpi_tables(view, rsdp).map_err(FirmwareError::BadRoot)?;
+        let fadt = tables.find_table::<Fadt>().map(|fadt| {
+            report_damage(fadt.validate(), "FADT");
+            FadtFacts::new(&fadt)
+        });
+        let madt = tables.find_table::<Madt>();
+        let dsdt = fadt.as_ref().and_then(|fadt| whole_table(view, fadt.dsdt?)).unwrap_or_default();
         let hpet = tables.find_table::<HpetTable>().map(|table| hpet::registers(table.base_address));
         let bytes_of = |signature| find_bytes(view, &tables, signature);
         Ok(Self {
-            madt: madt::info(madt.get(), bytes_of(b"APIC").unwrap_or_default()),
+            madt: madt.map_or_else(MadtInfo::of_a_silent_pc, |madt| {
+                madt::info(madt.get(), bytes_of(b"APIC").unwrap_or_default())
+            }),
             hpet: hpet.and_then(Result::ok),
             hpet_problem: hpet.and_then(Result::err),
             srat: bytes_of(b"SRAT").map_or_else(Srat::absent, Srat::parse),
@@ -124,6 +126,22 @@ impl Firmware {
             dimm_slots: aml::dimm_slot_count(dsdt),
             fadt,
         })
+    }
+
+    /// What is known of a machine without ACPI.
+    fn silent() -> Self {
+        Self {
+            fadt: None,
+            madt: MadtInfo::of_a_silent_pc(),
+            hpet: None,
+            hpet_problem: None,
+            srat: Srat::absent(),
+            slit: None,
+            mcfg: Mcfg::default(),
+            nfit: Nfit::default(),
+            sleep_type: None,
+            dimm_slots: None,
+        }
     }
 
     /// How many nodes there are. As in the SLIT there are no gaps between their numbers: who names a node means those below
@@ -144,7 +162,7 @@ impl Firmware {
     /// Clocks of known rate, the better one first.
     pub(crate) fn clocks(&self) -> impl Iterator<Item = ClockSource> {
         let hpet = self.hpet.map(ClockSource::Hpet);
-        let pm_timer = self.fadt.pm_timer.map(|timer| {
+        let pm_timer = self.fadt.as_ref().and_then(|fadt| fadt.pm_timer).map(|timer| {
             let width = if timer.bits == 32 { PmTimerWidth::Bits32 } else { PmTimerWidth::Bits24 };
             ClockSource::PmTimer(timer.port.registers(), width)
         });
@@ -153,19 +171,26 @@ impl Firmware {
 
     /// How to switch off and to start anew.
     pub(crate) fn power_controls(&self) -> PowerControls {
-        let soft_off = self.fadt.pm1a_control.zip(self.sleep_type).map(|(pm1a, sleep_type)| SoftOff {
+        let Some(fadt) = &self.fadt else {
+            return PowerControls { soft_off: Some(SoftOff::TripleFault), reset: None };
+        };
+        let fixed = fadt.pm1a_control.zip(self.sleep_type).map(|(pm1a, sleep_type)| SoftOff::Fixed {
             pm1a_control: pm1a.registers(),
-            pm1b_control: self.fadt.pm1b_control.map(PortBlock::registers),
+            pm1b_control: fadt.pm1b_control.map(PortBlock::registers),
             type_a: sleep_type.a,
             type_b: sleep_type.b,
         });
-        let reset =
-            self.fadt.reset.map(|reset| power::ResetRegister { port: reset.port.registers(), value: reset.value });
-        PowerControls { soft_off, reset }
+        let reduced = || {
+            let (place, sleep_type) = fadt.sleep_control.zip(self.sleep_type)?;
+            Some(SoftOff::Reduced { sleep_control: place.register(), sleep_type: sleep_type.a })
+        };
+        let register =
+            |reset: fadt::ResetRegister| power::ResetRegister { register: reset.place.register(), value: reset.value };
+        PowerControls { soft_off: fixed.or_else(reduced), reset: fadt.reset.map(register) }
     }
 
     fn log(&self) {
-        for problem in &self.fadt.problems {
+        for problem in self.fadt.iter().flat_map(|fadt| &fadt.problems) {
             log::warn!(target: "acpi", "FADT: {problem}");
         }
         if let Some(problem) = self.hpet_problem {
