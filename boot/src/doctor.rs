@@ -37,8 +37,9 @@ pub fn extras() -> Vec<(&'static str, String)> {
 
 /// Which one runs the guests, and why.
 fn accelerator() -> String {
-    match Choice::made() {
-        Ok(Choice { accelerator, why }) => format!("{}: {why}", accelerator.name()),
+    match Choice::known() {
+        Ok(Some(Choice { accelerator, why })) => format!("{}: {why}", accelerator.name()),
+        Ok(None) => "/dev/kvm opens; the first machine that is started tries it".to_owned(),
         Err(error) => error.to_string(),
     }
 }

@@ -32,6 +32,14 @@ pub fn reason() -> Option<&'static str> {
     SEEN.load(Ordering::Relaxed).then_some(SENTENCE)
 }
 
+/// Who hears what a QEMU complains of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    User,
+    /// It is only tried whether it runs.
+    Nobody,
+}
+
 /// Watches one process.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
@@ -40,8 +48,8 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Passes on what a child, which has a pidfd and its standard error piped, writes there; ends it when it has given up.
-    pub(crate) fn start(child: &mut Child) -> Result<Self> {
+    /// Passes what a child, which has a pidfd and its standard error piped, writes there on to `told`; ends it when it has given up.
+    pub(crate) fn start(child: &mut Child, told: Told) -> Result<Self> {
         let stderr = child.stderr.take().context("the standard error of QEMU is not piped")?;
         let process = child.pidfd().and_then(|process| process.as_fd().try_clone_to_owned());
         let process = PidFd::from(process.context("cannot name QEMU's process")?);
@@ -49,12 +57,15 @@ impl Watch {
         let flag = Arc::clone(&has_given_up);
         let given_up = move || {
             flag.store(true, Ordering::Relaxed);
-            SEEN.store(true, Ordering::Relaxed);
+            SEEN.fetch_or(told == Told::User, Ordering::Relaxed);
             thread::sleep(DUMP);
             // It may have ended by itself.
             process.kill().ok();
         };
-        let thread = thread::spawn(move || pass_on(stderr, &mut std::io::stderr(), given_up));
+        let thread = thread::spawn(move || match told {
+            Told::User => pass_on(stderr, &mut std::io::stderr(), given_up),
+            Told::Nobody => pass_on(stderr, &mut std::io::sink(), given_up),
+        });
         Ok(Self { has_given_up, thread: Some(thread) })
     }
 

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::accelerator::Accelerator;
 use crate::emulator;
 use crate::firmware::{self, Ovmf};
-use crate::giving_up::{self, Watch};
+use crate::giving_up::{self, Told, Watch};
 use crate::image::Images;
 use crate::pulse;
 use crate::size::{Bytes, gib};
@@ -111,6 +111,8 @@ pub enum Serial {
     Terminal,
     /// On a Unix socket that somebody listens on already.
     Socket(PathBuf),
+    /// Nowhere: it is only tried whether the machine runs.
+    Nowhere,
 }
 
 /// What a machine boots.
@@ -194,9 +196,10 @@ pub fn start(
             (Medium::Disk(images.uefi.clone()), Some(ovmf), Some(directory))
         }
     };
-    let stdin = match serial {
-        Serial::Terminal => Stdio::inherit(),
-        Serial::Socket(_) => Stdio::null(),
+    let (stdin, told) = match serial {
+        Serial::Terminal => (Stdio::inherit(), Told::User),
+        Serial::Socket(_) => (Stdio::null(), Told::User),
+        Serial::Nowhere => (Stdio::null(), Told::Nobody),
     };
     let arguments = arguments(machine, &Wiring { medium, ovmf, serial, qmp, accelerator });
     let program = emulator::program();
@@ -207,7 +210,7 @@ pub fn start(
         .create_pidfd(true)
         .spawn()
         .with_context(|| format!("{program} does not start; is it installed (./x doctor)?"))?;
-    let watch = Watch::start(&mut child)?;
+    let watch = Watch::start(&mut child, told)?;
     let words = arguments.iter().map(|word| quoted(word));
     let command_line = std::iter::once(program.to_owned()).chain(words).collect::<Vec<_>>().join(" ");
     Ok(Qemu { child, watch, command_line, _variables: variables })
@@ -275,6 +278,7 @@ pub fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<String> {
             line.pair("-chardev", format!("socket,id=console,path={}", file_name(path)));
             line.pair("-serial", "chardev:console");
         }
+        Serial::Nowhere => line.pair("-serial", "null"),
     }
     line.pair("-qmp", listening(&wiring.qmp));
     if wiring.accelerator == Accelerator::Counting {
@@ -626,7 +630,7 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "echo 'KVM internal error. Suberror: 1' >&2; exec sleep 60"]).stderr(Stdio::piped());
         let mut child = command.create_pidfd(true).spawn().expect("started");
-        let watch = Watch::start(&mut child).expect("watched");
+        let watch = Watch::start(&mut child, Told::Nobody).expect("watched");
         let mut qemu = Qemu { child, watch, command_line: String::new(), _variables: None };
         assert_eq!(qemu.wait(Duration::from_secs(30)), Some(Exit::GivenUp));
     }

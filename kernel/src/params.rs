@@ -36,7 +36,7 @@ pub(crate) struct Params {
     pub(crate) max_cpus: Option<usize>,
     /// What the console shows, by Linux's numbers.
     pub(crate) loglevel: Option<u8>,
-    /// Run the in-kernel tests whose names contain this, instead of the shell.
+    /// Run the in-kernel tests whose names contain this, or one of its parts between commas, instead of the shell.
     pub(crate) selftest: Option<String>,
     run: String,
     problems: Vec<ParamProblem>,

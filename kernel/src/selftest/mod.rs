@@ -48,10 +48,14 @@ fn skip(why: &'static str) {
     *SKIPPED.lock() = Some(why);
 }
 
-/// Runs the tests whose names contain `filter` and ends the machine with their verdict.
+fn is_wanted(name: &str, filter: &str) -> bool {
+    filter.split(',').any(|part| name.contains(part))
+}
+
+/// Runs the tests whose names contain `filter`, or one of its parts between commas, and ends the machine with their verdict.
 pub(crate) fn run(filter: &str) -> ! {
     let (mut passed, mut skipped) = (0, 0);
-    for test in SUITES.iter().copied().flatten().filter(|test| test.name.contains(filter)) {
+    for test in SUITES.iter().copied().flatten().filter(|test| is_wanted(test.name, filter)) {
         print!("test {} ... ", test.name);
         (test.run)();
         // What its tasks had does not come back during the next one.
