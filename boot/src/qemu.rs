@@ -586,6 +586,18 @@ mod tests {
     }
 
     #[test]
+    fn a_pvh_guest_needs_neither_a_disk_nor_a_screen_and_its_parameters_come_the_same_way() {
+        let wiring = Wiring { medium: Medium::Elf("altmap.elf".into()), ..wiring() };
+        let machine =
+            Machine { board: Board::Microvm, slots: 0, params: vec!["mem=1G".to_owned()], ..Machine::default() };
+        let line = arguments(&machine, &wiring).join(" ");
+        assert_contains(&line, "-machine microvm ");
+        assert_contains(&line, "-m 1G -kernel altmap.elf -nodefaults -display none");
+        assert_contains(&line, "-fw_cfg name=opt/altmap/cmdline,string=mem=1G");
+        assert!(!line.contains("-vga") && !line.contains("-drive"), "{line}");
+    }
+
+    #[test]
     fn extra_arguments_come_last_and_the_debugger_is_waited_for() {
         let extra = vec!["-d".to_owned(), "int".to_owned()];
         let line = line(&Machine { debugger: Debugger::WaitFor, extra, ..Machine::default() });

@@ -36,3 +36,52 @@ pub fn with_symbols(mut elf: Vec<u8>, table: &[u8]) -> Result<Vec<u8>> {
     elf.push(0);
     Ok(elf)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object::elf::{PT_NOTE, ProgramType};
+
+    const HEADER_BYTES: usize = 64;
+    const SEGMENT_BYTES: usize = 56;
+
+    /// A file with segments of these types and nothing in them.
+    fn elf(types: &[ProgramType]) -> Vec<u8> {
+        let mut header = [0; HEADER_BYTES];
+        header[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+        for (at, value) in [(16, 2), (18, 62), (20, 1), (32, HEADER_BYTES), (52, HEADER_BYTES), (54, SEGMENT_BYTES)] {
+            header[at] = value as u8;
+        }
+        header[56] = types.len() as u8;
+        let segments = types.iter().flat_map(|kind| {
+            let kind = u64::from(kind.0) | 4 << 32;
+            [kind, 0x40, 0x1000, 0x1000, 16, 16, 0x1000].map(u64::to_le_bytes).concat()
+        });
+        header.into_iter().chain(segments).collect()
+    }
+
+    #[test]
+    fn the_last_loaded_segment_becomes_the_table_and_nothing_else_changes() {
+        let before = elf(&[PT_LOAD, PT_LOAD, PT_NOTE]);
+        let after = with_symbols(before.clone(), b"the table").expect("there is a segment");
+        let header = FileHeader64::<LittleEndian>::parse(&*after).expect("an ELF file");
+        let segments = header.program_headers(LittleEndian, &*after).expect("segments");
+        let fields = |number: usize| {
+            let segment = &segments[number];
+            [&segment.p_offset, &segment.p_filesz, &segment.p_memsz].map(|field| field.get(LittleEndian))
+        };
+        assert_eq!([fields(0), fields(1), fields(2)], [[0x40, 16, 16], [0x1000, 9, 9], [0x40, 16, 16]]);
+        assert_eq!(segments[1].data(LittleEndian, &*after), Ok(&b"the table"[..]));
+        assert_eq!(after.len(), 0x1000 + 9 + 1);
+        let second = HEADER_BYTES + SEGMENT_BYTES;
+        assert_eq!(after[..second], before[..second]);
+    }
+
+    #[test]
+    fn a_file_without_a_place_and_a_table_that_is_too_long_are_refused() {
+        assert!(with_symbols(elf(&[PT_NOTE]), b"").is_err());
+        assert!(with_symbols(b"no ELF file".to_vec(), b"").is_err());
+        assert!(with_symbols(elf(&[PT_LOAD]), &[0; TABLE_BYTES_MAX]).is_ok());
+        assert!(with_symbols(elf(&[PT_LOAD]), &[0; TABLE_BYTES_MAX + 1]).is_err());
+    }
+}

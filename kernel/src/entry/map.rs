@@ -69,6 +69,7 @@ mod tests {
     use super::super::facts::REGIONS_MAX;
     use super::RegionKind::{Bootloader, Firmware, Usable};
     use super::*;
+    use std::vec::Vec;
 
     fn region(start: u64, end: u64, kind: RegionKind) -> MemoryRegion {
         MemoryRegion { start, end, kind }
@@ -127,7 +128,7 @@ mod tests {
         fn a_map_is_sorted_and_says_of_every_address_what_the_strictest_region_says(
             found in proptest::collection::vec((0..100u64, 0..100u64, 0..3usize), 0..30)
         ) {
-            let regions: std::vec::Vec<_> =
+            let regions: Vec<_> =
                 found.iter().map(|(start, end, rank)| region(*start, *end, RANKS[*rank])).collect();
             let (map, dropped) = merge(regions.iter().copied());
             assert_eq!(dropped, 0);

@@ -20,6 +20,21 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         comes_and_goes().with("on_q35_with_ovmf").on(on(Board::Q35, Way::Ovmf)),
         comes_and_goes().with("on_pc_with_seabios").on(on(Board::Pc, Way::SeaBios)),
         comes_and_goes().with("on_pc_with_ovmf").on(on(Board::Pc, Way::Ovmf)),
+        comes_and_goes().with("on_q35_by_pvh").on(on(Board::Q35, Way::Pvh)),
+        comes_and_goes().with("on_pc_by_pvh").on(on(Board::Pc, Way::Pvh)),
+        comes_and_goes()
+            .with("on_q35_by_pvh_with_qboot")
+            .on(Machine { extra: extra(&["-bios", "qboot.rom"]), ..on(Board::Q35, Way::Pvh) }),
+        comes_and_goes().with("by_pvh_with_two_nodes_and_a_module").on(Machine {
+            way: Way::Pvh,
+            dimms: vec![dimm("cold", mib(128))],
+            ..two_nodes()
+        }),
+        comes_and_goes().with("in_128_mib_by_pvh").on(Machine {
+            way: Way::Pvh,
+            memory: mib(128),
+            ..Machine::default()
+        }),
         comes_and_goes().with("on_pc_with_ovmf_and_two_nodes").on(Machine {
             board: Board::Pc,
             way: Way::Ovmf,

@@ -31,6 +31,7 @@ mod parameters;
 mod poison;
 mod power;
 mod pressure;
+mod pvh;
 mod races;
 mod readme;
 mod removal;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(wanted.min(MACHINES_AT_ONCE));
     let topics = [
         machines::scenarios(),
+        pvh::scenarios(),
         cpus::scenarios(),
         tables::scenarios(),
         srat::scenarios(),

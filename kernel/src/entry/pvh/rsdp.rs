@@ -59,7 +59,7 @@ mod tests {
         assert_eq!(found(&memory(&[0x9_fc40])), Some(0x9_fc40));
         assert_eq!(found(&memory(&[0xe_0000])), Some(0xe_0000));
         assert_eq!(found(&memory(&[0xf_ffe0])), Some(0xf_ffe0));
-        assert_eq!(found(&memory(&[0xf_0000, 0x9_fff0])), Some(0x9_fff0), "the data area comes first");
+        assert_eq!(found(&memory(&[0xf_0000, 0x9_ffe0])), Some(0x9_ffe0), "the data area comes first");
     }
 
     #[test]

@@ -102,7 +102,7 @@ fn table<'a>(
 
 /// What the map says of memory. What is no RAM is left to the firmware; what makes no sense is left out.
 fn mapped(entries: &[u8]) -> impl Iterator<Item = MemoryRegion> + Clone {
-    entries.chunks_exact(ENTRY_BYTES).filter_map(|entry| {
+    entries.as_chunks::<ENTRY_BYTES>().0.iter().filter_map(|entry| {
         let kind = if word(entry, 16) == TYPE_RAM { RegionKind::Usable } else { RegionKind::Firmware };
         region(long(entry, 0), long(entry, 8), kind)
     })
@@ -110,9 +110,8 @@ fn mapped(entries: &[u8]) -> impl Iterator<Item = MemoryRegion> + Clone {
 
 /// Where modules lie. Nobody looks into them, but their memory is not ours.
 fn loaded(modules: &[u8]) -> impl Iterator<Item = MemoryRegion> + Clone {
-    modules
-        .chunks_exact(MODULE_BYTES)
-        .filter_map(|module| region(long(module, 0), long(module, 8), RegionKind::Bootloader))
+    let modules = modules.as_chunks::<MODULE_BYTES>().0.iter();
+    modules.filter_map(|module| region(long(module, 0), long(module, 8), RegionKind::Bootloader))
 }
 
 fn region(start: u64, bytes: u64, kind: RegionKind) -> Option<MemoryRegion> {
