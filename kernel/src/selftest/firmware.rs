@@ -27,6 +27,9 @@ fn the_host_passes_files() {
 }
 
 fn acpi_mode_is_on_and_listened_to() {
+    if firmware::get().fadt.as_ref().is_none_or(|fadt| fadt.sci.is_none()) {
+        return skip("there is no fixed hardware");
+    }
     assert!(events::is_listening());
 }
 

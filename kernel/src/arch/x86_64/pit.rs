@@ -15,8 +15,9 @@ const COMMAND: u16 = 1;
 const GATE: u8 = 1 << 0;
 const SPEAKER: u8 = 1 << 1;
 /// Channel 2, both bytes, a rate generator: it counts down and begins anew.
-const COUNT_DOWN: u8 = 0b10_11_010_0;
-const LATCH: u8 = 0b10_00_000_0;
+const COUNT_DOWN: u8 = 2 << 6 | 3 << 4 | 2 << 1;
+/// The count of channel 2 stands still for the next two reads.
+const LATCH: u8 = 2 << 6;
 
 /// In cycles of the time-stamp counter: more than many ticks of the timer on the fastest CPU, and less than a wrap on the slowest.
 const TRIAL_CYCLES: u64 = 1_000_000;
