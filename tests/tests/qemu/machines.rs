@@ -25,11 +25,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         comes_and_goes()
             .with("on_q35_by_pvh_with_qboot")
             .on(Machine { extra: extra(&["-bios", "qboot.rom"]), ..on(Board::Q35, Way::Pvh) }),
-        comes_and_goes().with("by_pvh_with_two_nodes_and_a_module").on(Machine {
-            way: Way::Pvh,
-            dimms: vec![dimm("cold", mib(128))],
-            ..two_nodes()
-        }),
+        comes_and_goes().with("by_pvh_with_two_nodes").on(Machine { way: Way::Pvh, ..two_nodes() }),
         comes_and_goes().with("in_128_mib_by_pvh").on(Machine {
             way: Way::Pvh,
             memory: mib(128),

@@ -2,10 +2,11 @@
 //! other machines.
 
 use anyhow::Result;
-use boot::qemu::{Board, Exit, Machine, Way};
-use boot::size::gib;
+use boot::qemu::{Board, Dimm, Exit, Machine, Way};
+use boot::size::{gib, mib};
 use serde_json::json;
 use system_tests::check::{contains, same};
+use system_tests::dimms::dimm;
 use system_tests::scenario;
 use system_tests::scenario::Scenario;
 use system_tests::vm::Vm;
@@ -21,6 +22,12 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             .params(&["memhp_default_state=online_movable", "loglevel=7"]),
         scenario!(what_lies_in_usable_memory_survives)
             .on(pvh(Board::Q35, &["-initrd", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")])),
+        scenario!(a_module_that_is_in_from_the_start_lies_on_its_node).on(Machine {
+            memory: gib(2),
+            nodes: 2,
+            dimms: vec![Dimm { node: Some(1), ..dimm("cold", mib(256)) }],
+            ..pvh(Board::Q35, &[])
+        }),
         scenario!(all_of_64_gib_on_64_cpus_is_there).on(Machine {
             cpus: 64,
             memory: gib(64),
@@ -79,7 +86,8 @@ fn refused(scenario: Scenario) -> Scenario {
 }
 
 fn cpu_count(vm: &mut Vm) -> Result<usize> {
-    Ok(vm.json("cpus")?["cpus"].as_array().map_or(0, Vec::len))
+    let cpus = vm.json("cpus")?;
+    Ok(cpus["cpus"].as_array().into_iter().flatten().filter(|cpu| cpu["online"] == true).count())
 }
 
 fn all_memory_and_every_cpu_is_there(vm: &mut Vm) -> Result<()> {
@@ -100,6 +108,16 @@ fn a_microvm_without_acpi_runs_one_cpu(vm: &mut Vm) -> Result<()> {
 
 fn all_of_64_gib_on_64_cpus_is_there(vm: &mut Vm) -> Result<()> {
     all_memory_and_every_cpu_is_there(vm)
+}
+
+fn a_module_that_is_in_from_the_start_lies_on_its_node(vm: &mut Vm) -> Result<()> {
+    vm.expect_blocks(&[(0..=15, "Normal"), (32..=33, "offline")])?;
+    let groups = vm.json("groups")?;
+    let nodes: Vec<_> = groups["groups"].as_array().into_iter().flatten().map(|group| &group["node"]).collect();
+    same("nodes", nodes, vec![&json!(0), &json!(1), &json!(1)])?;
+    vm.cmd("online_movable dimm0")?;
+    vm.fill("fill 100M --in 33")?;
+    vm.free_everything()
 }
 
 fn words_of_the_command_line_and_of_fw_cfg_are_both_obeyed(vm: &mut Vm) -> Result<()> {
