@@ -149,7 +149,7 @@ fn take_piece<'a, M: Machine>(
     let only = SectionRange::single(id);
     let alone = range_guard::lock_range(memory, only, pace).map_err(PieceError::Stopped)?;
     let section = memory.sections.get(id).filter(|section| section.ready).ok_or(PieceError::Absent(id))?;
-    if section.has_reserved_frames() || section.state == BlockState::Device {
+    if !section.is_tallied() {
         return Err(PieceError::NotInPieces(id));
     }
     if set.intersection(PageblockSet::touching_head(section.head_frames())) != PageblockSet::EMPTY {

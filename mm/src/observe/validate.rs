@@ -585,7 +585,8 @@ fn check_blocks<M: Machine>(memory: &Memory<M>, report: &mut dyn FnMut(Problem))
         {
             wrong("is on its way, but no operation is under way");
         }
-        if section.is_tallied() && memory.sections.poisoned_frames(id, section) != count_poisoned(memory, id, section) {
+        let is_whole = !section.has_reserved_frames() && section.state != BlockState::Device;
+        if is_whole && memory.sections.poisoned_frames(id, section) != count_poisoned(memory, id, section) {
             wrong("does not have as many poisoned frames as it lacks");
         }
         if section.state == BlockState::Device && !is_device_laid_out(memory, id, section) {

@@ -4,7 +4,7 @@ use super::start;
 use crate::memory::frames::mm;
 use alloc::vec::Vec;
 use mm::addr::{SECTION_LIMIT, SECTION_SIZE, SectionRange};
-use mm::section::kind::MemmapPlace;
+use mm::section::kind::Origin;
 
 /// What became of RAM that was there at boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,15 +22,15 @@ pub(crate) fn fates(first: u64, end: u64) -> Vec<(u64, u64, Fate)> {
     let sections = (first / SECTION_SIZE, end.div_ceil(SECTION_SIZE).min(SECTION_LIMIT));
     let runs = SectionRange::new(sections.0, sections.1.saturating_sub(sections.0));
     let runs = runs.into_iter().flat_map(|range| mm().runs(range));
-    cut(first, end, start::limit(), runs.map(|(run, section)| (run, section.map(|section| section.memmap))))
+    cut(first, end, start::limit(), runs.map(|(run, section)| (run, section.map(|section| section.origin))))
 }
 
-/// `runs` are those of the sections around the RAM, as far as there can be any: where the struct pages of each lie.
+/// `runs` are those of the sections around the RAM, as far as there can be any: when each came.
 fn cut(
     first: u64,
     end: u64,
     limit: u64,
-    runs: impl Iterator<Item = (SectionRange, Option<MemmapPlace>)>,
+    runs: impl Iterator<Item = (SectionRange, Option<Origin>)>,
 ) -> Vec<(u64, u64, Fate)> {
     let mut parts: Vec<(u64, u64, Fate)> = Vec::new();
     let mut part = |from: u64, to: u64, fate: Fate| match parts.last_mut() {
@@ -39,12 +39,12 @@ fn cut(
         _ => parts.push((from, to, fate)),
     };
     let mut at = first;
-    for (run, place) in runs {
+    for (run, origin) in runs {
         let run_end = (run.first().address() + run.size_bytes()).min(end);
         let visible_end = limit.clamp(at, run_end);
-        let fate = match place {
-            Some(MemmapPlace::Boot) => Some(Fate::Kept),
-            Some(MemmapPlace::Head | MemmapPlace::System) => None,
+        let fate = match origin {
+            Some(Origin::Boot) => Some(Fate::Kept),
+            Some(Origin::Added) => None,
             None => Some(Fate::LeftOut),
         };
         if let Some(fate) = fate {
@@ -65,9 +65,9 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     /// Boot memory, then nothing, then something added by hand, then nothing: two sections each.
-    fn runs() -> impl Iterator<Item = (SectionRange, Option<MemmapPlace>)> {
-        let places = [Some(MemmapPlace::Boot), None, Some(MemmapPlace::Head), None];
-        (0..).zip(places).map(|(number, place)| (SectionRange::new(2 * number, 2).expect("in reach"), place))
+    fn runs() -> impl Iterator<Item = (SectionRange, Option<Origin>)> {
+        let origins = [Some(Origin::Boot), None, Some(Origin::Added), None];
+        (0..).zip(origins).map(|(number, origin)| (SectionRange::new(2 * number, 2).expect("in reach"), origin))
     }
 
     #[test]

@@ -14,7 +14,7 @@ use mm::Errno;
 use mm::addr::{SectionId, SectionRange};
 use mm::record::policy::OnlineAs;
 use mm::section::group::{Group, GroupId, GroupName};
-use mm::section::kind::{MemmapPlace, ZoneKind};
+use mm::section::kind::ZoneKind;
 use mm::section::state::BlockState;
 
 const OFFLINE: &[Operand] = &[Operand { name: "BLOCKS", kind: Kind::BlocksOrGroup(Among::Offline), count: Count::One }];
@@ -174,7 +174,7 @@ fn remove(call: &mut Call<'_>) -> Outcome {
 // Everything is found out for every group before the first one goes.
 
 fn check_removable(group: &Group) -> Outcome {
-    if group.terms.memmap == MemmapPlace::Boot {
+    if !group.is_removable() {
         return Err(Failure::invalid(format_args!("{} is boot memory, which cannot be removed", group.name)));
     }
     Ok(())

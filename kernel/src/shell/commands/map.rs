@@ -86,7 +86,7 @@ fn iomem(call: &mut Call<'_>) -> Outcome {
         .extend(memory::host::windows().iter().map(|window| Resource::new(window.start, window.len, "Hotplug window")));
     for (_, group) in resolve::groups() {
         // Boot memory is told by its regions, holes and all.
-        if group.terms.memmap != MemmapPlace::Boot {
+        if group.is_removable() {
             ranges.push(Resource::new(
                 group.window.first().address(),
                 group.window.size_bytes(),
