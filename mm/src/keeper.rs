@@ -2,16 +2,15 @@
 
 use crate::addr::Order;
 use crate::alloc::{open, watermark};
-use crate::limits::AHEAD_PAGES;
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::poison;
-use crate::section::kind::{Origin, ZoneKind};
+use crate::section::kind::ZoneKind;
 
 impl<M: Machine> Memory<M> {
     /// Does a bounded part of the background work that allocating and freeing defer: takes faulty frames that were given back
-    /// out of use, closes added sections that hold nothing, the one that has been empty for longest first, and opens a
-    /// section before the kernel itself runs out of open memory.
+    /// out of use, closes sections that hold nothing, the one that has been empty for longest first, and opens a section
+    /// before the kernel itself runs out of open memory.
     ///
     /// To be called after [`wake_keeper`](crate::machine::Machine::wake_keeper), from a task, with no lock held. Asks to be
     /// called again if there is more.
@@ -20,13 +19,11 @@ impl<M: Machine> Memory<M> {
         for node in self.nodes() {
             for kind in ZoneKind::ALL {
                 open::close_spare(self, node, kind);
-                let cell = self.zones.cell(node, kind);
                 if kind == ZoneKind::Normal
-                    && cell.has_unopened()
-                    && cell.open_free(Origin::Added) < AHEAD_PAGES
                     && watermark::is_boot_memory_short(self)
+                    && let Some(origin) = self.zones.cell(node, kind).closed_up()
                 {
-                    open::open_lowest(self, node, kind, Order::PAGE);
+                    open::open_lowest(self, node, kind, origin, Order::PAGE);
                 }
             }
         }

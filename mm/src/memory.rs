@@ -2,7 +2,6 @@
 
 use crate::addr::{NodeId, Pfn, SectionId, SectionRange};
 use crate::inject::{Injected, Point, Points};
-use crate::limits::SPARE_HIGH;
 use crate::machine::Machine;
 use crate::node::Distances;
 use crate::record::journal::{Event, Journal};
@@ -222,14 +221,15 @@ pub(crate) fn take_from_zone<M: Machine, R>(
         aside.set(set_aside()?);
         Some(work(zone))
     };
-    let (result, change) = memory.zones.by_number(number).change(work, |change| {
+    let zone = memory.zones.by_number(number);
+    let (result, change) = zone.change(work, |change| {
         let boot_pages = change.boot_pages.wrapping_add(aside.get());
         if boot_pages != 0 && kind == ZoneKind::Normal {
             memory.boot_free.add(boot_pages.cast_signed());
         }
     });
-    let is_kernel_short = || kind == ZoneKind::Normal && change.is_closed_up && memory.boot_free.is_short();
-    if change.empty_sections > SPARE_HIGH || is_kernel_short() {
+    let is_kernel_short = || kind == ZoneKind::Normal && memory.boot_free.is_short() && zone.closed_up().is_some();
+    if change.has_many_empty || is_kernel_short() {
         memory.machine.wake_keeper();
     }
     result

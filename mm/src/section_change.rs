@@ -7,7 +7,7 @@ use crate::frame::pageblock_set::PageblockSet;
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::section::group::Ready;
-use crate::section::kind::{Origin, ZoneKind};
+use crate::section::kind::ZoneKind;
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::Section;
 use crate::zone::Zone;
@@ -153,7 +153,7 @@ pub(crate) fn fail_opening<M: Machine>(
     kind: ZoneKind,
 ) {
     set_openness(memory, SectionRange::single(id), section, Openness::Withheld);
-    memory.zones.managed_of(kind, Origin::Added).fetch_sub(section.usable(), Ordering::Relaxed);
+    memory.zones.managed_of(kind, section.origin).fetch_sub(section.usable(), Ordering::Relaxed);
     zone.withhold(section);
 }
 

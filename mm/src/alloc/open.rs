@@ -22,6 +22,7 @@ use crate::section::kind::{MemmapPlace, Origin, ZoneKind};
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::{Section, head_range, table_range};
 use crate::section_change;
+use crate::zone::Zone;
 use heapless::Vec;
 
 /// Sections that are closed before others may have a turn.
@@ -43,9 +44,16 @@ struct Closing<'a, M: Machine> {
     _alone: RangeGuard<'a, M>,
 }
 
-/// Opens the lowest untouched section of a zone that may have a block of `order`; says whether there may be more to be had than before.
-pub(crate) fn open_lowest<M: Machine>(memory: &Memory<M>, node: NodeId, kind: ZoneKind, order: Order) -> bool {
-    match claim_lowest(memory, node, kind, order) {
+/// Opens the lowest untouched section of a zone and origin that may have a block of `order`; says whether there may be more to be had
+/// than before.
+pub(crate) fn open_lowest<M: Machine>(
+    memory: &Memory<M>,
+    node: NodeId,
+    kind: ZoneKind,
+    origin: Origin,
+    order: Order,
+) -> bool {
+    match claim_lowest(memory, node, kind, origin, order) {
         Claim::Section(id, section) => {
             open_claimed(memory, id, section);
             true
@@ -76,18 +84,20 @@ pub(crate) fn open<M: Machine>(memory: &Memory<M>, id: SectionId) {
     }
 }
 
-fn claim_lowest<M: Machine>(memory: &Memory<M>, node: NodeId, kind: ZoneKind, order: Order) -> Claim {
+fn claim_lowest<M: Machine>(memory: &Memory<M>, node: NodeId, kind: ZoneKind, origin: Origin, order: Order) -> Claim {
     loop {
         let (from, last, puts) = {
             let zone = memory.zones.lock(node, kind);
-            match (zone.untouched.lowest, zone.span()) {
-                (Some(lowest), Some((_, last))) => (lowest, last, zone.untouched.puts),
-                _ if zone.untouched.changing > 0 => return Claim::UnderWay,
+            let untouched = zone.untouched(origin);
+            match (untouched.lowest, zone.span()) {
+                (Some(lowest), Some((_, last))) => (lowest, last, untouched.puts),
+                _ if untouched.changing > 0 => return Claim::UnderWay,
                 _ => return Claim::None,
             }
         };
         // Looked for without the lock: there may be a long way of sections that are open already.
-        let available = |id: SectionId| memory.sections.get(id).filter(|section| is_available(*section, node, kind));
+        let is_wanted = |section: &Section| is_available(*section, node, kind) && section.origin == origin;
+        let available = |id: SectionId| memory.sections.get(id).filter(is_wanted);
         let Some(lowest) = SectionId::through(from, last).find(|id| available(*id).is_some()) else { continue };
         // Of one that comes in pieces there may be less than that.
         let serves = |id: &SectionId| available(*id).is_some_and(|section| u64::from(section.managed) >= order.pages());
@@ -95,8 +105,9 @@ fn claim_lowest<M: Machine>(memory: &Memory<M>, node: NodeId, kind: ZoneKind, or
         let claimed = memory.with_zone(node, kind, |zone| {
             let section = claim(memory, zone, id, node, kind)?;
             // One that came back since may lie between those that were looked at.
-            if id == lowest && zone.untouched.puts == puts && zone.untouched.lowest == Some(from) {
-                zone.untouched.lowest = id.next();
+            let untouched = zone.untouched_mut(origin);
+            if id == lowest && untouched.puts == puts && untouched.lowest == Some(from) {
+                untouched.lowest = id.next();
             }
             Some(section)
         });
@@ -109,7 +120,7 @@ fn claim_lowest<M: Machine>(memory: &Memory<M>, node: NodeId, kind: ZoneKind, or
 /// Makes an untouched section one that is changing.
 fn claim<M: Machine>(
     memory: &Memory<M>,
-    zone: &mut crate::zone::Zone,
+    zone: &mut Zone,
     id: SectionId,
     node: NodeId,
     kind: ZoneKind,
@@ -134,11 +145,11 @@ fn open_claimed<M: Machine>(memory: &Memory<M>, id: SectionId, section: Section)
     }
     memory.with_zone(section.node, kind, |zone| {
         section_change::end_opening(memory, zone, id, section);
-        zone.area_mut(Origin::Added).admit(&memory.machine, id);
+        zone.area_mut(section.origin).admit(&memory.machine, id);
     });
 }
 
-/// Makes the struct pages of an added section that has none: all of it is free but its head and what is withheld.
+/// Makes the struct pages of a section that has none: all of it is free but its head and what is withheld.
 ///
 /// # Errors
 /// Its head cannot be trusted with them; it has none then.
@@ -188,7 +199,7 @@ pub(crate) fn describe_pageblock<M: Machine>(memory: &Memory<M>, block: Pagebloc
 }
 
 pub(crate) fn close_spare<M: Machine>(memory: &Memory<M>, node: NodeId, kind: ZoneKind) {
-    if memory.zones.lock(node, kind).area(Origin::Added).empty_sections() <= SPARE_HIGH {
+    if memory.zones.lock(node, kind).empty_sections() <= SPARE_HIGH {
         return;
     }
     let mut closing = Vec::<_, CLOSED_AT_ONCE>::new();
@@ -212,12 +223,13 @@ pub(crate) fn close_spare<M: Machine>(memory: &Memory<M>, node: NodeId, kind: Zo
 /// Takes the section that has been empty for longest from the allocator. An operation on it is not disturbed: if it leaves
 /// the section where it is, the keeper is called again.
 fn begin_close<M: Machine>(memory: &Memory<M>, node: NodeId, kind: ZoneKind) -> Option<Closing<'_, M>> {
-    let candidate = memory.zones.lock(node, kind).area(Origin::Added).longest_empty()?;
+    let longest_empty = |zone: &Zone| zone.area(zone.emptier_origin()).longest_empty();
+    let candidate = longest_empty(&memory.zones.lock(node, kind))?;
     let alone = range_guard::try_lock_range(memory, SectionRange::single(candidate))?;
     let section = memory.with_zone(node, kind, |zone| {
-        let area = zone.area_mut(Origin::Added);
-        let id = area.longest_empty().filter(|id| area.empty_sections() > SPARE_LOW && *id == candidate)?;
+        let id = longest_empty(zone).filter(|id| zone.empty_sections() > SPARE_LOW && *id == candidate)?;
         let section = memory.sections.get(id).filter(|section| section.state == BlockState::Online(kind))?;
+        let area = zone.area_mut(section.origin);
         area.isolate(&memory.machine, id);
         area.retire(&memory.machine, id);
         section_change::begin_closing(memory, zone, id, section);
@@ -234,7 +246,7 @@ fn finish_close<M: Machine>(memory: &Memory<M>, closing: &Closing<'_, M>, node: 
     });
 }
 
-/// Maps the struct pages that lie at the head of an added section, if that can be trusted with them.
+/// Maps the struct pages that lie at the head of a section, if that can be trusted with them.
 fn map_own_memmap<M: Machine>(memory: &Memory<M>, id: SectionId, section: Section) -> Result<(), Distrust> {
     memory.check_injected(Point::AllocOpen).map_err(Distrust::Injected)?;
     if section.memmap == MemmapPlace::Head {

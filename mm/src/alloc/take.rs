@@ -191,7 +191,8 @@ pub(crate) fn first_that_serves<M: Machine, R>(
 fn can_spare_normal<M: Machine>(memory: &Memory<M>, node: NodeId) -> bool {
     let zone = memory.zones.cell(node, ZoneKind::Normal);
     let free = || Origin::ALL.into_iter().map(|origin| zone.open_free(origin)).sum::<u64>();
-    zone.has_unopened() || free() > KERNEL_FLOOR_PAGES
+    let has_unopened = Origin::ALL.into_iter().any(|origin| zone.unopened(origin) > 0);
+    has_unopened || free() > KERNEL_FLOOR_PAGES
 }
 
 fn take<M: Machine>(memory: &Memory<M>, source: Source, request: &Request) -> Option<Pfn> {
@@ -201,14 +202,13 @@ fn take<M: Machine>(memory: &Memory<M>, source: Source, request: &Request) -> Op
             Some(class) => take_cached(memory, source, class, request),
             None => search_zone(memory, source, request),
         };
-        if taken.is_some() || source.origin == Origin::Boot || request.urgency == Urgency::Hotplug {
+        if taken.is_some() || request.urgency == Urgency::Hotplug || cell.unopened(source.origin) == 0 {
             return taken;
         }
         // Untouched memory is counted already: for who has to leave that much there is no more when it is open.
         let must_leave_it = request.spares(source.kind) && watermark::bulk_spare(memory) < request.order.pages();
         // What an opening brought may have gone to somebody else.
-        if must_leave_it || !cell.has_unopened() || !open::open_lowest(memory, source.node, source.kind, request.order)
-        {
+        if must_leave_it || !open::open_lowest(memory, source.node, source.kind, source.origin, request.order) {
             return taken;
         }
     }
@@ -304,7 +304,7 @@ fn set_aside<M: Machine>(memory: &Memory<M>, source: Source, request: &Request, 
         return Some(Share { count: most, pages: 0 });
     }
     let (count, pages) = if source.has_reserve() {
-        let floor = if spares { watermark::floor(memory).saturating_sub(watermark::added_free(memory)) } else { 0 };
+        let floor = if spares { watermark::floor(memory).saturating_sub(watermark::free_beside(memory)) } else { 0 };
         let count = memory.boot_free.set_aside(order, most, floor);
         (count, count << order.index())
     } else {
@@ -315,7 +315,8 @@ fn set_aside<M: Machine>(memory: &Memory<M>, source: Source, request: &Request, 
 
 /// How many frames may be taken from `source` without touching the reserve.
 pub(crate) fn allowance<M: Machine>(memory: &Memory<M>, source: Source) -> u64 {
-    if source.has_reserve() { memory.boot_free.spare() } else { u64::MAX }
+    let unopened = || memory.zones.cell(source.node, source.kind).unopened(source.origin);
+    if source.has_reserve() { memory.boot_free.spare() + unopened() } else { u64::MAX }
 }
 
 /// A frame that was taken says so before the lock is given up under which it was free.

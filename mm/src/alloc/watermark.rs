@@ -25,7 +25,7 @@ pub(crate) fn is_reserve_short<M: Machine>(memory: &Memory<M>, zone: usize) -> b
     kind_of_zone(zone) == ZoneKind::Normal && memory.boot_free.is_reserve_short()
 }
 
-/// Whether the kernel will soon depend on added memory.
+/// Whether the kernel will soon depend on memory that is to be opened, or was added.
 pub(crate) fn is_boot_memory_short<M: Machine>(memory: &Memory<M>) -> bool {
     memory.boot_free.is_short()
 }
@@ -37,7 +37,7 @@ pub(crate) fn bulk_spare<M: Machine>(memory: &Memory<M>) -> u64 {
 
 /// Those that unmovable memory can get, in the same way.
 pub(crate) fn kernel_free<M: Machine>(memory: &Memory<M>) -> u64 {
-    memory.boot_free.spare() + added_free(memory)
+    memory.boot_free.spare() + free_beside(memory)
 }
 
 /// Frames in Normal zones, the reserve not among them, that bulk users leave.
@@ -45,11 +45,12 @@ pub(crate) fn floor<M: Machine>(memory: &Memory<M>) -> u64 {
     KERNEL_PAGES + memory.promised.load(Ordering::Relaxed)
 }
 
-/// Added frames in Normal zones that are free, as far as can be told without a lock.
-pub(crate) fn added_free<M: Machine>(memory: &Memory<M>) -> u64 {
-    if memory.zones.managed(ZoneKind::Normal, Origin::Added) == 0 {
-        return 0;
-    }
+/// Frames in Normal zones that are free beside those of open boot memory, as far as can be told without a lock.
+pub(crate) fn free_beside<M: Machine>(memory: &Memory<M>) -> u64 {
     let normal = memory.zones.all().filter(|(_, kind)| *kind == ZoneKind::Normal);
-    normal.map(|(node, kind)| memory.zones.cell(node, kind).added_free()).sum()
+    let free = |(node, kind)| {
+        let zone = memory.zones.cell(node, kind);
+        zone.unopened(Origin::Boot) + zone.unopened(Origin::Added) + zone.open_free(Origin::Added)
+    };
+    normal.map(free).sum()
 }

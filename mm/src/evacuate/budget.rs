@@ -172,13 +172,15 @@ pub(crate) fn room<M: Machine>(memory: &Memory<M>) -> Room {
     room
 }
 
-/// What is free in those of `ranges` that are boot memory.
+/// What is free in those of `ranges`, which are isolated, that are boot memory.
 pub(crate) fn boot_room_in<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange]) -> Room {
     let mut room = Room::default();
     for (run, section) in memory.sections.present_runs(ranges).filter(|(_, section)| section.origin == Origin::Boot) {
         let Some(kind) = section.state.zone() else { continue };
-        let blocks = run.iter().flat_map(Pageblock::of_section);
-        room.include(kind, Origin::Boot, blocks.map(|block| block.descriptor(&memory.machine).free()).sum());
+        let in_open =
+            || run.iter().flat_map(Pageblock::of_section).map(|block| block.descriptor(&memory.machine).free());
+        let free = if section.is_open() { in_open().sum() } else { run.count() * section.usable() };
+        room.include(kind, Origin::Boot, free);
     }
     room
 }

@@ -26,9 +26,9 @@ pub(crate) const PER_SECTION: u64 = PAGES_PER_SECTION / FRAMES;
 /// The largest group of frames in a pageblock that is not free as a whole.
 pub(crate) const LARGEST_PART: Order = Order::PAGEBLOCK.smaller().expect("a pageblock has parts");
 
-/// What the count of pageblocks that hold nothing starts from in a section that is in two zones: each counts its own there, and
-/// for neither does the section as a whole ever hold nothing.
-pub(crate) const MIXED_COUNT: u64 = 1 << 32;
+/// What the count of pageblocks that hold nothing starts from in a section whose struct pages stay, so that as a whole it never
+/// holds nothing. If it is in two zones, each counts its own there.
+pub(crate) const KEPT_COUNT: u64 = 1 << 32;
 
 const BITS: u64 = u64::BITS as u64;
 const WORDS: u64 = FRAMES / BITS;

@@ -3,7 +3,7 @@
 use crate::addr::{NodeId, Pfn, PfnRange, SectionId, SectionRange};
 use crate::alloc::open;
 use crate::frame::page::{Head, Owner, PageState};
-use crate::frame::pageblock::{MIXED_COUNT, Pageblock};
+use crate::frame::pageblock::{KEPT_COUNT, Pageblock};
 use crate::frame::pageblock_set::PageblockSet;
 use crate::hotplug::steps;
 use crate::machine::Machine;
@@ -88,7 +88,6 @@ impl<M: Machine> Memory<M> {
 
 /// Steps 4 to 6 for a section that is to be in both zones.
 fn enter_both<M: Machine>(memory: &Memory<M>, boot: &BootSection<'_>, section: Section, border: ZoneBorder) {
-    Pageblock::of(boot.id.pages().start()).set_empty_count(&memory.machine, MIXED_COUNT);
     for kind in ZoneKind::ALL {
         let part = border.part(boot.id, kind);
         let blocks = || Pageblock::of_section(boot.id).filter(|block| part.contains(block.first()));
@@ -107,6 +106,7 @@ fn enter_both<M: Machine>(memory: &Memory<M>, boot: &BootSection<'_>, section: S
 fn describe_boot_frames<M: Machine>(memory: &Memory<M>, boot: &BootSection<'_>) -> (u64, u64) {
     let pages = boot.id.pages();
     memory.machine.clear(pages);
+    Pageblock::of(pages.start()).set_empty_count(&memory.machine, KEPT_COUNT);
     let set_aside = |from: Pfn, to: Pfn, head| {
         let range = PfnRange::new(from, to.number() - from.number());
         for pfn in range.iter() {

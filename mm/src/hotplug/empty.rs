@@ -20,7 +20,7 @@ pub(super) fn empty<M: Machine>(
     stopwatch: &Stopwatch<'_, M>,
 ) -> Result<(), EvacuateError> {
     if ranges.is_empty() {
-        // Nobody has touched any of it, so none is boot memory, which the reserve is in.
+        // Nobody has touched any of it, and none is memory that the reserve may be in.
         return Ok(());
     }
     let mut evacuation = Evacuation::begin(memory, ranges, pieces, pace)?;

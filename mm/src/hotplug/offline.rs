@@ -173,12 +173,12 @@ fn offline_steps<M: Machine>(
         }
     });
     memory.check_injected(Point::OfflineIsolate).map_err(OfflineError::Injected)?;
-    let mut is_any_open = false;
+    let mut matters = false;
     for range in ranges {
-        is_any_open |= isolate(memory, *range, pace).map_err(OfflineError::Stopped)?;
+        matters |= isolate(memory, *range, pace).map_err(OfflineError::Stopped)?;
     }
-    // Of blocks that nobody has touched, there is nothing to be looked at from here on.
-    let open = if is_any_open { ranges } else { &[] };
+    // Of blocks that nobody has touched and nobody counts on, there is nothing to be looked at from here on.
+    let open = if matters { ranges } else { &[] };
     caches::drain_zones_of(memory, open);
     stopwatch.enter("prepare");
 
@@ -224,26 +224,27 @@ pub(crate) fn check_online<M: Machine>(memory: &Memory<M>, ranges: &[SectionRang
     Ok(())
 }
 
-/// Puts what is free in the blocks out of reach, and what will be freed in them too; whether any is open.
+/// Puts what is free in the blocks out of reach, and what will be freed in them too; whether any is open, or may hold the reserve.
 pub(super) fn isolate<M: Machine>(memory: &Memory<M>, range: SectionRange, pace: &mut dyn Pace) -> Result<bool, Stop> {
     // What is faulty would only hold it up.
     poison::poison_faulty_in(memory, range);
-    let mut is_any_open = false;
+    let mut matters = false;
     let mut rest = Some(range);
     while let Some(range) = rest {
-        rest = isolate_some(memory, range, &mut is_any_open);
+        rest = isolate_some(memory, range, &mut matters);
         if rest.is_some() {
             pace.pause()?;
         }
     }
-    Ok(is_any_open)
+    Ok(matters)
 }
 
 /// Isolates the first blocks of `range`; the blocks behind those. A block that somebody is just opening or closing is
 /// left for the next time.
-fn isolate_some<M: Machine>(memory: &Memory<M>, range: SectionRange, is_any_open: &mut bool) -> Option<SectionRange> {
+fn isolate_some<M: Machine>(memory: &Memory<M>, range: SectionRange, matters: &mut bool) -> Option<SectionRange> {
     let section = memory.sections.get(range.first())?;
     let kind = section.state.zone()?;
+    *matters |= section.may_hold_reserve();
     memory.with_zone(section.node, kind, |zone| {
         let (run, section) = first_batch(memory, range, |section| section.openness == Openness::Open);
         match section.openness {
@@ -251,7 +252,7 @@ fn isolate_some<M: Machine>(memory: &Memory<M>, range: SectionRange, is_any_open
             Openness::Untouched => zone.claim_untouched(run, section),
             Openness::Withheld => {}
             Openness::Open => {
-                *is_any_open = true;
+                *matters = true;
                 zone.area_mut(section.origin).isolate(&memory.machine, run.first());
             }
         }

@@ -183,7 +183,7 @@ fn grant_at_once<M: Machine>(memory: &Memory<M>, id: SectionId, set: PageblockSe
             Openness::Changing => return false,
             Openness::Untouched => {
                 mark_kept(memory, id, section, set, Pageblock::mark_all_free);
-                zone.untouched.pages += set.frames();
+                zone.untouched_mut(section.origin).grant(set.frames());
             }
             Openness::Open => zone.area_mut(section.origin).grant(&memory.machine, Pageblock::of_set(id, set)),
             Openness::Withheld => {}
@@ -207,7 +207,7 @@ fn withhold_at_once<M: Machine>(memory: &Memory<M>, id: SectionId, set: Pagebloc
             Openness::Changing | Openness::Open => return false,
             Openness::Untouched => {
                 mark_kept(memory, id, section, set, Pageblock::mark_all_used);
-                zone.untouched.pages -= set.frames();
+                zone.untouched_mut(section.origin).withhold(set.frames());
             }
             Openness::Withheld => {}
         }

@@ -13,6 +13,7 @@ use crate::section::kind::{Origin, ZoneKind};
 use crate::section::state::BlockState;
 use crate::section::word::Section;
 use crate::site::Site;
+use crate::zone::Untouched;
 use crate::zone::zones::zone_number;
 use core::ops::AddAssign;
 use core::sync::atomic::Ordering;
@@ -32,7 +33,7 @@ pub struct MemoryReport {
     pub offline: u64,
     /// Of the free memory, what lies in untouched sections.
     pub untouched: u64,
-    /// Struct pages that are in use: of open sections, and of boot blocks for ever.
+    /// Struct pages that are in use: of open sections, and for ever of boot blocks that held something at boot.
     pub memmap_used: u64,
     /// Frames set aside for struct pages of all present blocks.
     pub memmap_reserved: u64,
@@ -211,6 +212,7 @@ impl<M: Machine> Memory<M> {
             let cached = caches::cached_pages(self, zone_number(node, kind)) * PAGE_SIZE;
             let zone = self.zones.lock(node, kind);
             let Some(span) = zone.span() else { continue };
+            let untouched = || Origin::ALL.into_iter().map(|origin| zone.untouched(origin));
             let report = ZoneReport {
                 node,
                 kind,
@@ -220,10 +222,10 @@ impl<M: Machine> Memory<M> {
                 managed: zone.managed_pages() * PAGE_SIZE,
                 // What went from a cache to the zone in between is there once.
                 free: (zone.free_pages() * PAGE_SIZE + cached).min(zone.managed_pages() * PAGE_SIZE),
-                free_boot: zone.area(Origin::Boot).pages() * PAGE_SIZE,
+                free_boot: zone.free_pages_of(Origin::Boot) * PAGE_SIZE,
                 cached,
-                untouched: zone.untouched.pages * PAGE_SIZE,
-                untouched_sections: zone.untouched.sections,
+                untouched: untouched().map(Untouched::pages).sum::<u64>() * PAGE_SIZE,
+                untouched_sections: untouched().map(|untouched| untouched.sections).sum(),
                 isolated: zone.isolated_pages() * PAGE_SIZE,
             };
             drop(zone);

@@ -3,7 +3,7 @@
 use crate::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
 use crate::alloc::caches;
 use crate::frame::page::{Head, MEMMAP_PAGES, Owner, PageState};
-use crate::frame::pageblock::{FRAMES, Listing, MIXED_COUNT, PER_SECTION, Pageblock};
+use crate::frame::pageblock::{FRAMES, KEPT_COUNT, Listing, PER_SECTION, Pageblock};
 use crate::frame::pageblock_set::PageblockSet;
 use crate::machine::Machine;
 use crate::memory::Memory;
@@ -96,14 +96,20 @@ struct Sums {
     free: [u64; Origin::ALL.len()],
     isolated: u64,
     cached: u64,
-    untouched: u64,
-    changing: u64,
-    changing_pages: u64,
-    untouched_pages: u64,
-    first_untouched: Option<SectionId>,
+    untouched: [SumsOfUntouched; Origin::ALL.len()],
     empty: [u64; Origin::ALL.len()],
     first: Option<SectionId>,
     last: Option<SectionId>,
+}
+
+/// Of the sections of one origin that are not open.
+#[derive(Clone, Copy, Default)]
+struct SumsOfUntouched {
+    sections: u64,
+    pages: u64,
+    first: Option<SectionId>,
+    changing: u64,
+    changing_pages: u64,
 }
 
 /// Frames that must be found again elsewhere.
@@ -166,7 +172,8 @@ impl<M: Machine> Memory<M> {
                 if kind == ZoneKind::Normal {
                     boot_free += sums.free[Origin::Boot as usize];
                 }
-                totals.free += sums.free.iter().sum::<u64>() + sums.untouched_pages + sums.changing_pages + sums.cached;
+                let unopened = sums.untouched.iter().map(|untouched| untouched.pages + untouched.changing_pages);
+                totals.free += sums.free.iter().copied().chain(unopened).sum::<u64>() + sums.cached;
             }
         }
         elsewhere.tables +=
@@ -230,16 +237,17 @@ fn recount_zone<M: Machine>(
         if section.is_withheld() {
             continue;
         }
+        let untouched = &mut sums.untouched[section.origin as usize];
         if section.is_untouched() {
-            sums.untouched += 1;
-            sums.first_untouched.get_or_insert(id);
-            sums.untouched_pages += u64::from(section.managed);
+            untouched.sections += 1;
+            untouched.first.get_or_insert(id);
+            untouched.pages += u64::from(section.managed);
             continue;
         }
         // Somebody stood still while opening or closing it: all of it is free, but not to be had yet.
         if section.openness == Openness::Changing {
-            sums.changing += 1;
-            sums.changing_pages += u64::from(section.managed);
+            untouched.changing += 1;
+            untouched.changing_pages += u64::from(section.managed);
             continue;
         }
         recount_section(memory, id, section, &mut sums, elsewhere, report);
@@ -276,13 +284,12 @@ fn zone_counts<M: Machine>(
     node: NodeId,
     kind: ZoneKind,
     sums: &Sums,
-) -> ([Count; 12], [[Count; 3]; 2]) {
+) -> ([Count; 7], [[Count; 8]; 2]) {
     let number = |id: Option<SectionId>| id.map_or(u64::MAX, |id| u64::from(id.number()));
     let cached = caches::cached_pages(memory, zone_number(node, kind));
     let listed = Origin::ALL.map(|origin| count_listed(memory, node, kind, origin));
     let zone = memory.zones.lock(node, kind);
     let (first, last) = zone.span().unzip();
-    let search = number(zone.untouched.lowest);
     let counts = [
         ("present", zone.present_pages(), sums.present),
         ("managed", zone.managed_pages(), sums.managed),
@@ -290,20 +297,21 @@ fn zone_counts<M: Machine>(
         ("isolated", zone.isolated_pages(), 0),
         ("isolated, by recount", sums.isolated, 0),
         ("cached", cached, sums.cached),
-        ("untouched", zone.untouched.sections, sums.untouched),
-        ("untouched frames", zone.untouched.pages, sums.untouched_pages),
-        ("where the search for untouched blocks begins", search, search.min(number(sums.first_untouched))),
-        ("opening or closing", zone.untouched.changing, sums.changing),
-        ("frames opening or closing", zone.untouched.changing_pages, sums.changing_pages),
         ("first block", number(first), number(sums.first)),
         ("last block", number(last), number(sums.last)),
     ];
     let of_origins = Origin::ALL.map(|origin| {
-        let area = zone.area(origin);
+        let (area, untouched, counted) = (zone.area(origin), zone.untouched(origin), sums.untouched[origin as usize]);
+        let search = number(untouched.lowest);
         [
             ("free", area.pages(), sums.free[origin as usize]),
             ("listed free", listed[origin as usize], sums.free[origin as usize]),
             ("empty sections", area.empty_sections(), sums.empty[origin as usize]),
+            ("untouched", untouched.sections, counted.sections),
+            ("untouched frames", untouched.pages(), counted.pages),
+            ("where the search for untouched blocks begins", search, search.min(number(counted.first))),
+            ("opening or closing", untouched.changing, counted.changing),
+            ("frames opening or closing", untouched.changing_pages, counted.changing_pages),
         ]
     });
     (counts, of_origins)
@@ -383,7 +391,7 @@ fn recount_section<M: Machine>(
     report: &mut dyn FnMut(Problem),
 ) {
     let found = recount_range(memory, id.pages(), section, sums, elsewhere, report);
-    let empty = compare_block(memory, id, section, found, 0, report);
+    let empty = compare_block(memory, id, section, found, report);
     sums.empty[section.origin as usize] += u64::from(empty == PER_SECTION);
     check_pageblocks(memory, id.pages(), report);
 }
@@ -406,7 +414,7 @@ fn recount_part<M: Machine>(
     if part.start() == id.pages().start() {
         let (mut whole, mut nowhere) = (Sums::default(), Elsewhere::default());
         let found = recount_range(memory, id.pages(), section, &mut whole, &mut nowhere, &mut |_| ());
-        compare_block(memory, id, section, found, MIXED_COUNT, report);
+        compare_block(memory, id, section, found, report);
     }
 }
 
@@ -427,14 +435,12 @@ fn recount_range<M: Machine>(
     Found { present: managed + taken.set_aside + taken.poisoned + taken.withheld, managed }
 }
 
-/// Compares what is kept of a block with what was counted; how many of its pageblocks hold nothing, which are counted from
-/// `from` on.
+/// Compares what is kept of a block with what was counted; the count of its pageblocks that hold nothing.
 fn compare_block<M: Machine>(
     memory: &Memory<M>,
     id: SectionId,
     section: Section,
     found: Found,
-    from: u64,
     report: &mut dyn FnMut(Problem),
 ) -> u64 {
     let mut compare = |of, kept, counted| {
@@ -444,9 +450,11 @@ fn compare_block<M: Machine>(
     };
     compare("present", u64::from(section.present), found.present);
     compare("managed", u64::from(section.managed), found.managed);
-    let empty = Pageblock::of_section(id).filter(|block| block.descriptor(&memory.machine).is_empty()).count() as u64;
+    let kept = if section.keeps_struct_pages() { KEPT_COUNT } else { 0 };
+    let is_empty = |block: &Pageblock| block.descriptor(&memory.machine).is_empty();
+    let empty = kept + Pageblock::of_section(id).filter(is_empty).count() as u64;
     let first = Pageblock::of(id.pages().start());
-    compare("pageblocks that hold nothing", first.empty_count(&memory.machine), from + empty);
+    compare("pageblocks that hold nothing", first.empty_count(&memory.machine), empty);
     empty
 }
 

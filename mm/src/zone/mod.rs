@@ -1,8 +1,8 @@
 //! A zone: the memory of one node that serves one kind of request.
 //!
 //! A zone keeps memory that was there at boot apart from memory that was added, so that what came last can go first. Of
-//! added memory most sections are *untouched*: they are counted here as free, but nothing is known of their frames before
-//! one is needed and the section is opened.
+//! both most sections are *untouched*: they are counted here as free, but nothing is known of their frames before one is
+//! needed and the section is opened.
 
 pub mod cache;
 pub(crate) mod free_area;
@@ -13,20 +13,20 @@ use crate::addr::{Order, Pfn, SectionId, SectionRange};
 use crate::frame::memmap::Memmap;
 use crate::frame::mobility::Mobility;
 use crate::frame::pageblock::{FRAMES, Pageblock};
-use crate::limits::{AHEAD_PAGES, CACHE_LINE_PAIR};
+use crate::limits::{AHEAD_PAGES, CACHE_LINE_PAIR, SPARE_HIGH};
 use crate::section::kind::Origin;
 use crate::section::word::Section;
 use crate::zone::free_area::{FreeArea, Mixing};
 use core::sync::atomic::{AtomicU64, Ordering};
 use lock_api::{Mutex, MutexGuard, RawMutex};
 
-/// Sections whose frames nobody knows yet.
-#[derive(Debug, Default)]
+/// Sections of one origin whose frames nobody knows yet.
+#[derive(Debug)]
 pub(crate) struct Untouched {
     /// How many there are.
     pub(crate) sections: u64,
-    /// Their frames that can be handed out.
-    pub(crate) pages: u64,
+    /// Their frames that can be handed out, and those of the changing ones.
+    unopened: u64,
     /// None of them lies lower.
     pub(crate) lowest: Option<SectionId>,
     /// How often some were added.
@@ -37,11 +37,32 @@ pub(crate) struct Untouched {
     pub(crate) changing_pages: u64,
 }
 
+impl Untouched {
+    const fn new() -> Self {
+        Self { sections: 0, unopened: 0, lowest: None, puts: 0, changing: 0, changing_pages: 0 }
+    }
+
+    /// Frames of untouched sections that can be handed out.
+    pub(crate) const fn pages(&self) -> u64 {
+        self.unopened - self.changing_pages
+    }
+
+    /// So many of them more.
+    pub(crate) const fn grant(&mut self, pages: u64) {
+        self.unopened += pages;
+    }
+
+    /// So many less.
+    pub(crate) const fn withhold(&mut self, pages: u64) {
+        self.unopened -= pages;
+    }
+}
+
 /// What a zone consists of; the caller holds its lock.
 #[derive(Debug)]
 pub struct Zone {
     free: [FreeArea; Origin::ALL.len()],
-    pub(crate) untouched: Untouched,
+    untouched: [Untouched; Origin::ALL.len()],
     /// Frames of untouched sections that an offline under way has claimed.
     claimed: u64,
     present: u64,
@@ -59,7 +80,7 @@ impl Zone {
     const fn new() -> Self {
         Self {
             free: [const { FreeArea::new() }; Origin::ALL.len()],
-            untouched: Untouched { sections: 0, pages: 0, lowest: None, puts: 0, changing: 0, changing_pages: 0 },
+            untouched: [const { Untouched::new() }; Origin::ALL.len()],
             claimed: 0,
             present: 0,
             boot_present: 0,
@@ -77,30 +98,32 @@ impl Zone {
 
     /// Those of one origin.
     pub(crate) fn free_pages_of(&self, origin: Origin) -> u64 {
-        let unopened = match origin {
-            Origin::Boot => 0,
-            Origin::Added => self.untouched.pages + self.untouched.changing_pages,
-        };
-        self.area(origin).pages() + unopened
+        self.area(origin).pages() + self.untouched(origin).unopened
     }
 
     /// Pageblocks that are free as a whole, those in caches not among them; of untouched sections, those that there are at least.
     pub(crate) fn whole_blocks(&self) -> u64 {
-        let of_no_whole = self.untouched.sections * (FRAMES - 1);
-        let untouched = self.untouched.pages.saturating_sub(of_no_whole) / FRAMES;
-        self.free.iter().map(FreeArea::whole_blocks).sum::<u64>() + untouched
+        let untouched = |untouched: &Untouched| {
+            let of_no_whole = untouched.sections * (FRAMES - 1);
+            untouched.pages().saturating_sub(of_no_whole) / FRAMES
+        };
+        self.free.iter().map(FreeArea::whole_blocks).chain(self.untouched.iter().map(untouched)).sum()
     }
 
     /// A section begins to be opened or closed; its frames stay free.
     pub(crate) fn begin_changing(&mut self, section: Section) {
-        self.untouched.changing += 1;
-        self.untouched.changing_pages += section.usable();
+        let untouched = self.untouched_mut(section.origin);
+        untouched.changing += 1;
+        untouched.changing_pages += section.usable();
+        untouched.unopened += section.usable();
     }
 
     /// It is open, or closed.
     pub(crate) fn end_changing(&mut self, section: Section) {
-        self.untouched.changing -= 1;
-        self.untouched.changing_pages -= section.usable();
+        let untouched = self.untouched_mut(section.origin);
+        untouched.changing -= 1;
+        untouched.changing_pages -= section.usable();
+        untouched.unopened -= section.usable();
     }
 
     /// What is free of one origin in sections that are open.
@@ -110,6 +133,26 @@ impl Zone {
 
     pub(crate) const fn area_mut(&mut self, origin: Origin) -> &mut FreeArea {
         &mut self.free[origin as usize]
+    }
+
+    /// What is free of one origin in sections that are not.
+    pub(crate) const fn untouched(&self, origin: Origin) -> &Untouched {
+        &self.untouched[origin as usize]
+    }
+
+    pub(crate) const fn untouched_mut(&mut self, origin: Origin) -> &mut Untouched {
+        &mut self.untouched[origin as usize]
+    }
+
+    /// How many open sections hold nothing.
+    pub(crate) fn empty_sections(&self) -> u64 {
+        self.free.iter().map(FreeArea::empty_sections).sum()
+    }
+
+    /// The origin of more of them than the other.
+    pub(crate) fn emptier_origin(&self) -> Origin {
+        let [boot, added] = Origin::ALL.map(|origin| self.area(origin).empty_sections());
+        if boot > added { Origin::Boot } else { Origin::Added }
     }
 
     /// Free frames that an offline under way has put out of reach.
@@ -202,21 +245,23 @@ impl Zone {
         self.managed[section.origin as usize] -= section.usable();
     }
 
-    /// Step 6 for added sections: free, without looking at their frames.
+    /// Step 6 for untouched sections: free, without looking at their frames.
     pub(crate) fn put_untouched(&mut self, run: SectionRange, section: Section) {
-        self.untouched.puts += 1;
-        self.untouched.sections += run.count();
-        self.untouched.pages += run.count() * section.usable();
+        let untouched = self.untouched_mut(section.origin);
+        untouched.puts += 1;
+        untouched.sections += run.count();
+        untouched.unopened += run.count() * section.usable();
         let first = run.first();
-        self.untouched.lowest = Some(self.untouched.lowest.map_or(first, |lowest| lowest.min(first)));
+        untouched.lowest = Some(untouched.lowest.map_or(first, |lowest| lowest.min(first)));
     }
 
     /// Untouched sections are not free as such any more.
     pub(crate) fn take_untouched(&mut self, run: SectionRange, section: Section) {
-        self.untouched.sections -= run.count();
-        self.untouched.pages -= run.count() * section.usable();
-        if self.untouched.sections == 0 {
-            self.untouched.lowest = None;
+        let untouched = self.untouched_mut(section.origin);
+        untouched.sections -= run.count();
+        untouched.unopened -= run.count() * section.usable();
+        if untouched.sections == 0 {
+            untouched.lowest = None;
         }
     }
 
@@ -253,8 +298,8 @@ pub struct ZoneCell<S> {
     zone: Mutex<S, Zone>,
     /// What can be had of each origin without opening a section, to be read without the lock.
     open_free: [AtomicU64; Origin::ALL.len()],
-    /// Frames of sections that are untouched or just being opened.
-    unopened: AtomicU64,
+    /// By origin, frames of sections that are untouched or just being opened.
+    unopened: [AtomicU64; Origin::ALL.len()],
 }
 
 const _: () = assert!(align_of::<ZoneCell<()>>() == CACHE_LINE_PAIR, "what guards two zones is on lines of its own");
@@ -263,10 +308,8 @@ const _: () = assert!(align_of::<ZoneCell<()>>() == CACHE_LINE_PAIR, "what guard
 pub(crate) struct Changed {
     /// By how much the free boot memory has grown, in two's complement.
     pub(crate) boot_pages: u64,
-    /// Open added sections that hold nothing.
-    pub(crate) empty_sections: u64,
-    /// Whether there is added memory, but little of it open.
-    pub(crate) is_closed_up: bool,
+    /// Whether more open sections hold nothing than may stay open.
+    pub(crate) has_many_empty: bool,
 }
 
 impl<S: RawMutex> Default for ZoneCell<S> {
@@ -282,7 +325,7 @@ impl<S: RawMutex> ZoneCell<S> {
         Self {
             zone: Mutex::new(Zone::new()),
             open_free: [const { AtomicU64::new(0) }; Origin::ALL.len()],
-            unopened: AtomicU64::new(0),
+            unopened: [const { AtomicU64::new(0) }; Origin::ALL.len()],
         }
     }
 
@@ -298,12 +341,11 @@ impl<S: RawMutex> ZoneCell<S> {
         let result = work(&mut zone);
         for origin in Origin::ALL {
             self.open_free[origin as usize].store(zone.area(origin).pages(), Ordering::Relaxed);
+            self.unopened[origin as usize].store(zone.untouched(origin).unopened, Ordering::Relaxed);
         }
-        self.unopened.store(zone.untouched.pages + zone.untouched.changing_pages, Ordering::Relaxed);
         let changed = Changed {
             boot_pages: zone.area(Origin::Boot).pages().wrapping_sub(before),
-            empty_sections: zone.area(Origin::Added).empty_sections(),
-            is_closed_up: zone.untouched.sections > 0 && zone.area(Origin::Added).pages() < AHEAD_PAGES,
+            has_many_empty: zone.empty_sections() > SPARE_HIGH,
         };
         note(&changed);
         (result, changed)
@@ -314,13 +356,13 @@ impl<S: RawMutex> ZoneCell<S> {
         self.open_free[origin as usize].load(Ordering::Relaxed)
     }
 
-    /// Whether there were sections to be opened, a moment ago.
-    pub(crate) fn has_unopened(&self) -> bool {
-        self.unopened.load(Ordering::Relaxed) > 0
+    /// Frames of one origin in sections to be opened, a moment ago.
+    pub(crate) fn unopened(&self, origin: Origin) -> u64 {
+        self.unopened[origin as usize].load(Ordering::Relaxed)
     }
 
-    /// Frames of added memory, also of sections to be opened, a moment ago.
-    pub(crate) fn added_free(&self) -> u64 {
-        self.open_free(Origin::Added) + self.unopened.load(Ordering::Relaxed)
+    /// An origin of which there are sections to be opened, and little is open, boot memory before added memory.
+    pub(crate) fn closed_up(&self) -> Option<Origin> {
+        Origin::ALL.into_iter().find(|origin| self.unopened(*origin) > 0 && self.open_free(*origin) < AHEAD_PAGES)
     }
 }

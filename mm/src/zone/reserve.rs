@@ -1,10 +1,10 @@
-//! Free boot memory, and the part of it that is kept for hotplug: the lowest watermark.
+//! Free boot memory in open sections, and the part of it that is kept for hotplug: the lowest watermark.
 
 use crate::addr::Order;
-use crate::limits::{CACHE_LINE_PAIR, RESERVE_PAGES};
+use crate::limits::{AHEAD_PAGES, CACHE_LINE_PAIR, RESERVE_PAGES};
 use core::sync::atomic::{AtomicI64, Ordering};
 
-/// How much boot memory is free in all Normal zones, without what somebody is about to take.
+/// How much boot memory is free in open sections of all Normal zones, without what somebody is about to take.
 ///
 /// Ordinary requests set aside what they want before they take it, so that together they never reach into the reserve. What
 /// comes and goes otherwise is counted a moment later, so for that moment there may seem to be less than nothing.
@@ -36,9 +36,9 @@ impl BootFree {
         self.pages() < Self::RESERVE
     }
 
-    /// Whether the kernel will soon depend on added memory.
+    /// Whether the kernel will soon depend on memory that is to be opened, or was added.
     pub(crate) fn is_short(&self) -> bool {
-        self.pages() < 2 * Self::RESERVE
+        self.pages() < AHEAD_PAGES as i64
     }
 
     /// Frames above the reserve.

@@ -6,14 +6,15 @@ use crate::addr::{PfnRange, SectionId};
 use crate::frame::list::End;
 use crate::frame::memmap::Memmap;
 use crate::frame::mobility::Mobility;
-use crate::frame::pageblock::{Descriptor, FRAMES, Listing, PER_SECTION, Pageblock};
+use crate::frame::pageblock::{Descriptor, FRAMES, KEPT_COUNT, Listing, PER_SECTION, Pageblock};
 
 impl FreeArea {
     /// A section's pageblocks, on no list so far, come within reach: the lowest are handed out first, after those of
     /// sections that came before.
     pub(crate) fn admit(&mut self, memmap: &impl Memmap, id: SectionId) {
-        let empty = self.admit_blocks(memmap, || Pageblock::of_section(id));
         let first = Pageblock::of(id.pages().start());
+        let kept = first.empty_count(memmap) & KEPT_COUNT;
+        let empty = kept + self.admit_blocks(memmap, || Pageblock::of_section(id));
         first.set_empty_count(memmap, empty);
         if empty == PER_SECTION {
             self.empty.push(memmap, first, End::First);
