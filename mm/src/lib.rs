@@ -38,7 +38,7 @@
 //! | standby memory | add 1, online 2-6 | [`Ready::AtOnline`](section::group::Ready): going online first has the [`Backing`](machine::backing::Backing) make it accessible, a unit at a time; after the last block of a unit has gone offline it is given back |
 //! | memory in pieces | add 1-3, online 4-6 | [`Grant::Pieces`](section::group::Grant): step 6 hands out granted pageblocks only; [`pieces`](hotplug::pieces) grants and withholds them at any time |
 //! | device memory | add 1-3, online 5 at once | [`attach`](Memory::attach): in no zone, with a direct map or without; its device hands out its frames |
-//! | boot memory | all six | [`BootSection`](hotplug::BootSection) says what is in use already; it is never removed |
+//! | boot memory | all six | [`BootSection`](hotplug::BootSection) says what is in use already, and is opened at once; [`EmptyBootSections`](hotplug::EmptyBootSections) are not; it is never removed |
 //!
 //! [`hotplug`] tells the four verbs step by step; everything else is a part that they use.
 //!

@@ -1,6 +1,7 @@
-//! Memory that was there at boot: the same six steps, with a memmap whose place was chosen before there was an allocator.
+//! Memory that was there at boot: the same six steps. A section in which something is in use already is opened at once, with a memmap
+//! whose place was chosen before there was an allocator. All others are laid out as added memory is, and stay untouched.
 
-use crate::addr::{NodeId, Pfn, PfnRange, SectionId, SectionRange};
+use crate::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
 use crate::alloc::open;
 use crate::frame::page::{Head, Owner, PageState};
 use crate::frame::pageblock::{KEPT_COUNT, Pageblock};
@@ -10,7 +11,8 @@ use crate::machine::Machine;
 use crate::machine::mapper::DirectMap;
 use crate::machine::tasks::Unhurried;
 use crate::memory::Memory;
-use crate::section::group::{Grant, Group, GroupKind, GroupName, Ready, Terms};
+use crate::section::altmap::Altmap;
+use crate::section::group::{Grant, Group, GroupId, GroupKind, GroupName, Ready, Terms};
 use crate::section::kind::{MemmapPlace, Origin, ZoneKind};
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::Section;
@@ -42,7 +44,48 @@ pub struct BootSection<'a> {
     pub uses: &'a [(PfnRange, BootUse)],
 }
 
+/// Neighbouring sections with memory at boot, all of it there and none in use. They are mapped, and there are page tables for their
+/// struct pages, or promises of some.
+#[derive(Clone, Copy, Debug)]
+pub struct EmptyBootSections {
+    /// Which.
+    pub range: SectionRange,
+    /// Their node.
+    pub node: NodeId,
+    /// The zone that all of them are to be in.
+    pub zone: ZoneKind,
+    /// So many frames at the head of the first hold page tables of all.
+    pub tables: u64,
+}
+
 impl<M: Machine> Memory<M> {
+    /// Takes over boot sections in which nothing is in use: known and online, untouched. They are only opened, and until then no byte
+    /// of them but for tables is written, when somebody needs their memory.
+    ///
+    /// # Panics
+    /// A section is present already, beyond the table, or on a node without zones; the tables leave no room for struct pages. All of
+    /// these are mistakes of the boot code.
+    pub fn add_empty_boot_sections(&self, boot: &EmptyBootSections) {
+        let EmptyBootSections { range, node, zone, tables } = *boot;
+        let _alone = range_guard::lock_range(self, range, &mut Unhurried).expect("nobody tells to stop");
+        assert!(self.sections.iter_range(range).next().is_none(), "boot sections are given twice: {range:?}");
+        let altmap = Altmap::new(range, tables).expect("the tables leave room for struct pages");
+        let group = boot_group(self, range, node);
+        let first = range.first_part(1);
+        for run in [Some(first), range.behind(first)].into_iter().flatten() {
+            let head = altmap.head_frames(run.first());
+            let section = Section {
+                memmap: MemmapPlace::Head,
+                present: PAGES_PER_SECTION as u16,
+                head: head as u16,
+                managed: (PAGES_PER_SECTION - head) as u16,
+                ..boot_section(node, group, BlockState::GoingOnline(zone))
+            };
+            section_change::make_known(self, run, section, PageblockSet::EMPTY);
+            enter(self, run, section);
+        }
+    }
+
     /// Takes over a boot section: known, initialised and online in the zones of its node.
     ///
     /// # Panics
@@ -54,36 +97,49 @@ impl<M: Machine> Memory<M> {
         assert!(self.sections.get(boot.id).is_none(), "boot section {} is given twice", boot.id);
         let (present, managed) = describe_boot_frames(self, boot);
         let (start, end) = (boot.id.pages().start(), boot.id.pages().end());
+        let state = match boot.movable_from {
+            Some(first) if first <= start => BlockState::GoingOnline(ZoneKind::Movable),
+            Some(first) if first < end => {
+                BlockState::Mixed(ZoneBorder::before(first).expect("Movable begins between two pairs"))
+            }
+            _ => BlockState::GoingOnline(ZoneKind::Normal),
+        };
         let section = Section {
-            state: match boot.movable_from {
-                Some(first) if first <= start => BlockState::GoingOnline(ZoneKind::Movable),
-                Some(first) if first < end => {
-                    BlockState::Mixed(ZoneBorder::before(first).expect("Movable begins between two pairs"))
-                }
-                _ => BlockState::GoingOnline(ZoneKind::Normal),
-            },
-            openness: Openness::Untouched,
-            last_zone: ZoneKind::Normal,
-            node: boot.node,
-            group: boot_group(self, boot),
-            origin: Origin::Boot,
-            memmap: MemmapPlace::Boot,
-            ready: true,
             present: present as u16,
-            head: 0,
             managed: managed as u16,
-            poisoned: false,
-            faulty: false,
+            ..boot_section(boot.node, boot_group(self, only, boot.node), state)
         };
         section_change::make_known(self, only, section, PageblockSet::EMPTY);
         match section.state {
             BlockState::Mixed(border) => enter_both(self, boot, section, border),
-            _state => {
-                section_change::expect(self, only, section);
-                steps::enter_run(self, only, section);
-            }
+            _state => enter(self, only, section),
         }
     }
+}
+
+/// A boot section without memory.
+const fn boot_section(node: NodeId, group: GroupId, state: BlockState) -> Section {
+    Section {
+        state,
+        openness: Openness::Untouched,
+        last_zone: ZoneKind::Normal,
+        node,
+        group,
+        origin: Origin::Boot,
+        memmap: MemmapPlace::Boot,
+        ready: true,
+        present: 0,
+        head: 0,
+        managed: 0,
+        poisoned: false,
+        faulty: false,
+    }
+}
+
+/// Steps 4 to 6 for sections that are to be in one zone.
+fn enter<M: Machine>(memory: &Memory<M>, run: SectionRange, section: Section) {
+    section_change::expect(memory, run, section);
+    steps::enter_run(memory, run, section);
 }
 
 /// Steps 4 to 6 for a section that is to be in both zones.
@@ -131,21 +187,20 @@ fn describe_boot_frames<M: Machine>(memory: &Memory<M>, boot: &BootSection<'_>) 
     (present, managed)
 }
 
-/// The group that a boot section belongs to: one for each run of neighbours on one node.
-fn boot_group<M: Machine>(memory: &Memory<M>, boot: &BootSection<'_>) -> crate::section::group::GroupId {
+/// The group that boot sections belong to: one for each run of neighbours on one node.
+fn boot_group<M: Machine>(memory: &Memory<M>, range: SectionRange, node: NodeId) -> GroupId {
     let mut groups = memory.groups.lock();
-    let below = groups
-        .iter()
-        .find(|(_, group)| group.node == boot.node && group.window.last().number() + 1 == boot.id.number());
+    let is_below = |group: &Group| group.node == node && group.window.last().next() == Some(range.first());
+    let below = groups.iter().find(|(_, group)| is_below(group));
     if let Some((id, _)) = below {
-        groups.extend(id, boot.id);
+        groups.extend(id, range);
         return id;
     }
     let number = groups.iter().count() as u16;
     let group = Group {
         name: GroupName { kind: GroupKind::Boot, number },
-        window: SectionRange::single(boot.id),
-        node: boot.node,
+        window: range,
+        node,
         terms: Terms {
             memmap: MemmapPlace::Boot,
             unit: 1,

@@ -1,5 +1,5 @@
-//! The four verbs that users know: add, online, offline, remove; [`BootSection`], which is the same for what is there
-//! already; and [`pieces`] of blocks, granted and withheld.
+//! The four verbs that users know: add, online, offline, remove; [`BootSection`] and [`EmptyBootSections`], which are the same for
+//! what is there already; and [`pieces`] of blocks, granted and withheld.
 //!
 //! A verb is a list of the six steps, each of which `steps` does and undoes. It does first everything that can fail, then
 //! everything that cannot. What must be undone on the way is a guard that is dropped.
@@ -22,7 +22,7 @@ mod undo;
 pub mod zone_choice;
 
 pub use add::{AddError, AddRequest};
-pub use boot::{BootSection, BootUse};
+pub use boot::{BootSection, BootUse, EmptyBootSections};
 pub use offline::OfflineError;
 pub use online::OnlineError;
 pub use pieces::PieceError;

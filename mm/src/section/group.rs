@@ -3,7 +3,7 @@
 //! A group is registered once, with the window that its memory can lie in. Ranges of the window are added to it and removed from
 //! it: of a DIMM all at once, of a device that grows and shrinks a unit at a time.
 
-use crate::addr::{NodeId, SectionId, SectionRange};
+use crate::addr::{NodeId, SectionRange};
 use crate::limits::GROUP_LIMIT;
 use crate::machine::backing::Backing;
 use crate::machine::mapper::DirectMap;
@@ -293,12 +293,12 @@ impl GroupTable {
         *slot = Slot::Known(group, Tally { offline: pages, ..Tally::default() }, backing);
     }
 
-    /// Lets a group, just made for boot memory, grow by the section behind it.
-    pub(crate) fn extend(&mut self, id: GroupId, section: SectionId) {
+    /// Lets a group, just made for boot memory, grow by the sections behind it.
+    pub(crate) fn extend(&mut self, id: GroupId, range: SectionRange) {
         let Slot::Known(group, ..) = &mut self.slots[usize::from(id.0)] else {
             unreachable!("only an existing group grows")
         };
-        group.window = group.window.hull(SectionRange::single(section));
+        group.window = group.window.hull(range);
     }
 
     pub(crate) fn remove(&mut self, id: GroupId) {

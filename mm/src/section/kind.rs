@@ -58,7 +58,7 @@ pub enum MemmapPlace {
     Head = 0,
     /// In frames of the system, taken when the section was added.
     System = 1,
-    /// Somewhere inside the section, chosen at boot, and there for ever.
+    /// Somewhere inside the section, which held something at boot already, and there for ever.
     Boot = 2,
 }
 

@@ -29,9 +29,9 @@ pub struct Section {
     pub memmap: MemmapPlace,
     /// Whether its memory can be accessed, and is mapped.
     pub ready: bool,
-    /// Frames of memory in it; of an added section all that it can have.
+    /// Frames of memory in it; all that it can have, unless it held something at boot.
     pub present: u16,
-    /// Frames at its head that hold struct pages and tables; none of a boot section, whose layout is its own.
+    /// Frames at its head that hold struct pages and tables; none of one that held something at boot, whose layout is its own.
     pub head: u16,
     /// Frames that the allocator gets: all but memmap, page tables and what is reserved or poisoned. Of a withheld one, those
     /// that it would get.
@@ -106,13 +106,13 @@ impl Section {
         self.is_open() || self.keeps_struct_pages() || self.poisoned || matches!(self.state, BlockState::Device)
     }
 
-    /// Frames at its head that hold struct pages and tables; none for a boot section, whose layout is its own.
+    /// Frames at its head that hold struct pages and tables; none for one that held something at boot, whose layout is its own.
     #[must_use]
     pub const fn head_frames(self) -> u64 {
         self.head as u64
     }
 
-    /// Frames behind the head of an added section that the allocator does not get: they are poisoned or withheld.
+    /// Frames behind the head of a section that the allocator does not get: they are poisoned or withheld.
     pub(crate) const fn unmanaged_frames(self) -> u64 {
         (self.present - self.head - self.managed) as u64
     }

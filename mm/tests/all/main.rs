@@ -6,6 +6,7 @@ mod allocator;
 mod beside;
 mod cpus;
 mod device;
+mod empty_boot;
 mod faulty;
 mod interleavings;
 mod kernel_memory;

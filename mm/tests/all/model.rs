@@ -9,7 +9,7 @@ mod steps;
 use crate::machine::holders::Holder;
 use crate::machine::holding::{all_places, booted_with_holders, hold, hold_in, movable, place_of, release};
 use crate::machine::taking::request;
-use crate::machine::{Fake, SECTIONS, Snapshot, assert_valid, blocks, booted, dimm, node, section};
+use crate::machine::{Fake, SECTIONS, Snapshot, assert_valid, blocks, boot_empty, booted, dimm, node, section};
 use layout::{Layout, Source};
 use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, PAGES_PER_SECTION, Pfn, SectionId, SectionRange};
@@ -37,7 +37,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock, Mutex};
 use steps::{Step, Steps};
 
-const FIRST: u64 = 32;
+const FIRST: u64 = 30;
 const LAST: u64 = 47;
 const DIMMS: u16 = 4;
 
@@ -45,7 +45,7 @@ const DIMMS: u16 = 4;
 const CASES: u32 = 96;
 
 /// What must have succeeded in some sequence: what is always refused is not tested.
-const KINDS: [&str; 24] = [
+const KINDS: [&str; 26] = [
     "add with struct pages of its own",
     "add with struct pages in the system",
     "online in Normal",
@@ -54,6 +54,8 @@ const KINDS: [&str; 24] = [
     "relabel to Movable",
     "offline of what is empty",
     "offline of what moves",
+    "online of boot memory",
+    "offline of boot memory",
     "remove",
     "unplug",
     "allocate unmovable",
@@ -98,13 +100,26 @@ impl Dimm {
     }
 }
 
-#[derive(Clone, Debug, Default)]
+/// Boot memory in which nothing is in use: below all that is added.
+const EMPTY_BOOT: Dimm = Dimm { first: FIRST, count: 2, node: 0, on_memory: true };
+
+/// The machine before anything is done.
+fn add_empty_boot(memory: &Memory<Fake>) {
+    boot_empty(memory, World::range(EMPTY_BOOT.first, EMPTY_BOOT.count), EMPTY_BOOT.node, ZoneKind::Normal);
+}
+
+#[derive(Clone, Debug)]
 struct Model {
     dimms: BTreeMap<u16, Dimm>,
     online: BTreeMap<u64, Option<ZoneKind>>,
 }
 
 impl Model {
+    fn new() -> Self {
+        let online = EMPTY_BOOT.blocks().map(|block| (block, Some(ZoneKind::Normal))).collect();
+        Self { dimms: BTreeMap::new(), online }
+    }
+
     fn state(&self, id: SectionId) -> Option<Option<ZoneKind>> {
         self.online.get(&u64::from(id.number())).copied()
     }
@@ -207,7 +222,8 @@ impl World {
     fn new() -> Self {
         let memory = booted_with_holders();
         hold_in(&memory, Order::PAGE, blocks(0, 1));
-        Self { memory, model: Model::default(), held: Vec::new(), movable: 1, pinned: Vec::new(), armed_open: 0 }
+        add_empty_boot(&memory);
+        Self { memory, model: Model::new(), held: Vec::new(), movable: 1, pinned: Vec::new(), armed_open: 0 }
     }
 
     /// Tries a step, which succeeds or is refused as the model would have it; of what kind it is
@@ -326,10 +342,11 @@ impl World {
             if self.memory.section(id).expect("present").is_withheld() {
                 continue;
             }
-            let dimm = self.model.dimms.values().find(|dimm| dimm.blocks().contains(block)).expect("it came with one");
-            let head = self.head_pages(*dimm, id);
+            let dimm = self.model.dimms.values().find(|dimm| dimm.blocks().contains(block));
+            let Dimm { node, .. } = *dimm.unwrap_or(&EMPTY_BOOT);
+            let head = self.head_pages(*dimm.unwrap_or(&EMPTY_BOOT), id);
             let managed = (0..PAGES_PER_SECTION).map(|n| n >= head).collect();
-            layout.include(id, Source { node: dimm.node, zone, is_boot: false }, managed);
+            layout.include(id, Source { node, zone, is_boot: dimm.is_none() }, managed);
         }
         let memmaps = self.memmaps_in_system().into_iter().map(|pfn| (pfn, Order::PAGE));
         for (head, order) in self.held.iter().copied().chain(self.moving()).chain(memmaps) {
@@ -380,6 +397,8 @@ impl World {
         match *step {
             Step::Add { on_memory: true, .. } => "add with struct pages of its own",
             Step::Add { on_memory: false, .. } => "add with struct pages in the system",
+            Step::Online { first, .. } if EMPTY_BOOT.blocks().contains(&first) => "online of boot memory",
+            Step::Offline { first, .. } if EMPTY_BOOT.blocks().contains(&first) => "offline of boot memory",
             Step::Online { first, count, zone } => match (zone, is_relabel(first, count, zone)) {
                 (ZoneKind::Normal, false) => "online in Normal",
                 (ZoneKind::Movable, false) => "online in Movable",
@@ -568,9 +587,19 @@ impl StateMachineTest for World {
                 world.attempt(&Step::Unplug { dimm });
             }
         }
+        for block in
+            EMPTY_BOOT.blocks().filter(|block| world.model.online[block] != Some(ZoneKind::Normal)).collect::<Vec<_>>()
+        {
+            world.attempt(&Step::Online { first: block, count: 1, zone: ZoneKind::Normal });
+        }
         world.check();
         assert!(world.model.dimms.is_empty(), "nothing is in use");
-        assert_eq!(Snapshot::of(&world.memory), Snapshot::of(&booted()));
+        // What is withheld stays so until it is removed.
+        if !world.memory.blocks().any(|(_, section)| section.is_withheld()) {
+            let fresh = booted();
+            add_empty_boot(&fresh);
+            assert_eq!(Snapshot::of(&world.memory), Snapshot::of(&fresh));
+        }
     }
 }
 

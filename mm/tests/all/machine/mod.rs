@@ -15,7 +15,7 @@ use host::Host;
 use mm::addr::{NodeId, PAGES_PER_SECTION, Pfn, PfnRange, SectionId, SectionRange};
 use mm::frame::memmap::Memmap;
 use mm::frame::page::{MEMMAP_PAGES, Owner, PageInfo};
-use mm::hotplug::{BootSection, BootUse};
+use mm::hotplug::{BootSection, BootUse, EmptyBootSections};
 use mm::machine::Machine;
 use mm::machine::mapper::{DirectMap, MapError, MapRangeError, Mapper};
 use mm::machine::mover::{Move, Mover, Stay};
@@ -24,7 +24,7 @@ use mm::machine::trial::{BadMemory, Distrust, Trial};
 use mm::node::Distances;
 use mm::observe::report::ZoneReport;
 use mm::section::group::{GroupKind, GroupName};
-use mm::section::kind::MemmapPlace;
+use mm::section::kind::{MemmapPlace, ZoneKind};
 use mm::section::state::Openness;
 use mm::section::word::Section;
 use mm::zone::ZoneCell;
@@ -377,6 +377,14 @@ pub(crate) fn booted_with(nodes: [u32; 2], movable_from: Option<Pfn>) -> Memory<
     memory
 }
 
+/// Boot sections in which nothing is in use, beside those of [`booted`].
+pub(crate) fn boot_empty(memory: &Memory<Fake>, range: SectionRange, on: u32, zone: ZoneKind) {
+    let tables = memory.machine().own_tables(range);
+    let own = PfnRange::new(range.first().pages().start(), tables);
+    memory.machine().map_range(range, own, DirectMap::Present).expect("tables suffice");
+    memory.add_empty_boot_sections(&EmptyBootSections { range, node: node(on), zone, tables });
+}
+
 /// Everything that a failed operation must leave as it was: all but which free frames lie in caches, which sections are open,
 /// and which have frames with an error that are held.
 #[derive(Clone, PartialEq, Debug)]
@@ -396,7 +404,7 @@ impl Snapshot {
         let has_own = |section: &Section| section.has_struct_pages() && section.memmap == MemmapPlace::Head;
         let with_struct_pages = memory.blocks().filter(|(_, section)| has_own(section)).count();
         let forget_history = |(id, section): (SectionId, Section)| {
-            let last_zone = section.state.zone().unwrap_or(mm::section::kind::ZoneKind::Normal);
+            let last_zone = section.state.zone().unwrap_or(ZoneKind::Normal);
             (id, Section { last_zone, openness: Openness::Untouched, faulty: false, ..section })
         };
         Self {

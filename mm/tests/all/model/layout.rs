@@ -20,7 +20,7 @@ impl Source {
 
     /// How much of it is kept for hotplug.
     fn reserve(self) -> u64 {
-        if self.is_boot { RESERVE_PAGES } else { 0 }
+        if self.is_boot && self.zone == ZoneKind::Normal { RESERVE_PAGES } else { 0 }
     }
 }
 
