@@ -8,6 +8,7 @@
 
 use alloc::vec::Vec;
 use mm::addr::{NodeId, Order, PAGE_SIZE, Pfn, PfnRange};
+use mm::section::kind::ZoneKind;
 
 /// No parameter leaves the kernel less.
 const LEAST_PAGES: u64 = (128 << 20) / PAGE_SIZE;
@@ -123,6 +124,15 @@ impl BootRam {
     /// The nodes on which nothing can be Movable.
     pub(crate) fn kept_nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.0.iter().filter(|ram| ram.ranges.is_empty()).map(|ram| ram.node)
+    }
+
+    /// The zone of RAM of a node in a block that may be Movable; `None` if it is in both.
+    pub(crate) fn zone_of_all(&self, node: NodeId, pages: PfnRange) -> Option<ZoneKind> {
+        match self.movable_from(node) {
+            Some(line) if line <= pages.start() => Some(ZoneKind::Movable),
+            Some(line) if line < pages.end() => None,
+            _ => Some(ZoneKind::Normal),
+        }
     }
 
     /// Where Movable begins on a node, but for blocks that are Normal in any case.

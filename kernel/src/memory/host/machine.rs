@@ -39,6 +39,13 @@ fn leaves() -> HugeLeaves {
     *LEAVES.call_once(boot_map::huge_leaves)
 }
 
+/// Makes the page tables for the struct pages of boot memory that nobody uses, at its head; how many frames they take there.
+pub(super) fn prepare_boot(range: SectionRange) -> u64 {
+    let own = ranges::prepare_boot(&KernelEditor, range).expect("boot memory is fit for its page tables");
+    OWN_TABLES.fetch_add(own, Ordering::Relaxed);
+    own
+}
+
 impl Memmap for Kernel {
     fn page(&self, pfn: Pfn) -> &PageInfo {
         // SAFETY: mm asks for struct pages of sections only whose memmap is mapped; a struct page is atomics, valid for any

@@ -1,7 +1,9 @@
-//! Handing boot memory to `mm`: every section with RAM gets its memmap out of its own frames, then `mm` learns what each
-//! frame is used for.
+//! Handing boot memory to `mm`. Of a section in which something is in use, `mm` learns what each frame is used for, and its memmap is
+//! made in frames that are free. Of all others nothing is touched: they are handed over in runs, each with room for its page
+//! tables and memmaps at its head.
 
 use super::kernelcore::{BootRam, KernelCore};
+use super::machine;
 use super::mover::{self, HeapMover};
 use crate::firmware::Firmware;
 use crate::firmware::owners::Owners;
@@ -22,7 +24,7 @@ use core::cmp::Reverse;
 use core::sync::atomic::AtomicU64;
 use mm::addr::{MAX_PHYS_BITS, NodeId, PAGE_SIZE, Pfn, PfnRange, SECTION_LIMIT, SECTION_SIZE, SectionId, SectionRange};
 use mm::frame::page::{MEMMAP_PAGES, Owner};
-use mm::hotplug::{BootSection, BootUse};
+use mm::hotplug::{BootSection, BootUse, EmptyBootSections};
 use mm::machine::mapper::Mapper;
 use mm::memory::{MachineCache, MachineZone};
 use mm::node::Distances;
@@ -82,16 +84,19 @@ pub(crate) fn start(firmware: &Firmware, cpus: usize, limit: Option<u64>, kernel
     };
     make_tables(&sections, section_count * SECTION_SIZE);
 
-    let (homes, ram) = homes(srat, &sections, limit, kernelcore);
+    let (mut blocks, ram) = boot_blocks(srat, &sections, limit, kernelcore);
 
-    // From here to the end the heap has only the frames that it has already.
+    // From here until `mm` has frames the heap has only those that it has already.
     EARLY.lock().close();
+    find_empty(&EARLY, &mut blocks, &ram, limit);
     let mut uses = Vec::new();
     let mm = MM.call_once(|| Memory::new(Kernel, storage));
-    for (id, node) in sections.into_iter().zip(homes) {
-        hand_over(mm, &ram, id, node, limit, &mut uses);
+    for run in blocks.chunk_by(BootBlock::is_like) {
+        match run[0].empty_in {
+            Some(zone) => hand_over_empty(mm, run, zone),
+            None => hand_over(mm, &ram, run[0], limit, &mut uses),
+        }
     }
-    frames::open();
     mover::register(&[Owner::Heap], &HeapMover);
     log::info!(
         target: "memory",
@@ -216,19 +221,53 @@ fn distances(slit: &Slit, nodes: usize) -> Distances {
     Distances::new(nodes, matrix.leak()).expect("a matrix of rows and columns is square")
 }
 
-/// Completes the top-level table and makes the page tables for the struct pages of boot memory.
+/// Completes the top-level table and makes the page tables for the struct pages of boot memory that is in use: others get theirs
+/// when they are handed over.
 fn make_tables(sections: &[SectionId], end: u64) {
     for slot in 0..end.div_ceil(layout::SLOT_SIZE) {
         tables::edit(|tree| tree.make(layout::DIRECT_MAP + slot * layout::SLOT_SIZE, Level::POINTERS))
             .expect("boot memory has room for its page tables");
     }
-    for id in sections {
-        tables::edit(|tree| shared_tables::claim_one(tree, *id)).expect("boot memory has room for its page tables");
+    for id in sections.iter().filter(|id| EARLY.lock().is_kept(**id)) {
+        make_table(*id);
     }
 }
 
-/// The node of every section, and the RAM of every node with where Movable begins on it.
-fn homes(srat: &Srat, sections: &[SectionId], limit: u64, kernelcore: KernelCore) -> (Vec<NodeId>, BootRam) {
+/// Makes the page table for the struct pages of a section, if there is none yet.
+fn make_table(id: SectionId) {
+    tables::edit(|tree| shared_tables::claim_one(tree, id)).expect("boot memory has room for its page tables");
+}
+
+/// A section with RAM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct BootBlock {
+    id: SectionId,
+    node: NodeId,
+    /// The one zone of a section that is all there and holds nothing.
+    empty_in: Option<ZoneKind>,
+}
+
+impl BootBlock {
+    /// Whether `next` can be handed over with it.
+    fn is_like(&self, next: &Self) -> bool {
+        self.empty_in.is_some()
+            && (self.empty_in, self.node, self.id.next()) == (next.empty_in, next.node, Some(next.id))
+    }
+}
+
+/// Finds the blocks that are all there, below `limit`, and hold nothing now that all is taken that boot takes.
+fn find_empty(frames: &SpinLock<EarlyFrames>, blocks: &mut [BootBlock], ram: &BootRam, limit: u64) {
+    let early = frames.lock();
+    for block in blocks {
+        let is_visible = block.id.address() + SECTION_SIZE <= limit;
+        if is_visible && early.is_untouched(block.id) {
+            block.empty_in = ram.zone_of_all(block.node, block.id.pages());
+        }
+    }
+}
+
+/// Every section with its node, and the RAM of every node with where Movable begins on it.
+fn boot_blocks(srat: &Srat, sections: &[SectionId], limit: u64, kernelcore: KernelCore) -> (Vec<BootBlock>, BootRam) {
     let mut ram = BootRam::default();
     // While the frames are locked, the heap cannot grow.
     let spans: heapless::Vec<PfnRange, PIECES_MAX> = EARLY.lock().ram().spans().collect();
@@ -243,16 +282,16 @@ fn homes(srat: &Srat, sections: &[SectionId], limit: u64, kernelcore: KernelCore
         }
         let is_kept = EARLY.lock().is_kept(*id);
         parts.for_each(|part| if is_kept { ram.add_kept(node, part) } else { ram.add(node, part) });
-        node
+        BootBlock { id: *id, node, empty_in: None }
     };
-    let nodes = sections.iter().map(home).collect();
+    let blocks = sections.iter().map(home).collect();
     if kernelcore != KernelCore::default() {
         ram.split(kernelcore);
         for node in ram.kept_nodes() {
             log::warn!(target: "memory", "node {node} has no Movable memory: firmware or the kernel has frames in all its blocks");
         }
     }
-    (nodes, ram)
+    (blocks, ram)
 }
 
 /// The node that owns most of some RAM, the lowest one of equals, and how many others own some. What nobody owns has no say.
@@ -266,11 +305,21 @@ fn node_with_most(owners: &Owners, ram: impl Iterator<Item = PfnRange>) -> (Node
     (most, count.saturating_sub(1))
 }
 
+/// Hands blocks over that hold nothing.
+fn hand_over_empty(mm: &Memory<Kernel>, blocks: &[BootBlock], zone: ZoneKind) {
+    let BootBlock { id, node, .. } = blocks[0];
+    let all = SectionRange::new(id.number().into(), blocks.len() as u64).expect("a run of sections that exist");
+    for range in all.cut(Kernel::PART) {
+        let tables = machine::prepare_boot(range);
+        mm.add_empty_boot_sections(&EmptyBootSections { range, node, zone, tables });
+    }
+}
+
+/// Hands a block over that holds something, or is in two zones, or not all there.
 fn hand_over(
     mm: &Memory<Kernel>,
     ram: &BootRam,
-    id: SectionId,
-    node: NodeId,
+    BootBlock { id, node, .. }: BootBlock,
     limit: u64,
     uses: &mut Vec<(PfnRange, BootUse)>,
 ) {
@@ -279,8 +328,11 @@ fn hand_over(
         log::info!(target: "memory", "block {id} has no room for its own memmap and is left out");
         return;
     };
+    make_table(id);
     mm.machine().map_memmap(id, memmap).expect("boot memory has system tables");
     mm.add_boot_section(&BootSection { id, node, movable_from: movable_from(ram, node, id, uses), uses });
+    // The page tables for the next ones come from there.
+    frames::open();
 }
 
 /// Where Movable begins on the node of a block, unless that could never leave it.
@@ -309,6 +361,7 @@ fn place_memmap(uses: &mut Vec<(PfnRange, BootUse)>) -> Option<PfnRange> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::kernelcore::Amount;
     use super::*;
     use crate::entry::{MemoryRegion, RegionKind};
     use crate::firmware::owners::MemoryAffinity;
@@ -371,6 +424,52 @@ mod tests {
         assert_eq!(found.capacity(), 2);
         let untouched = sections_where(&frames, EarlyFrames::is_untouched);
         assert_eq!(untouched.iter().map(|id| id.number()).collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn what_holds_nothing_and_is_all_there_goes_in_runs_of_one_node_and_zone() {
+        let region = |start, end, kind| MemoryRegion { start, end, kind };
+        let (last, end) = (11 * SECTION_SIZE, 12 * SECTION_SIZE - MIB);
+        let frames = SpinLock::new(EarlyFrames::new(Ram::new(&[
+            region(MIB, 7 * SECTION_SIZE, RegionKind::Usable),
+            region(7 * SECTION_SIZE, 7 * SECTION_SIZE + MIB, RegionKind::Firmware),
+            region(7 * SECTION_SIZE + MIB, last, RegionKind::Usable),
+            region(last, end, RegionKind::Usable),
+        ])));
+        frames.lock().take(1, Owner::PageTable).expect("there is room");
+        let node = |n| NodeId::new(n).expect("in reach");
+        let runs = |limit, kernelcore| {
+            let mut ram = BootRam::default();
+            ram.add_kept(node(0), PfnRange::inside(MIB, SECTION_SIZE));
+            ram.add(node(0), PfnRange::inside(SECTION_SIZE, 6 * SECTION_SIZE));
+            ram.add(node(1), PfnRange::inside(6 * SECTION_SIZE, 7 * SECTION_SIZE));
+            ram.add(node(1), PfnRange::inside(8 * SECTION_SIZE, end));
+            ram.split(kernelcore);
+            let homes = (0..12).map(|n| (SectionId::new(n).expect("it exists"), node(u32::from(n > 5))));
+            let mut blocks: Vec<_> = homes.map(|(id, node)| BootBlock { id, node, empty_in: None }).collect();
+            find_empty(&frames, &mut blocks, &ram, limit);
+            let runs = blocks.chunk_by(BootBlock::is_like);
+            runs.map(|run| (run.len(), run[0].empty_in)).collect::<Vec<_>>()
+        };
+        let (normal, movable) = (Some(ZoneKind::Normal), Some(ZoneKind::Movable));
+        let all = [(1, None), (5, normal), (1, normal), (1, None), (3, normal), (1, None)];
+        assert_eq!(runs(u64::MAX, KernelCore::default()), all);
+        let cut = [(1, None), (5, normal), (1, normal), (1, None), (1, normal), (1, None), (1, None), (1, None)];
+        assert_eq!(runs(10 * SECTION_SIZE - MIB, KernelCore::default()), cut);
+        // On node 1 a section in the middle of what may be Movable is cut, on node 0 one is, too, behind what is kept.
+        let seven = KernelCore { kernel: Some(Amount::Bytes(7 * SECTION_SIZE)), movable: None };
+        let split = [
+            (1, None),
+            (2, normal),
+            (1, None),
+            (2, movable),
+            (1, normal),
+            (1, None),
+            (2, normal),
+            (1, None),
+            (1, None),
+        ];
+        assert_eq!(runs(u64::MAX, seven), split);
     }
 
     #[test]

@@ -87,8 +87,13 @@ impl OwnTables {
             HugeLeaves::Have => 0,
             HugeLeaves::Lack => whole_units(range, PER_DIRECT_DIRECTORY),
         };
+        Self { direct, ..Self::for_struct_pages(range) }
+    }
+
+    /// Those for the struct pages of a range alone, which the direct map shows already.
+    pub(crate) fn for_struct_pages(range: SectionRange) -> Self {
         Self {
-            direct,
+            direct: 0,
             directories: whole_units(range, PER_MEMMAP_DIRECTORY),
             page_tables: whole_units(range, PER_MEMMAP_TABLE),
         }

@@ -39,6 +39,16 @@ pub(crate) fn map<E: Editor>(
     result
 }
 
+/// Makes the tables for the struct pages of boot memory that nobody uses, and that the direct map shows already: those that map nothing
+/// else are the frames at its head. How many these are.
+pub(crate) fn prepare_boot<E: Editor>(editor: &E, range: SectionRange) -> Result<u64, MapRangeError> {
+    let tables = OwnTables::for_struct_pages(range);
+    let mut own = OwnFrames::new(PfnRange::new(range.first().pages().start(), tables.count()), tables);
+    vmemmap::claim(editor, range, &mut own)?;
+    assert!(own.is_used_up(), "a range takes all the table frames that it asked for");
+    Ok(tables.count())
+}
+
 fn map_direct<E: Editor>(
     editor: &E,
     range: SectionRange,

@@ -145,6 +145,23 @@ fn neighbours_share_a_page_table_until_the_last_of_them_goes() {
 }
 
 #[test]
+fn struct_pages_of_unused_boot_memory_have_their_tables_at_its_head() {
+    let machine = Machine::new();
+    let (boot, whole) = (range(33, 9), range(1024, 1024));
+    assert_eq!(prepare_boot(&machine, boot), Ok(4), "the odd one shares its table");
+    assert_eq!(machine.tables_inside(boot), 0);
+    assert!(boot.iter().all(|section| machine.is_prepared(section)));
+    machine.open(boot.last());
+    assert_eq!(machine.tables_inside(boot), 1);
+    assert!(!machine.is_direct(boot.pages().start()), "that is done already, where it is boot memory");
+    assert_eq!(prepare_boot(&machine, whole), Ok(512 + 1));
+    assert_eq!(machine.tables_inside(whole), 1, "the directory");
+    machine.set_budget(0);
+    machine.open(whole.last());
+    assert_eq!(machine.tables_inside(whole), 2);
+}
+
+#[test]
 fn memory_that_no_cpu_may_touch_has_struct_pages_only() {
     let machine = Machine::new();
     let before = machine.tables();
