@@ -42,6 +42,7 @@ mod srat;
 mod stress;
 mod tables;
 mod untouched;
+mod vast;
 mod zones;
 
 use std::process::ExitCode;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         many::scenarios(),
         untouched::scenarios(),
         large::scenarios(),
+        vast::scenarios(),
         scarce::scenarios(),
         slots::scenarios(),
         races::scenarios(),
