@@ -11,7 +11,7 @@ use crate::accelerator::{Accelerator, Choice};
 use crate::build::{self, TARGET};
 use crate::guest::Guest;
 use crate::image;
-use crate::qemu::{Dimm, Exit, Machine};
+use crate::qemu::{Dimm, Exit, Machine, Way};
 use crate::size::{gib, mib};
 
 /// The whole in-kernel run, under TCG on a slow day.
@@ -279,8 +279,14 @@ fn selftest(filter: Option<&str>, mut each: impl FnMut(&str)) -> Result<Exit> {
     let images = image::checked()?;
     let parameter = filter.map_or_else(|| "selftest".to_owned(), |filter| format!("selftest={filter}"));
     let dimm = Dimm { size: mib(256), id: None, node: Some(1), address: None };
-    let machine =
-        Machine { memory: gib(1), nodes: 2, dimms: vec![dimm], params: vec![parameter], ..Machine::default() };
+    let machine = Machine {
+        way: Way::Pvh,
+        memory: gib(1),
+        nodes: 2,
+        dimms: vec![dimm],
+        params: vec![parameter],
+        ..Machine::default()
+    };
     let mut guest = Guest::start(&machine, &images, Accelerator::best(), None)?;
     let deadline = Instant::now() + SELFTEST_LIMIT;
     while let Some(line) = guest.console.whole_line(deadline)? {

@@ -1,11 +1,12 @@
 //! A scenario: a machine, what is done to it, and what must hold afterwards whatever was done.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
 use boot::accelerator::Accelerator;
 use boot::image::{self, Images};
-use boot::qemu::Machine;
+use boot::qemu::{Machine, Way};
 use boot::size::gib;
 
 use crate::vm::Vm;
@@ -28,6 +29,8 @@ pub struct Scenario {
     params: Vec<String>,
     body: fn(&mut Vm) -> Result<()>,
     accelerator: Option<Accelerator>,
+    /// By BIOS, for that is what is tested.
+    is_by_bios: bool,
     beginning: Beginning,
     ending: Ending,
 }
@@ -60,6 +63,7 @@ impl Scenario {
             params: Vec::new(),
             body,
             accelerator: None,
+            is_by_bios: false,
             beginning: Beginning::Prompt,
             ending: Ending::Alive,
         }
@@ -73,6 +77,19 @@ impl Scenario {
     /// The same under a name that tells which machine it is on.
     pub fn with(self, variant: &str) -> Self {
         Self { name: format!("{}_{variant}", self.name), ..self }
+    }
+
+    /// From a disk by the BIOS. A machine that names no way in boots by PVH, which is fastest, but for a share of the scenarios.
+    pub fn by_bios(self) -> Self {
+        Self { is_by_bios: true, ..self }
+    }
+
+    /// How the kernel gets into the machine.
+    pub fn way(&self) -> Way {
+        match self.machine.way {
+            Way::SeaBios if !self.is_by_bios => any_way(&self.name),
+            way => way,
+        }
     }
 
     /// With kernel parameters, on whatever machine.
@@ -102,7 +119,7 @@ impl Scenario {
 
     /// Runs it. The error carries everything the guest said.
     pub fn run(&self) -> Result<()> {
-        let machine = Machine { params: self.params.clone(), ..self.machine.clone() };
+        let machine = Machine { params: self.params.clone(), way: self.way(), ..self.machine.clone() };
         let accelerator = self.accelerator.unwrap_or_else(Accelerator::best);
         let mut vm = match self.beginning {
             Beginning::Prompt => Vm::boot(&machine, images()?, accelerator)?,
@@ -113,6 +130,21 @@ impl Scenario {
             Ending::Gone => Ok(()),
         });
         result.map_err(|error| vm.explain(error))
+    }
+}
+
+/// Of the scenarios in which it does not matter how the kernel gets into the machine, one in so many boots from a disk by the BIOS, and
+/// one by UEFI.
+const SHARE: u64 = 16;
+
+/// The way of such a scenario, always the same.
+fn any_way(name: &str) -> Way {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    match hasher.finish() % SHARE {
+        0 => Way::SeaBios,
+        1 => Way::Ovmf,
+        _ => Way::Pvh,
     }
 }
 
@@ -142,4 +174,16 @@ fn still_sound(vm: &mut Vm) -> Result<()> {
     let panicked = log.lines().find(|line| says_so(line) || line.contains("panicked at"));
     ensure!(panicked.is_none(), "the kernel panicked: {panicked:?}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_in_is_gone() {
+        let count = |way| (0..1600).filter(|number| any_way(&format!("topic::claim_{number}")) == way).count();
+        let [bios, uefi, pvh] = [Way::SeaBios, Way::Ovmf, Way::Pvh].map(count);
+        assert!((60..140).contains(&bios) && (60..140).contains(&uefi) && pvh > 1200, "{bios}, {uefi}, {pvh}");
+    }
 }

@@ -16,9 +16,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let extra = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     let comes_and_goes = || scenario!(memory_comes_and_goes);
     vec![
-        comes_and_goes().with("on_q35_with_seabios").on(on(Board::Q35, Way::SeaBios)),
+        comes_and_goes().with("on_q35_with_seabios").on(on(Board::Q35, Way::SeaBios)).by_bios(),
         comes_and_goes().with("on_q35_with_ovmf").on(on(Board::Q35, Way::Ovmf)),
-        comes_and_goes().with("on_pc_with_seabios").on(on(Board::Pc, Way::SeaBios)),
+        comes_and_goes().with("on_pc_with_seabios").on(on(Board::Pc, Way::SeaBios)).by_bios(),
         comes_and_goes().with("on_pc_with_ovmf").on(on(Board::Pc, Way::Ovmf)),
         comes_and_goes().with("on_q35_by_pvh").on(on(Board::Q35, Way::Pvh)),
         comes_and_goes().with("on_pc_by_pvh").on(on(Board::Pc, Way::Pvh)),
@@ -36,7 +36,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             way: Way::Ovmf,
             ..two_nodes()
         }),
-        comes_and_goes().with("in_128_mib").on(Machine { memory: mib(128), ..Machine::default() }),
+        comes_and_goes().with("in_128_mib").on(Machine { memory: mib(128), ..Machine::default() }).by_bios(),
         comes_and_goes().with("in_192_mib_with_ovmf").on(Machine {
             memory: mib(192),
             way: Way::Ovmf,

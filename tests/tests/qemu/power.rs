@@ -19,7 +19,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(poweroff_leaves_with_success).ends(),
         scenario!(a_panic_says_who_called_whom_and_leaves_with_failure).ends(),
         scenario!(reboot_comes_back_to_the_prompt),
-        selftest().with("on_q35").on(with_a_module()),
+        selftest().with("on_q35").on(with_a_module()).by_bios(),
         selftest().with("on_pc_with_ovmf").on(Machine { board: Board::Pc, way: Way::Ovmf, ..with_a_module() }),
         selftest().with("in_128_mib_on_the_plainest_cpu").on(Machine {
             memory: mib(128),
