@@ -387,6 +387,19 @@ impl Qemu {
         resident_bytes(&status).context("no VmRSS in the status of QEMU's process")
     }
 
+    /// What all its threads have executed until now.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).context("QEMU is gone")?;
+        let times = threads.map(|thread| {
+            let file = thread?.path().join("schedstat");
+            let text = fs::read_to_string(&file)?;
+            // The first number is the time on a CPU in nanoseconds (Documentation/scheduler/sched-stats.rst).
+            let nanos = text.split_whitespace().next().and_then(|text| text.parse::<u64>().ok());
+            nanos.with_context(|| format!("{} says: {text}", file.display()))
+        });
+        Ok(Duration::from_nanos(times.sum::<Result<u64>>()?))
+    }
+
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Result<Option<Exit>> {
         Ok(self.child.try_wait().context("cannot wait for QEMU")?.map(|status| self.exit(status)))

@@ -171,7 +171,7 @@ impl Suite {
     }
 
     fn qemu_tests(&mut self) {
-        let mut arguments = vec!["test", "-p", "system-tests", "--release", "--test", "qemu"];
+        let mut arguments = vec!["test", "-p", "system-tests", "--release", "--lib", "--test", "qemu"];
         let filter = self.filter.clone();
         if let Some(filter) = &filter {
             arguments.extend(["--", filter]);

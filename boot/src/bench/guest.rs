@@ -8,6 +8,7 @@ use super::hotplug::{self, Kernel, Rows};
 use super::moving;
 use super::report::Report;
 use super::samples::{self, Row, Samples};
+use super::start;
 use crate::image;
 use crate::size::{Bytes, gib, mib};
 
@@ -17,6 +18,9 @@ const ROUNDS: u32 = 3;
 pub(super) fn measure(options: &Options, report: &mut Report) -> Result<()> {
     report.fact("instructions", COUNTED);
     let images = image::up_to_date()?;
+    let mut samples = Samples::default();
+    start::altmap((&images).into(), rounds(options.quick), options.quick, &mut samples)?;
+    samples.report("altmap", options, start::limit, report);
     let mut failed = Vec::new();
     for (who, columns, limit) in columns(options.quick) {
         let mut samples = Samples::default();
@@ -43,9 +47,13 @@ pub(super) fn in_small(who: &str) -> String {
 
 type Limit = fn(&Row) -> Option<f64>;
 
+const fn rounds(quick: bool) -> u32 {
+    if quick { 1 } else { ROUNDS }
+}
+
 /// What makes up each column of the tables, and what it promises.
 fn columns(quick: bool) -> [(String, Vec<Column>, Limit); 2] {
-    let rounds = if quick { 1 } else { ROUNDS };
+    let rounds = rounds(quick);
     let column = |memory, room, extent, sizes: &[Bytes], extras: &[Extra]| Column {
         who: "altmap".to_owned(),
         kernel: Kernel::Altmap,
@@ -104,6 +112,7 @@ fn limit_of_plug(what: &str) -> Option<f64> {
 /// What a reader must know of the tables.
 pub(super) fn explain(report: &mut Report) {
     let remarks = [
+        start::REMARK,
         (
             hotplug::PLUG,
             "`auto_online` is `online_movable`. What the host gives is the growth of QEMU's memory from `device_add` on; \

@@ -9,11 +9,12 @@ use super::memory::Memory;
 use super::moving;
 use super::report::Unit;
 use super::samples::{Row, Samples};
+use super::start;
 use crate::size::Bytes;
 
-/// The tables, in the order of a module's life.
-pub(super) const TABLES: [&str; 10] =
-    [PLUG, ADD, ONLINE, ONE, USE, INSIDE, OFFLINE, moving::OFFLINE, REMOVE, moving::REMOVE];
+/// The tables, in the order of a machine's and a module's life.
+pub(super) const TABLES: [&str; 11] =
+    [start::START, PLUG, ADD, ONLINE, ONE, USE, INSIDE, OFFLINE, moving::OFFLINE, REMOVE, moving::REMOVE];
 
 pub(super) const ADD: &str = "Adding a DIMM that stays offline";
 pub(super) const ONLINE: &str = "Bringing a whole DIMM online by one command";

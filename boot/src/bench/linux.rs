@@ -10,6 +10,7 @@ use super::hotplug::{self, Kernel};
 use super::moving;
 use super::report::{Measurement, Part, Report};
 use super::samples::{self, Samples};
+use super::start;
 use crate::qemu::Software;
 use crate::size::{gib, mib};
 
@@ -30,6 +31,11 @@ pub(super) fn measure(options: &Options, report: &mut Report) -> Result<()> {
     report.fact("Linux", &debian.package);
     let altmap = Report::load(&options.output, Part::Guest)?;
     report.measurements.extend(altmap.iter().flat_map(|altmap| &altmap.measurements).cloned().map(without_limit));
+    let mut samples = Samples::default();
+    let params = PARAMS.map(str::to_owned).to_vec();
+    let rounds = if options.quick { 1 } else { ROUNDS };
+    start::linux(Software::Linux(&debian.linux), params, rounds, &mut samples)?;
+    samples.report(&debian.name, options, |_| None, report);
     for column in columns(&debian.name, options.quick) {
         let mut samples = Samples::default();
         let end = column.measure(Software::Linux(&debian.linux), &mut samples)?;

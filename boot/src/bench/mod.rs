@@ -17,6 +17,7 @@ mod moving;
 mod plot;
 pub mod report;
 mod samples;
+mod start;
 mod table;
 
 use std::fs;
