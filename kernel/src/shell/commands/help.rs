@@ -82,7 +82,7 @@ zone      the memory of a node, by what may use it (`zoneinfo`):
 pageblock 2 MiB. Free memory is kept in whole ones, and in partly used ones
           that each serve one kind of use (`buddyinfo`). Each CPU has a few
           frames at hand (`zoneinfo`).
-untouched what a block is that came online and that nobody has used: it is
+untouched what a block is that is online and that nobody has used: it is
           free, and its struct pages are neither mapped nor written.
 group     the device that blocks came with; they go together (`groups`).
 
