@@ -28,6 +28,9 @@ const FITS_40_BITS: Bytes = gib(512);
 /// The same for 46 bits.
 const FITS_46_BITS: Bytes = gib(32 << 10);
 
+/// More memory than this a host may refuse to set aside, though the guest uses little of it.
+const READILY_PROMISED: Bytes = gib(4);
+
 /// A QEMU that was told to quit has this long.
 const QUIT: Duration = Duration::from_secs(1);
 
@@ -244,6 +247,9 @@ pub fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<String> {
     line.pair("-m", format!("{memory}{hotplug}"));
     if machine.nodes > 1 {
         nodes(machine, &mut line);
+    } else if *memory > READILY_PROMISED {
+        line.pair("-object", format!("memory-backend-ram,id=ram0,size={memory},reserve=off"));
+        line.pair("-machine", "memory-backend=ram0");
     }
     for (number, dimm) in machine.dimms.iter().enumerate() {
         cold_dimm(number, dimm, &mut line);
@@ -318,7 +324,7 @@ impl Line {
 fn nodes(machine: &Machine, line: &mut Line) {
     for node in 0..machine.nodes {
         let size = node_memory(machine.memory, machine.nodes, node);
-        line.pair("-object", format!("memory-backend-ram,id=ram{node},size={size}"));
+        line.pair("-object", format!("memory-backend-ram,id=ram{node},size={size},reserve=off"));
         line.pair("-numa", format!("node,nodeid={node},memdev=ram{node}"));
     }
     // Nodes differ in distance, so that the guest gets a SLIT.
@@ -532,9 +538,16 @@ mod tests {
     #[test]
     fn nodes_share_the_memory_and_have_distances() {
         let line = line(&Machine { nodes: 2, memory: gib(2), ..Machine::default() });
-        assert_contains(&line, "memory-backend-ram,id=ram0,size=1G -numa node,nodeid=0,memdev=ram0");
-        assert_contains(&line, "memory-backend-ram,id=ram1,size=1G -numa node,nodeid=1,memdev=ram1");
+        assert_contains(&line, "memory-backend-ram,id=ram0,size=1G,reserve=off -numa node,nodeid=0,memdev=ram0");
+        assert_contains(&line, "memory-backend-ram,id=ram1,size=1G,reserve=off -numa node,nodeid=1,memdev=ram1");
         assert_contains(&line, "-numa dist,src=0,dst=1,val=21");
+    }
+
+    #[test]
+    fn the_host_need_not_set_much_memory_aside() {
+        let much = line(&Machine { memory: gib(130), ..Machine::default() });
+        assert_contains(&much, "-object memory-backend-ram,id=ram0,size=130G,reserve=off -machine memory-backend=ram0");
+        assert!(!line(&Machine::default()).contains("memory-backend"));
     }
 
     #[test]

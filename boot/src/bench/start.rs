@@ -69,11 +69,8 @@ pub(super) fn limit(row: &Row) -> Option<f64> {
     }
 }
 
-/// The host does not set aside what it gives.
 fn machine(way: Way, memory: Bytes, params: Vec<String>) -> Machine {
-    let backend = format!("memory-backend-ram,id=all,size={memory},reserve=off");
-    let extra = ["-object", &backend, "-machine", "memory-backend=all"].map(str::to_owned).to_vec();
-    Machine { way, memory, maxmem: Bytes(memory.0 + gib(64).0), params, extra, ..Machine::default() }
+    Machine { way, memory, maxmem: Bytes(memory.0 + gib(64).0), params, ..Machine::default() }
 }
 
 fn once(machine: &Machine, software: Software<'_>, names: [&'static str; 3], samples: &mut Samples) -> Result<()> {

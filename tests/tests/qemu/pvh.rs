@@ -32,10 +32,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             cpus: 64,
             memory: gib(64),
             maxmem: gib(128),
-            ..pvh(
-                Board::Q35,
-                &["-object", "memory-backend-ram,id=all,size=64G,reserve=off", "-machine", "memory-backend=all"],
-            )
+            ..pvh(Board::Q35, &[])
         }),
         scenario!(a_panic_names_functions).on(microvm(&[])).ends(),
         scenario!(reboot_comes_back).on(microvm(&[])),

@@ -11,11 +11,8 @@ use system_tests::vm::Vm;
 
 const MEMMAP_BYTES: u64 = 1 << 20;
 
-/// The host does not set aside what it gives.
 fn vast() -> Machine {
-    let extra = ["-object", "memory-backend-ram,id=vast,size=130G,reserve=off", "-machine", "memory-backend=vast"];
-    let extra = extra.map(str::to_owned).to_vec();
-    Machine { memory: gib(130), maxmem: gib(256), extra, ..Machine::default() }
+    Machine { memory: gib(130), maxmem: gib(256), ..Machine::default() }
 }
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
