@@ -55,9 +55,9 @@ struct RunArgs {
     /// Slots for memory modules [default: 8, or none on a microvm]
     #[arg(long, value_parser = clap::value_parser!(u32).range(0..=256))]
     slots: Option<u32>,
-    /// How far memory may grow
-    #[arg(long, value_name = "SIZE", default_value_t = gib(64))]
-    maxmem: Bytes,
+    /// How far memory may grow [default: 64G, or by 64G where there is more than 32G]
+    #[arg(long, value_name = "SIZE")]
+    maxmem: Option<Bytes>,
     /// Processors
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=255))]
     cpus: u32,
@@ -207,6 +207,12 @@ impl AcceleratorArgs {
 }
 
 impl RunArgs {
+    /// How far memory may grow when nobody says.
+    fn room(&self) -> Bytes {
+        const USUAL: Bytes = gib(64);
+        if self.memory > gib(32) { Bytes(self.memory.0.saturating_add(USUAL.0)) } else { USUAL }
+    }
+
     fn machine(&self) -> Result<Machine> {
         let is_microvm = self.machine == Board::Microvm;
         let nodes = if is_microvm || self.memory < mib(512) { 1 } else { 2 };
@@ -215,7 +221,7 @@ impl RunArgs {
             board: self.machine,
             way: self.way()?,
             memory: self.memory,
-            maxmem: self.maxmem,
+            maxmem: self.maxmem.unwrap_or_else(|| self.room()),
             slots: self.slots.unwrap_or(slots),
             cpus: self.cpus,
             nodes: self.nodes.unwrap_or(nodes),
@@ -372,6 +378,12 @@ mod tests {
             let error = described(words).expect_err("refused").to_string();
             assert_eq!(error, "a PVH guest, such as a microvm, does not boot through UEFI");
         }
+    }
+
+    #[test]
+    fn there_is_room_to_grow_however_much_there_is() {
+        assert_eq!(parsed(&["--memory", "32G"]).maxmem, gib(64));
+        assert_eq!(parsed(&["--memory", "130G"]).maxmem, gib(194));
     }
 
     #[test]

@@ -120,7 +120,7 @@ fn nobody_who_looks_waits_for_a_removal(vm: &mut Vm) -> Result<()> {
     vm.cmd("remove dimm0")?;
     vm.cmd("probe 0x1_0000_0000 1G")?;
     vm.cmd("online_movable probe0")?;
-    vm.fill("fill 960M --in probe0 --writers 2")?;
+    vm.fill("fill 480M --in probe0 --writers 2")?;
     vm.qmp.forget_events();
     vm.qmp("device_del", json!({"id": "d0"}))?;
     let is_going = |vm: &mut Vm| Ok((vm.block(32)?.state == "going-offline").then_some(()));
