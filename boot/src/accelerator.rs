@@ -57,7 +57,7 @@ impl Choice {
     ///
     /// # Errors
     ///
-    /// The variable names something else, or the kernel that is to be tried does not build.
+    /// The variable names something else, or the kernel that is to be tried does not build or run.
     pub fn made() -> Result<Self> {
         static MADE: OnceLock<Result<Choice, String>> = OnceLock::new();
         let made = MADE.get_or_init(|| match Self::known() {
@@ -97,9 +97,11 @@ impl Choice {
     fn tried() -> Result<Self> {
         let images = image::up_to_date()?;
         eprintln!("trying once what a kernel does under this machine's KVM, beside TCG");
-        let choice = trial::choice(|accelerator, limit| trial::run(&images, accelerator, limit));
+        let choice = trial::choice(|accelerator, limit| trial::run(&images, accelerator, limit))?;
         eprintln!("{}: {}", choice.accelerator.name(), choice.why);
-        kept::keep(&choice)?;
+        if let Err(error) = kept::keep(&choice) {
+            eprintln!("the next time it is tried again: {error:#}");
+        }
         Ok(choice)
     }
 }

@@ -4,8 +4,8 @@
 //! state `internal-error` (QEMU's accel/kvm/kvm-all.c).
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::AsFd;
-use std::os::linux::process::{ChildExt, PidFd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::linux::process::ChildExt;
 use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +13,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::process::{Signal, pidfd_send_signal};
+
+use crate::qemu::QUIT;
 
 /// How such a line begins.
 const BEGINNINGS: [&str; 3] = ["KVM internal error", "KVM: entry failed", "error: kvm run failed"];
@@ -52,15 +55,14 @@ impl Watch {
     pub(crate) fn start(child: &mut Child, told: Told) -> Result<Self> {
         let stderr = child.stderr.take().context("the standard error of QEMU is not piped")?;
         let process = child.pidfd().and_then(|process| process.as_fd().try_clone_to_owned());
-        let process = PidFd::from(process.context("cannot name QEMU's process")?);
+        let process = process.context("cannot name QEMU's process")?;
         let has_given_up = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&has_given_up);
         let given_up = move || {
             flag.store(true, Ordering::Relaxed);
             SEEN.fetch_or(told == Told::User, Ordering::Relaxed);
             thread::sleep(DUMP);
-            // It may have ended by itself.
-            process.kill().ok();
+            end(&process);
         };
         let thread = thread::spawn(move || match told {
             Told::User => pass_on(stderr, &mut std::io::stderr(), given_up),
@@ -80,6 +82,14 @@ impl Watch {
             thread.join().ok();
         }
     }
+}
+
+/// As somebody would who can give it up: it leaves a terminal as it was, if it still listens.
+fn end(process: &OwnedFd) {
+    // It may have ended by itself.
+    pidfd_send_signal(process, Signal::TERM).ok();
+    thread::sleep(QUIT);
+    pidfd_send_signal(process, Signal::KILL).ok();
 }
 
 /// Copies lines until there are no more, and calls `given_up` at one that says so.

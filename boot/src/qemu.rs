@@ -32,7 +32,7 @@ const FITS_46_BITS: Bytes = gib(32 << 10);
 const READILY_PROMISED: Bytes = gib(4);
 
 /// A QEMU that was told to quit has this long.
-const QUIT: Duration = Duration::from_secs(1);
+pub(crate) const QUIT: Duration = Duration::from_secs(1);
 
 /// A machine to boot the kernel on.
 #[derive(Clone, Debug)]

@@ -17,6 +17,9 @@ const FASTEST_TICKS_PER_SECOND: u64 = 8_000_000_000;
 /// ACPI 6.5 §4.8.3.3.
 const PM_TIMER_HZ: u64 = 3_579_545;
 
+/// How often it is measured with the PIT.
+const PIT_ROUNDS: u32 = 3;
+
 const NS_PER_SECOND: u64 = 1_000_000_000;
 
 /// Counter value at the kernel's entry.
@@ -46,6 +49,8 @@ pub(crate) enum ClockSource {
     Cpuid,
     /// Channel 2 of the interval timer that every PC has had.
     Pit,
+    /// What the CPU is sold as: near its counter's rate.
+    BaseFrequency,
 }
 
 /// How far the PM timer counts (the FADT's TMR_VAL_EXT flag).
@@ -58,7 +63,7 @@ pub(crate) enum PmTimerWidth {
 /// Measures the counter and starts the tick; interrupts are set up. The first source that works is taken: those that the
 /// firmware names, then those that need no firmware.
 pub(crate) fn init(named: impl Iterator<Item = ClockSource>) {
-    let mut sources = named.chain([ClockSource::Cpuid, ClockSource::Pit]);
+    let mut sources = named.chain([ClockSource::Cpuid, ClockSource::Pit, ClockSource::BaseFrequency]);
     let measured = sources.find_map(|source| Some((source.measure()?, source)));
     let (rates, source) = measured.expect("there is an HPET, a PM timer or a PIT, or the CPU tells its rate");
     NS_PER_TICK.store(scale(rates.tsc_per_second), Relaxed);
@@ -89,8 +94,11 @@ impl ClockSource {
             Self::Cpuid => Some(timer::calibrate(arch::ticks, arch::rate_by_cpuid()?, u64::MAX)),
             Self::Pit => {
                 let pit = Pit::start()?;
-                Some(timer::calibrate(|| pit.counter(), PIT_HZ, PIT_MASK))
+                // It wraps within the time that a host may let a CPU stand still, after which both rates seem higher than they are.
+                let rates = (0..PIT_ROUNDS).map(|_| timer::calibrate(|| pit.counter(), PIT_HZ, PIT_MASK));
+                rates.min_by_key(|rates| rates.tsc_per_second)
             }
+            Self::BaseFrequency => Some(timer::calibrate(arch::ticks, arch::base_rate_by_cpuid()?, u64::MAX)),
         }
     }
 }
@@ -102,6 +110,7 @@ impl fmt::Display for ClockSource {
             Self::PmTimer(..) => "PM timer",
             Self::Cpuid => "CPU's own word",
             Self::Pit => "PIT",
+            Self::BaseFrequency => "CPU's base frequency",
         })
     }
 }

@@ -183,6 +183,14 @@ impl Vm {
         Ok(answer.as_str().unwrap_or_default().to_owned())
     }
 
+    /// What lies in the guest's memory at a physical address.
+    #[track_caller]
+    pub fn physical_memory(&mut self, address: u64, bytes: u64) -> Result<Vec<u8>> {
+        let file = tempfile::NamedTempFile::new().context("no place for the guest's memory")?;
+        self.qmp("pmemsave", json!({ "val": address, "size": bytes, "filename": file.path() }))?;
+        std::fs::read(file.path()).context("QEMU saved nothing")
+    }
+
     /// Waits for an event of QEMU.
     #[track_caller]
     pub fn event<T>(&mut self, what: &str, wanted: impl FnMut(&Event) -> Option<T>) -> Result<T> {

@@ -28,25 +28,25 @@ pub(super) fn has_device() -> bool {
 }
 
 /// KVM if it passes, and is not slower than TCG; `run` says how long a run took. What is much slower is not waited for.
-pub(super) fn choice(run: impl Fn(Accelerator, Duration) -> Result<Duration>) -> Choice {
+///
+/// # Errors
+///
+/// The kernel does not run under TCG either.
+pub(super) fn choice(run: impl Fn(Accelerator, Duration) -> Result<Duration>) -> Result<Choice> {
     let tcg = |why| Choice { accelerator: Accelerator::Tcg, why };
     let best = |accelerator, limit| {
         let runs = (0..ROUNDS).map(|_| run(accelerator, limit));
         runs.collect::<Result<Vec<_>>>().map(|times| times.into_iter().min().unwrap_or(limit))
     };
-    let emulated = match best(Accelerator::Tcg, LIMIT) {
-        Ok(time) => time,
-        // Whoever is to run a machine hears of that, too.
-        Err(error) => return tcg(format!("a kernel does not run even without KVM: {error:#}")),
-    };
-    match best(Accelerator::Kvm, emulated * 4) {
+    let emulated = best(Accelerator::Tcg, LIMIT).context("the kernel does not run even without KVM")?;
+    Ok(match best(Accelerator::Kvm, emulated * 4) {
         Ok(time) if time <= emulated => Choice {
             accelerator: Accelerator::Kvm,
             why: format!("a kernel ran in {time:.1?}; TCG took {emulated:.1?}"),
         },
         Ok(time) => tcg(format!("a kernel took {time:.1?} under KVM, and {emulated:.1?} without")),
         Err(error) => tcg(format!("a kernel does not run under KVM: {error:#}; TCG took {emulated:.1?}")),
-    }
+    })
 }
 
 /// From QEMU's start to its end, if the kernel's tests pass.
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
     use anyhow::bail;
 
-    fn chosen(tcg: &[u64], kvm: &[Option<u64>]) -> (Accelerator, String) {
+    fn chosen(tcg: &[u64], kvm: &[Option<u64>]) -> Result<(Accelerator, String)> {
         let (tcg, kvm) = (std::cell::RefCell::new(tcg.to_vec()), std::cell::RefCell::new(kvm.to_vec()));
         let choice = choice(|accelerator, limit| {
             let time =
@@ -85,21 +85,23 @@ mod tests {
                 _ => bail!("it fails"),
             }
         });
-        (choice.accelerator, choice.why)
+        choice.map(|choice| (choice.accelerator, choice.why))
+    }
+
+    #[track_caller]
+    fn assert_chosen(tcg: &[u64], kvm: &[Option<u64>], expected: Accelerator, part: &str) {
+        let (accelerator, why) = chosen(tcg, kvm).expect("TCG runs");
+        assert_eq!(accelerator, expected);
+        assert!(why.contains(part), "{why}");
     }
 
     #[test]
     fn kvm_is_used_where_it_passes_and_is_not_slower() {
-        assert_eq!(chosen(&[500, 600], &[Some(700), Some(400)]).0, Accelerator::Kvm);
-        let (accelerator, why) = chosen(&[500, 600], &[Some(700), Some(900)]);
-        assert_eq!(
-            (accelerator, why.as_str()),
-            (Accelerator::Tcg, "a kernel took 700.0ms under KVM, and 500.0ms without")
-        );
-        assert_eq!(chosen(&[500, 600], &[Some(3000), Some(400)]).0, Accelerator::Tcg, "it stood still once");
-        let (accelerator, why) = chosen(&[500, 600], &[None, Some(100)]);
-        assert_eq!(accelerator, Accelerator::Tcg);
-        assert!(why.starts_with("a kernel does not run under KVM: it fails"), "{why}");
-        assert!(chosen(&[], &[]).1.contains("even without KVM"));
+        let (kvm, tcg) = (Accelerator::Kvm, Accelerator::Tcg);
+        assert_chosen(&[500, 600], &[Some(700), Some(400)], kvm, "ran in 400.0ms; TCG took 500.0ms");
+        assert_chosen(&[500, 600], &[Some(700), Some(900)], tcg, "took 700.0ms under KVM, and 500.0ms without");
+        assert_chosen(&[500, 600], &[Some(3000), Some(400)], tcg, "does not run under KVM");
+        assert_chosen(&[500, 600], &[None, Some(100)], tcg, "does not run under KVM: it fails");
+        assert!(chosen(&[], &[]).is_err(), "nothing is known of a machine where nothing runs");
     }
 }

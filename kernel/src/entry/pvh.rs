@@ -28,7 +28,9 @@ const _: extern "C" fn(u64) -> ! = enter;
 
 /// Copies what the loader handed over.
 fn collect(start_info: u64) -> BootFacts {
-    let handed_over = match start_info::read(view, start_info, image::loaded()) {
+    let tables = FirstTables(());
+    let handed_over = match start_info::read(|address, bytes| tables.view(address, bytes), start_info, image::loaded())
+    {
         Ok(handed_over) => handed_over,
         Err(error) => panic!("cannot be started like this: {error}"),
     };
@@ -40,18 +42,25 @@ fn collect(start_info: u64) -> BootFacts {
     }
 }
 
-/// Physical memory as the first tables show it, as far as they do.
-fn view<'a>(address: u64, bytes: usize) -> &'a [u8] {
-    let end = address.saturating_add(bytes as u64).min(IDENTITY_MAPPED);
-    // Nothing that is handed over begins at zero.
-    if address == 0 || address >= end {
-        return &[];
-    }
-    let start = core::ptr::with_exposed_provenance(address as usize);
-    #[expect(unsafe_code, reason = "what a loader hands over is a physical address")]
-    // SAFETY: `collect` is done before the kernel has tables of its own, so all of it is mapped; and nobody writes to memory that
-    // is not the image's.
-    unsafe {
-        core::slice::from_raw_parts(start, (end - address) as usize)
+/// The tables that [`start`] made are in use: only [`collect`] makes this value, which ends before the kernel has others.
+struct FirstTables(());
+
+impl FirstTables {
+    /// Physical memory outside of the image, as far as it is mapped.
+    fn view(&self, address: u64, bytes: usize) -> &[u8] {
+        let image = image::loaded();
+        let end = address.saturating_add(bytes as u64).min(IDENTITY_MAPPED);
+        let end = if address < image.start { end.min(image.start) } else { end };
+        // Nothing that is handed over begins at zero.
+        if address == 0 || address >= end || image.contains(&address) {
+            return &[];
+        }
+        let start = core::ptr::with_exposed_provenance(address as usize);
+        #[expect(unsafe_code, reason = "what a loader hands over is a physical address")]
+        // SAFETY: The first tables map all of it as long as this value lives, and nobody writes to memory that is not the image's
+        // before there are others.
+        unsafe {
+            core::slice::from_raw_parts(start, (end - address) as usize)
+        }
     }
 }

@@ -6,6 +6,7 @@ use acpi::AcpiError;
 use acpi::address::{AddressSpace, GenericAddress};
 use acpi::sdt::fadt::Fadt;
 use alloc::vec::Vec;
+use mm::addr::MAX_PHYS_BITS;
 use mm::plural::Plural;
 use thiserror::Error;
 
@@ -101,6 +102,8 @@ pub(crate) enum FadtProblem {
     Pm1Control(u8),
     #[error("GPE0 block of {}, not two halves; ignored", Plural(u64::from(*.0), "byte"))]
     Gpe0(u8),
+    #[error("a register at {0:#x} is beyond any physical address; ignored")]
+    OutOfReach(u64),
 }
 
 /// A 16-bit status and a 16-bit enable register.
@@ -120,26 +123,27 @@ impl FadtFacts {
         without_lengths.pm1_control_length = 0;
         without_lengths.gpe0_block_length = 0;
         let fadt = &without_lengths;
-        let lengths = Lengths::new(table);
+        let Lengths { pm1_event, pm1_control, gpe0, mut problems } = Lengths::new(table);
         let flags = fadt.flags;
         let is_reduced = flags.system_is_hw_reduced_acpi();
         let smi_port = u16::try_from(fadt.smi_cmd_port).ok().filter(|port| *port != 0);
         let enable = smi_port.filter(|_| fadt.acpi_enable != 0);
+        let sleep_control = fadt.sleep_control_register().ok().flatten().filter(|_| is_reduced);
         let timer_bits = if flags.pm_timer_is_32_bit() { 32 } else { 24 };
         Self {
             sci: (!is_reduced).then_some(fadt.sci_interrupt),
             enable: enable
                 .map(|port| EnableCommand { port: PortBlock { base: port, len: 1 }, value: fadt.acpi_enable }),
-            pm1a_event: port_block(fadt.pm1a_event_block().map(Some), lengths.pm1_event),
-            pm1a_control: port_block(fadt.pm1a_control_block().map(Some), lengths.pm1_control),
-            pm1b_control: port_block(fadt.pm1b_control_block(), lengths.pm1_control),
+            pm1a_event: port_block(fadt.pm1a_event_block().map(Some), pm1_event),
+            pm1a_control: port_block(fadt.pm1a_control_block().map(Some), pm1_control),
+            pm1b_control: port_block(fadt.pm1b_control_block(), pm1_control),
             pm_timer: port_block(fadt.pm_timer_block(), 4).map(|port| PmTimer { port, bits: timer_bits }),
-            gpe0: port_block(fadt.gpe0_block(), lengths.gpe0),
-            reset: reset_register(fadt),
-            sleep_control: fadt.sleep_control_register().ok().flatten().filter(|_| is_reduced).and_then(place),
+            gpe0: port_block(fadt.gpe0_block(), gpe0),
+            reset: reset_register(fadt, &mut problems),
+            sleep_control: sleep_control.and_then(|address| place(address, &mut problems)),
             fixed_power_button: !flags.power_button_is_control_method(),
             dsdt: fadt.dsdt_address().ok().map(|address| address as u64),
-            problems: lengths.problems,
+            problems,
         }
     }
 }
@@ -175,16 +179,20 @@ impl Lengths {
     }
 }
 
-fn reset_register(fadt: &Fadt) -> Option<ResetRegister> {
+fn reset_register(fadt: &Fadt, problems: &mut Vec<FadtProblem>) -> Option<ResetRegister> {
     let flags = fadt.flags;
     let present = fadt.header.length >= RESET_END && flags.supports_system_reset_via_fadt();
     let address = GenericAddress::from_raw(fadt.reset_reg).ok().filter(|_| present)?;
-    Some(ResetRegister { place: place(address)?, value: fadt.reset_value })
+    Some(ResetRegister { place: place(address, problems)?, value: fadt.reset_value })
 }
 
-fn place(address: GenericAddress) -> Option<BytePlace> {
+fn place(address: GenericAddress, problems: &mut Vec<FadtProblem>) -> Option<BytePlace> {
     match address.address_space {
         AddressSpace::SystemIo => port(address).map(BytePlace::Port),
+        AddressSpace::SystemMemory if address.address >> MAX_PHYS_BITS != 0 => {
+            problems.push(FadtProblem::OutOfReach(address.address));
+            None
+        }
         AddressSpace::SystemMemory => Some(address.address).filter(|address| *address != 0).map(BytePlace::Memory),
         _ => None,
     }

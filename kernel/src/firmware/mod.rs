@@ -44,7 +44,9 @@ use srat::Srat;
 /// Everything that the tables say and somebody uses.
 #[derive(Debug)]
 pub(crate) struct Firmware {
-    /// `None` without ACPI.
+    /// Whether there is a root pointer that leads somewhere.
+    has_acpi: bool,
+    /// `None` without ACPI, or where it is damaged.
     pub(crate) fadt: Option<FadtFacts>,
     pub(crate) madt: MadtInfo,
     /// Physical address of the HPET's registers, if there is one that can be used.
@@ -113,6 +115,7 @@ impl Firmware {
         let hpet = tables.find_table::<HpetTable>().map(|table| hpet::registers(table.base_address));
         let bytes_of = |signature| find_bytes(view, &tables, signature);
         Ok(Self {
+            has_acpi: true,
             madt: madt.map_or_else(MadtInfo::of_a_silent_pc, |madt| {
                 madt::info(madt.get(), bytes_of(b"APIC").unwrap_or_default())
             }),
@@ -131,6 +134,7 @@ impl Firmware {
     /// What is known of a machine without ACPI.
     fn silent() -> Self {
         Self {
+            has_acpi: false,
             fadt: None,
             madt: MadtInfo::of_a_silent_pc(),
             hpet: None,
@@ -172,7 +176,8 @@ impl Firmware {
     /// How to switch off and to start anew.
     pub(crate) fn power_controls(&self) -> PowerControls {
         let Some(fadt) = &self.fadt else {
-            return PowerControls { soft_off: Some(SoftOff::TripleFault), reset: None };
+            let soft_off = (!self.has_acpi).then_some(SoftOff::TripleFault);
+            return PowerControls { soft_off, reset: None };
         };
         let fixed = fadt.pm1a_control.zip(self.sleep_type).map(|(pm1a, sleep_type)| SoftOff::Fixed {
             pm1a_control: pm1a.registers(),

@@ -14,19 +14,19 @@ use system_tests::scenario::{Scenario, two_nodes};
 use system_tests::vm::Vm;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let with = |cpus, board, way| Machine { cpus, board, way, ..two_nodes() };
+    let with = |cpus, board| Machine { cpus, board, ..two_nodes() };
     let topology = |cpus, words: &str| Machine { cpus, extra: vec!["-smp".into(), words.into()], ..Machine::default() };
     let work = || scenario!(all_cpus_work_on_memory_at_once);
     vec![
-        work().with("on_one").on(with(1, Board::Q35, Way::SeaBios)),
-        work().with("on_one_and_pc").on(with(1, Board::Pc, Way::SeaBios)),
-        work().with("on_two").on(with(2, Board::Q35, Way::SeaBios)),
-        work().with("on_two_and_pc").on(with(2, Board::Pc, Way::SeaBios)),
-        work().with("on_four").on(with(4, Board::Q35, Way::SeaBios)),
-        work().with("on_four_and_pc").on(with(4, Board::Pc, Way::SeaBios)),
-        work().with("on_four_with_ovmf").on(with(4, Board::Q35, Way::Ovmf)),
-        work().with("on_eight").on(with(8, Board::Q35, Way::SeaBios)),
-        work().with("on_eight_and_pc").on(with(8, Board::Pc, Way::SeaBios)),
+        work().with("on_one").on(with(1, Board::Q35)),
+        work().with("on_one_and_pc").on(with(1, Board::Pc)),
+        work().with("on_two").on(with(2, Board::Q35)),
+        work().with("on_two_and_pc").on(with(2, Board::Pc)),
+        work().with("on_four").on(with(4, Board::Q35)),
+        work().with("on_four_and_pc").on(with(4, Board::Pc)),
+        work().with("on_four_with_ovmf").on(Machine { way: Way::Ovmf, ..with(4, Board::Q35) }),
+        work().with("on_eight").on(with(8, Board::Q35)),
+        work().with("on_eight_and_pc").on(with(8, Board::Pc)),
         scenario!(numbers_on_the_bus_may_have_holes).on(topology(6, "6,sockets=2,cores=3,threads=1")),
         scenario!(places_for_cpus_stay_empty).on(topology(2, "2,maxcpus=4")),
         scenario!(more_cpus_than_are_wanted_stay_off)

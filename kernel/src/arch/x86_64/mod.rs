@@ -47,7 +47,7 @@ pub(crate) use register::ByteRegister;
 pub(crate) use root::{Root, adopt_kernel_root};
 pub(crate) use stop_machine::stop_machine;
 pub(crate) use tlb::flush_page;
-pub(crate) use tsc::{rate_by_cpuid, ticks};
+pub(crate) use tsc::{base_rate_by_cpuid, rate_by_cpuid, ticks};
 
 use crate::time;
 use ::x86_64::VirtAddr;

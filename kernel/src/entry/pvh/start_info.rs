@@ -108,14 +108,19 @@ fn mapped(entries: &[u8]) -> impl Iterator<Item = MemoryRegion> + Clone {
     })
 }
 
-/// Where modules lie. Nobody looks into them, but their memory is not ours.
+/// Where modules lie. Nobody looks into them, so it is enough that their memory is not ours.
 fn loaded(modules: &[u8]) -> impl Iterator<Item = MemoryRegion> + Clone {
     let modules = modules.as_chunks::<MODULE_BYTES>().0.iter();
-    modules.filter_map(|module| region(long(module, 0), long(module, 8), RegionKind::Bootloader))
+    modules.filter_map(|module| region(long(module, 0), long(module, 8), RegionKind::Firmware))
 }
 
+/// RAM that ends nowhere is none; what is kept from us is kept as far as it can reach.
 fn region(start: u64, bytes: u64, kind: RegionKind) -> Option<MemoryRegion> {
-    let end = start.checked_add(bytes).filter(|end| *end <= ADDRESS_END)?;
+    let end = match start.checked_add(bytes).filter(|end| *end <= ADDRESS_END) {
+        Some(end) => end,
+        None if kind == RegionKind::Usable => return None,
+        None => ADDRESS_END,
+    };
     Some(MemoryRegion { start, end, kind })
 }
 
@@ -127,7 +132,7 @@ fn copy_command_line<'a>(view: &impl Fn(u64, usize) -> &'a [u8], address: u64) -
     let bytes = view(address, COMMAND_LINE_BYTES_MAX + 1);
     let line = bytes.iter().position(|byte| *byte == 0).and_then(|end| CommandLine::from_slice(&bytes[..end]).ok());
     line.unwrap_or_else(|| {
-        log::warn!(target: "boot", "the command line does not end within {COMMAND_LINE_BYTES_MAX} bytes and is ignored");
+        log::warn!(target: "boot", "the command line at {address:#x} does not end within {COMMAND_LINE_BYTES_MAX} bytes of memory and is ignored");
         CommandLine::new()
     })
 }

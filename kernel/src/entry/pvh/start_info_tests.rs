@@ -168,8 +168,11 @@ fn overlapping_entries_are_what_the_strictest_says_and_senseless_ones_are_left_o
             (0x45_e000, 0x1000_0000, Usable),
             (0x1000_0000, 0x1100_0000, Firmware),
             (0x1100_0000, 0x2000_0000, Usable),
+            (1 << 40, 1 << 52, Firmware),
         ]
     );
+    let kept = Loaded::new(&[(0, 512 << 20, RAM), (0x1000_0000, u64::MAX, RESERVED)]).regions();
+    assert_eq!(kept.last(), Some(&(0x1000_0000, 1 << 52, Firmware)), "what is kept from us wraps");
 }
 
 #[test]
@@ -177,7 +180,7 @@ fn modules_are_not_ours() {
     let loaded = plain().with_modules(&[(0x1fff_0000, 0x1234), (0x1000_0000, 0), (u64::MAX, 2)]);
     assert_eq!(
         loaded.regions()[2..],
-        [(0x45_e000, 0x1fff_0000, Usable), (0x1fff_0000, 0x1fff_1234, Bootloader), (0x1fff_1234, 0x2000_0000, Usable),]
+        [(0x45_e000, 0x1fff_0000, Usable), (0x1fff_0000, 0x1fff_1234, Firmware), (0x1fff_1234, 0x2000_0000, Usable),]
     );
 }
 
@@ -249,12 +252,28 @@ fn a_command_line_is_taken_whole_or_not_at_all() {
     assert_eq!(at(1 << 40).expect("it can be used").command_line, b"");
 }
 
+/// Mostly somewhere where something may lie.
+fn place() -> impl proptest::strategy::Strategy<Value = u64> {
+    use proptest::prelude::*;
+    prop_oneof![Just(MAP as u64), Just(MODULES as u64), Just(COMMAND_LINE as u64), 0..3_u64 << 20, any::<u64>()]
+}
+
 proptest::proptest! {
     #[test]
-    fn any_start_info_is_survived(bytes in proptest::collection::vec(proptest::num::u8::ANY, 52)) {
-        let loaded = plain().with(INFO + 4, &bytes);
+    fn any_start_info_is_survived(
+        counts in (0..8_u32, 0..64_u32),
+        places in [place(), place(), place(), place()],
+        bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..64 * ENTRY_BYTES),
+    ) {
+        let [modules, command_line, root, map] = places.map(u64::to_le_bytes);
+        let loaded = plain()
+            .with(MAP + ENTRY_BYTES, &bytes)
+            .with(INFO + 12, &counts.0.to_le_bytes())
+            .with(INFO + 16, &[modules, command_line, root, map].concat())
+            .with(INFO + 48, &counts.1.to_le_bytes());
         if let Ok(handed_over) = loaded.read() {
             assert!(handed_over.memory.windows(2).all(|pair| pair[0].end <= pair[1].start));
+            assert!(handed_over.memory.iter().any(|region| region.kind == Usable));
         }
     }
 
