@@ -2,7 +2,7 @@
 
 use super::ram::{Holder, PIECES_MAX, Piece, Ram};
 use mm::addr::{Pfn, PfnRange, SectionId};
-use mm::frame::page::Owner;
+use mm::frame::page::{MEMMAP_PAGES, Owner};
 use mm::hotplug::BootUse;
 
 /// Runs of frames with one owner; those of page tables and of everything else follow each other closely.
@@ -39,6 +39,17 @@ impl EarlyFrames {
     pub(crate) fn is_kept(&self, section: SectionId) -> bool {
         self.ram.in_section(section).any(|piece| piece.holder != Holder::Nobody)
             || self.taken.iter().any(|(run, _)| !run.intersection(section.pages()).is_empty())
+    }
+
+    /// How many frames of `visible` in `section` are free behind its struct pages, for which the lowest free frames in a row are
+    /// taken that hold them; none without such.
+    pub(crate) fn room_in(&self, section: SectionId, visible: PfnRange) -> u64 {
+        let within = section.pages().intersection(visible);
+        let pieces = self.ram.pieces().iter().zip(&self.used).filter(|(piece, _)| piece.holder == Holder::Nobody);
+        let free = pieces.map(|(Piece { pages, .. }, used)| {
+            PfnRange::new(pages.start().add(*used), pages.len() - used).intersection(within).len()
+        });
+        if free.clone().all(|pages| pages < MEMMAP_PAGES) { 0 } else { free.sum::<u64>() - MEMMAP_PAGES }
     }
 
     /// Takes `count` frames in a row.
@@ -153,6 +164,19 @@ mod tests {
             ]
         );
         assert_eq!(early.take(1, Owner::Heap), None);
+    }
+
+    #[test]
+    fn there_is_room_in_a_section_where_its_struct_pages_find_their_place() {
+        let section = SectionId::new(0).expect("in reach");
+        let room = |early: &EarlyFrames, end| early.room_in(section, PfnRange::inside(0, end));
+        let mut early = frames();
+        assert_eq!(room(&early, u64::MAX), 4, "as many frames in a row as they take, and four before");
+        early.take(1, Owner::PageTable).expect("there is room");
+        assert_eq!(room(&early, u64::MAX), 3);
+        assert_eq!(room(&early, 0x2f_f000), 0);
+        early.take(8, Owner::Heap).expect("there is room");
+        assert_eq!(room(&early, u64::MAX), 0);
     }
 
     #[test]

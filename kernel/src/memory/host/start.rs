@@ -1,6 +1,9 @@
 //! Handing boot memory to `mm`. Of a section in which something is in use, `mm` learns what each frame is used for, and its memmap is
 //! made in frames that are free. Of all others nothing is touched: they are handed over in runs, each with room for its page
 //! tables and memmaps at its head.
+//!
+//! Tables that runs share, and the heap, take frames that are open. Where those in use do not leave enough of them, the lowest of the
+//! others is opened, too, before all runs.
 
 use super::kernelcore::{BootRam, KernelCore};
 use super::machine;
@@ -25,6 +28,7 @@ use core::sync::atomic::AtomicU64;
 use mm::addr::{MAX_PHYS_BITS, NodeId, PAGE_SIZE, Pfn, PfnRange, SECTION_LIMIT, SECTION_SIZE, SectionId, SectionRange};
 use mm::frame::page::{MEMMAP_PAGES, Owner};
 use mm::hotplug::{BootSection, BootUse, EmptyBootSections};
+use mm::limits::KERNEL_FLOOR_PAGES;
 use mm::machine::mapper::Mapper;
 use mm::memory::{MachineCache, MachineZone};
 use mm::node::Distances;
@@ -85,12 +89,19 @@ pub(crate) fn start(firmware: &Firmware, cpus: usize, limit: Option<u64>, kernel
     make_tables(&sections, section_count * SECTION_SIZE);
 
     let (mut blocks, ram) = boot_blocks(srat, &sections, limit, kernelcore);
+    let opened = remove_opened(&EARLY, &mut blocks, &ram, limit);
+    if let Some(block) = opened {
+        make_table(block.id);
+    }
 
     // From here until `mm` has frames the heap has only those that it has already.
     EARLY.lock().close();
     find_empty(&EARLY, &mut blocks, &ram, limit);
     let mut uses = Vec::new();
     let mm = MM.call_once(|| Memory::new(Kernel, storage));
+    if let Some(block) = opened {
+        hand_over(mm, &ram, block, limit, &mut uses);
+    }
     for run in blocks.chunk_by(BootBlock::is_like) {
         match run[0].empty_in {
             Some(zone) => hand_over_empty(mm, run, zone),
@@ -255,15 +266,39 @@ impl BootBlock {
     }
 }
 
-/// Finds the blocks that are all there, below `limit`, and hold nothing now that all is taken that boot takes.
+/// Removes the block that is to be opened though it holds nothing: the lowest in Normal, unless those below it that hold something
+/// have enough room for what the kernel takes until it can open one itself.
+fn remove_opened(
+    frames: &SpinLock<EarlyFrames>,
+    blocks: &mut Vec<BootBlock>,
+    ram: &BootRam,
+    limit: u64,
+) -> Option<BootBlock> {
+    let early = frames.lock();
+    let empty = |block: &BootBlock| zone_of_empty(&early, block, ram, limit);
+    let below = blocks.iter().take_while(|block| empty(block).is_none());
+    let in_normal = below.filter(|block| early.is_kept(block.id));
+    let room: u64 = in_normal.map(|block| early.room_in(block.id, PfnRange::inside(0, limit))).sum();
+    if room >= KERNEL_FLOOR_PAGES {
+        return None;
+    }
+    let lowest = blocks.iter().position(|block| empty(block) == Some(ZoneKind::Normal))?;
+    Some(blocks.remove(lowest))
+}
+
+/// Finds the blocks that hold nothing now that all is taken that boot takes.
 fn find_empty(frames: &SpinLock<EarlyFrames>, blocks: &mut [BootBlock], ram: &BootRam, limit: u64) {
     let early = frames.lock();
     for block in blocks {
-        let is_visible = block.id.address() + SECTION_SIZE <= limit;
-        if is_visible && early.is_untouched(block.id) {
-            block.empty_in = ram.zone_of_all(block.node, block.id.pages());
-        }
+        block.empty_in = zone_of_empty(&early, block, ram, limit);
     }
+}
+
+/// The one zone of a block that is all there, below `limit`, and holds nothing.
+fn zone_of_empty(early: &EarlyFrames, block: &BootBlock, ram: &BootRam, limit: u64) -> Option<ZoneKind> {
+    let is_visible = block.id.address() + SECTION_SIZE <= limit;
+    let zone = || ram.zone_of_all(block.node, block.id.pages());
+    (is_visible && early.is_untouched(block.id)).then(zone).flatten()
 }
 
 /// Every section with its node, and the RAM of every node with where Movable begins on it.
@@ -315,7 +350,7 @@ fn hand_over_empty(mm: &Memory<Kernel>, blocks: &[BootBlock], zone: ZoneKind) {
     }
 }
 
-/// Hands a block over that holds something, or is in two zones, or not all there.
+/// Hands a block over that is opened at once: it holds something, is in two zones or not all there, or is opened for the others.
 fn hand_over(
     mm: &Memory<Kernel>,
     ram: &BootRam,
@@ -470,6 +505,37 @@ mod tests {
             (1, None),
         ];
         assert_eq!(runs(u64::MAX, seven), split);
+    }
+
+    #[test]
+    fn a_block_that_holds_nothing_is_opened_where_there_is_no_room_in_those_below_that_do() {
+        let region = |start, end, kind| MemoryRegion { start, end, kind };
+        let opened = |first: &[MemoryRegion], movable_from: Option<u64>| {
+            let rest = region(SECTION_SIZE, 4 * SECTION_SIZE, RegionKind::Usable);
+            let regions: Vec<_> = first.iter().cloned().chain([rest]).collect();
+            let frames = SpinLock::new(EarlyFrames::new(Ram::new(&regions)));
+            frames.lock().take(1, Owner::PageTable).expect("there is room");
+            let mut ram = BootRam::default();
+            ram.add_kept(NodeId::ZERO, PfnRange::inside(MIB, SECTION_SIZE));
+            ram.add(NodeId::ZERO, PfnRange::inside(SECTION_SIZE, 4 * SECTION_SIZE));
+            if let Some(end) = movable_from {
+                ram.split(KernelCore { kernel: Some(Amount::Bytes(end)), movable: None });
+            }
+            let ids = (0..4).map(|n| SectionId::new(n).expect("it exists"));
+            let mut blocks: Vec<_> = ids.map(|id| BootBlock { id, node: NodeId::ZERO, empty_in: None }).collect();
+            let found = remove_opened(&frames, &mut blocks, &ram, u64::MAX);
+            assert_eq!(blocks.len() + usize::from(found.is_some()), 4);
+            assert!(found.is_none_or(|found| !blocks.contains(&found)));
+            found.map(|block| block.id.number())
+        };
+        let pieces: Vec<_> = (1..128).map(|mib| region(mib * MIB, mib * MIB + MIB / 2, RegionKind::Usable)).collect();
+        assert_eq!(opened(&pieces, None), Some(1), "not one of them has room for the struct pages of the first block");
+        let half = region(MIB, SECTION_SIZE / 2, RegionKind::Usable);
+        assert_eq!(opened(&[half], None), None);
+        let little = region(MIB, 18 * MIB, RegionKind::Usable);
+        assert_eq!(opened(&[little], None), Some(1), "a frame is missing");
+        assert_eq!(opened(&[region(MIB, 18 * MIB + PAGE_SIZE, RegionKind::Usable)], None), None);
+        assert_eq!(opened(&[little], Some(SECTION_SIZE)), None, "all others are Movable");
     }
 
     #[test]
