@@ -66,6 +66,14 @@ pub(crate) fn open_lowest<M: Machine>(
     }
 }
 
+/// Opens the lowest untouched section of a zone and origin, and waits for no other CPU that does; whether there may be more to be had
+/// than before.
+pub(crate) fn open_next<M: Machine>(memory: &Memory<M>, node: NodeId, kind: ZoneKind, origin: Origin) -> bool {
+    let Claim::Section(id, section) = claim_lowest(memory, node, kind, origin, Order::PAGE) else { return false };
+    open_claimed(memory, id, section);
+    true
+}
+
 /// Opens a section if it is untouched, and waits while another CPU does.
 pub(crate) fn open<M: Machine>(memory: &Memory<M>, id: SectionId) {
     let section = loop {

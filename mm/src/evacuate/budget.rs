@@ -136,7 +136,8 @@ impl Room {
         self.movable + self.expected
     }
 
-    /// How many frames of the reserve have no place here, if a part of it may go with what leaves.
+    /// How many frames of the reserve have no place here, if a part of it may go with what leaves. What of this is not open
+    /// yet is opened [before](crate::alloc::ahead) anything leaves.
     pub(crate) const fn reserve_shortfall(self, leaving: Self) -> u64 {
         if leaving.boot == 0 { 0 } else { RESERVE_PAGES.saturating_sub(self.boot) }
     }

@@ -5,7 +5,7 @@ use super::empty::empty;
 use super::steps;
 use super::undo::Undo;
 use crate::addr::{Pfn, SectionId, SectionRange};
-use crate::alloc::caches;
+use crate::alloc::{ahead, caches};
 use crate::errno::Errno;
 use crate::evacuate::content::{Blocker, Hold};
 use crate::evacuate::evacuation::EvacuateError;
@@ -180,6 +180,9 @@ fn offline_steps<M: Machine>(
     // Of blocks that nobody has touched and nobody counts on, there is nothing to be looked at from here on.
     let open = if matters { ranges } else { &[] };
     caches::drain_zones_of(memory, open);
+    if matters {
+        ahead::open_reserve(memory);
+    }
     stopwatch.enter("prepare");
 
     memory.check_injected(Point::OfflinePrepare).map_err(OfflineError::Injected)?;

@@ -10,7 +10,7 @@
 use super::batch::in_batches;
 use super::undo::Undo;
 use crate::addr::{Pfn, SectionId, SectionRange};
-use crate::alloc::caches;
+use crate::alloc::{ahead, caches};
 use crate::errno::Errno;
 use crate::evacuate::content::{Blocker, Content, Hold};
 use crate::evacuate::{budget, content};
@@ -145,6 +145,7 @@ fn check_zone<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange], zone: Zon
 
 /// What is isolated is not the kernel's any more: the reserve must be whole without it.
 fn check_reserve<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange]) -> Result<(), RelabelError> {
+    ahead::open_reserve(memory);
     match budget::room(memory).reserve_shortfall(budget::boot_room_in(memory, ranges)) {
         0 => Ok(()),
         short_by => Err(RelabelError::ReserveShort { short_by }),

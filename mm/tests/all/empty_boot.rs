@@ -186,6 +186,34 @@ fn the_last_boot_memory_that_could_hold_the_reserve_stays() {
 }
 
 #[test]
+fn the_reserve_is_open_when_open_boot_memory_has_gone() {
+    let leave: [fn(&Memory<Fake>); 2] = [
+        |memory| memory.offline(&[blocks(2, 3)], &mut Unhurried).expect("there is another block"),
+        |memory| memory.online(&[blocks(2, 3)], MOVABLE, &mut Unhurried).expect("there is another block"),
+    ];
+    for leave in leave {
+        let memory = booted_empty(5);
+        take_all_in(&memory, &urgent(), blocks(0, 1));
+        let held = memory.allocate(&request(Order::PAGE, UNMOVABLE)).expect("free");
+        assert_eq!((held.section(), opened(&memory)), (section(2), vec![2]));
+        memory.free(held, Order::PAGE);
+        leave(&memory);
+        let in_normal = |id: u32| memory.zone_of(section(id.into()).pages().start()) == Some(ZoneKind::Normal);
+        assert_eq!(opened(&memory).into_iter().filter(|id| in_normal(*id)).collect::<Vec<_>>(), [4]);
+        assert!(take_all(&memory, &urgent()).len() as u64 >= RESERVE_PAGES);
+        assert_valid(&memory);
+    }
+}
+
+#[test]
+fn nothing_is_opened_for_the_reserve_while_it_has_its_place() {
+    let memory = booted_empty(5);
+    memory.offline(&[blocks(2, 3)], &mut Unhurried).expect("nobody uses it");
+    assert_eq!(opened(&memory), []);
+    assert_valid(&memory);
+}
+
+#[test]
 fn an_untouched_boot_block_goes_to_the_other_zone_and_back() {
     let memory = booted_empty(5);
     let before = Snapshot::of(&memory);
