@@ -9,8 +9,7 @@ pub(crate) const SPARE_HIGH: u64 = 4;
 /// Empty sections of a zone that stay open when others are closed.
 pub(crate) const SPARE_LOW: u64 = 2;
 
-/// Open free frames of Normal memory below which the next section is opened ahead of need, for those who cannot open one
-/// themselves: the heap and page tables of the kernel. 16 MiB.
+/// Open free frames of Normal memory below which the next section is opened [ahead](crate::alloc::ahead) of need. 16 MiB.
 pub(crate) const AHEAD_PAGES: u64 = 4096;
 
 /// Frames that kernel memory must still be able to get for the policies to make memory Movable: for the heap, stacks and

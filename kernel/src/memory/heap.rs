@@ -1,6 +1,7 @@
 //! The kernel heap: its own window, which grows at its end by frames of the system.
 //!
-//! Locks are taken in the order heap, page tables, zone; the allocator of frames never comes back here.
+//! Locks are taken in the order heap, page tables, zone; the allocator of frames never comes back here. So a growth for which there are
+//! not enough open frames may have sections opened, while it holds no lock but that of the heap.
 
 use super::frames::{frame, mm_if_open};
 use super::paging::entry::{DATA, Entry, Level};
@@ -70,13 +71,21 @@ fn grow(heap: &mut Heap, layout: Layout) -> bool {
     if wanted as u64 > layout::HEAP + layout::SLOT_SIZE - end {
         return false;
     }
-    let mapped = map_pages(end, wanted);
+    let mut mapped = map_pages(end, wanted);
+    while mapped < wanted && open_ahead(wanted - mapped) {
+        mapped += map_pages(end + mapped as u64, wanted - mapped);
+    }
     if mapped == 0 {
         return false;
     }
     // SAFETY: The pages behind the end of the heap are mapped for ever and are nobody else's.
     unsafe { heap.extend(mapped) };
     mapped == wanted
+}
+
+/// Has a section opened that frames for so many bytes may come from; whether there may be more than before.
+fn open_ahead(bytes: usize) -> bool {
+    mm_if_open().is_some_and(|mm| mm.open_ahead(bytes as u64 / PAGE_SIZE))
 }
 
 // SAFETY: The inner heap keeps the contract, one caller at a time.

@@ -1,9 +1,9 @@
 //! The kernel heap: it gives back, grows, and moves under those who use it.
 #![deny(unsafe_code)]
 
-use super::Test;
 use super::fixture::memory_adds_up;
 use super::kernel_frames::{leave_a_block, survives_an_error};
+use super::{Test, skip};
 use crate::memory::{self, inspect, mm};
 use crate::task;
 use alloc::boxed::Box;
@@ -17,6 +17,7 @@ use mm::frame::page::Owner;
 use mm::machine::mover::{Move, Mover, Stay};
 use mm::observe::report::FrameState;
 use mm::section::kind::ZoneKind;
+use mm::section::word::Section;
 use mm::site::Site;
 
 /// A frame of the heap's.
@@ -32,6 +33,7 @@ const REQUEST: Request = Request {
 pub(super) const TESTS: &[Test] = &[
     Test { name: "heap::memory_comes_back", run: memory_comes_back },
     Test { name: "heap::it_grows", run: it_grows },
+    Test { name: "heap::it_grows_by_more_than_is_open", run: it_grows_by_more_than_is_open },
     Test { name: "heap::it_moves_while_it_is_used", run: it_moves_while_it_is_used },
     Test { name: "heap::frames_leave_a_block_that_goes_offline", run: frames_leave_a_block },
     Test { name: "heap::a_frame_with_an_error_is_replaced", run: a_frame_with_an_error_is_replaced },
@@ -59,6 +61,21 @@ fn it_grows() {
     assert!(memory::heap_used() + (3 << 20) <= used);
     let absurd = Vec::<u8>::new().try_reserve(1 << 40);
     assert!(absurd.is_err(), "the heap cannot hold a terabyte");
+}
+
+fn it_grows_by_more_than_is_open() {
+    const MORE: u64 = 8 << 20;
+    let is_of_kernel = |(_, section): &(_, Section)| section.is_untouched() && section.may_hold_reserve();
+    if mm().blocks().filter(is_of_kernel).count() < 2 {
+        return skip("there is no boot memory to be opened");
+    }
+    let report = mm().memory_report();
+    let wanted = report.free - report.untouched + MORE;
+    let before = memory::heap_size();
+    Vec::<u8>::new().try_reserve_exact(wanted as usize).expect("it has a block opened");
+    assert!(memory::heap_size() >= before + MORE as usize);
+    assert!(mm().memory_report().untouched < report.untouched);
+    memory_adds_up();
 }
 
 fn it_moves_while_it_is_used() {

@@ -16,7 +16,7 @@ pub enum Urgency {
     /// All others: the reserve stays.
     Ordinary,
     /// Hotplug itself, which brings memory, and what it cannot do without: page tables and the kernel heap. It is served
-    /// under their locks, so no section is opened for it.
+    /// under their locks, so no section is opened for it, but [ahead](crate::Memory::open_ahead).
     Hotplug,
 }
 

@@ -141,6 +141,23 @@ fn hotplug_finds_the_reserve_open_while_boot_memory_is_untouched() {
 }
 
 #[test]
+fn the_heap_has_sections_opened_until_it_has_what_it_wants_or_none_would_do() {
+    let memory = booted_empty(4);
+    plug_online(&memory, 0, blocks(32, 33), 1, NORMAL);
+    take_all(&memory, &urgent());
+    assert_eq!(opened(&memory), []);
+    let free = memory.memory_report().free / PAGE_SIZE;
+    assert!(!memory.open_ahead(free + 1), "all of it would not do");
+    for seen in [&[2][..], &[2, 3], &[2, 3, 4], &[2, 3, 4, 32], &[2, 3, 4, 32, 33]] {
+        assert!(memory.open_ahead(1));
+        assert_eq!(opened(&memory), seen);
+        assert!(memory.allocate(&urgent()).is_ok());
+    }
+    assert!(!memory.open_ahead(1), "all of it is open");
+    assert_valid(&memory);
+}
+
+#[test]
 fn an_untouched_boot_block_goes_offline_and_comes_back_untouched() {
     let memory = booted_empty(5);
     let before = Snapshot::of(&memory);
@@ -189,7 +206,7 @@ fn the_last_boot_memory_that_could_hold_the_reserve_stays() {
 fn the_reserve_is_open_when_open_boot_memory_has_gone() {
     let leave: [fn(&Memory<Fake>); 2] = [
         |memory| memory.offline(&[blocks(2, 3)], &mut Unhurried).expect("there is another block"),
-        |memory| memory.online(&[blocks(2, 3)], MOVABLE, &mut Unhurried).expect("there is another block"),
+        |memory| drop(memory.online(&[blocks(2, 3)], MOVABLE, &mut Unhurried).expect("there is another block")),
     ];
     for leave in leave {
         let memory = booted_empty(5);
