@@ -7,7 +7,7 @@ use crate::frame::pageblock_set::PageblockSet;
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::section::group::Ready;
-use crate::section::kind::ZoneKind;
+use crate::section::kind::{Origin, ZoneKind};
 use crate::section::state::{BlockState, Openness};
 use crate::section::word::Section;
 use crate::zone::Zone;
@@ -64,7 +64,12 @@ pub(crate) fn enter<M: Machine>(memory: &Memory<M>, zone: &mut Zone, run: Sectio
     if kind == ZoneKind::Movable {
         zone.give_up(run, section);
     }
-    let openness = if section.opens_at_once() { Openness::Open } else { section.openness };
+    let openness = match section.origin {
+        _ if section.opens_at_once() => Openness::Open,
+        // It is never removed, so this is its other chance to be opened.
+        Origin::Boot => Openness::Untouched,
+        Origin::Added => section.openness,
+    };
     let online = Section { state: BlockState::Online(kind), openness, ..section };
     grow(memory, zone, run, online, kind);
     memory.sections.set_all(run, online);

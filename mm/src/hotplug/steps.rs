@@ -311,7 +311,7 @@ pub(super) fn enter<M: Machine>(memory: &Memory<M>, range: SectionRange) -> Opti
     range.behind(run)
 }
 
-/// The same for blocks with equal words: added ones enter untouched or withheld, one that has its struct pages open.
+/// The same for blocks with equal words: one that keeps its struct pages enters open, others untouched, or withheld if they were added.
 pub(super) fn enter_run<M: Machine>(memory: &Memory<M>, run: SectionRange, section: Section) {
     let kind = section.state.zone().expect("a block that goes online has a zone");
     if section.opens_at_once() {

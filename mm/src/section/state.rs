@@ -78,6 +78,6 @@ pub enum Openness {
     Changing,
     /// Every frame has its struct page.
     Open,
-    /// It cannot have struct pages, so nothing of it is ever handed out.
+    /// It cannot have struct pages, so nothing of it is handed out until it is removed, or boot memory comes online again.
     Withheld,
 }

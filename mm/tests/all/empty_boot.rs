@@ -3,12 +3,12 @@
 use crate::machine::dimms::plug_online;
 use crate::machine::taking::{request, take_all, take_all_in};
 use crate::machine::{Fake, Snapshot, assert_valid, blocks, boot_empty, booted, node, section};
-use mm::Memory;
 use mm::addr::{Order, PAGE_SIZE, Pfn, PfnRange};
 use mm::alloc::request::{Place, Request, Urgency};
 use mm::frame::mobility::Mobility;
 use mm::frame::page::{MEMMAP_PAGES, Owner};
 use mm::hotplug::{OfflineError, OnlineError, PieceError, RelabelError};
+use mm::inject::Point;
 use mm::limits::RESERVE_PAGES;
 use mm::machine::tasks::Unhurried;
 use mm::observe::report::FrameState;
@@ -16,6 +16,7 @@ use mm::record::policy::OnlineAs;
 use mm::section::group::{GroupKind, GroupName};
 use mm::section::kind::ZoneKind;
 use mm::section::state::BlockState;
+use mm::{Errno, Memory};
 use std::sync::atomic::Ordering;
 
 const UNMOVABLE: Mobility = Mobility::Unmovable;
@@ -206,7 +207,7 @@ fn the_last_boot_memory_that_could_hold_the_reserve_stays() {
 fn the_reserve_is_open_when_open_boot_memory_has_gone() {
     let leave: [fn(&Memory<Fake>); 2] = [
         |memory| memory.offline(&[blocks(2, 3)], &mut Unhurried).expect("there is another block"),
-        |memory| drop(memory.online(&[blocks(2, 3)], MOVABLE, &mut Unhurried).expect("there is another block")),
+        |memory| assert_eq!(memory.online(&[blocks(2, 3)], MOVABLE, &mut Unhurried), Ok(None)),
     ];
     for leave in leave {
         let memory = booted_empty(5);
@@ -270,6 +271,32 @@ fn a_boot_block_that_cannot_keep_its_struct_pages_is_withheld() {
     assert!(held.iter().all(|frame| frame.section() != section(3)));
     assert!(held.iter().any(|frame| frame.section() == section(4)));
     assert!(memory.section(section(3)).expect("present").is_withheld());
+    assert_valid(&memory);
+}
+
+#[test]
+fn a_withheld_boot_block_is_tried_again_when_it_has_been_offline() {
+    let memory = booted_empty(4);
+    let total = memory.memory_report().total;
+    let is_withheld = || memory.section(section(3)).expect("present").is_withheld();
+    let open_all = || {
+        let held = take_all_in(&memory, &request(Order::MAX, UNMOVABLE), blocks(3, 3));
+        held.iter().for_each(|head| memory.free(*head, Order::MAX));
+        held.len()
+    };
+    memory.failure_points().arm(Point::AllocOpen, Errno::Io, 2);
+    for _ in 0..2 {
+        assert_eq!((open_all(), is_withheld()), (0, true));
+        memory.failure_points().arm(Point::OnlinePrepare, Errno::Io, 1);
+        memory.offline(&[blocks(3, 3)], &mut Unhurried).expect("it holds nothing");
+        memory.online(&[blocks(3, 3)], NORMAL, &mut Unhurried).expect_err("armed");
+        assert!(is_withheld(), "a failure changes nothing");
+        assert_valid(&memory);
+        memory.online(&[blocks(3, 3)], NORMAL, &mut Unhurried).expect("offline");
+        assert_eq!((is_withheld(), memory.memory_report().total), (false, total));
+        assert_valid(&memory);
+    }
+    assert_eq!((open_all(), is_withheld()), (31, false));
     assert_valid(&memory);
 }
 

@@ -594,7 +594,7 @@ impl StateMachineTest for World {
         }
         world.check();
         assert!(world.model.dimms.is_empty(), "nothing is in use");
-        // What is withheld stays so until it is removed.
+        // What is withheld stays so until it is removed, or boot memory has been offline.
         if !world.memory.blocks().any(|(_, section)| section.is_withheld()) {
             let fresh = booted();
             add_empty_boot(&fresh);

@@ -1,8 +1,7 @@
 //! The machine as `mm` sees it: struct pages in their window, our page tables, our clock and our locks.
 
 use super::keeper;
-use crate::memory::frames::Kernel;
-use crate::memory::frames::trial;
+use crate::memory::frames::{Kernel, mm, trial};
 use crate::memory::layout;
 use crate::memory::paging::editor::Tables;
 use crate::memory::paging::entry::{DATA, Entry, Level};
@@ -22,6 +21,7 @@ use mm::machine::Machine;
 use mm::machine::mapper::{DirectMap, MapRangeError, Mapper};
 use mm::machine::tasks::Clock;
 use mm::machine::trial::{BadMemory, Distrust, Trial};
+use mm::section::kind::Origin;
 
 /// Those who wait for their turn to change memory.
 static TURNS: WaitQueue = WaitQueue::new();
@@ -81,7 +81,9 @@ impl Trial for Kernel {
     }
 
     fn note_withheld(&self, section: SectionId, why: Distrust) {
-        log::warn!(target: "memory", "block {section} is withheld until it is removed: {why}");
+        let is_boot = mm().section(section).is_some_and(|section| section.origin == Origin::Boot);
+        let end = if is_boot { "has been offline" } else { "is removed" };
+        log::warn!(target: "memory", "block {section} is withheld until it {end}: {why}");
     }
 }
 
