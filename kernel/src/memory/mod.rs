@@ -37,12 +37,13 @@ use crate::entry::BootFacts;
 use frames::EARLY;
 use frames::early::EarlyFrames;
 use frames::ram::Ram;
+use mm::addr::MAX_PHYS_BITS;
 use paging::{boot_map, tables};
 
 /// Builds our page tables, lets the CPU use them, and makes the heap usable. The lower half of the address space is gone
 /// afterwards, so descriptor tables of our own are loaded before.
 pub(crate) fn early(facts: &BootFacts) {
-    let ram = Ram::new(&facts.memory);
+    let ram = Ram::new(&facts.memory).reached(boot_map::physical_bits().min(MAX_PHYS_BITS));
     *EARLY.lock() = EarlyFrames::new(ram);
     let tree = boot_map::build(facts);
     tables::install(tree.expect("boot memory has room for its page tables"));

@@ -67,6 +67,20 @@ impl Ram {
         ram
     }
 
+    /// As much of it as addresses of so many bits reach.
+    pub(crate) fn reached(mut self, bits: u32) -> Self {
+        let reach = PfnRange::inside(0, 1 << bits);
+        let pages = |ram: &Self| ram.pieces.iter().map(|piece| piece.pages.len()).sum::<u64>();
+        let all = pages(&self);
+        self.pieces.iter_mut().for_each(|piece| piece.pages = piece.pages.intersection(reach));
+        self.pieces.retain(|piece| !piece.pages.is_empty());
+        let lost = all - pages(&self);
+        if lost > 0 {
+            log::warn!(target: "memory", "{} MiB of RAM beyond {bits} address bits are left out", lost * PAGE_SIZE >> 20);
+        }
+        self
+    }
+
     fn push(&mut self, piece: Piece) {
         match self.pieces.last_mut() {
             Some(last) if last.holder == piece.holder && last.pages.end() == piece.pages.start() => {
@@ -200,6 +214,18 @@ mod tests {
         let ram = seabios_q35();
         let unused: Vec<_> = ram.sections().filter(|id| ram.is_unused(*id)).map(SectionId::number).collect();
         assert_eq!(unused, (1..7).chain(32..40).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn ram_that_no_address_reaches_is_left_out() {
+        let reached = |bits| {
+            let ram = seabios_q35().reached(bits);
+            (ram.end().address(), ram.spans().map(PfnRange::len).sum::<u64>() * PAGE_SIZE)
+        };
+        let all = 0xa_0000 + 0x3ff0_0000 + 0x4000_0000;
+        assert_eq!([reached(33), reached(46)], [(0x1_4000_0000, all); 2]);
+        assert_eq!(reached(32), (0x4000_0000, all - 0x4000_0000));
+        assert_eq!(reached(29), (0x2000_0000, 0xa_0000 + 0x1ff0_0000));
     }
 
     #[test]
