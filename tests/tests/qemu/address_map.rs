@@ -64,6 +64,15 @@ fn system_ram_is_what_the_kernel_has(vm: &mut Vm) -> Result<()> {
         }
     }
     ensure!(unused > 0, "nothing is unused in {map:#x?}");
+    let altmaps: Vec<_> = map.iter().filter(|entry| entry.owner.starts_with("altmap of block")).collect();
+    ensure!(altmaps.len() > 1, "nothing at boot has an altmap in {map:#x?}");
+    for entry in altmaps {
+        let (first, end) = inside(entry);
+        for pfn in [first, end - 1] {
+            same(&entry.owner, vm.frame_state(pfn)?, "memmap")?;
+        }
+        ensure!(vm.frame_state(end)? != "memmap", "{entry:#x?} ends too early");
+    }
     let present: u64 = vm.usage()?.zones.iter().map(|zone| zone.present).sum();
     same("bytes in zones", present, frames * FRAME_BYTES)
 }

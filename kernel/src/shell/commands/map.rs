@@ -22,7 +22,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use mm::addr::{PAGE_SIZE, SectionId};
 use mm::frame::page::MEMMAP_PAGES;
-use mm::section::kind::{MemmapPlace, Origin};
+use mm::section::kind::MemmapPlace;
 use serde::Serialize;
 
 /// Registers of an IOAPIC, a local APIC and an HPET take less than a page each.
@@ -194,11 +194,11 @@ fn pci() -> Vec<Resource> {
     spaces.chain(windows).chain(bars).collect()
 }
 
-/// What the heads of added blocks hold: page tables of the group, then the block's own struct pages. At most `few` blocks
-/// of which the same is to be said are told one by one.
+/// What the heads of blocks hold: page tables of the group, then the block's own struct pages. At most `few` blocks of which the same is to be
+/// said are told one by one.
 fn altmaps(few: u64) -> impl Iterator<Item = Resource> {
-    let added = mm().block_runs().filter(|(_, section)| section.origin == Origin::Added && section.ready);
-    let heads = added.filter(|(_, section)| section.memmap == MemmapPlace::Head);
+    let ready = mm().block_runs().filter(|(_, section)| section.ready);
+    let heads = ready.filter(|(_, section)| section.memmap == MemmapPlace::Head);
     let alike = resolve::joined(heads.map(|(run, section)| (run, (section.group, section.table_frames()))));
     alike.flat_map(move |(run, (_, table_frames))| {
         let together = (run.count() > few).then(|| {
