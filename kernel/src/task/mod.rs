@@ -98,7 +98,7 @@ pub(crate) enum SpawnError {
 struct Task {
     context: Context,
     cancelled: AtomicBool,
-    /// The stack, as far as it is the task's own; the boot flow has the bootloader's. Read without a lock at every switch.
+    /// The stack, as far as it is the task's own; the boot flow has the one that it began on. Read without a lock at every switch.
     stack_bottom: AtomicUsize,
     stack_top: AtomicUsize,
     body: SpinLock<Body>,

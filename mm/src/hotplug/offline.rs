@@ -288,7 +288,7 @@ pub(super) fn unisolate<M: Machine>(memory: &Memory<M>, run: SectionRange, secti
 }
 
 /// Says of open blocks that nobody may look at their struct pages any more, and waits for those who do. The struct pages of
-/// a boot block stay.
+/// a boot block that held something stay.
 fn close_for_readers<M: Machine>(memory: &Memory<M>, ranges: &[SectionRange]) {
     if ranges.is_empty() {
         return;

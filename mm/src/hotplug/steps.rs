@@ -338,7 +338,7 @@ pub(super) fn leave<M: Machine>(
     let kind = section.state.zone().expect("a block that goes offline has a zone");
     *is_any_standby |= section_change::tally(memory, run, section, None) == Some(Ready::AtOnline);
     while !leave_at_once(memory, run, section, kind) {}
-    // The struct pages of a boot block stay, and tell which of its frames are to come back.
+    // The struct pages of a boot block that held something stay, and tell which of its frames are to come back.
     if section.is_touched() {
         open::discard_struct_pages(memory, run.first(), section);
     }

@@ -296,7 +296,7 @@ impl<M: Machine> Memory<M> {
             report.refs = page.refs();
             return report;
         }
-        // The struct pages of a boot block stay when it goes offline, and tell of its reserved frames.
+        // Those of a boot block that held something stay when it goes offline, and tell of its reserved frames.
         if !section.is_open() && !section.keeps_struct_pages() {
             let at_head = section.ready && crate::section::word::head_range(id, section).contains(pfn);
             let is_table = crate::section::word::table_range(id, section).contains(pfn);

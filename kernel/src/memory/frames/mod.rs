@@ -31,7 +31,7 @@ pub(crate) struct Kernel;
 /// Frames until `mm` has them. The holder of the lock must not allocate: the heap grows by frames from here.
 pub(crate) static EARLY: SpinLock<EarlyFrames> = SpinLock::new(EarlyFrames::empty());
 pub(crate) static MM: spin::Once<Memory<Kernel>> = spin::Once::new();
-/// Whether boot memory is all with `mm`.
+/// Whether frames come from `mm`: what it has of boot memory then is enough to hand the rest over.
 static IS_OPEN: AtomicBool = AtomicBool::new(false);
 
 /// The memory of the machine.

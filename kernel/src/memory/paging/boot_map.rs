@@ -1,8 +1,8 @@
-//! The first page tables of our own, built while the CPU still walks those of the boot loader.
+//! The first page tables of our own, built while the CPU still walks those that the kernel was started with.
 //!
-//! The boot loader maps no physical memory, only its own tables, by one entry of the top-level table that points to that
-//! table itself. That is enough: through it the entry of one page of our image is found and made the scratch page, and
-//! through the scratch page all new tables are written.
+//! Of those it is known, whoever made them, that they map our image by pages of 4 KiB, and that one entry of the top-level table points
+//! to that table itself. That is enough: through it the entry of one page of our image is found and made the scratch page, and
+//! through the scratch page all new tables are written. They show all RAM, whether it will ever be used or not; its struct pages come later.
 
 use super::entry::{DATA, Entry, Level, NOTED, READ_ONLY};
 use super::plan::HugeLeaves;
