@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::check::same;
 use crate::vm::Vm;
 
 /// A memory block.
@@ -61,9 +62,8 @@ pub struct Group {
     pub offline: u64,
 }
 
-/// `meminfo -J`. Two are equal if there is as much memory, in use or free, in each zone: which blocks are open, and so have struct
-/// pages in use, is history.
-#[derive(Clone, Debug, Eq, Deserialize)]
+/// `meminfo -J`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Usage {
     pub total: u64,
     pub free: u64,
@@ -74,16 +74,6 @@ pub struct Usage {
     pub memmap: Memmap,
     pub page_tables: u64,
     pub zones: Vec<Zone>,
-}
-
-impl PartialEq for Usage {
-    fn eq(&self, other: &Self) -> bool {
-        let sums = |usage: &Self| {
-            let Self { total, free, available, kernel_available, offline, memmap, page_tables, .. } = usage;
-            [*total, *free, *available, *kernel_available, *offline, memmap.reserved, *page_tables]
-        };
-        sums(self) == sums(other) && self.zones == other.zones
-    }
 }
 
 /// Bytes of struct pages.
@@ -148,6 +138,12 @@ impl Trace {
 }
 
 impl Usage {
+    /// How much memory there is, in use or free, in each zone: which blocks are open, and so have struct pages in use, is history.
+    #[must_use]
+    pub fn apart_from_what_is_open(&self) -> Self {
+        Self { untouched: 0, memmap: Memmap { used: 0, ..self.memmap.clone() }, ..self.clone() }
+    }
+
     /// The zone of a node, empty where there is none.
     pub fn zone(&self, node: u64, zone: &str) -> Zone {
         let found = self.zones.iter().find(|other| other.node == node && other.zone == zone);
@@ -195,6 +191,12 @@ impl Vm {
     #[track_caller]
     pub fn usage(&mut self) -> Result<Usage> {
         self.ask("meminfo")
+    }
+
+    /// Fails unless there is as much memory, in use or free, as at that moment.
+    #[track_caller]
+    pub fn expect_usage(&mut self, before: &Usage) -> Result<()> {
+        same("totals", self.usage()?.apart_from_what_is_open(), before.apart_from_what_is_open())
     }
 
     /// The nodes that entries of a list of `command -J` are about, each once.
@@ -261,7 +263,8 @@ impl Vm {
         let now = self.trace()?;
         ensure!(now.blocks == before.blocks, "{what} changed blocks: {} to {}", before.blocks, now.blocks);
         ensure!(now.groups == before.groups, "{what} changed groups: {} to {}", before.groups, now.groups);
-        ensure!(now.usage == before.usage, "{what} changed totals: {:?} to {:?}", before.usage, now.usage);
+        let [was, is] = [before, &now].map(|trace| trace.usage.apart_from_what_is_open());
+        ensure!(is == was, "{what} changed totals: {was:?} to {is:?}");
         let (was, is) = (&before.free_blocks, &now.free_blocks);
         ensure!(is == was, "{what} changed free lists: {was} to {is}");
         Ok(())

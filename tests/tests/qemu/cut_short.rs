@@ -59,7 +59,7 @@ fn an_offline_that_is_cancelled_at_any_moment_loses_nothing(vm: &mut Vm) -> Resu
                 }
                 Err(Some("ECANCELED")) => {
                     vm.expect_blocks(&[(32..=39, "Movable")])?;
-                    same("a cancelled offline", &vm.usage()?, &before)?;
+                    vm.expect_usage(&before)?;
                     cancelled.push(vm.last_offline()?);
                 }
                 Err(_) => bail!("{end:?}"),
@@ -90,7 +90,7 @@ fn come_back(vm: &mut Vm, before: &Usage) -> Result<()> {
     }
     vm.cmd("offline 34-39")?;
     vm.cmd("online_movable 34-39")?;
-    same("there and back", &vm.usage()?, before)
+    vm.expect_usage(before)
 }
 
 fn an_offline_out_of_time_loses_nothing(vm: &mut Vm) -> Result<()> {
@@ -128,7 +128,7 @@ fn ends_out_of_time(vm: &mut Vm, fill: &str, within: Duration) -> Result<Operati
         contains("what had not moved", &sentence, "pfn:")?;
     }
     vm.expect_blocks(&[(32..=39, "Movable")])?;
-    same("an offline out of time", &vm.usage()?, &before)?;
+    vm.expect_usage(&before)?;
     vm.cmd(&format!("verify {id}"))?;
     vm.memcheck()?;
     vm.cmd("offline 32-34")?;
@@ -149,7 +149,7 @@ fn a_failure_at_any_step_of_a_migration_loses_nothing(vm: &mut Vm) -> Result<()>
             vm.cmd(&format!("inject {point} {errno}"))?;
             vm.fails("offline 33", errno).with_context(|| format!("{errno} at {point}"))?;
             vm.expect_blocks(&[(32..=34, "Movable")])?;
-            same(&format!("{errno} at {point}"), &vm.usage()?, &before)?;
+            vm.expect_usage(&before)?;
             vm.cmd("verify").with_context(|| format!("{errno} at {point}"))?;
             vm.memcheck()?;
         }

@@ -105,7 +105,7 @@ fn what_writers_change_is_verified_while_they_run(vm: &mut Vm) -> Result<()> {
     vm.cmd(&format!("free {huge}"))?;
     vm.cmd(&format!("free {id}"))?;
     same("writers", writers(vm, id)?, Vec::<String>::new())?;
-    same("totals", vm.usage()?, before)?;
+    vm.expect_usage(&before)?;
     // A page for each of them, at least.
     let id = vm.fill("fill 8K --writers 16")?;
     same("writers", writers(vm, id)?.len(), 2)?;
@@ -128,7 +128,7 @@ fn a_fill_is_freed_while_its_writers_run(vm: &mut Vm) -> Result<()> {
         }
         same("writers", writers(vm, id)?, Vec::<String>::new())?;
         vm.fails(&format!("verify {id}"), "ENOENT")?;
-        same("totals", vm.usage()?, before.clone())?;
+        vm.expect_usage(&before)?;
     }
     Ok(())
 }
@@ -142,7 +142,7 @@ fn a_fill_cut_short_gives_everything_back(vm: &mut Vm) -> Result<()> {
             vm.type_raw(b"\x03")?;
             vm.expect("error: ECANCELED: ")?;
             vm.console.expect_prompt(soon())?;
-            same("totals", vm.usage()?, before.clone())?;
+            vm.expect_usage(&before)?;
         }
     }
     // Nor does anything stay of one that finds too little.
@@ -184,7 +184,7 @@ fn a_pin_is_counted_shown_and_given_up(vm: &mut Vm) -> Result<()> {
     same("references", &report["refs"], 1)?;
     same("pinned", report["pinned"].clone(), Value::Null)?;
     vm.cmd(&format!("free {id}"))?;
-    same("totals", vm.usage()?, before)
+    vm.expect_usage(&before)
 }
 
 fn a_pin_that_cannot_be_is_refused_and_changes_nothing(vm: &mut Vm) -> Result<()> {

@@ -56,7 +56,7 @@ fn a_killed_job_gives_everything_back(vm: &mut Vm) -> Result<()> {
         vm.cmd(&format!("kill {job}"))?;
         vm.fails(&format!("wait {job}"), "ECANCELED")?;
         log_says(vm, &format!("job {job}: ECANCELED: "))?;
-        same("totals", vm.usage()?, before.clone())?;
+        vm.expect_usage(&before)?;
     }
     Ok(())
 }
@@ -69,7 +69,7 @@ fn ctrl_c_gives_everything_back(vm: &mut Vm) -> Result<()> {
         vm.type_raw(b"\x03")?;
         vm.expect("error: ECANCELED: ")?;
         vm.console.expect_prompt(soon())?;
-        same("totals", vm.usage()?, before.clone())?;
+        vm.expect_usage(&before)?;
     }
     Ok(())
 }
@@ -111,5 +111,5 @@ fn jobs_overlap_without_losing_anything(vm: &mut Vm) -> Result<()> {
         vm.cmd(&format!("free {id}"))?;
     }
     vm.unplug("d0")?;
-    same("totals", vm.usage()?, before)
+    vm.expect_usage(&before)
 }

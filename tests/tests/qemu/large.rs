@@ -103,5 +103,5 @@ fn comes_online_and_goes(vm: &mut Vm, size: Bytes) -> Result<()> {
     let half = group.first + (size.0 / BLOCK_BYTES) / 2;
     vm.cmd(&format!("online {half}"))?;
     vm.unplug("large")?;
-    same("totals", vm.usage()?, before)
+    vm.expect_usage(&before)
 }

@@ -55,7 +55,7 @@ fn the_head_of_every_added_block_holds_its_struct_pages(vm: &mut Vm) -> Result<(
     vm.cmd(&format!("verify {id}"))?;
     vm.cmd(&format!("free {id}"))?;
     vm.cmd("offline 32-33")?;
-    same("totals", vm.usage()?, before)?;
+    vm.expect_usage(&before)?;
     same("a frame behind the head, offline", vm.frame_state(33 * BLOCK_FRAMES + memmap_frames)?, "offline")
 }
 
@@ -70,7 +70,7 @@ fn boot_memory_keeps_its_struct_pages_in_its_own_blocks(vm: &mut Vm) -> Result<(
     same("head of block 3", vm.head_frames(3)?, MEMMAP_BYTES / FRAME_BYTES)?;
     vm.cmd(&format!("verify {id}"))?;
     vm.cmd(&format!("free {id}"))?;
-    same("usage", vm.usage()?, usage)
+    vm.expect_usage(&usage)
 }
 
 fn kernel_memory_tells_where_and_when_it_was_taken(vm: &mut Vm) -> Result<()> {
@@ -122,7 +122,7 @@ fn the_place_of_struct_pages_is_chosen_per_dimm(vm: &mut Vm) -> Result<()> {
     vm.unplug("outside")?;
     vm.cmd("memmap_on_memory on")?;
     vm.unplug("inside")?;
-    same("totals", vm.usage()?, before)
+    vm.expect_usage(&before)
 }
 
 /// What `why` says of struct pages that keep boot blocks online: number of the block, first frame, and how many.
@@ -180,7 +180,7 @@ fn one_gib_costs_the_boot_memory_at_most_64_kib(vm: &mut Vm) -> Result<()> {
     let gained = after.total - before.total;
     ensure!(after.free + (64 << 10) >= before.free + gained, "before {before:?}, after {after:?}");
     vm.unplug("d0")?;
-    same("totals", vm.usage()?, before)
+    vm.expect_usage(&before)
 }
 
 fn struct_pages_that_do_not_fit_refuse_the_dimm(vm: &mut Vm) -> Result<()> {
@@ -210,7 +210,7 @@ fn sixteen_gib_fit_into_a_128_mib_guest(vm: &mut Vm) -> Result<()> {
     ensure!(taken <= 128 << 10, "Normal lost {taken} bytes");
     ensure!(after.zone(0, "Movable").present == 16 << 30, "{after:?}");
     vm.unplug("big")?;
-    same("totals", vm.usage()?, before)
+    vm.expect_usage(&before)
 }
 
 fn a_tebibyte_becomes_known_for_64_kib(vm: &mut Vm) -> Result<()> {
@@ -227,5 +227,5 @@ fn a_tebibyte_becomes_known_for_64_kib(vm: &mut Vm) -> Result<()> {
         vm.cmd(&format!("free {id}"))?;
     }
     vm.unplug("huge")?;
-    same("totals", vm.usage()?, before)
+    vm.expect_usage(&before)
 }

@@ -63,7 +63,7 @@ fn plug_fill_unplug(vm: &mut Vm) -> Result<[Vec<u64>; 2]> {
     vm.unplug("d0")?;
     ensure!(!vm.blocks()?.contains_key(&FIRST_HOT), "block {FIRST_HOT} is still there");
     expect_all_nodes(vm)?;
-    same("a DIMM that came and went", &vm.usage()?, &before)?;
+    vm.expect_usage(&before)?;
     Ok([without, with])
 }
 

@@ -50,7 +50,7 @@ fn hotplug_works_when_normal_is_exhausted(vm: &mut Vm) -> Result<()> {
         vm.memcheck()?;
         vm.cmd("offline dimm0")?;
         vm.unplug("d0")?;
-        same("totals", vm.usage()?, full.clone())?;
+        vm.expect_usage(&full)?;
     }
     // Struct pages in system memory find none, and that is said.
     let before = vm.trace()?;
@@ -60,7 +60,7 @@ fn hotplug_works_when_normal_is_exhausted(vm: &mut Vm) -> Result<()> {
     vm.unplug("d1")?;
     vm.cmd("verify")?;
     vm.free_everything()?;
-    same("totals", vm.usage()?, empty)
+    vm.expect_usage(&empty)
 }
 
 fn kernel_memory_comes_from_boot_memory_first(vm: &mut Vm) -> Result<()> {
@@ -103,7 +103,7 @@ fn a_fill_takes_from_the_node_it_names(vm: &mut Vm) -> Result<()> {
         same("its own", free(&before, node) - free(&after, node), (100 << 20) + space_tables(100 << 20))?;
         same("the other", free(&before, 1 - node), free(&after, 1 - node))?;
         vm.cmd(&format!("free {id}"))?;
-        same("totals", vm.usage()?, before)?;
+        vm.expect_usage(&before)?;
     }
     vm.fails_with_one_of("fill 1M --node 7", &["ENOENT", "EINVAL"])?;
     vm.fails("fill 1M --node far", "EINVAL")?;

@@ -57,7 +57,7 @@ fn random_work_goes_as_a_model_says(vm: &mut Vm) -> Result<()> {
     for id in model.modules.keys() {
         vm.unplug(id)?;
     }
-    same("totals", vm.usage()?, before)
+    vm.expect_usage(&before)
 }
 
 impl Model {

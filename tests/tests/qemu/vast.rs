@@ -53,7 +53,7 @@ fn boot_memory_costs_nothing_before_it_is_used(vm: &mut Vm) -> Result<()> {
     vm.cmd(&format!("online_movable {block}"))?;
     vm.expect_blocks(&[(block..=block, "Movable"), (block + 1..=block + 1, "Normal")])?;
     vm.cmd(&format!("online_kernel {block}"))?;
-    same("totals", vm.usage()?, before.clone())?;
+    vm.expect_usage(&before)?;
     costs_next_to_nothing(vm)
 }
 
@@ -69,7 +69,7 @@ fn what_is_movable_of_much_boot_memory_goes_and_comes_back(vm: &mut Vm) -> Resul
     vm.cmd(&format!("offline {first}-{last}"))?;
     same("offline", vm.usage()?.offline, movable.len() as u64 * BLOCK_BYTES)?;
     vm.cmd(&format!("online_movable {first}-{last}"))?;
-    same("totals", vm.usage()?, before.clone())?;
+    vm.expect_usage(&before)?;
     // The lowest is used first, of which a part may be open: that of the block in which Movable begins.
     let fill = vm.fill("fill 200M")?;
     let used = vm.usage()?.memmap.used;

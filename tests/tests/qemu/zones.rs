@@ -174,7 +174,7 @@ fn a_change_of_zone_that_is_cancelled_leaves_the_blocks_where_they_are(vm: &mut 
             Ok(_) => (zone, other) = (other, zone),
             Err(Some("ECANCELED")) => {
                 cancelled += 1;
-                same("totals", vm.usage()?, before)?;
+                vm.expect_usage(&before)?;
             }
             Err(_) => bail!("{end:?}"),
         }
@@ -209,7 +209,7 @@ fn boot_blocks_become_movable_but_not_all_of_them(vm: &mut Vm) -> Result<()> {
     for block in &movable {
         vm.cmd(&format!("online_kernel {block}"))?;
     }
-    same("totals", vm.usage()?, before)
+    vm.expect_usage(&before)
 }
 
 fn nothing_becomes_movable_by_policy_while_kernel_memory_is_scarce(vm: &mut Vm) -> Result<()> {
