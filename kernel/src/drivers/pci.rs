@@ -1,14 +1,19 @@
 //! PCI: which functions there are, which addresses they decode, and which of them their bridges pass on.
 //!
-//! Configuration space is reached by two ports (PCI Local Bus 3.0 §3.2.2.3.2), as on every PC. All of it is read once, at
-//! boot, before anybody drives a device: how large a BAR is, it tells only while it is written. What the firmware has not
-//! switched on has no addresses yet.
+//! Configuration space is reached by two ports (PCI Local Bus 3.0 §3.2.2.3.2), as on every PC. Each function is read once, before
+//! anybody drives it, at boot or when it has come: how large a BAR is, it tells only while it is written. What the firmware has
+//! not switched on has no addresses yet; what came later gets some here.
 #![deny(unsafe_code)]
 
+mod placement;
+
 use crate::arch::ports::{self, PortRange};
+use crate::entry;
+use crate::sync::Mutex;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
+use placement::{Room, place};
 
 const DEVICES: u8 = 32;
 const FUNCTIONS: u8 = 8;
@@ -58,10 +63,21 @@ pub(crate) struct Range {
     pub(crate) len: u64,
 }
 
+impl Range {
+    /// The first address behind it.
+    pub(crate) const fn end(&self) -> u64 {
+        self.start.saturating_add(self.len)
+    }
+}
+
 /// A function that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Function {
     pub(crate) address: Address,
+    pub(crate) vendor: u16,
+    pub(crate) device: u16,
+    /// How many registers it has for BARs.
+    bar_count: u8,
     /// The memory that it decodes.
     pub(crate) bars: Vec<Range>,
     /// What is behind it.
@@ -76,17 +92,67 @@ pub(crate) struct Bridge {
     pub(crate) windows: Vec<Range>,
 }
 
-static FUNCTIONS_THERE: spin::Once<Vec<Function>> = spin::Once::new();
+/// Configuration space, for one user at a time.
+static CONFIG: Mutex<PortRange> = Mutex::new(ports::pci_config());
+/// Every function that is there, by address; changes under the lock of [`CONFIG`].
+static THERE: Mutex<Vec<Function>> = Mutex::new(Vec::new());
 
 /// Looks at everything that the firmware has set up. Nobody else uses PCI yet.
 pub(crate) fn start() {
-    let functions = FUNCTIONS_THERE.call_once(|| scan(&mut ports::pci_config()));
+    let functions = scan(&mut *CONFIG.lock(), &[]);
     log::debug!(target: "pci", "{} functions", functions.len());
+    *THERE.lock() = functions;
 }
 
-/// Every function that was there at boot, by address.
-pub(crate) fn functions() -> &'static [Function] {
-    FUNCTIONS_THERE.get().map_or(&[], Vec::as_slice)
+/// Every function that is there, by address.
+pub(crate) fn functions() -> Vec<Function> {
+    THERE.lock().clone()
+}
+
+/// Looks what has come and gone, and gives addresses to what has none; returns what has come.
+pub(crate) fn look_again() -> Vec<Function> {
+    let mut config = CONFIG.lock();
+    let known = functions();
+    let mut now = scan(&mut *config, &known);
+    place_new(&mut *config, &mut now, &known, root_window());
+    THERE.lock().clone_from(&now);
+    now.retain(|function| !known.contains(function));
+    now
+}
+
+/// The IOAPICs, and what else every PC has there, begin here.
+const FIXED_START: u64 = 0xfec0_0000;
+
+/// What the first bus is reached by: addresses above everything that the firmware's map names, up to what is fixed on a PC.
+fn root_window() -> Range {
+    let regions = entry::facts().map_or(&[][..], |facts| &facts.memory);
+    let start = regions.iter().map(|region| region.end).filter(|end| *end <= FIXED_START).max().unwrap_or(FIXED_START);
+    Range { start, len: FIXED_START - start }
+}
+
+/// Gives addresses to functions that are not among the known ones and have none.
+fn place_new(config: &mut impl ConfigSpace, functions: &mut [Function], known: &[Function], root: Range) {
+    for n in 0..functions.len() {
+        let function = &functions[n];
+        if known.contains(function) || !function.bars.is_empty() || function.bar_count == 0 {
+            continue;
+        }
+        let bus = function.address.bus;
+        let bridge = functions.iter().find_map(|it| it.bridge.as_ref().filter(|bridge| bridge.bus == bus));
+        let windows = match bridge {
+            Some(bridge) => bridge.windows.clone(),
+            None => vec![root],
+        };
+        // On the first bus, the windows of bridges are taken as well.
+        let passed_on = functions.iter().filter(|it| it.address.bus == bus).filter_map(|it| it.bridge.as_ref());
+        let passed_on = passed_on.flat_map(|bridge| bridge.windows.iter());
+        let taken = functions.iter().flat_map(|it| &it.bars).chain(passed_on).copied().collect();
+        if place(config, function, &mut Room { windows, taken }) {
+            functions[n].bars = bars(config, functions[n].address, functions[n].bar_count);
+        } else {
+            log::warn!(target: "pci", "{}: its bus has no addresses left for it", function.address);
+        }
+    }
 }
 
 /// Reading and writing registers of functions.
@@ -117,8 +183,8 @@ impl ConfigSpace for PortRange {
     }
 }
 
-/// Every function on the first bus and on those behind bridges.
-fn scan(config: &mut impl ConfigSpace) -> Vec<Function> {
+/// Every function on the first bus and on those behind bridges; those that are known already are not looked at again.
+fn scan(config: &mut impl ConfigSpace, known: &[Function]) -> Vec<Function> {
     let mut functions = Vec::new();
     let (mut buses, mut seen) = (vec![0], [false; 256]);
     while let Some(bus) = buses.pop() {
@@ -127,7 +193,7 @@ fn scan(config: &mut impl ConfigSpace) -> Vec<Function> {
             continue;
         }
         for device in 0..DEVICES {
-            scan_device(config, bus, device, &mut functions);
+            scan_device(config, bus, device, known, &mut functions);
         }
         let behind = functions.iter().filter(|function| function.address.bus == bus);
         buses.extend(behind.filter_map(|function| Some(function.bridge.as_ref()?.bus)));
@@ -136,12 +202,12 @@ fn scan(config: &mut impl ConfigSpace) -> Vec<Function> {
     functions
 }
 
-fn scan_device(config: &mut impl ConfigSpace, bus: u8, device: u8, functions: &mut Vec<Function>) {
+fn scan_device(config: &mut impl ConfigSpace, bus: u8, device: u8, known: &[Function], functions: &mut Vec<Function>) {
     const HAS_SEVERAL: u32 = 1 << 23;
     let first = Address { bus, device, function: 0 };
     let count = if config.read(first, HEADER) & HAS_SEVERAL != 0 { FUNCTIONS } else { 1 };
     for function in 0..count {
-        match read_function(config, Address { function, ..first }) {
+        match read_function(config, Address { function, ..first }, known) {
             Some(found) => functions.push(found),
             // Without the first one there is no device.
             None if function == 0 => return,
@@ -150,23 +216,58 @@ fn scan_device(config: &mut impl ConfigSpace, bus: u8, device: u8, functions: &m
     }
 }
 
-fn read_function(config: &mut impl ConfigSpace, address: Address) -> Option<Function> {
-    if config.read(address, ID) & 0xffff == NOBODY {
+fn read_function(config: &mut impl ConfigSpace, address: Address, known: &[Function]) -> Option<Function> {
+    let id = config.read(address, ID);
+    if id & 0xffff == NOBODY {
         return None;
+    }
+    let (vendor, device) = (id as u16, (id >> 16) as u16);
+    let is_same = |it: &&Function| (it.address, it.vendor, it.device) == (address, vendor, device);
+    if let Some(function) = known.iter().find(is_same) {
+        return Some(function.clone());
     }
     let is_host_bridge = config.read(address, CLASS) >> 16 == HOST_BRIDGE;
     let decodes = config.read(address, COMMAND) & DECODES_MEMORY != 0;
     let (bar_count, is_bridge) = match config.read(address, HEADER) >> 16 & 0x7f {
-        0 => (6, false),
+        0 if !is_host_bridge => (6, false),
         1 => (2, true),
         _ => (0, false),
     };
-    let bars = if decodes && !is_host_bridge { bars(config, address, bar_count) } else { Vec::new() };
+    let bars = if decodes { bars(config, address, bar_count) } else { Vec::new() };
     let bridge = is_bridge.then(|| Bridge {
         bus: (config.read(address, BUS_NUMBERS) >> 8) as u8,
         windows: if decodes { windows(config, address) } else { Vec::new() },
     });
-    Some(Function { address, bars, bridge })
+    Some(Function { address, vendor, device, bar_count, bars, bridge })
+}
+
+/// A BAR that is about memory.
+struct MemoryBar {
+    number: u8,
+    low: u32,
+    is_wide: bool,
+    /// Of one that is wide.
+    high: u32,
+}
+
+/// The BARs of a function that are about memory.
+fn memory_bars(config: &mut impl ConfigSpace, address: Address, count: u8) -> Vec<MemoryBar> {
+    let mut found = Vec::new();
+    let mut numbers = 0..count;
+    while let Some(number) = numbers.next() {
+        let low = config.read(address, FIRST_BAR + 4 * number);
+        // Below 1 MiB nothing has been for decades; the rest is not defined.
+        match (low & BAR_IO, low >> 1 & 3) {
+            (0, 0) => found.push(MemoryBar { number, low, is_wide: false, high: 0 }),
+            (0, 2) => {
+                let Some(upper) = numbers.next() else { break };
+                let high = config.read(address, FIRST_BAR + 4 * upper);
+                found.push(MemoryBar { number, low, is_wide: true, high });
+            }
+            _ => {}
+        }
+    }
+    found
 }
 
 /// What the BARs decode. Decoding is off while they are written.
@@ -174,27 +275,14 @@ fn bars(config: &mut impl ConfigSpace, address: Address, count: u8) -> Vec<Range
     let command = config.read(address, COMMAND) & COMMAND_BITS;
     config.write(address, COMMAND, command & !DECODES_MEMORY);
     let mut bars = Vec::new();
-    let mut registers = (0..count).map(|number| FIRST_BAR + 4 * number);
-    while let Some(register) = registers.next() {
-        let low = config.read(address, register);
-        if low & BAR_IO != 0 {
-            continue;
-        }
-        match low >> 1 & 3 {
-            0 => {
-                let mask = size_mask(config, address, register, low);
-                bars.extend(decoded(low.into(), mask.into()));
-            }
-            2 => {
-                let Some(upper) = registers.next() else { break };
-                let high = config.read(address, upper);
-                let mask_low = size_mask(config, address, register, low);
-                let mask_high = size_mask(config, address, upper, high);
-                bars.extend(decoded(joined(low, high), joined(mask_low, mask_high)));
-            }
-            // Below 1 MiB, which nothing has been for decades, and what is not defined.
-            _ => {}
-        }
+    for bar in memory_bars(config, address, count) {
+        let register = FIRST_BAR + 4 * bar.number;
+        let mask = size_mask(config, address, register, bar.low);
+        let mask = match bar.is_wide {
+            true => joined(mask, size_mask(config, address, register + 4, bar.high)),
+            false => mask.into(),
+        };
+        bars.extend(decoded(joined(bar.low, bar.high), mask));
     }
     config.write(address, COMMAND, command);
     bars
@@ -212,11 +300,14 @@ fn joined(low: u32, high: u32) -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
-/// The range of a BAR, of which the bits of `mask` can be set. One that is not there has none of them, and one that
-/// nobody has placed lies at zero.
+/// How many bytes a BAR decodes, of which the bits of `mask` can be set; one that is not there has none of them.
+fn decoded_len(mask: u64) -> Option<u64> {
+    1u64.checked_shl((mask & !BAR_FLAGS).trailing_zeros())
+}
+
+/// The range of a BAR, of which the bits of `mask` can be set. One that nobody has placed lies at zero.
 fn decoded(value: u64, mask: u64) -> Option<Range> {
-    let (start, mask) = (value & !BAR_FLAGS, mask & !BAR_FLAGS);
-    let len = 1u64.checked_shl(mask.trailing_zeros())?;
+    let (start, len) = (value & !BAR_FLAGS, decoded_len(mask)?);
     (start != 0 && start.checked_add(len - 1).is_some()).then_some(Range { start, len })
 }
 

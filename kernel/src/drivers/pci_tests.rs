@@ -77,7 +77,7 @@ fn bars_are_as_large_as_they_say_and_stay_where_they_are() {
     config.put(large, 0, 0x0500).bar(large, 0x18, 0x40_0000_000c, 8 << 30);
     let before = config.registers.clone();
     let range = |start, len| Range { start, len };
-    let bars: Vec<_> = scan(&mut config).into_iter().map(|function| (function.address, function.bars)).collect();
+    let bars: Vec<_> = scan(&mut config, &[]).into_iter().map(|function| (function.address, function.bars)).collect();
     assert_eq!(
         bars,
         [
@@ -99,7 +99,7 @@ fn what_is_not_placed_or_not_switched_on_has_no_addresses() {
     config.bridge(at(0, 5, 0), 3);
     // A host bridge is not even asked.
     config.put(at(0, 0, 0), 0, HOST_BRIDGE).bar(at(0, 0, 0), 0x10, 0xfe00_0000, 0x1000);
-    for function in scan(&mut config) {
+    for function in scan(&mut config, &[]) {
         assert_eq!(function.bars, [], "{}", function.address);
         assert!(function.bridge.is_none_or(|bridge| bridge.windows.is_empty()), "{}", function.address);
     }
@@ -113,7 +113,7 @@ fn bridges_pass_on_their_windows_and_lead_to_their_buses() {
     config.bridge(port, 5).set(port, MEMORY_WINDOW, 0xfe90_fe80).set(port, PREFETCH_WINDOW, 0x0021_0011);
     config.set(port, PREFETCH_BASE_HIGH, 8).set(port, PREFETCH_LIMIT_HIGH, 9);
     config.put(at(5, 0, 0), 0, 0x0200).bar(at(5, 0, 0), 0x10, 0xfe80_0000, 0x2000);
-    let functions = scan(&mut config);
+    let functions = scan(&mut config, &[]);
     assert_eq!(functions.iter().map(|it| it.address).collect::<Vec<_>>(), [at(0, 1, 0), port, at(5, 0, 0)]);
     let windows =
         vec![Range { start: 0xfe80_0000, len: 0x20_0000 }, Range { start: 0x8_0010_0000, len: 0x1_0020_0000 }];
@@ -126,12 +126,12 @@ fn bridges_pass_on_their_windows_and_lead_to_their_buses() {
 fn bridges_in_a_circle_are_walked_once() {
     let mut config = FakeConfig::default();
     config.bridge(at(0, 1, 0), 0).bridge(at(0, 2, 0), 7).bridge(at(7, 0, 0), 7).bridge(at(7, 1, 0), 0);
-    assert_eq!(scan(&mut config).len(), 4);
+    assert_eq!(scan(&mut config, &[]).len(), 4);
 }
 
 #[test]
 fn without_pci_there_is_nothing() {
-    assert_eq!(scan(&mut FakeConfig::default()), []);
+    assert_eq!(scan(&mut FakeConfig::default(), &[]), []);
 }
 
 #[test]
@@ -140,11 +140,57 @@ fn a_bar_that_makes_no_sense_is_left_out() {
     let mut config = FakeConfig::default();
     let odd = at(0, 1, 0);
     config.put(odd, 0, 0xff00).set(odd, 0x10, 0xfe00_0002).set(odd, 0x14, 0xfe00_0006).set(odd, 0x24, 0xfe00_0004);
-    assert_eq!(scan(&mut config).remove(0).bars, []);
+    assert_eq!(scan(&mut config, &[]).remove(0).bars, []);
     // No bit that can be set, no place, an end beyond any address.
     for (value, mask) in [(0xfe00_0000, 0), (0, !0xfff), (u64::MAX << 40, u64::MAX << 41)] {
         assert_eq!(decoded(value, mask), None, "{value:#x}");
     }
+}
+
+/// A bus behind a bridge with a window of 2 MiB, onto which a function comes with BARs of these sizes.
+fn coming(sizes: &[u64]) -> (FakeConfig, Vec<Function>) {
+    let mut config = FakeConfig::default();
+    config.bridge(at(0, 1, 0), 1).set(at(0, 1, 0), MEMORY_WINDOW, 0xfe90_fe80);
+    config.put(at(1, 0, 0), 0, 0x0200).bar(at(1, 0, 0), 0x10, 0xfe80_0000, 0x1000);
+    let known = scan(&mut config, &[]);
+    config.put(at(1, 1, 0), 0, 0x0500).set(at(1, 1, 0), COMMAND, 0);
+    for (register, size) in (0x10..).step_by(8).zip(sizes) {
+        config.bar(at(1, 1, 0), register, 0xc, *size);
+    }
+    let mut functions = scan(&mut config, &known);
+    let root = Range { start: 0xc000_0000, len: 0x1000_0000 };
+    place_new(&mut config, &mut functions, &known, root);
+    (config, functions)
+}
+
+#[test]
+fn what_comes_later_gets_addresses_that_its_bridge_passes_on() {
+    let (mut config, functions) = coming(&[0x4000, 0x10_0000, 0x1000]);
+    let (new, command) = (&functions[2], config.read(at(1, 1, 0), COMMAND));
+    let places: Vec<_> = new.bars.iter().map(|bar| (bar.start, bar.len)).collect();
+    assert_eq!(places, [(0xfe80_4000, 0x4000), (0xfe90_0000, 0x10_0000), (0xfe80_1000, 0x1000)]);
+    assert_eq!(command, DECODES_MEMORY);
+}
+
+#[test]
+fn what_has_no_room_or_no_size_stays_switched_off_or_without() {
+    let (mut config, functions) = coming(&[0x10_0000, 0x20_0000]);
+    assert_eq!((functions[2].bars.len(), config.read(at(1, 1, 0), COMMAND)), (0, 0));
+    // Not a bit can be set: there is no such BAR.
+    let (mut config, functions) = coming(&[]);
+    config.set(at(1, 1, 0), 0x10, 0);
+    assert_eq!((functions[2].bars.len(), config.read(at(1, 1, 0), COMMAND)), (0, DECODES_MEMORY));
+}
+
+#[test]
+fn on_the_first_bus_what_bridges_pass_on_is_taken() {
+    let mut config = FakeConfig::default();
+    config.bridge(at(0, 1, 0), 1).set(at(0, 1, 0), MEMORY_WINDOW, 0xc010_c000);
+    let known = scan(&mut config, &[]);
+    config.put(at(0, 5, 0), 0, 0x0500).set(at(0, 5, 0), COMMAND, 0).bar(at(0, 5, 0), 0x20, 0xc, 0x4000);
+    let mut functions = scan(&mut config, &known);
+    place_new(&mut config, &mut functions, &known, Range { start: 0xc000_0000, len: 0x1000_0000 });
+    assert_eq!(functions[1].bars, [Range { start: 0xc020_0000, len: 0x4000 }]);
 }
 
 proptest! {
@@ -160,7 +206,9 @@ proptest! {
             }
             config.writable.insert((at(bus, device, function), COMMAND), COMMAND_BITS);
         }
-        for function in scan(&mut config) {
+        let mut functions = scan(&mut config, &[]);
+        place_new(&mut config, &mut functions, &[], Range { start: 0xc000_0000, len: 0x1000_0000 });
+        for function in functions {
             for range in function.bars.iter().chain(function.bridge.iter().flat_map(|bridge| &bridge.windows)) {
                 prop_assert!(range.len > 0 && range.start.checked_add(range.len - 1).is_some());
             }

@@ -23,7 +23,7 @@ const SCI_ENABLED: u16 = 1 << 0;
 
 /// What is listened to of byte 0 of GPE0, bit by bit.
 const GENERAL_EVENTS: [GeneralEvent; 4] = [
-    GeneralEvent { bit: 1, handler: Handler::Told("a PCI device came or shall go; it is not used") },
+    GeneralEvent { bit: 1, handler: Handler::Wakes(&PCI) },
     GeneralEvent { bit: 2, handler: Handler::Told("a CPU came or shall go; it is not used") },
     GeneralEvent { bit: 3, handler: Handler::Wakes(&MEMORY) },
     GeneralEvent { bit: 4, handler: Handler::Told("an NVDIMM came; it is not used") },
@@ -90,6 +90,8 @@ impl Signal {
 
 /// Something about a DIMM.
 pub(crate) static MEMORY: Signal = Signal::new();
+/// Something about a function of PCI.
+pub(crate) static PCI: Signal = Signal::new();
 static BUTTON: Signal = Signal::new();
 /// Something that the log is to tell; what came is in [`UNTOLD`].
 static NEWS: Signal = Signal::new();

@@ -6,11 +6,13 @@
 //! | [`added`] | blocks added for a source, and then done with as the policy says |
 //! | [`dimm`] | DIMMs, plugged and unplugged |
 //! | [`mod@probe`] | memory that is added by hand |
+//! | [`functions`] | functions of PCI that come |
 #![deny(unsafe_code)]
 
 mod added;
 mod blocks;
 pub(crate) mod dimm;
+mod functions;
 mod probe;
 
 pub(crate) use probe::{ProbeError, probe};
@@ -18,4 +20,5 @@ pub(crate) use probe::{ProbeError, probe};
 /// Takes in what is there already and starts listening for more. The memory subsystem and ACPI's events work.
 pub(crate) fn start() {
     dimm::start();
+    functions::start();
 }

@@ -99,7 +99,7 @@ pub(crate) fn dimm_controller() -> PortRange {
 }
 
 /// The address and the data of PCI's configuration space.
-pub(crate) fn pci_config() -> PortRange {
+pub(crate) const fn pci_config() -> PortRange {
     // SAFETY: fixed on every PC, by nobody else on machines without PCI; only the PCI driver asks for it, by 32 bits at a time,
     // which do not reach the chipset's reset control between the two. It starts no function as a bus master.
     unsafe { PortRange::claim(0xcf8, 8) }

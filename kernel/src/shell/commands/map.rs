@@ -183,11 +183,12 @@ fn pci() -> Vec<Resource> {
         let name = format!("PCI ECAM {:04x} [bus {first:02x}-{last:02x}]", space.segment);
         Resource::new(space.start, space.len(), name)
     });
-    let windows = pci::functions().iter().filter_map(|function| function.bridge.as_ref()).flat_map(|bridge| {
+    let functions = pci::functions();
+    let windows = functions.iter().filter_map(|function| function.bridge.as_ref()).flat_map(|bridge| {
         let name = move || format!("PCI Bus 0000:{:02x}", bridge.bus);
         bridge.windows.iter().map(move |window| Resource::new(window.start, window.len, name()))
     });
-    let bars = pci::functions().iter().flat_map(|function| {
+    let bars = functions.iter().flat_map(|function| {
         let name = move || function.address.to_string();
         function.bars.iter().map(move |bar| Resource::new(bar.start, bar.len, name()))
     });
