@@ -64,14 +64,15 @@ pub(super) fn is_offline(range: SectionRange) -> bool {
     mm().runs(range).all(|(_, section)| section.is_some_and(|section| section.state == BlockState::Offline))
 }
 
-/// Groups that did not come with the machine.
+/// Groups that did not come with the machine, and whose size is not the host's to change.
 pub(super) fn added_groups() -> Vec<Group> {
     let mut count = 0;
     mm().for_each_group(|_, _| count += 1);
     // Nothing may be allocated while the groups are looked at.
     let mut groups = Vec::with_capacity(count);
     mm().for_each_group(|_, group| {
-        if group.name.kind != GroupKind::Boot && groups.len() < groups.capacity() {
+        let is_added = !matches!(group.name.kind, GroupKind::Boot | GroupKind::VirtioMem);
+        if is_added && groups.len() < groups.capacity() {
             groups.push(group);
         }
     });

@@ -95,6 +95,26 @@ impl<M: Machine> Memory<M> {
         self.sections.withheld(id)
     }
 
+    /// Whether nothing of whole pageblocks of one block was in use a moment ago: to withhold them would move nothing. What is free
+    /// in a CPU's page list counts as in use, see [`drain_caches`](Self::drain_caches).
+    #[must_use]
+    pub fn is_unused(&self, frames: PfnRange) -> bool {
+        let Some((id, set)) = PageblockSet::of(frames) else { return false };
+        let Some(section) = self.sections.get(id) else { return false };
+        let Some(kind) = section.state.zone() else { return section.state == BlockState::Offline };
+        self.with_zone(section.node, kind, |_| {
+            // Nobody holds its range: it may have gone elsewhere.
+            let is_there = |section: &Section| section.state == BlockState::Online(kind);
+            match self.sections.get(id).filter(is_there).map(|section| section.openness) {
+                Some(Openness::Open) => {
+                    Pageblock::of_set(id, set).all(|block| block.descriptor(&self.machine).is_empty())
+                }
+                Some(Openness::Untouched | Openness::Withheld) => true,
+                Some(Openness::Changing) | None => false,
+            }
+        })
+    }
+
     /// Grants whole pageblocks of one block, which are withheld, to the allocator.
     ///
     /// # Errors

@@ -36,19 +36,30 @@ pub enum GroupKind {
     Dimm,
     /// A range that was added by hand.
     Probe,
+    /// A virtio-mem device.
+    VirtioMem,
 }
 
 impl GroupKind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Boot, Self::Dimm, Self::Probe];
+    pub const ALL: [Self; 4] = [Self::Boot, Self::Dimm, Self::Probe, Self::VirtioMem];
 
     /// Its name for scripts.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::VirtioMem => "virtio-mem",
+            _ => self.prefix(),
+        }
+    }
+
+    /// What names of its groups begin with.
+    const fn prefix(self) -> &'static str {
+        match self {
             Self::Boot => "boot",
             Self::Dimm => "dimm",
             Self::Probe => "probe",
+            Self::VirtioMem => "vmem",
         }
     }
 }
@@ -67,7 +78,7 @@ impl GroupName {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         GroupKind::ALL.into_iter().find_map(|kind| {
-            let digits = text.strip_prefix(kind.name())?;
+            let digits = text.strip_prefix(kind.prefix())?;
             let canonical = digits == "0" || !digits.starts_with(['0', '+']);
             let number = digits.parse().ok().filter(|_| canonical)?;
             Some(Self { kind, number })
@@ -77,7 +88,7 @@ impl GroupName {
 
 impl fmt::Display for GroupName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.kind.name(), self.number)
+        write!(f, "{}{}", self.kind.prefix(), self.number)
     }
 }
 
@@ -313,12 +324,12 @@ mod tests {
 
     #[test]
     fn names_read_as_they_are_written() {
-        for text in ["dimm0", "dimm17", "boot1", "probe3"] {
+        for text in ["dimm0", "dimm17", "boot1", "probe3", "vmem2"] {
             let mut written = heapless::String::<16>::new();
             write!(written, "{}", GroupName::parse(text).expect(text)).expect("short");
             assert_eq!(written.as_str(), text);
         }
-        for text in ["dimm", "dimm01", "dimm+1", "dimm-1", "dimm99999", "slot1", ""] {
+        for text in ["dimm", "dimm01", "dimm+1", "dimm-1", "dimm99999", "slot1", "virtio-mem0", ""] {
             assert_eq!(GroupName::parse(text), None, "{text}");
         }
     }

@@ -196,6 +196,28 @@ fn every_failure_point_of_pieces_leaves_no_trace() {
 }
 
 #[test]
+fn a_piece_is_unused_while_nothing_lies_in_it() {
+    in_every_state(|memory| {
+        grant(memory, piece(32, 1, 3)).expect("withheld");
+        memory.drain_caches();
+        let unused = || [0, 1, 2, 3, 9].map(|n| memory.is_unused(piece(32, n, 1)));
+        assert_eq!(unused(), [true; 5]);
+        assert!(memory.is_unused(piece(32, 0, 64)));
+        let half = PfnRange::new(section(32).pages().start().add(FRAMES / 2), FRAMES);
+        assert!(!memory.is_unused(half) && !memory.is_unused(piece(40, 0, 1)), "there is no such piece");
+        if of_block(memory, 32).state.is_in_zone() {
+            let large = request(Order::PAGEBLOCK, Mobility::Movable);
+            let head = memory.allocate_within(&large, blocks(32, 32)).expect("free");
+            assert_eq!(unused().iter().filter(|unused| !**unused).count(), 1);
+            assert!(!memory.is_unused(PfnRange::new(head, FRAMES)) && !memory.is_unused(piece(32, 0, 64)));
+            memory.free(head, Order::PAGEBLOCK);
+            memory.drain_caches();
+            assert_eq!(unused(), [true; 5]);
+        }
+    });
+}
+
+#[test]
 fn what_lies_in_a_piece_moves_and_the_rest_stays_in_use() {
     let memory = booted_with_holders();
     plug_online(&memory, 0, blocks(32, 33), 1, MOVABLE);

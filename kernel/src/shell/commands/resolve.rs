@@ -20,10 +20,16 @@ pub(super) fn blocks(word: &str) -> Result<Vec<SectionRange>, Failure> {
     let list = BlockList::parse(word, SECTION_LIMIT)?;
     let mut ranges: Vec<SectionRange> = Vec::new();
     for piece in list.pieces() {
-        ranges.push(match piece {
-            Piece::Blocks { first, last } => present_range(*first, *last)?,
-            Piece::Group(name) => group(name)?.1.window,
-        });
+        match piece {
+            Piece::Blocks { first, last } => ranges.push(present_range(*first, *last)?),
+            Piece::Group(name) => {
+                let present = mm().runs(group(name)?.1.window).filter(|(_, section)| section.is_some());
+                ranges.extend(present.map(|(run, _)| run));
+            }
+        }
+    }
+    if ranges.is_empty() {
+        return Err(Failure::new(Errno::NoEntry, format_args!("there is no block in {}", Quoted(word))));
     }
     ranges.sort_unstable_by_key(|range| range.first());
     Ok(SectionRange::merged(ranges).collect())

@@ -56,7 +56,7 @@ pub(super) fn check(dimm: &Dimm, windows: &[Window], groups: &[Group]) -> Result
 /// A group at addresses of the DIMM that did not come with it.
 pub(super) fn foreign_group(dimm: &Dimm, groups: &[Group]) -> Option<GroupName> {
     let is_own = |name: GroupName| match name.kind {
-        GroupKind::Boot => false,
+        GroupKind::Boot | GroupKind::VirtioMem => false,
         GroupKind::Dimm => u32::from(name.number) == dimm.slot,
         GroupKind::Probe => true,
     };
