@@ -5,7 +5,10 @@
 //! not switched on has no addresses yet; what came later gets some here.
 #![deny(unsafe_code)]
 
+mod capabilities;
 mod placement;
+
+pub(crate) use capabilities::{Capability, capabilities};
 
 use crate::arch::ports::{self, PortRange};
 use crate::entry;
@@ -13,7 +16,7 @@ use crate::sync::Mutex;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
-use placement::{Room, place};
+use placement::{Room, place, switch_on};
 
 const DEVICES: u8 = 32;
 const FUNCTIONS: u8 = 8;
@@ -34,6 +37,10 @@ const PREFETCH_LIMIT_HIGH: u8 = 0x2c;
 const NOBODY: u32 = 0xffff;
 /// In [`COMMAND`]: memory is decoded.
 const DECODES_MEMORY: u32 = 1 << 1;
+/// In [`COMMAND`]: the function reads and writes memory by itself.
+const MASTERS_BUS: u32 = 1 << 2;
+/// In [`COMMAND`]: its interrupt line stays quiet.
+const NO_INTERRUPTS: u32 = 1 << 10;
 /// In [`COMMAND`], the lower half; bits of the upper one are cleared by writing ones.
 const COMMAND_BITS: u32 = 0xffff;
 /// In [`CLASS`], the upper half. A host bridge that stops decoding may cut the CPU off from its memory.
@@ -120,6 +127,27 @@ pub(crate) fn look_again() -> Vec<Function> {
     now
 }
 
+/// Works with configuration space while nobody else does.
+pub(crate) fn with_config<R>(work: impl FnOnce(&mut PortRange) -> R) -> R {
+    work(&mut CONFIG.lock())
+}
+
+/// Lets a function read and write memory, as the bridges on the way to it must, too. It raises no interrupts.
+pub(crate) fn start_mastering(function: &Function) {
+    let functions = functions();
+    with_config(|config| {
+        switch_on(config, function.address, MASTERS_BUS | NO_INTERRUPTS);
+        let mut bus = function.address.bus;
+        // There is at most one bridge for each bus.
+        for _ in 0..functions.len() {
+            let is_way = |other: &&Function| other.bridge.as_ref().is_some_and(|bridge| bridge.bus == bus);
+            let Some(bridge) = functions.iter().find(is_way) else { return };
+            switch_on(config, bridge.address, MASTERS_BUS);
+            bus = bridge.address.bus;
+        }
+    });
+}
+
 /// The IOAPICs, and what else every PC has there, begin here.
 const FIXED_START: u64 = 0xfec0_0000;
 
@@ -156,7 +184,7 @@ fn place_new(config: &mut impl ConfigSpace, functions: &mut [Function], known: &
 }
 
 /// Reading and writing registers of functions.
-trait ConfigSpace {
+pub(crate) trait ConfigSpace {
     /// All ones where nothing is.
     fn read(&mut self, function: Address, register: u8) -> u32;
     fn write(&mut self, function: Address, register: u8, value: u32);
@@ -268,6 +296,13 @@ fn memory_bars(config: &mut impl ConfigSpace, address: Address, count: u8) -> Ve
         }
     }
     found
+}
+
+/// Where the BAR of that number is.
+pub(crate) fn bar_address(config: &mut impl ConfigSpace, function: &Function, number: u8) -> Option<u64> {
+    let bars = memory_bars(config, function.address, function.bar_count);
+    let bar = bars.iter().find(|bar| bar.number == number)?;
+    Some(joined(bar.low, bar.high) & !BAR_FLAGS)
 }
 
 /// What the BARs decode. Decoding is off while they are written.

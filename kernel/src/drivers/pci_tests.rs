@@ -147,6 +147,39 @@ fn a_bar_that_makes_no_sense_is_left_out() {
     }
 }
 
+/// With capabilities at those registers: number, and the place of the next.
+fn listed(first: u32, list: &[(u8, u32, u32)]) -> (FakeConfig, Address) {
+    let (mut config, function) = (FakeConfig::default(), at(0, 1, 0));
+    config.put(function, 0, 0x0500).set(function, 0x34, first);
+    for (place, id, next) in list {
+        config.set(function, *place, next << 8 | id);
+    }
+    (config, function)
+}
+
+#[test]
+fn capabilities_are_told_in_order() {
+    let (mut config, function) = listed(0x43, &[(0x40, 9, 0x84), (0x84, 0x11, 0x50), (0x50, 9, 0)]);
+    let told: Vec<_> = capabilities(&mut config, function).iter().map(|it| (it.at, it.id)).collect();
+    assert_eq!(told, [(0x40, 9), (0x84, 0x11), (0x50, Capability::VENDOR)]);
+    config.set(function, COMMAND, DECODES_MEMORY);
+    assert_eq!(capabilities(&mut config, function), []);
+}
+
+#[test]
+fn a_list_of_capabilities_that_leads_nowhere_ends() {
+    let circle = [(0x40, 9, 0x48), (0x48, 9, 0x40)];
+    let into_itself = [(0x40, 9, 0x40)];
+    let into_the_header = [(0x40, 9, 0x10)];
+    let ones = [(0x40, 0xff, 0xff), (0xfc, 0xff, 0xff)];
+    for (list, count) in [(&circle[..], 2), (&into_itself, 1), (&into_the_header, 1), (&ones, 2)] {
+        let (mut config, function) = listed(0x40, list);
+        assert_eq!(capabilities(&mut config, function).len(), count, "{list:x?}");
+    }
+    let (mut config, _) = listed(0xff, &[]);
+    assert!(capabilities(&mut config, at(3, 0, 0)).len() <= 1, "nobody is there");
+}
+
 /// A bus behind a bridge with a window of 2 MiB, onto which a function comes with BARs of these sizes.
 fn coming(sizes: &[u64]) -> (FakeConfig, Vec<Function>) {
     let mut config = FakeConfig::default();
@@ -170,6 +203,8 @@ fn what_comes_later_gets_addresses_that_its_bridge_passes_on() {
     let places: Vec<_> = new.bars.iter().map(|bar| (bar.start, bar.len)).collect();
     assert_eq!(places, [(0xfe80_4000, 0x4000), (0xfe90_0000, 0x10_0000), (0xfe80_1000, 0x1000)]);
     assert_eq!(command, DECODES_MEMORY);
+    assert_eq!(bar_address(&mut config, new, 2), Some(0xfe90_0000));
+    assert_eq!(bar_address(&mut config, new, 1), None, "the upper half of the first");
 }
 
 #[test]
@@ -209,6 +244,7 @@ proptest! {
         let mut functions = scan(&mut config, &[]);
         place_new(&mut config, &mut functions, &[], Range { start: 0xc000_0000, len: 0x1000_0000 });
         for function in functions {
+            prop_assert!(capabilities(&mut config, function.address).len() <= 48);
             for range in function.bars.iter().chain(function.bridge.iter().flat_map(|bridge| &bridge.windows)) {
                 prop_assert!(range.len > 0 && range.start.checked_add(range.len - 1).is_some());
             }

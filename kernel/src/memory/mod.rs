@@ -6,6 +6,7 @@
 //! | [`frames`] | the RAM that the boot loader reports, and frames taken, owned and given back |
 //! | [`paging`] | page tables, and what is mapped by them |
 //! | [`heap`], [`heap_frames`], [`stack`] | what the kernel itself lives in, each in a window of its own |
+//! | [`mmio`], [`dma`] | registers of devices, and memory that they share with us, safe to use |
 //! | [`acpi_handler`] | tables of the firmware as the acpi crate wants them |
 //! | [`host`] | above tasks: `mm`'s seams, and boot memory handed to it |
 //!
@@ -13,11 +14,13 @@
 //! [`host::start`].
 
 pub(crate) mod acpi_handler;
+pub(crate) mod dma;
 mod frames;
 mod heap;
 mod heap_frames;
 pub(crate) mod host;
 mod layout;
+pub(crate) mod mmio;
 mod paging;
 mod stack;
 

@@ -101,7 +101,8 @@ pub(crate) fn dimm_controller() -> PortRange {
 /// The address and the data of PCI's configuration space.
 pub(crate) const fn pci_config() -> PortRange {
     // SAFETY: fixed on every PC, by nobody else on machines without PCI; only the PCI driver asks for it, by 32 bits at a time,
-    // which do not reach the chipset's reset control between the two. It starts no function as a bus master.
+    // which do not reach the chipset's reset control between the two. A function becomes a bus master only for a driver that has
+    // reset it, and that tells it of no memory but what was set aside for it.
     unsafe { PortRange::claim(0xcf8, 8) }
 }
 
