@@ -1,18 +1,33 @@
-//! Functions of PCI that come while the machine runs.
+//! Functions of PCI: each that is there or comes goes to the source that it is one of.
 
+use super::virtio_mem;
 use crate::drivers::pci::{self, Function};
 use crate::firmware::events;
 use crate::task;
 
-/// Starts listening for them. Nobody uses any yet.
+/// Takes in what is there and starts listening for more.
 pub(super) fn start() {
+    for function in pci::functions() {
+        take_in(&function);
+    }
     task::spawn("pci", || {
         loop {
             events::PCI.wait();
             for function in pci::look_again() {
-                let Function { address, vendor, device, .. } = function;
-                log::info!(target: "pci", "{address} ({vendor:04x}:{device:04x}) came; it is not used");
+                if !take_in(&function) {
+                    let Function { address, vendor, device, .. } = function;
+                    log::info!(target: "pci", "{address} ({vendor:04x}:{device:04x}) came; it is not used");
+                }
             }
         }
     });
+}
+
+/// Says whether somebody uses it.
+fn take_in(function: &Function) -> bool {
+    let is_used = virtio_mem::is_ours(function);
+    if is_used {
+        virtio_mem::take_in(function);
+    }
+    is_used
 }

@@ -6,7 +6,8 @@
 //! | [`added`] | blocks added for a source, and then done with as the policy says |
 //! | [`dimm`] | DIMMs, plugged and unplugged |
 //! | [`mod@probe`] | memory that is added by hand |
-//! | [`functions`] | functions of PCI that come |
+//! | [`functions`] | functions of PCI that are there, and that come |
+//! | [`virtio_mem`] | virtio-mem devices, which grow and shrink |
 #![deny(unsafe_code)]
 
 mod added;
@@ -14,6 +15,7 @@ mod blocks;
 pub(crate) mod dimm;
 mod functions;
 mod probe;
+pub(crate) mod virtio_mem;
 
 pub(crate) use probe::{ProbeError, probe};
 

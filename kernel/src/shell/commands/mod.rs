@@ -17,6 +17,7 @@ mod stress;
 mod system;
 mod testing;
 mod usage;
+mod virtio_mem;
 mod why;
 
 pub(crate) use resolve::candidates;
@@ -53,6 +54,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family { title: "One frame", commands: frame::COMMANDS },
     Family { title: "What has happened", commands: events::COMMANDS },
     Family { title: "Bringing memory in and out", commands: change::COMMANDS },
+    Family { title: "Memory beyond DIMMs", commands: virtio_mem::COMMANDS },
     Family { title: "What is in the way", commands: why::COMMANDS },
     Family { title: "How that is decided", commands: settings::COMMANDS },
     Family { title: "Using memory", commands: load::COMMANDS },
