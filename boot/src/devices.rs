@@ -32,9 +32,12 @@ fn format(summary: &Value, devices: &Value, answers: &Value) -> String {
         let slot = number(&data["slot"]);
         let address = data["addr"].as_u64().or_else(|| data["memaddr"].as_u64());
         let address = address.map_or_else(String::new, |address| format!("{address:#x}"));
-        let guest = last_words.get(&slot).map_or("", String::as_str);
+        let guest = match data["requested-size"].as_u64() {
+            Some(requested) => format!("{} requested of {}", Bytes(requested), size(&data["max-size"])),
+            None => last_words.get(&slot).cloned().unwrap_or_default(),
+        };
         let id = data["id"].as_str().unwrap_or("-");
-        row(&mut text, [id, &slot, &number(&data["node"]), &address, &size(&data["size"]), guest]);
+        row(&mut text, [id, &slot, &number(&data["node"]), &address, &size(&data["size"]), &guest]);
     }
     let (base, plugged) = (size(&summary["base-memory"]), size(&summary["plugged-memory"]));
     writeln!(text, "boot memory {base}, plugged {plugged}").expect("a string grows");
@@ -72,5 +75,16 @@ mod tests {
         let row = text.lines().nth(1).expect("a row");
         assert!(["d0", "0x100000000", "128M", "the memory is in"].iter().all(|part| row.contains(part)), "{text}");
         assert!(text.ends_with("boot memory 1G, plugged 128M\n"), "{text}");
+    }
+
+    #[test]
+    fn a_device_that_grows_shows_what_is_requested() {
+        let data = json!({
+            "id": "vmem0", "node": 0, "memaddr": 1_u64 << 32, "size": 128 << 20, "max-size": 8_u64 << 30,
+            "requested-size": 1 << 30, "block-size": 2 << 20,
+        });
+        let text = format(&json!({}), &json!([{"type": "virtio-mem", "data": data}]), &Value::Null);
+        let row = text.lines().nth(1).expect("a row");
+        assert!(["vmem0", "0x100000000", "128M", "1G requested of 8G"].iter().all(|part| row.contains(part)), "{text}");
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use boot::accelerator::{Accelerator, Choice};
 use boot::bench;
-use boot::qemu::{Board, Debugger, Dimm, Machine, Way};
+use boot::qemu::{Board, Debugger, Dimm, Machine, VirtioMem, Way};
 use boot::qmp::Qmp;
 use boot::size::{Bytes, gib, mib};
 use boot::{demo, devices, doctor, giving_up, image, plug, run, stress, suite, workspace};
@@ -30,6 +30,8 @@ enum Verb {
     Plug(PlugArgs),
     /// Ask the guest to give a memory module back, and pull it
     Unplug(UnplugArgs),
+    /// Change how much of a virtio-mem device the guest shall have, and wait until it has
+    Resize(ResizeArgs),
     /// Show the memory devices of the running machine
     Devices(Target),
     /// A narrated tour without questions
@@ -76,6 +78,9 @@ struct RunArgs {
     /// A memory module that is in from the start: SIZE[,node=N][,addr=A][,id=ID]
     #[arg(long = "dimm", value_name = "DIMM", value_parser = parse_dimm)]
     dimms: Vec<Dimm>,
+    /// A device whose size can be changed: SIZE[,requested=SIZE][,node=N][,block=SIZE]
+    #[arg(long = "virtio-mem", value_name = "DEVICE", value_parser = parse_virtio_mem)]
+    virtio_mems: Vec<VirtioMem>,
     /// Kernel parameters, for example "loglevel=7 memhp_default_state=online_movable"
     #[arg(long = "param", value_name = "WORDS")]
     params: Vec<String>,
@@ -132,6 +137,16 @@ struct PlugArgs {
 struct UnplugArgs {
     /// As ./x devices lists it
     id: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Args)]
+struct ResizeArgs {
+    /// As ./x devices lists it
+    id: String,
+    /// How much the guest shall have
+    size: Bytes,
     #[command(flatten)]
     target: Target,
 }
@@ -226,6 +241,7 @@ impl RunArgs {
             cpus: self.cpus,
             nodes: self.nodes.unwrap_or(nodes),
             dimms: self.dimms.clone(),
+            virtio_mems: self.virtio_mems.clone(),
             params: self.params.clone(),
             debugger: if self.gdb { Debugger::WaitFor } else { Debugger::None },
             extra: self.extra.clone(),
@@ -256,6 +272,21 @@ fn parse_dimm(text: &str) -> Result<Dimm> {
         }
     }
     Ok(dimm)
+}
+
+fn parse_virtio_mem(text: &str) -> Result<VirtioMem> {
+    let mut parts = text.split(',');
+    let size = parts.next().unwrap_or_default().parse()?;
+    let mut device = VirtioMem { size, requested: Bytes(0), node: None, block: None };
+    for part in parts {
+        match part.split_once('=') {
+            Some(("requested", size)) => device.requested = size.parse()?,
+            Some(("node", node)) => device.node = Some(node.parse()?),
+            Some(("block", size)) => device.block = Some(size.parse()?),
+            _ => bail!("`{part}` is none of requested=SIZE, node=N, block=SIZE"),
+        }
+    }
+    Ok(device)
 }
 
 /// An address is written in hexadecimal, or as a size is.
@@ -296,6 +327,7 @@ fn act(command: Verb) -> Result<()> {
             report(plug::plug(&mut args.target.connect()?, &dimm, &mut note)?)
         }
         Verb::Unplug(args) => report(plug::unplug(&mut args.target.connect()?, &args.id, &mut note)?),
+        Verb::Resize(args) => report(plug::resize(&mut args.target.connect()?, &args.id, args.size, &mut note)?),
         Verb::Devices(target) => {
             print!("{}", devices::table(&mut target.connect()?)?);
             Ok(())
@@ -404,6 +436,15 @@ mod tests {
         let expected = Dimm { size: mib(1536), id: Some("d7".into()), node: Some(1), address: Some(0x1_8000_0000) };
         assert_eq!(dimm, expected);
         assert!(parse_dimm("").is_err() && parse_dimm("1G,slot=1").is_err() && parse_dimm("1G,node=x").is_err());
+    }
+
+    #[test]
+    fn a_device_that_grows_is_a_size_and_what_is_known_about_it() {
+        let device = parse_virtio_mem("8G,requested=1G,node=1,block=4M").expect("parses");
+        let expected = VirtioMem { size: gib(8), requested: gib(1), node: Some(1), block: Some(mib(4)) };
+        assert_eq!(device, expected);
+        assert_eq!(parse_virtio_mem("1G").expect("parses").requested, Bytes(0));
+        assert!(parse_virtio_mem("1G,slot=1").is_err() && parse_virtio_mem("1G,requested=x").is_err());
     }
 
     #[test]

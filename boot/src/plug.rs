@@ -16,6 +16,9 @@ const FIRST_ANSWER: Duration = Duration::from_secs(60);
 /// How long "in progress" may last.
 const IN_PROGRESS: Duration = Duration::from_secs(600);
 
+/// A guest that can come nearer to the size it is to have does so within this.
+const STANDSTILL: Duration = Duration::from_secs(10);
+
 /// How the guest took it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -105,6 +108,36 @@ pub fn unplug(qmp: &mut Qmp, id: &str, progress: &mut dyn FnMut(&str)) -> Result
         Some(answer) => Verdict::Refused(format!("{id}: the guest keeps it: {answer}")),
         None => Verdict::Silent(format!("{id}: the guest did not answer; it may still give it back")),
     })
+}
+
+/// Asks for another size of a virtio-mem device and waits until the guest has it, or does not come nearer any more. `progress`
+/// hears what happens meanwhile.
+pub fn resize(qmp: &mut Qmp, id: &str, size: Bytes, progress: &mut dyn FnMut(&str)) -> Result<Verdict> {
+    let Some(mut last) = size_of(qmp, id)? else {
+        bail!("no device `{id}` whose size can be changed; ./x devices lists them");
+    };
+    let path = format!("/machine/peripheral/{id}");
+    qmp.execute("qom-set", json!({"path": path, "property": "requested-size", "value": size.0}))?;
+    progress(&format!("{id}: {size} requested, {last} plugged"));
+    let mut deadline = Instant::now() + STANDSTILL;
+    while Instant::now() < deadline {
+        let now = size_of(qmp, id)?.with_context(|| format!("{id} is gone"))?;
+        if now == size {
+            return Ok(Verdict::Done(format!("{id}: {size} plugged, as requested")));
+        }
+        if now != last {
+            (last, deadline) = (now, Instant::now() + STANDSTILL);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(Verdict::Refused(format!("{id}: {last} plugged, and the guest comes no nearer; `virtio_mem` there says why")))
+}
+
+/// How much of a virtio-mem device is plugged.
+fn size_of(qmp: &mut Qmp, id: &str) -> Result<Option<Bytes>> {
+    let devices = memory_devices(qmp)?;
+    let device = devices.iter().find(|device| device["type"] == "virtio-mem" && device["data"]["id"] == id);
+    Ok(device.and_then(|device| device["data"]["size"].as_u64()).map(Bytes))
 }
 
 /// Waits past "in progress" for the final answer about `id`; `None` if the guest is silent.

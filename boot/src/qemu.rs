@@ -47,6 +47,8 @@ pub struct Machine {
     pub nodes: u32,
     /// Cold-plugged.
     pub dimms: Vec<Dimm>,
+    /// Devices whose size can be changed while the machine runs.
+    pub virtio_mems: Vec<VirtioMem>,
     /// Kernel parameters.
     pub params: Vec<String>,
     pub debugger: Debugger,
@@ -65,6 +67,7 @@ impl Default for Machine {
             cpus: 2,
             nodes: 1,
             dimms: Vec::new(),
+            virtio_mems: Vec::new(),
             params: Vec::new(),
             debugger: Debugger::None,
             extra: Vec::new(),
@@ -105,6 +108,18 @@ pub struct Dimm {
     pub id: Option<String>,
     pub node: Option<u32>,
     pub address: Option<u64>,
+}
+
+/// A virtio-mem device. What is left out, QEMU chooses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtioMem {
+    /// The most that it can be.
+    pub size: Bytes,
+    /// How much of it the guest shall have at first.
+    pub requested: Bytes,
+    pub node: Option<u32>,
+    /// In which pieces it comes and goes.
+    pub block: Option<Bytes>,
 }
 
 /// Where the first serial port ends.
@@ -254,6 +269,9 @@ pub fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<String> {
     for (number, dimm) in machine.dimms.iter().enumerate() {
         cold_dimm(number, dimm, &mut line);
     }
+    for (number, device) in machine.virtio_mems.iter().enumerate() {
+        virtio_mem(number, device, &mut line);
+    }
     if let Some(ovmf) = &wiring.ovmf {
         let (code, variables) = (file_name(&ovmf.code), file_name(&ovmf.variables));
         line.pair("-drive", format!("if=pflash,format=raw,unit=0,readonly=on,file={code}"));
@@ -358,7 +376,22 @@ fn cold_dimm(number: usize, dimm: &Dimm, line: &mut Line) {
     line.pair("-device", device);
 }
 
-/// The id of the memory behind a DIMM.
+/// The guest calls the devices by the same names, in the order of their places on the bus.
+fn virtio_mem(number: usize, device: &VirtioMem, line: &mut Line) {
+    let id = format!("vmem{number}");
+    let VirtioMem { size, requested, node, block } = device;
+    line.pair("-object", format!("memory-backend-ram,id={},size={size},reserve=off", backend(&id)));
+    let mut text = format!("virtio-mem-pci,id={id},memdev={},requested-size={requested}", backend(&id));
+    if let Some(node) = node {
+        text += &format!(",node={node}");
+    }
+    if let Some(block) = block {
+        text += &format!(",block-size={block}");
+    }
+    line.pair("-device", text);
+}
+
+/// The id of the memory behind a device.
 pub fn backend(dimm: &str) -> String {
     format!("{dimm}-ram")
 }
@@ -562,6 +595,16 @@ mod tests {
         let line = line(&Machine { dimms: vec![dimm], ..Machine::default() });
         assert_contains(&line, "-object memory-backend-ram,id=dimm0-ram,size=256M,reserve=off");
         assert_contains(&line, "-device pc-dimm,id=dimm0,memdev=dimm0-ram,node=1,addr=0x180000000");
+    }
+
+    #[test]
+    fn devices_that_grow_have_a_backend_each_and_what_they_begin_with() {
+        let plain = VirtioMem { size: gib(8), requested: Bytes(0), node: None, block: None };
+        let other = VirtioMem { requested: mib(512), node: Some(1), block: Some(mib(8)), ..plain.clone() };
+        let line = line(&Machine { virtio_mems: vec![plain, other], ..Machine::default() });
+        assert_contains(&line, "-object memory-backend-ram,id=vmem0-ram,size=8G,reserve=off");
+        assert_contains(&line, "-device virtio-mem-pci,id=vmem0,memdev=vmem0-ram,requested-size=0 ");
+        assert_contains(&line, "id=vmem1,memdev=vmem1-ram,requested-size=512M,node=1,block-size=8M");
     }
 
     #[test]
