@@ -100,7 +100,8 @@ impl Vm {
     pub fn modules(&mut self) -> Result<BTreeMap<String, Module>> {
         let devices = self.qmp("query-memory-devices", json!({}))?;
         let devices = devices.as_array().cloned().unwrap_or_default();
-        devices.iter().map(|device| Module::from_json(&device["data"])).collect()
+        let modules = devices.iter().filter(|device| device["type"] != "virtio-mem");
+        modules.map(|device| Module::from_json(&device["data"])).collect()
     }
 
     /// What the guest said last about a slot: source event and status.

@@ -43,6 +43,7 @@ mod stress;
 mod tables;
 mod untouched;
 mod vast;
+mod virtio_mem;
 mod zones;
 
 use std::process::ExitCode;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         vast::scenarios(),
         scarce::scenarios(),
         slots::scenarios(),
+        virtio_mem::scenarios(),
         races::scenarios(),
         parallel::scenarios(),
         pressure::scenarios(),

@@ -1,0 +1,180 @@
+//! virtio-mem: devices whose size the host changes, up and down, with what the guest has in them.
+
+use anyhow::{Result, ensure};
+use boot::qemu::{Board, Machine, VirtioMem, Way, backend};
+use boot::size::{Bytes, gib, mib};
+use serde_json::json;
+use system_tests::check::same;
+use system_tests::dimms::dimm_on;
+use system_tests::memory::{BLOCK_BYTES, FRAME_BYTES};
+use system_tests::scenario;
+use system_tests::scenario::{FIRST_HOT, Scenario, two_nodes};
+use system_tests::vm::Vm;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let device = |node, size| VirtioMem { size, requested: Bytes(0), node: Some(node), block: None };
+    let with = |virtio_mems: &[VirtioMem]| Machine { virtio_mems: virtio_mems.to_vec(), way: Way::Pvh, ..two_nodes() };
+    let one = || with(&[device(1, gib(4))]);
+    let begun = VirtioMem { requested: mib(516), ..device(0, gib(1)) };
+    let pieces = |block| VirtioMem { block: Some(block), ..device(0, gib(1)) };
+    let movable = &["memhp_default_state=online_movable"];
+    let port = ["-device", "pcie-root-port,id=slot1,chassis=1,slot=1"].map(str::to_owned).to_vec();
+    vec![
+        scenario!(the_size_follows_the_host_both_ways).on(one()).params(movable),
+        scenario!(the_size_follows_the_host_both_ways)
+            .with("on_pc")
+            .on(Machine { board: Board::Pc, ..one() })
+            .params(movable),
+        scenario!(what_comes_stays_offline_unless_told).on(one()),
+        scenario!(what_is_requested_at_boot_is_there).on(with(&[begun])).params(movable),
+        scenario!(what_is_in_use_moves_and_what_is_pinned_stays).on(one()).params(movable),
+        scenario!(devices_of_two_nodes_and_a_module_stand_beside_each_other)
+            .on(with(&[device(0, gib(2)), device(1, gib(2))]))
+            .params(movable),
+        scenario!(a_busy_host_is_asked_again).on(one()).params(movable),
+        scenario!(pieces_may_be_larger).on(with(&[pieces(mib(8)), pieces(mib(128))])).params(movable),
+        scenario!(pieces_that_are_not_supported_set_a_device_aside).on(with(&[
+            pieces(mib(1)),
+            pieces(mib(256)),
+            pieces(mib(2)),
+        ])),
+        scenario!(a_device_may_come_later).on(Machine { extra: port, way: Way::Pvh, ..two_nodes() }).params(movable),
+        scenario!(a_device_may_come_later)
+            .with("on_pc")
+            .on(Machine { board: Board::Pc, way: Way::Pvh, ..two_nodes() })
+            .params(movable),
+    ]
+}
+
+/// What of `size` is not struct pages.
+fn managed(size: Bytes) -> u64 {
+    size.0 - size.0.div_ceil(BLOCK_BYTES) * BLOCK_BYTES / FRAME_BYTES * 32
+}
+
+fn the_size_follows_the_host_both_ways(vm: &mut Vm) -> Result<()> {
+    vm.settled("vmem0", Bytes(0))?;
+    let before = vm.usage()?;
+    for size in [gib(1), gib(3), mib(2050), mib(130), Bytes(0), mib(256), Bytes(0)] {
+        vm.resize("vmem0", size)?;
+        let now = vm.usage()?;
+        same(&format!("total with {size}"), now.total, before.total + managed(size))?;
+        let blocks = size.0.div_ceil(BLOCK_BYTES);
+        same(&format!("blocks with {size}"), vm.blocks()?.range(FIRST_HOT..).count() as u64, blocks)?;
+        vm.memcheck()?;
+    }
+    let after = vm.usage()?;
+    same("page tables", after.page_tables, before.page_tables)?;
+    same("totals", after, before)
+}
+
+fn what_comes_stays_offline_unless_told(vm: &mut Vm) -> Result<()> {
+    let before = vm.usage()?;
+    vm.resize("vmem0", mib(300))?;
+    let usage = vm.usage()?;
+    same("total", usage.total, before.total)?;
+    vm.expect_blocks(&[(32..=34, "offline")])?;
+    let group = vm.groups()?["vmem0"].clone();
+    same("group", (group.kind.as_str(), group.slot, group.node), ("virtio-mem", None, 1))?;
+    // A group is the blocks of it that are there.
+    vm.cmd("online_kernel vmem0")?;
+    vm.expect_blocks(&[(32..=34, "Normal")])?;
+    same("total", vm.usage()?.total, before.total + managed(mib(300)))?;
+    vm.cmd("offline vmem0")?;
+    vm.fails("remove vmem0", "EINVAL")?;
+    vm.resize("vmem0", Bytes(0))?;
+    vm.fails("online vmem0", "ENOENT")?;
+    same("totals", vm.usage()?, before)
+}
+
+fn what_is_requested_at_boot_is_there(vm: &mut Vm) -> Result<()> {
+    vm.settled("vmem0", mib(516))?;
+    vm.expect_blocks(&[(32..=36, "Movable")])?;
+    vm.resize("vmem0", mib(2))
+}
+
+fn what_is_in_use_moves_and_what_is_pinned_stays(vm: &mut Vm) -> Result<()> {
+    vm.resize("vmem0", mib(1030))?;
+    let fill = vm.fill("fill 600M --in 32-40")?;
+    vm.resize("vmem0", mib(930))?;
+    vm.resize("vmem0", mib(928))?;
+    vm.cmd(&format!("verify {fill}"))?;
+    vm.cmd(&format!("pin {fill} 100000 --stay"))?;
+    vm.request("vmem0", Bytes(0))?;
+    let why = vm.stuck("vmem0", "waiting")?;
+    ensure!(why.contains("in use") && why.contains("pfn:"), "{why}");
+    // What can go has gone: the head of the block stays with the page.
+    vm.wait_for("the rest to go", |vm| Ok((vm.plugged("vmem0")? <= 4 << 20).then_some(())))?;
+    same("blocks", vm.blocks()?.range(FIRST_HOT..).count(), 1)?;
+    vm.cmd(&format!("verify {fill}"))?;
+    vm.memcheck()?;
+    vm.cmd(&format!("unpin {fill} 100000"))?;
+    vm.settled("vmem0", Bytes(0))?;
+    vm.cmd("verify")?;
+    vm.free_everything()
+}
+
+fn devices_of_two_nodes_and_a_module_stand_beside_each_other(vm: &mut Vm) -> Result<()> {
+    vm.plug(&dimm_on("d0", mib(256), 1))?;
+    let before = vm.usage()?;
+    for (first, second) in [(mib(1024), mib(256)), (mib(2048), mib(1030)), (Bytes(0), mib(2048)), (mib(130), Bytes(0))]
+    {
+        vm.request("vmem0", first)?;
+        vm.request("vmem1", second)?;
+        vm.settled("vmem0", first)?;
+        vm.settled("vmem1", second)?;
+        let now = vm.usage()?;
+        for (node, size) in [(0, first), (1, second)] {
+            let was = before.zone(node, "Movable").managed;
+            same(&format!("Movable on node {node}"), now.zone(node, "Movable").managed, was + managed(size))?;
+        }
+    }
+    vm.unplug("d0")?;
+    vm.resize("vmem0", Bytes(0))
+}
+
+fn a_busy_host_is_asked_again(vm: &mut Vm) -> Result<()> {
+    vm.resize("vmem0", mib(256))?;
+    vm.qmp("migrate-set-parameters", json!({"max-bandwidth": 4096}))?;
+    vm.qmp("migrate", json!({"uri": "exec:cat >/dev/null"}))?;
+    for size in [mib(512), mib(128)] {
+        vm.request("vmem0", size)?;
+        let why = vm.stuck("vmem0", "waiting")?;
+        ensure!(why.contains("busy"), "{why}");
+    }
+    vm.qmp("migrate_cancel", json!({}))?;
+    vm.settled("vmem0", mib(128))
+}
+
+fn pieces_may_be_larger(vm: &mut Vm) -> Result<()> {
+    for size in [gib(1), mib(640), mib(256), Bytes(0)] {
+        vm.resize("vmem0", size)?;
+        vm.resize("vmem1", size)?;
+    }
+    vm.resize("vmem0", mib(136))?;
+    same("blocks", vm.blocks()?.range(FIRST_HOT..).count(), 2)
+}
+
+fn pieces_that_are_not_supported_set_a_device_aside(vm: &mut Vm) -> Result<()> {
+    for id in ["vmem0", "vmem1"] {
+        let why = vm.stuck(id, "set-aside")?;
+        ensure!(why.contains("2 to 128 MiB are supported"), "{why}");
+    }
+    vm.resize("vmem2", mib(256))
+}
+
+fn a_device_may_come_later(vm: &mut Vm) -> Result<()> {
+    let is_pc = !vm.monitor("info qtree")?.contains("q35");
+    same("devices", vm.resizables()?, Vec::new())?;
+    let id = "vmem0";
+    vm.qmp("object-add", json!({"qom-type": "memory-backend-ram", "id": backend(id), "size": 1 << 30}))?;
+    let mut device = json!({"driver": "virtio-mem-pci", "id": id, "memdev": backend(id), "node": 1});
+    if !is_pc {
+        device["bus"] = json!("slot1");
+    }
+    vm.qmp("device_add", device)?;
+    vm.wait_for("the device", |vm| Ok((!vm.resizables()?.is_empty()).then_some(())))?;
+    for size in [mib(512), mib(100), Bytes(0)] {
+        vm.resize(id, size)?;
+    }
+    Ok(())
+}
