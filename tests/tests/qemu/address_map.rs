@@ -48,9 +48,16 @@ fn around(entry: &Entry) -> (u64, u64) {
 fn system_ram_is_what_the_kernel_has(vm: &mut Vm) -> Result<()> {
     let map = iomem::map(vm)?;
     iomem::is_a_tree(&map)?;
-    let (mut frames, mut unused) = (0, 0);
+    let (mut frames, mut unused, mut ram_end) = (0, 0, 0);
     for entry in &map {
-        let (first, end) = if entry.owner == "Firmware" { around(entry) } else { inside(entry) };
+        let (mut first, end) = if entry.owner == "Firmware" { around(entry) } else { inside(entry) };
+        if entry.owner.starts_with("System RAM") {
+            // The image of the kernel may end inside a frame: all of that is RAM, too.
+            if entry.start == ram_end {
+                first = entry.start / FRAME_BYTES;
+            }
+            ram_end = entry.end + 1;
+        }
         let is_there = |vm: &mut Vm, pfn| Ok::<_, anyhow::Error>(vm.frame_state(pfn)? != "absent");
         if entry.owner.starts_with("System RAM") && first < end {
             ensure!(is_there(vm, first)? && is_there(vm, end - 1)?, "the kernel has no {entry:#x?}");
