@@ -41,8 +41,8 @@ pub(super) const COMMANDS: &[Command] = &[Command {
     details: "\
 page       take a frame and give it back
 pageblock  the same with 2 MiB
-open       take the first frame of a block that nobody has used, and how long
-           interrupts were off meanwhile
+open       take the first frame of an added block that nobody has used, and
+           how long interrupts were off meanwhile
 online     bring the last block that is offline into use and out of it again:
            untouched, and when it has been opened
 scatter    take all memory frame by frame, writing nothing, and give it back in
@@ -160,7 +160,8 @@ fn pairs(bench: &'static str, order: Order) -> Result<Measured, Failure> {
 }
 
 fn open() -> Result<Measured, Failure> {
-    let untouched = mm().block_runs().filter(|(_, section)| section.is_untouched());
+    let is_wanted = |section: &Section| section.is_untouched() && section.origin == Origin::Added;
+    let untouched = mm().block_runs().filter(|(_, section)| is_wanted(section));
     let blocks: Vec<SectionId> = untouched.flat_map(|(run, _)| run.iter()).take(OPENED).collect();
     let (mut samples, mut irqs_off) = (Vec::with_capacity(OPENED), Vec::with_capacity(OPENED));
     for id in blocks {
@@ -172,7 +173,7 @@ fn open() -> Result<Measured, Failure> {
         irqs_off.push(off);
     }
     if samples.is_empty() {
-        return Err(Failure::new(Errno::NoEntry, "no block is untouched; bring one online first"));
+        return Err(Failure::new(Errno::NoEntry, "no added block is untouched; bring one online first"));
     }
     let frames = samples.len() as u64;
     Ok(Measured { bench: "open", unit: TICKS, samples, frames, beside: [("irqs_off", irqs_off)].into() })
