@@ -74,9 +74,9 @@ impl Ram {
         let all = pages(&self);
         self.pieces.iter_mut().for_each(|piece| piece.pages = piece.pages.intersection(reach));
         self.pieces.retain(|piece| !piece.pages.is_empty());
-        let lost = all - pages(&self);
+        let lost = (all - pages(&self)) * PAGE_SIZE;
         if lost > 0 {
-            log::warn!(target: "memory", "{} MiB of RAM beyond {bits} address bits are left out", lost * PAGE_SIZE >> 20);
+            log::warn!(target: "memory", "{} MiB of RAM beyond {bits} address bits are left out", lost >> 20);
         }
         self
     }
