@@ -57,7 +57,8 @@ fn measurements_print_their_samples(vm: &mut Vm) -> Result<()> {
     let whole = samples(vm, "bench scatter --seed 3")?;
     ensure!(whole.len() == 2 && whole[0] == whole[1], "{whole:?}");
     vm.unplug("d0")?;
-    vm.unchanged_since("a DIMM that was measured", &before)
+    // All memory was in use meanwhile, of which a little stays open.
+    vm.expect_usage(&before.usage())
 }
 
 fn scattered_memory_comes_back_whole(vm: &mut Vm) -> Result<()> {
@@ -77,5 +78,6 @@ fn a_scattering_that_is_cut_short_gives_everything_back(vm: &mut Vm) -> Result<(
     vm.wait_for("some of the memory to be taken", |vm| Ok((vm.usage()?.free < before.usage().free / 2).then_some(())))?;
     vm.cmd(&format!("kill {job}"))?;
     vm.fails(&format!("wait {job}"), "ECANCELED")?;
-    vm.unchanged_since("a measurement that was cut short", &before)
+    // Of what was in use a little stays open.
+    vm.expect_usage(&before.usage())
 }

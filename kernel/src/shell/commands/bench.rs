@@ -252,15 +252,28 @@ fn take_everything(lists: &mut [FrameList], seed: u64) -> Result<u64, Failure> {
 fn whole_pageblocks() -> Result<u64, Failure> {
     mm().drain_caches();
     let mut whole = 0;
-    for (run, section) in mm().block_runs() {
-        if section.is_untouched() {
-            whole += run.count() * ((PAGES_PER_SECTION - section.head_frames()) / Order::PAGEBLOCK.pages());
-        }
-        for id in run.iter().filter(|_| section.is_open()) {
-            breathe()?;
-            let groups = mm().free_groups(id).unwrap_or_default().whole;
-            whole += groups[Order::PAGEBLOCK.index()] + 2 * groups[Order::MAX.index()];
-        }
+    for id in mm().block_runs().flat_map(|(run, _)| run.iter()) {
+        breathe()?;
+        whole += whole_pageblocks_of(id)?;
     }
     Ok(whole)
+}
+
+/// Those of a block, which the keeper may be about to open or to close.
+fn whole_pageblocks_of(id: SectionId) -> Result<u64, Failure> {
+    loop {
+        match mm().section(id) {
+            Some(section) if section.is_untouched() => {
+                return Ok((PAGES_PER_SECTION - section.head_frames()) / Order::PAGEBLOCK.pages());
+            }
+            Some(section) if section.is_touched() => {
+                if let Some(groups) = mm().free_groups(id) {
+                    return Ok(groups.whole[Order::PAGEBLOCK.index()] + 2 * groups.whole[Order::MAX.index()]);
+                }
+            }
+            _ => return Ok(0),
+        }
+        breathe()?;
+        task::yield_now();
+    }
 }
