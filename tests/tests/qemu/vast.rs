@@ -1,9 +1,10 @@
 //! A machine that boots with much memory: what nobody uses of it costs neither struct pages nor memory of the host.
 
 use anyhow::{Result, ensure};
-use boot::qemu::Machine;
-use boot::size::gib;
+use boot::qemu::{Machine, Way};
+use boot::size::{Bytes, gib, mib};
 use system_tests::check::same;
+use system_tests::dimms::dimm;
 use system_tests::memory::BLOCK_BYTES;
 use system_tests::scenario;
 use system_tests::scenario::{FIRST_HOT, Scenario};
@@ -11,14 +12,22 @@ use system_tests::vm::Vm;
 
 const MEMMAP_BYTES: u64 = 1 << 20;
 
-fn vast() -> Machine {
-    Machine { memory: gib(130), maxmem: gib(256), ..Machine::default() }
+fn vast(way: Way, memory: Bytes) -> Machine {
+    Machine { way, memory, maxmem: gib(700), ..Machine::default() }
 }
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
+    let costs_nothing = || scenario!(boot_memory_costs_nothing_before_it_is_used);
     vec![
-        scenario!(boot_memory_costs_nothing_before_it_is_used).on(vast()),
-        scenario!(what_is_movable_of_much_boot_memory_goes_and_comes_back).on(vast()).params(&["kernelcore=8G"]),
+        costs_nothing().with("by_pvh").on(vast(Way::Pvh, gib(130))),
+        costs_nothing().with("by_pvh_with_600_gib").on(vast(Way::Pvh, gib(600))),
+        costs_nothing().with("by_bios").on(vast(Way::SeaBios, gib(130))).by_bios(),
+        costs_nothing().with("by_bios_with_600_gib").on(vast(Way::SeaBios, gib(600))).by_bios(),
+        costs_nothing().with("by_uefi").on(vast(Way::Ovmf, gib(130))),
+        scenario!(what_is_movable_of_much_boot_memory_goes_and_comes_back)
+            .on(vast(Way::Pvh, gib(130)))
+            .params(&["kernelcore=8G"]),
+        scenario!(a_module_lands_above_it_all).on(vast(Way::Pvh, gib(600))),
     ]
 }
 
@@ -77,4 +86,17 @@ fn what_is_movable_of_much_boot_memory_goes_and_comes_back(vm: &mut Vm) -> Resul
     vm.cmd(&format!("verify {fill}"))?;
     vm.cmd(&format!("free {fill}"))?;
     costs_next_to_nothing(vm)
+}
+
+fn a_module_lands_above_it_all(vm: &mut Vm) -> Result<()> {
+    let before = vm.usage()?;
+    vm.plug(&dimm("d0", mib(256)))?;
+    let first = vm.modules()?["d0"].address / BLOCK_BYTES;
+    ensure!(first * BLOCK_BYTES >= gib(600).0, "it is at block {first}");
+    vm.cmd("online_movable dimm0")?;
+    let fill = vm.fill(&format!("fill 64M --in {first}"))?;
+    vm.cmd(&format!("verify {fill}"))?;
+    vm.cmd(&format!("free {fill}"))?;
+    vm.unplug("d0")?;
+    vm.expect_usage(&before)
 }
