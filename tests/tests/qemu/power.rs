@@ -1,14 +1,17 @@
 //! Ways out: power button, commands, panic; and back in.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use boot::qemu::{Board, Exit, Machine, Way};
 use boot::size::{gib, mib};
 use serde_json::json;
 use system_tests::check::{contains, same};
 use system_tests::dimms::dimm;
+use system_tests::memory::BLOCK_BYTES;
 use system_tests::scenario;
 use system_tests::scenario::{Scenario, two_nodes};
-use system_tests::vm::Vm;
+use system_tests::vm::{Vm, soon};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -19,6 +22,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(poweroff_leaves_with_success).ends(),
         scenario!(a_panic_says_who_called_whom_and_leaves_with_failure).ends(),
         scenario!(reboot_comes_back_to_the_prompt),
+        scenario!(the_power_button_in_a_removal_switches_off).with("by_pvh").on(by_pvh()).ends(),
+        scenario!(the_power_button_in_a_removal_switches_off).with("by_bios").by_bios().ends(),
         selftest().with("on_q35").on(with_a_module()).by_bios(),
         selftest().with("on_pc_with_ovmf").on(Machine { board: Board::Pc, way: Way::Ovmf, ..with_a_module() }),
         selftest().with("in_128_mib_on_the_plainest_cpu").on(Machine {
@@ -30,6 +35,10 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             .on(Machine { memory: gib(6), ..Machine::default() })
             .params(&["selftest", "mem=5G"]),
     ]
+}
+
+fn by_pvh() -> Machine {
+    Machine { way: Way::Pvh, ..two_nodes() }
 }
 
 fn without_debug_exit() -> Scenario {
@@ -57,6 +66,23 @@ fn with_a_module() -> Machine {
 /// Whether QEMU answers is left to what follows: it may be gone before it has.
 fn press_power_button(vm: &mut Vm) {
     let _ = vm.qmp("system_powerdown", json!({}));
+}
+
+/// Asks for a module back that is full of what somebody writes to, and lets so much time pass.
+fn begin_a_removal(vm: &mut Vm, id: &str, after: Duration) -> Result<()> {
+    vm.plug(&dimm(id, mib(256)))?;
+    let first = vm.modules()?[id].address / BLOCK_BYTES;
+    vm.cmd(&format!("online_movable {first}-{}", first + 1))?;
+    vm.fill(&format!("fill 200M --in {first}-{} --writers 2", first + 1))?;
+    vm.qmp("device_del", json!({ "id": id }))?;
+    std::thread::sleep(after);
+    Ok(())
+}
+
+fn the_power_button_in_a_removal_switches_off(vm: &mut Vm) -> Result<()> {
+    begin_a_removal(vm, "d0", Duration::from_millis(50))?;
+    press_power_button(vm);
+    same("exit", vm.end()?, Exit::Success)
 }
 
 fn the_power_button_leaves_with_success(vm: &mut Vm) -> Result<()> {
@@ -97,7 +123,7 @@ fn reboot_comes_back_to_the_prompt(vm: &mut Vm) -> Result<()> {
     vm.cmd("online_movable dimm0")?;
     vm.type_raw(b"reboot\r")?;
     vm.event("RESET", |event| (event.name == "RESET").then_some(()))?;
-    vm.console.expect_prompt(system_tests::vm::soon())?;
+    vm.console.expect_prompt(soon())?;
     // The module is a cold one now.
     vm.expect_blocks(&[(0..=15, "Normal"), (32..=33, "offline")])?;
     vm.cmd("online_movable dimm0")?;
