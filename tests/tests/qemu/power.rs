@@ -22,6 +22,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(poweroff_leaves_with_success).ends(),
         scenario!(a_panic_says_who_called_whom_and_leaves_with_failure).ends(),
         scenario!(reboot_comes_back_to_the_prompt),
+        scenario!(a_reset_in_a_removal_comes_back).with("by_pvh").on(by_pvh()),
+        scenario!(a_reset_in_a_removal_comes_back).with("by_bios").by_bios(),
         scenario!(the_power_button_in_a_removal_switches_off).with("by_pvh").on(by_pvh()).ends(),
         scenario!(the_power_button_in_a_removal_switches_off).with("by_bios").by_bios().ends(),
         selftest().with("on_q35").on(with_a_module()).by_bios(),
@@ -76,6 +78,22 @@ fn begin_a_removal(vm: &mut Vm, id: &str, after: Duration) -> Result<()> {
     vm.fill(&format!("fill 200M --in {first}-{} --writers 2", first + 1))?;
     vm.qmp("device_del", json!({ "id": id }))?;
     std::thread::sleep(after);
+    Ok(())
+}
+
+fn a_reset_in_a_removal_comes_back(vm: &mut Vm) -> Result<()> {
+    for (n, millis) in [0, 50, 200].into_iter().enumerate() {
+        begin_a_removal(vm, &format!("d{n}"), Duration::from_millis(millis))?;
+        vm.qmp("system_reset", json!({}))?;
+        vm.event("RESET", |event| (event.name == "RESET").then_some(()))?;
+        // The prompt that was there is not taken for the next one.
+        vm.expect("lists the commands")?;
+        vm.console.expect_prompt(soon())?;
+        // Those that are still there are as from the start.
+        let modules = vm.modules()?.len() as u64;
+        same("offline", vm.usage()?.offline, modules * mib(256).0)?;
+        vm.memcheck()?;
+    }
     Ok(())
 }
 
