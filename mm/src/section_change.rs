@@ -26,7 +26,11 @@ pub(crate) fn make_known<M: Machine>(memory: &Memory<M>, run: SectionRange, sect
 
 /// Makes sections, which are offline or a device's, absent.
 pub(crate) fn forget<M: Machine>(memory: &Memory<M>, run: SectionRange) {
-    run.iter().for_each(|id| clear(memory, id));
+    // What is withheld of these sections was counted under the range that the caller holds.
+    if memory.withheld_count.load(Ordering::Relaxed) > 0 {
+        run.iter().for_each(|id| set_withheld(memory, id, PageblockSet::EMPTY));
+    }
+    memory.sections.clear_all(run);
 }
 
 /// Says whether the memory of offline sections is accessible and mapped.
@@ -260,12 +264,7 @@ pub(crate) fn forget_errors<M: Machine>(memory: &Memory<M>, id: SectionId, secti
 /// Makes sections absent that have poisoned frames: those are gone.
 pub(crate) fn forget_poisoned<M: Machine>(memory: &Memory<M>, id: SectionId, section: Section) {
     memory.poisoned_count.fetch_sub(memory.sections.poisoned_frames(id, section), Ordering::Relaxed);
-    clear(memory, id);
-}
-
-fn clear<M: Machine>(memory: &Memory<M>, id: SectionId) {
-    set_withheld(memory, id, PageblockSet::EMPTY);
-    memory.sections.clear(id);
+    forget(memory, SectionRange::single(id));
 }
 
 /// Says whether frames of a section are faulty; the caller holds the lock of its zone.

@@ -213,11 +213,15 @@ fn check_offline<M: Machine>(
     range: SectionRange,
     except: &[SectionRange],
 ) -> Result<(), RemoveError> {
-    let in_use = memory
-        .sections
-        .iter_range(range)
-        .find(|(id, section)| section.state != BlockState::Offline && !except.iter().any(|range| range.contains(*id)));
-    in_use.map_or(Ok(()), |(id, _)| Err(RemoveError::NotOffline(id)))
+    let is_excepted = |id: &SectionId| except.iter().any(|range| range.contains(*id));
+    for (run, section) in memory.sections.runs(range) {
+        if section.is_some_and(|section| section.state != BlockState::Offline)
+            && let Some(id) = run.iter().find(|id| !is_excepted(id))
+        {
+            return Err(RemoveError::NotOffline(id));
+        }
+    }
+    Ok(())
 }
 
 /// Cannot fail.

@@ -157,11 +157,14 @@ pub(crate) fn forget_errors<M: Machine>(memory: &Memory<M>, range: SectionRange)
 
 fn forget_each<M: Machine>(memory: &Memory<M>, range: SectionRange, forget: fn(&Memory<M>, SectionId, Section)) {
     let mut is_any = false;
-    for (id, section) in memory.sections.iter_range(range).filter(|(_, section)| section.poisoned) {
-        forget(memory, id, section);
-        // Whoever has seen that it has errors looks at its struct pages.
-        memory.machine.wait_for_readers();
-        open::unmap_own_memmap(memory, id, section);
+    for (run, section) in memory.sections.runs(range) {
+        let Some(section) = section.filter(|section| section.poisoned) else { continue };
+        for id in run.iter() {
+            forget(memory, id, section);
+            // Whoever has seen that it has errors looks at its struct pages.
+            memory.machine.wait_for_readers();
+            open::unmap_own_memmap(memory, id, section);
+        }
         is_any = true;
     }
     if is_any {

@@ -97,9 +97,10 @@ impl SectionTable {
 
     /// The first sections of `range` that are all present, or all absent, and which of the two they are.
     pub(crate) fn first_presence(&self, range: SectionRange) -> (SectionRange, bool) {
-        let is_there = |id: SectionId| self.get(id).is_some();
-        let first = is_there(range.first());
-        (range.first_part(range.iter().take_while(|id| is_there(*id) == first).count() as u64), first)
+        let mut runs = self.runs(range).map(|(run, section)| (run.count(), section.is_some()));
+        let (count, first) = runs.next().expect("a range has a section");
+        let alike = runs.take_while(|(_, is_there)| *is_there == first).map(|(count, _)| count);
+        (range.first_part(count + alike.sum::<u64>()), first)
     }
 
     fn run_of_words(&self, range: SectionRange) -> (SectionRange, u64) {
@@ -154,11 +155,7 @@ impl SectionTable {
 
     /// Writes the same for every section of `range`.
     pub(crate) fn set_all(&self, range: SectionRange, section: Section) {
-        let word = section.encode();
-        for place in &self.words[range.first().index()..=range.last().index()] {
-            // Release pairs with the Acquire in `Word::read` and in the readers here.
-            place.store(word, Ordering::Release);
-        }
+        self.set_words(range, section.encode());
     }
 
     pub(crate) fn set(&self, id: SectionId, section: Section) {
@@ -166,8 +163,15 @@ impl SectionTable {
         self.words[id.index()].store(section.encode(), Ordering::Release);
     }
 
-    pub(crate) fn clear(&self, id: SectionId) {
-        // Release pairs with the Acquire in `Word::read` and in the readers here.
-        self.words[id.index()].store(0, Ordering::Release);
+    /// Makes every section of `range` absent.
+    pub(crate) fn clear_all(&self, range: SectionRange) {
+        self.set_words(range, 0);
+    }
+
+    fn set_words(&self, range: SectionRange, word: u64) {
+        for place in &self.words[range.first().index()..=range.last().index()] {
+            // Release pairs with the Acquire in `Word::read` and in the readers here.
+            place.store(word, Ordering::Release);
+        }
     }
 }
