@@ -5,9 +5,11 @@
 //! | [`machine`] | struct pages, page tables, clock and locks, as `mm` asks for them |
 //! | [`mover`] | who moves the memory of which owner |
 //! | [`keeper`] | the task that opens and closes sections for `mm` |
-//! | [`mod@start`], [`kernelcore`] | boot memory handed to `mm`, and where Movable begins in it |
+//! | [`mod@start`] | what `mm` is given before it owns memory |
+//! | [`boot_blocks`], [`kernelcore`] | boot memory handed to `mm`, and where Movable begins in it |
 //! | [`kept`] | what became of the RAM that the boot loader reports |
 
+mod boot_blocks;
 mod keeper;
 mod kept;
 mod kernelcore;
