@@ -18,6 +18,9 @@ pub const BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// For what takes a moment. A test never fails because a machine is slow: this is for what does not come at all.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// For a machine that ends by itself: one may boot by UEFI and test all of its kernel before it does.
+const END_LIMIT: Duration = Duration::from_secs(600);
+
 /// A machine that booted to the prompt; it ends with this value.
 #[derive(Debug)]
 pub struct Vm {
@@ -224,7 +227,7 @@ impl Vm {
 
     /// Waits for the machine's end and says how it ended.
     pub fn end(&mut self) -> Result<Exit> {
-        let exit = self.qemu.wait(PATIENCE).context("the machine did not end")?;
+        let exit = self.qemu.wait(END_LIMIT).context("the machine did not end")?;
         self.console.wait_closed(Duration::from_secs(5));
         Ok(exit)
     }
