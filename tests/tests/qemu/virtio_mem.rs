@@ -32,12 +32,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             .on(with(&[device(0, gib(2)), device(1, gib(2))]))
             .params(movable),
         scenario!(a_busy_host_is_asked_again).on(one()).params(movable),
-        scenario!(pieces_may_be_larger).on(with(&[pieces(mib(8)), pieces(mib(128))])).params(movable),
-        scenario!(pieces_that_are_not_supported_set_a_device_aside).on(with(&[
-            pieces(mib(1)),
-            pieces(mib(256)),
-            pieces(mib(2)),
-        ])),
+        scenario!(pieces_may_be_smaller_and_larger)
+            .on(with(&[pieces(mib(1)), pieces(mib(8)), pieces(mib(128)), pieces(mib(256)), pieces(gib(1))]))
+            .params(movable),
         scenario!(a_device_may_come_later).on(Machine { extra: port, way: Way::Pvh, ..two_nodes() }).params(movable),
         scenario!(a_device_may_come_later)
             .with("on_pc")
@@ -145,21 +142,28 @@ fn a_busy_host_is_asked_again(vm: &mut Vm) -> Result<()> {
     vm.settled("vmem0", mib(128))
 }
 
-fn pieces_may_be_larger(vm: &mut Vm) -> Result<()> {
-    for size in [gib(1), mib(640), mib(256), Bytes(0)] {
-        vm.resize("vmem0", size)?;
-        vm.resize("vmem1", size)?;
+fn pieces_may_be_smaller_and_larger(vm: &mut Vm) -> Result<()> {
+    let before = vm.usage()?;
+    for size in [gib(1), mib(512), mib(256), Bytes(0)] {
+        ["vmem0", "vmem1", "vmem2", "vmem3"].iter().try_for_each(|id| vm.resize(id, size))?;
     }
-    vm.resize("vmem0", mib(136))?;
-    same("blocks", vm.blocks()?.range(FIRST_HOT..).count(), 2)
-}
-
-fn pieces_that_are_not_supported_set_a_device_aside(vm: &mut Vm) -> Result<()> {
-    for id in ["vmem0", "vmem1"] {
-        let why = vm.stuck(id, "set-aside")?;
-        ensure!(why.contains("2 to 128 MiB are supported"), "{why}");
-    }
-    vm.resize("vmem2", mib(256))
+    vm.resize("vmem1", mib(136))?;
+    same("blocks", vm.blocks()?.range(FIRST_HOT..).count(), 2)?;
+    vm.resize("vmem1", Bytes(0))?;
+    // What is no whole piece stays with the host.
+    vm.request("vmem0", mib(5))?;
+    let why = vm.stuck("vmem0", "waiting")?;
+    ensure!(why.contains("no whole piece"), "{why}");
+    same("plugged", vm.plugged("vmem0")?, mib(4).0)?;
+    vm.resize("vmem0", Bytes(0))?;
+    vm.resize("vmem4", gib(1))?;
+    let first = vm.resizable("vmem4")?.start / BLOCK_BYTES;
+    let fill = vm.fill(&format!("fill 700M --in {first}-{}", first + 7))?;
+    vm.request("vmem4", Bytes(0))?;
+    vm.settled("vmem4", Bytes(0))?;
+    vm.cmd(&format!("verify {fill}"))?;
+    vm.free_everything()?;
+    same("totals", vm.usage()?, before)
 }
 
 fn a_device_may_come_later(vm: &mut Vm) -> Result<()> {

@@ -139,11 +139,12 @@ fn prepare(device: &mut MemOfMachine, name: GroupName) -> Result<(Region, Pieces
             pause = LONGEST.min(pause * 2);
         }
     }
+    let grant = if region.per_unit() > 1 { Grant::Pieces } else { Grant::Whole };
     let terms = Terms {
         memmap: MemmapPlace::Head,
-        unit: 1,
+        unit: region.unit_blocks(),
         ready: Ready::AtAdd,
-        grant: Grant::Pieces,
+        grant,
         direct_map: DirectMap::Present,
     };
     let group = Group { name, window: region.window, node, terms };

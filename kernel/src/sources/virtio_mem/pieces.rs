@@ -5,19 +5,20 @@ use super::LOG;
 use crate::memory::mm;
 use crate::pace::{OFFLINE_WITHIN, SteadyPace, TaskPace};
 use crate::time;
+use alloc::vec::Vec;
 use mm::addr::{PfnRange, SectionId, SectionRange};
-use mm::hotplug::{AddError, PieceError, RemoveError, UnplugError};
+use mm::hotplug::{AddError, PieceError, UnplugError};
 use mm::record::policy::{AutoOnline, OnlineAs};
 use mm::section::group::{GroupId, GroupName};
-use mm::section::state::BlockState;
+use mm::section::kind::ZoneKind;
 
-/// Blocks of a device that come in pieces.
+/// Units of a device, which come as a whole or in pieces.
 pub(super) trait Pieces {
-    /// Makes a block known, of which the head alone may be touched.
-    fn add(&mut self, id: SectionId) -> Result<(), AddError>;
+    /// Makes a unit known, of which the head alone may be touched if it comes in pieces.
+    fn add(&mut self, unit: SectionRange) -> Result<(), AddError>;
 
-    /// Does with a block that was added what the policy says.
-    fn added(&mut self, id: SectionId);
+    /// Does with a unit that was added what the policy says.
+    fn added(&mut self, unit: SectionRange);
 
     fn grant(&mut self, frames: PfnRange) -> Result<(), PieceError>;
 
@@ -28,11 +29,14 @@ pub(super) trait Pieces {
 
     fn is_unused(&self, frames: PfnRange) -> bool;
 
-    /// Takes a block offline, if it is not, and forgets it; or it is as it was.
-    fn remove(&mut self, id: SectionId) -> Result<(), UnplugError>;
+    /// Whether the kernel may use a block for itself.
+    fn is_for_kernel(&self, id: SectionId) -> bool;
+
+    /// Takes a unit offline, if it is not, and forgets it; or it is as it was.
+    fn remove(&mut self, unit: SectionRange) -> Result<(), UnplugError>;
 }
 
-/// The blocks of a group of this machine.
+/// The units of a group of this machine.
 pub(super) struct PiecesOfGroup {
     pub(super) id: GroupId,
     pub(super) name: GroupName,
@@ -43,16 +47,18 @@ fn pace() -> TaskPace {
 }
 
 impl Pieces for PiecesOfGroup {
-    fn add(&mut self, id: SectionId) -> Result<(), AddError> {
-        mm().add_to_group(self.id, SectionRange::single(id), &mut SteadyPace)
+    fn add(&mut self, unit: SectionRange) -> Result<(), AddError> {
+        mm().add_to_group(self.id, unit, &mut SteadyPace)
     }
 
-    fn added(&mut self, id: SectionId) {
+    fn added(&mut self, unit: SectionRange) {
         let AutoOnline::As(how) = mm().policy().auto_online else { return };
-        match mm().online(&[SectionRange::single(id)], how, &mut SteadyPace) {
+        match mm().online(&[unit], how, &mut SteadyPace) {
             Ok(None) => {}
             Ok(Some(remark)) => log::warn!(target: LOG, "{}: {remark}", self.name),
-            Err(error) => log::warn!(target: LOG, "{}: block {id} is not brought online: {error}", self.name),
+            Err(error) => {
+                log::warn!(target: LOG, "{}: block {} is not brought online: {error}", self.name, unit.first())
+            }
         }
     }
 
@@ -72,21 +78,25 @@ impl Pieces for PiecesOfGroup {
         mm().is_unused(frames)
     }
 
-    fn remove(&mut self, id: SectionId) -> Result<(), UnplugError> {
-        let only = SectionRange::single(id);
-        let absent = UnplugError::Remove(RemoveError::NoBlock(id));
-        let zone = match mm().section(id).ok_or(absent)?.state {
-            BlockState::Offline => None,
-            state => {
-                mm().offline(&[only], &mut pace()).map_err(UnplugError::Offline)?;
-                state.zone()
+    fn is_for_kernel(&self, id: SectionId) -> bool {
+        mm().section(id).is_some_and(|section| section.state.zone() == Some(ZoneKind::Normal))
+    }
+
+    fn remove(&mut self, unit: SectionRange) -> Result<(), UnplugError> {
+        // Some of them somebody may have taken offline before.
+        let online: Vec<(SectionRange, ZoneKind)> =
+            unit.iter().filter_map(|id| Some((SectionRange::single(id), mm().section(id)?.state.zone()?))).collect();
+        let ranges: Vec<SectionRange> = online.iter().map(|(range, _)| *range).collect();
+        if !ranges.is_empty() {
+            mm().offline(&ranges, &mut pace()).map_err(UnplugError::Offline)?;
+        }
+        let removed = mm().remove_from_group(self.id, unit, &mut SteadyPace);
+        if removed.is_err() {
+            for (range, zone) in online {
+                if let Err(error) = mm().online(&[range], OnlineAs::Zone(zone), &mut SteadyPace) {
+                    log::warn!(target: LOG, "{}: block {} stays offline: {error}", self.name, range.first());
+                }
             }
-        };
-        let removed = mm().remove_from_group(self.id, only, &mut SteadyPace);
-        if let (Err(_), Some(zone)) = (removed, zone)
-            && let Err(error) = mm().online(&[only], OnlineAs::Zone(zone), &mut SteadyPace)
-        {
-            log::warn!(target: LOG, "{}: block {id} stays offline: {error}", self.name);
         }
         removed.map_err(UnplugError::Remove)
     }

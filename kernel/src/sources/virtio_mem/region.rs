@@ -6,13 +6,15 @@ use thiserror::Error;
 
 /// What comes and goes in one piece, at least.
 const PIECE_BYTES: u64 = Order::PAGEBLOCK.pages() * PAGE_SIZE;
+/// Larger blocks are no pieces of anything.
+const BLOCK_BYTES_MAX: u64 = 1 << 30;
 
 /// What a device says that cannot be, or that nothing can be made of here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(crate) enum Refused {
     #[error("its blocks have {0:#x} bytes, which is no power of two from 4 KiB on")]
     BlockSize(u64),
-    #[error("its blocks have {0:#x} bytes; those of {least} to {most} MiB are supported", least = PIECE_BYTES >> 20, most = SECTION_SIZE >> 20)]
+    #[error("its blocks have {0:#x} bytes; those of up to {most} GiB are supported", most = BLOCK_BYTES_MAX >> 30)]
     BlockSizeUnsupported(u64),
     #[error("its region of {len:#x} bytes at {start:#x} is not made of its blocks")]
     Uneven { start: u64, len: u64 },
@@ -30,9 +32,10 @@ pub(crate) enum Refused {
     Count { device: u64, own: u64 },
 }
 
-/// Blocks of the device in one of ours: the first, and how many.
+/// Pieces of a unit: the first, and how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Run {
+    /// The first block of the unit.
     pub(super) id: SectionId,
     pub(super) first: u64,
     pub(super) count: u64,
@@ -45,7 +48,7 @@ impl Run {
     }
 }
 
-/// The runs of blocks whose bits are set, lowest first.
+/// The runs of pieces whose bits are set, lowest first.
 pub(super) fn runs(id: SectionId, mut bits: u64) -> impl Iterator<Item = Run> {
     core::iter::from_fn(move || {
         let first = u64::from(bits.trailing_zeros());
@@ -56,7 +59,8 @@ pub(super) fn runs(id: SectionId, mut bits: u64) -> impl Iterator<Item = Run> {
     })
 }
 
-/// Where a device's memory lies.
+/// Where a device's memory lies. It becomes known a unit at a time: one of our blocks, which comes in pieces of one or more blocks of
+/// the device, or those of ours that a larger block of the device is made of, which is one piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Region {
     pub(super) start: u64,
@@ -73,7 +77,7 @@ impl Region {
         if !block_size.is_power_of_two() || block_size < PAGE_SIZE {
             return Err(Refused::BlockSize(block_size));
         }
-        if !(PIECE_BYTES..=SECTION_SIZE).contains(&block_size) {
+        if block_size > BLOCK_BYTES_MAX {
             return Err(Refused::BlockSizeUnsupported(block_size));
         }
         if !start.is_multiple_of(block_size) || !len.is_multiple_of(block_size) {
@@ -99,21 +103,48 @@ impl Region {
         Ok(())
     }
 
-    /// How many of the device's blocks are one of ours.
-    pub(super) const fn per_section(&self) -> u64 {
-        SECTION_SIZE / self.block_size
+    /// What comes and goes at once.
+    pub(super) const fn piece_bytes(&self) -> u64 {
+        if self.block_size < PIECE_BYTES { PIECE_BYTES } else { self.block_size }
     }
 
-    /// Where blocks of the device begin.
+    /// How many of our blocks are a unit.
+    pub(super) const fn unit_blocks(&self) -> u64 {
+        self.block_size.div_ceil(SECTION_SIZE)
+    }
+
+    /// How many pieces are a unit.
+    pub(super) const fn per_unit(&self) -> u64 {
+        self.unit_blocks() * SECTION_SIZE / self.piece_bytes()
+    }
+
+    /// The first blocks of all units, lowest first.
+    pub(super) fn units(&self) -> impl Iterator<Item = SectionId> {
+        self.window.cut(self.unit_blocks()).map(|unit| unit.first())
+    }
+
+    /// Our blocks of a unit.
+    pub(super) fn unit(&self, first: SectionId) -> SectionRange {
+        SectionRange::new(first.number().into(), self.unit_blocks()).expect("a unit lies in the window")
+    }
+
+    /// Where pieces begin.
     pub(super) const fn address(&self, run: Run) -> u64 {
-        run.id.address() + run.first * self.block_size
+        run.id.address() + run.first * self.piece_bytes()
     }
 
-    /// The frames of blocks of the device.
-    pub(super) const fn frames(&self, run: Run) -> PfnRange {
-        PfnRange::new(Pfn::containing(self.address(run)), run.count * self.block_size / PAGE_SIZE)
+    /// How many blocks of the device pieces are.
+    pub(super) const fn device_blocks(&self, run: Run) -> u16 {
+        // At most a block of ours in pages.
+        (run.count * self.piece_bytes() / self.block_size) as u16
     }
-    /// The same, without the piece that holds the struct pages of our block, for a run that begins with it.
+
+    /// The frames of pieces.
+    pub(super) const fn frames(&self, run: Run) -> PfnRange {
+        PfnRange::new(Pfn::containing(self.address(run)), run.count * self.piece_bytes() / PAGE_SIZE)
+    }
+
+    /// The same, without the pageblock that holds the struct pages of our block, for a run that begins with it.
     pub(super) fn frames_behind_head(&self, run: Run) -> Option<PfnRange> {
         let (all, head) = (self.frames(run), Order::PAGEBLOCK.pages());
         (all.len() > head).then(|| PfnRange::new(all.start().add(head), all.len() - head))

@@ -1,8 +1,8 @@
 //! Following the host: a step towards the size that it wants, at a time.
 //!
-//! Our block becomes known when its first piece, which holds its struct pages, is plugged, and that piece goes last, with the block.
-//! Growing fills blocks that are there in part, lowest first, then begins the lowest that is not. Shrinking takes what nobody
-//! uses, highest first, and then has things move.
+//! A unit becomes known when its first piece, which holds its struct pages, is plugged, and that piece goes last, with the unit.
+//! Growing fills units that are there in part, lowest first, then begins the lowest that is not. Shrinking takes what nobody
+//! uses, Movable before Normal, highest first, and then has things move.
 
 use super::pieces::Pieces;
 use super::region::{Refused, Region, Run, runs};
@@ -41,12 +41,14 @@ pub(super) enum Obstacle {
     Busy,
     #[error("the host grants no more for now")]
     TooMuch,
-    #[error("the host takes blocks {first} and up of block {id} for something else than they are", first = .0.first, id = .0.id)]
+    #[error("the host takes pieces {first} and up of block {id} for something else than they are", first = .0.first, id = .0.id)]
     Wrong(Run),
     #[error("the host lets only {0:#x} bytes of the region be used")]
     Usable(u64),
     #[error("every whole block of the region is plugged")]
     Full,
+    #[error("{0:#x} bytes more are no whole piece")]
+    Rest(u64),
     #[error("block {0} cannot be added: {1}")]
     Add(SectionId, AddError),
     #[error("not granted: {0}")]
@@ -57,7 +59,7 @@ pub(super) enum Obstacle {
     Remove(UnplugError),
 }
 
-/// What of a block may be taken.
+/// What of a unit may be taken.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Take {
     Unused,
@@ -70,7 +72,7 @@ pub(super) struct Resizer<D, P, W> {
     pieces: P,
     patience: W,
     region: Region,
-    /// Of each of our blocks that is known, which of the device's blocks are plugged: a bit for each.
+    /// Of each unit that is known, which pieces are plugged: a bit for each.
     plugged: BTreeMap<SectionId, u64>,
     /// What is plugged, but not known, as the host did not take it back yet.
     spare: Vec<Run>,
@@ -89,7 +91,7 @@ impl<D: MemDevice, P: Pieces, W: Patience> Resizer<D, P, W> {
         let config = self.device.config()?;
         self.region.check(&config)?;
         let spare: u64 = self.spare.iter().map(|run| run.count).sum();
-        let own = (self.count() + spare) * self.region.block_size;
+        let own = (self.count() + spare) * self.region.piece_bytes();
         if config.plugged != own {
             return Err(Refused::Count { device: config.plugged, own }.into());
         }
@@ -106,9 +108,12 @@ impl<D: MemDevice, P: Pieces, W: Patience> Resizer<D, P, W> {
         if let Some(obstacle) = self.refusal {
             return Ok(Step::Waiting(obstacle));
         }
-        let (wanted, have) = (config.requested / self.region.block_size, self.count());
+        let (wanted, have) = (config.requested / self.region.piece_bytes(), self.count());
         match (wanted.checked_sub(have), have.saturating_sub(wanted)) {
-            (Some(0), _) => Ok(Step::Settled),
+            (Some(0), _) => match config.requested % self.region.piece_bytes() {
+                0 => Ok(Step::Settled),
+                rest => Ok(Step::Waiting(Obstacle::Rest(rest))),
+            },
             (Some(missing), _) => self.grow(missing, &config),
             (None, surplus) => self.shrink(surplus, &config),
         }
@@ -119,7 +124,7 @@ impl<D: MemDevice, P: Pieces, W: Patience> Resizer<D, P, W> {
         self.device.give_up();
     }
 
-    /// How many of the device's blocks are known.
+    /// How many pieces are known.
     fn count(&self) -> u64 {
         self.plugged.values().map(|bits| u64::from(bits.count_ones())).sum()
     }
@@ -129,7 +134,7 @@ impl<D: MemDevice, P: Pieces, W: Patience> Resizer<D, P, W> {
             let is_full = config.usable == self.region.len;
             return Ok(Step::Waiting(if is_full { Obstacle::Full } else { Obstacle::Usable(config.usable) }));
         };
-        let (start, blocks) = (self.region.address(run), run.count as u16);
+        let (start, blocks) = (self.region.address(run), self.region.device_blocks(run));
         match self.device.ask(Request::Plug { start, blocks }, &mut self.patience)? {
             Answer::Done => {}
             // It has changed its mind meanwhile, which its configuration tells.
@@ -141,7 +146,7 @@ impl<D: MemDevice, P: Pieces, W: Patience> Resizer<D, P, W> {
         self.take_in(run)
     }
 
-    /// Makes memory of blocks that have been plugged.
+    /// Makes memory of pieces that have been plugged.
     fn take_in(&mut self, run: Run) -> Result<Step, Fault> {
         let granted = match self.plugged.contains_key(&run.id) {
             true => self.pieces.grant(self.region.frames(run)).map_err(Obstacle::Grant),
@@ -159,30 +164,31 @@ impl<D: MemDevice, P: Pieces, W: Patience> Resizer<D, P, W> {
         }
     }
 
-    /// Makes a block known of which the first piece has been plugged, and perhaps more.
+    /// Makes a unit known of which the first piece has been plugged, and perhaps more.
     fn begin(&mut self, run: Run) -> Result<(), Obstacle> {
-        self.pieces.add(run.id).map_err(|error| Obstacle::Add(run.id, error))?;
-        let granted = self.region.frames_behind_head(run).map_or(Ok(()), |frames| self.pieces.grant(frames));
+        let unit = self.region.unit(run.id);
+        self.pieces.add(unit).map_err(|error| Obstacle::Add(run.id, error))?;
+        let granted = match self.region.per_unit() {
+            1 => Ok(()),
+            _ => self.region.frames_behind_head(run).map_or(Ok(()), |frames| self.pieces.grant(frames)),
+        };
         if let Err(error) = granted
-            && self.pieces.remove(run.id).is_ok()
+            && self.pieces.remove(unit).is_ok()
         {
             return Err(Obstacle::Grant(error));
         }
-        self.pieces.added(run.id);
+        self.pieces.added(unit);
         Ok(())
     }
 
-    /// Where at most `missing` blocks can be plugged, below address `end`.
+    /// Where at most `missing` pieces can be plugged, below address `end`.
     fn vacancy(&self, missing: u64, end: u64) -> Option<Run> {
-        let Region { block_size, window, .. } = self.region;
-        let all = Run { id: window.first(), first: 0, count: self.region.per_section() }.bits();
+        let all = Run { id: self.region.window.first(), first: 0, count: self.region.per_unit() }.bits();
         let begun = self.plugged.iter().map(|(id, bits)| (*id, all & !bits));
-        let missing_id = window.iter().zip(self.plugged.keys()).find(|(id, known)| id != *known);
-        let behind = window.iter().nth(self.plugged.len());
-        let new = missing_id.map(|(id, _)| id).or(behind).map(|id| (id, all));
+        let new = self.region.units().find(|id| !self.plugged.contains_key(id)).map(|id| (id, all));
         let mut vacant = begun.chain(new).flat_map(|(id, bits)| runs(id, bits));
         vacant.find_map(|run| {
-            let usable = end.saturating_sub(self.region.address(run)) / block_size;
+            let usable = end.saturating_sub(self.region.address(run)) / self.region.piece_bytes();
             let count = run.count.min(missing).min(usable);
             (count > 0).then_some(Run { count, ..run })
         })
@@ -192,7 +198,9 @@ impl<D: MemDevice, P: Pieces, W: Patience> Resizer<D, P, W> {
         self.pieces.drain();
         let (mut left, mut obstacle) = (surplus, None);
         for take in [Take::Unused, Take::Used] {
-            let ids: Vec<SectionId> = self.plugged.keys().rev().copied().collect();
+            let mut ids: Vec<SectionId> = self.plugged.keys().rev().copied().collect();
+            // What the kernel itself may use is harder to empty, and missed more.
+            ids.sort_by_key(|id| self.pieces.is_for_kernel(*id));
             for id in ids {
                 left -= self.take_from(id, left, take, &mut obstacle)?;
                 if let Some(obstacle) = self.refusal {
@@ -206,7 +214,7 @@ impl<D: MemDevice, P: Pieces, W: Patience> Resizer<D, P, W> {
         Ok(obstacle.map_or(Step::Moved, Step::Waiting))
     }
 
-    /// Takes at most `limit` of the device's blocks out of one of ours, with that if it takes all; returns how many.
+    /// Takes at most `limit` pieces out of a unit, with that if it takes all; returns how many.
     fn take_from(
         &mut self,
         id: SectionId,
@@ -215,9 +223,10 @@ impl<D: MemDevice, P: Pieces, W: Patience> Resizer<D, P, W> {
         obstacle: &mut Option<Obstacle>,
     ) -> Result<u64, Fault> {
         let Some(bits) = self.plugged.get(&id).copied() else { return Ok(0) };
-        let count = u64::from(bits.count_ones());
-        if count <= limit && (take == Take::Used || self.pieces.is_unused(id.pages())) {
-            match self.pieces.remove(id) {
+        let (unit, count) = (self.region.unit(id), u64::from(bits.count_ones()));
+        let is_unused = |pieces: &P| unit.iter().all(|id| pieces.is_unused(id.pages()));
+        if count <= limit && (take == Take::Used || is_unused(&self.pieces)) {
+            match self.pieces.remove(unit) {
                 Ok(()) => {
                     self.plugged.remove(&id);
                     for run in runs(id, bits) {
@@ -230,7 +239,7 @@ impl<D: MemDevice, P: Pieces, W: Patience> Resizer<D, P, W> {
         }
         let mut taken = 0;
         // The first one holds the struct pages of all.
-        for first in (1..self.region.per_section()).rev().filter(|n| bits >> n & 1 != 0) {
+        for first in (1..self.region.per_unit()).rev().filter(|n| bits >> n & 1 != 0) {
             let run = Run { id, first, count: 1 };
             let frames = self.region.frames(run);
             if taken == limit || self.refusal.is_some() {
@@ -251,9 +260,9 @@ impl<D: MemDevice, P: Pieces, W: Patience> Resizer<D, P, W> {
         Ok(taken)
     }
 
-    /// Gives blocks that nobody knows back to the host, or keeps them in mind if it does not take them now.
+    /// Gives pieces that nobody knows back to the host, or keeps them in mind if it does not take them now.
     fn give_back(&mut self, run: Run) -> Result<(), Fault> {
-        let (start, blocks) = (self.region.address(run), run.count as u16);
+        let (start, blocks) = (self.region.address(run), self.region.device_blocks(run));
         let refusal = match self.device.ask(Request::Unplug { start, blocks }, &mut self.patience)? {
             Answer::Done => return Ok(()),
             Answer::Busy => Obstacle::Busy,

@@ -6,7 +6,7 @@ use super::resize::{Fault, Obstacle, Resizer, Step};
 use crate::drivers::virtio::mem::{Answer, Config, MemDevice, Request};
 use crate::drivers::virtio::{Patience, Trouble};
 use alloc::collections::{BTreeMap, BTreeSet};
-use mm::addr::{PAGE_SIZE, PfnRange, SECTION_SIZE, SectionId};
+use mm::addr::{PAGE_SIZE, PfnRange, SECTION_SIZE, SectionId, SectionRange};
 use mm::hotplug::{AddError, PieceError, RemoveError, UnplugError};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -70,12 +70,14 @@ impl MemDevice for Device {
     fn give_up(&mut self) {}
 }
 
-/// The memory: of each block that is known, the pieces that are granted; and which pieces are in use, or stay.
+/// The memory: of each unit that is known, the pieces that are granted; and which pieces are in use, or stay.
 #[derive(Default)]
 struct Blocks {
     granted: BTreeMap<SectionId, u64>,
     used: BTreeSet<(SectionId, u64)>,
     fixed: BTreeSet<(SectionId, u64)>,
+    /// Those that the kernel may use for itself.
+    for_kernel: BTreeSet<SectionId>,
     /// How often something does not work.
     failures: u32,
 }
@@ -98,23 +100,35 @@ impl Memory {
     #[track_caller]
     fn assert_plugged(&self, id: SectionId, piece: u64) {
         let host = self.1.borrow();
-        let address = id.address() + piece * 2 * MIB;
-        let block = address / host.config.block_size * host.config.block_size;
-        assert!(host.plugged.contains(&block), "{address:#x} is not plugged");
+        let start = id.address() + piece * 2 * MIB;
+        let size = host.config.block_size;
+        for address in (start..start + 2 * MIB).step_by(size.min(2 * MIB) as usize) {
+            assert!(host.plugged.contains(&(address / size * size)), "{address:#x} is not plugged");
+        }
+    }
+
+    /// Of a block that comes as a whole, all is granted at once.
+    fn granted_at_first(&self) -> u64 {
+        if self.1.borrow().config.block_size < SECTION_SIZE { 1 } else { u64::MAX }
     }
 }
 
 impl Pieces for Memory {
-    fn add(&mut self, id: SectionId) -> Result<(), AddError> {
-        self.assert_plugged(id, 0);
+    fn add(&mut self, unit: SectionRange) -> Result<(), AddError> {
+        let first = self.granted_at_first();
+        for id in unit.iter() {
+            (0..64).filter(|piece| first >> piece & 1 != 0).for_each(|piece| self.assert_plugged(id, piece));
+        }
         if self.fails() {
             return Err(AddError::NoMemory);
         }
-        assert_eq!(self.0.borrow_mut().granted.insert(id, 1), None);
+        for id in unit.iter() {
+            assert_eq!(self.0.borrow_mut().granted.insert(id, first), None);
+        }
         Ok(())
     }
 
-    fn added(&mut self, _: SectionId) {}
+    fn added(&mut self, _: SectionRange) {}
 
     fn grant(&mut self, frames: PfnRange) -> Result<(), PieceError> {
         let (id, range) = pieces(frames);
@@ -155,13 +169,19 @@ impl Pieces for Memory {
         !range.any(|piece| blocks.used.contains(&(id, piece)) || blocks.fixed.contains(&(id, piece)))
     }
 
-    fn remove(&mut self, id: SectionId) -> Result<(), UnplugError> {
+    fn is_for_kernel(&self, id: SectionId) -> bool {
+        self.0.borrow().for_kernel.contains(&id)
+    }
+
+    fn remove(&mut self, unit: SectionRange) -> Result<(), UnplugError> {
         let blocks = &mut *self.0.borrow_mut();
-        if blocks.fixed.iter().any(|(block, _)| *block == id) {
-            return Err(UnplugError::Remove(RemoveError::NotOffline(id)));
+        if let Some((id, _)) = blocks.fixed.iter().find(|(block, _)| unit.contains(*block)) {
+            return Err(UnplugError::Remove(RemoveError::NotOffline(*id)));
         }
-        blocks.used.retain(|(block, _)| *block != id);
-        assert!(blocks.granted.remove(&id).is_some());
+        blocks.used.retain(|(block, _)| !unit.contains(*block));
+        for id in unit.iter() {
+            assert!(blocks.granted.remove(&id).is_some());
+        }
         Ok(())
     }
 }
@@ -225,9 +245,10 @@ impl Guest {
 
 #[test]
 fn the_size_follows_the_host_both_ways() {
-    for block_size in [2 * MIB, 8 * MIB, 64 * MIB, 128 * MIB] {
+    for block_size in [4096, 64 << 10, MIB, 2 * MIB, 8 * MIB, 64 * MIB, 128 * MIB, 256 * MIB, 1 << 30] {
         let mut guest = Guest::new(block_size, 8 << 30);
         for size in [1 << 30, 3 << 30, 2 << 30, 128 * MIB, 0, 256 * MIB, 0] {
+            let size = size / block_size * block_size;
             guest.request(size);
             assert_eq!(guest.settle(), Step::Settled);
             assert_eq!(guest.plugged(), size, "with blocks of {block_size:#x}");
@@ -255,6 +276,29 @@ fn blocks_are_filled_lowest_first_and_emptied_highest_first() {
     guest.request(256 * MIB);
     guest.settle();
     assert_eq!(known(&guest), [(32, u64::MAX), (33, u64::MAX)]);
+}
+
+#[test]
+fn what_is_no_whole_piece_stays_with_the_host() {
+    let mut guest = Guest::new(MIB, 1 << 30);
+    guest.request(5 * MIB);
+    assert_eq!((guest.settle(), guest.plugged()), (Step::Waiting(Obstacle::Rest(MIB)), 4 * MIB));
+    guest.request(3 * MIB);
+    assert_eq!((guest.settle(), guest.plugged()), (Step::Waiting(Obstacle::Rest(MIB)), 2 * MIB));
+    guest.request(0);
+    assert_eq!((guest.settle(), guest.plugged()), (Step::Settled, 0));
+}
+
+#[test]
+fn what_the_kernel_may_use_goes_last() {
+    let mut guest = Guest::new(2 * MIB, 1 << 30);
+    guest.request(512 * MIB);
+    guest.settle();
+    let id = |number| SectionId::new(number).expect("in reach");
+    guest.blocks.borrow_mut().for_kernel.extend([id(34), id(35)]);
+    guest.request(256 * MIB);
+    guest.settle();
+    assert!(guest.blocks.borrow().granted.keys().copied().eq([id(34), id(35)]));
 }
 
 #[test]
@@ -333,7 +377,7 @@ fn a_region_that_cannot_be_is_refused() {
     for block_size in [0, 3 * MIB, 2048, u64::MAX] {
         assert_eq!(refused(Config { block_size, ..good }), Refused::BlockSize(block_size));
     }
-    for block_size in [4096, MIB, 256 * MIB, 1 << 30] {
+    for block_size in [2 << 30, 1 << 40] {
         assert_eq!(refused(Config { block_size, ..good }), Refused::BlockSizeUnsupported(block_size));
     }
     assert!(matches!(refused(Config { start: START + MIB, ..good }), Refused::Uneven { .. }));
@@ -359,7 +403,7 @@ fn a_region_that_cannot_be_is_refused() {
 fn whatever_the_host_wants_and_whoever_uses_memory_both_sides_agree() {
     for seed in 0..60 {
         let mut random = fastrand::Rng::with_seed(seed);
-        let block_size = (2 * MIB) << random.u32(0..7);
+        let block_size = MIB << random.u32(0..10);
         let mut guest = Guest::new(block_size, 1 << 30);
         for _ in 0..60 {
             guest.request(random.u64(0..=(1 << 30) / block_size) * block_size);
