@@ -78,7 +78,7 @@ struct RunArgs {
     /// A memory module that is in from the start: SIZE[,node=N][,addr=A][,id=ID]
     #[arg(long = "dimm", value_name = "DIMM", value_parser = parse_dimm)]
     dimms: Vec<Dimm>,
-    /// A device whose size can be changed: SIZE[,requested=SIZE][,node=N][,block=SIZE]
+    /// A device whose size can be changed: SIZE[,requested=SIZE][,node=N][,block=SIZE][,standby]
     #[arg(long = "virtio-mem", value_name = "DEVICE", value_parser = parse_virtio_mem)]
     virtio_mems: Vec<VirtioMem>,
     /// Kernel parameters, for example "loglevel=7 memhp_default_state=online_movable"
@@ -232,6 +232,10 @@ impl RunArgs {
         let is_microvm = self.machine == Board::Microvm;
         let nodes = if is_microvm || self.memory < mib(512) { 1 } else { 2 };
         let slots = if is_microvm { 0 } else { 8 };
+        let standby = self.virtio_mems.iter().filter(|device| device.standby).count();
+        if ![0, self.virtio_mems.len()].contains(&standby) {
+            bail!("either all virtio-mem devices begin as standby memory or none; `virtio_mem NAME mode` changes one");
+        }
         Ok(Machine {
             board: self.machine,
             way: self.way()?,
@@ -242,10 +246,19 @@ impl RunArgs {
             nodes: self.nodes.unwrap_or(nodes),
             dimms: self.dimms.clone(),
             virtio_mems: self.virtio_mems.clone(),
-            params: self.params.clone(),
+            params: self.params(),
             debugger: if self.gdb { Debugger::WaitFor } else { Debugger::None },
             extra: self.extra.clone(),
         })
+    }
+
+    /// Those that are asked for, and what the devices need. The mode is one for all devices.
+    fn params(&self) -> Vec<String> {
+        let mut params = self.params.clone();
+        if self.virtio_mems.iter().any(|device| device.standby) {
+            params.insert(0, "virtio_mem.mode=standby".to_owned());
+        }
+        params
     }
 
     fn way(&self) -> Result<Way> {
@@ -277,16 +290,20 @@ fn parse_dimm(text: &str) -> Result<Dimm> {
 fn parse_virtio_mem(text: &str) -> Result<VirtioMem> {
     let mut parts = text.split(',');
     let size = parts.next().unwrap_or_default().parse()?;
-    let mut device = VirtioMem { size, requested: Bytes(0), node: None, block: None };
+    let mut device = VirtioMem { size, requested: Bytes(0), node: None, block: None, standby: false };
+    let mut requested = None;
     for part in parts {
-        match part.split_once('=') {
-            Some(("requested", size)) => device.requested = size.parse()?,
-            Some(("node", node)) => device.node = Some(node.parse()?),
-            Some(("block", size)) => device.block = Some(size.parse()?),
-            _ => bail!("`{part}` is none of requested=SIZE, node=N, block=SIZE"),
+        match part.split_once('=').unwrap_or((part, "")) {
+            ("requested", size) => requested = Some(size.parse()?),
+            ("node", node) => device.node = Some(node.parse()?),
+            ("block", size) => device.block = Some(size.parse()?),
+            ("standby", "") => device.standby = true,
+            _ => bail!("`{part}` is none of requested=SIZE, node=N, block=SIZE, standby"),
         }
     }
-    Ok(device)
+    // What stands by may all be had, unless somebody says how much.
+    let all = if device.standby { size } else { Bytes(0) };
+    Ok(VirtioMem { requested: requested.unwrap_or(all), ..device })
 }
 
 /// An address is written in hexadecimal, or as a size is.
@@ -441,9 +458,13 @@ mod tests {
     #[test]
     fn a_device_that_grows_is_a_size_and_what_is_known_about_it() {
         let device = parse_virtio_mem("8G,requested=1G,node=1,block=4M").expect("parses");
-        let expected = VirtioMem { size: gib(8), requested: gib(1), node: Some(1), block: Some(mib(4)) };
+        let expected =
+            VirtioMem { size: gib(8), requested: gib(1), node: Some(1), block: Some(mib(4)), standby: false };
         assert_eq!(device, expected);
         assert_eq!(parse_virtio_mem("1G").expect("parses").requested, Bytes(0));
+        let standby = parse_virtio_mem("4G,standby").expect("parses");
+        assert_eq!((standby.requested, standby.standby), (gib(4), true));
+        assert_eq!(parse_virtio_mem("4G,standby,requested=1G").expect("parses").requested, gib(1));
         assert!(parse_virtio_mem("1G,slot=1").is_err() && parse_virtio_mem("1G,requested=x").is_err());
     }
 

@@ -10,6 +10,7 @@ use crate::entry;
 use crate::logging;
 use crate::memory::host::{Amount, KernelCore};
 use crate::memory::mm;
+use crate::sources::virtio_mem::Mode;
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -30,6 +31,8 @@ pub(crate) struct Params {
     movable_node: bool,
     /// How boot memory is split.
     pub(crate) kernelcore: KernelCore,
+    /// How the memory of virtio-mem devices comes.
+    pub(crate) virtio_mem_mode: Mode,
     /// Memory above this address is left alone.
     pub(crate) mem_limit: Option<u64>,
     /// How many CPUs run at most, the one that booted included.
@@ -139,6 +142,9 @@ impl Params {
             }
             "memory_hotplug.auto_movable_numa_aware" => {
                 self.numa_aware = Some(switch(value).ok_or_else(wanted("on or off"))?);
+            }
+            "virtio_mem.mode" => {
+                self.virtio_mem_mode = Mode::from_name(text).ok_or_else(wanted("requested or standby"))?;
             }
             "movable_node" if value.is_none() => self.movable_node = true,
             "mem" => self.mem_limit = Some(size(text).filter(|size| *size > 0).ok_or_else(wanted("a size"))?),

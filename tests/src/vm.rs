@@ -174,6 +174,11 @@ impl Vm {
         self.qmp.execute(command, arguments).with_context(|| format!("QMP {command}"))
     }
 
+    /// Bytes that the host has given to memory files behind the machine's devices.
+    pub fn memory_file_bytes(&self) -> Result<u64> {
+        self.qemu.memory_file_bytes()
+    }
+
     /// Bytes of the host's memory that the machine uses now.
     pub fn host_memory(&self) -> Result<u64> {
         self.qemu.resident_bytes()

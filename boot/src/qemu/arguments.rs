@@ -155,7 +155,7 @@ fn cold_dimm(number: usize, dimm: &Dimm, line: &mut Line) {
 /// The guest calls the devices by the same names, in the order of their places on the bus.
 fn virtio_mem(number: usize, device: &VirtioMem, line: &mut Line) {
     let id = format!("vmem{number}");
-    let VirtioMem { size, requested, node, block } = device;
+    let VirtioMem { size, requested, node, block, standby } = device;
     line.pair("-object", format!("memory-backend-ram,id={},size={size},reserve=off", backend(&id)));
     let mut text = format!("virtio-mem-pci,id={id},memdev={},requested-size={requested}", backend(&id));
     if let Some(node) = node {
@@ -163,6 +163,9 @@ fn virtio_mem(number: usize, device: &VirtioMem, line: &mut Line) {
     }
     if let Some(block) = block {
         text += &format!(",block-size={block}");
+    }
+    if *standby {
+        text += ",unplugged-inaccessible=on";
     }
     line.pair("-device", text);
 }
@@ -252,7 +255,7 @@ mod tests {
 
     #[test]
     fn devices_that_grow_have_a_backend_each_and_what_they_begin_with() {
-        let plain = VirtioMem { size: gib(8), requested: Bytes(0), node: None, block: None };
+        let plain = VirtioMem { size: gib(8), requested: Bytes(0), node: None, block: None, standby: false };
         let other = VirtioMem { requested: mib(512), node: Some(1), block: Some(mib(8)), ..plain.clone() };
         let line = line(&Machine { virtio_mems: vec![plain, other], ..Machine::default() });
         assert_contains(&line, "-object memory-backend-ram,id=vmem0-ram,size=8G,reserve=off");

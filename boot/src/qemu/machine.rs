@@ -88,4 +88,6 @@ pub struct VirtioMem {
     pub node: Option<u32>,
     /// In which pieces it comes and goes.
     pub block: Option<Bytes>,
+    /// Whether its blocks are known from the start, and backed while they are online.
+    pub standby: bool,
 }

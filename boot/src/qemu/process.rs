@@ -47,6 +47,18 @@ impl Qemu {
         resident_bytes(&status).context("no VmRSS in the status of QEMU's process")
     }
 
+    /// Bytes of the host's memory in its memory files: backends of the kind `memory-backend-memfd`.
+    pub fn memory_file_bytes(&self) -> Result<u64> {
+        use std::os::unix::fs::MetadataExt;
+        let files = fs::read_dir(format!("/proc/{}/fd", self.child.id())).context("QEMU is gone")?;
+        let paths = files.filter_map(|file| Some(file.ok()?.path()));
+        let is_memory = |path: &std::path::PathBuf| {
+            fs::read_link(path).is_ok_and(|target| target.to_string_lossy().contains("memfd:memory-backend-memfd"))
+        };
+        let blocks = paths.filter(is_memory).map(|path| Ok(fs::metadata(path)?.blocks() * 512));
+        blocks.sum()
+    }
+
     /// What all its threads have executed until now.
     pub fn cpu_time(&self) -> Result<Duration> {
         let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).context("QEMU is gone")?;

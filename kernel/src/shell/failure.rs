@@ -1,6 +1,7 @@
 //! How a command says that it could not do its work: an errno name and one sentence.
 
 use crate::sources::ProbeError;
+use crate::sources::virtio_mem::ModeError;
 use alloc::string::String;
 use core::fmt;
 use mm::Errno;
@@ -61,7 +62,17 @@ macro_rules! speaks_for_itself {
     };
 }
 
-speaks_for_itself!(AddError, OnlineError, OfflineError, RemoveError, AllocError, ChainError, PoisonError, ProbeError);
+speaks_for_itself!(
+    AddError,
+    OnlineError,
+    OfflineError,
+    RemoveError,
+    AllocError,
+    ChainError,
+    PoisonError,
+    ProbeError,
+    ModeError
+);
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -26,7 +26,7 @@ impl BackingError {
     #[must_use]
     pub const fn errno(self) -> Errno {
         match self {
-            Self::Refused => Errno::Again,
+            Self::Refused => Errno::NoMemory,
             Self::Busy => Errno::Busy,
             Self::Failed => Errno::Io,
             Self::Stopped(stop) => stop.errno(),

@@ -44,7 +44,7 @@ struct Point {
 /// The failure points of one operation; a new kind of operation must be noticed here.
 fn points(vm: &mut Vm, op: &str) -> Result<Vec<String>> {
     let all = vm.ask::<Points>("inject -l")?.points;
-    let known = ["add", "online", "offline", "remove", "alloc", "migrate"];
+    let known = ["add", "online", "offline", "remove", "alloc", "migrate", "standby", "piece"];
     ensure!(all.iter().all(|point| known.contains(&point.op.as_str()) && point.armed.is_none()), "{all:?}");
     let names: Vec<_> = all.into_iter().filter(|point| point.op == op).map(|point| point.name).collect();
     ensure!(!names.is_empty(), "no failure point for {op}");

@@ -39,6 +39,7 @@ mod scarce;
 mod slots;
 mod soak;
 mod srat;
+mod standby;
 mod stress;
 mod tables;
 mod untouched;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         vast::scenarios(),
         scarce::scenarios(),
         slots::scenarios(),
+        standby::scenarios(),
         virtio_mem::scenarios(),
         races::scenarios(),
         parallel::scenarios(),

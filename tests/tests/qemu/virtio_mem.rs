@@ -1,5 +1,7 @@
 //! virtio-mem: devices whose size the host changes, up and down, with what the guest has in them.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use boot::qemu::{Board, Machine, VirtioMem, Way, backend};
 use boot::size::{Bytes, gib, mib};
@@ -9,12 +11,13 @@ use system_tests::dimms::dimm_on;
 use system_tests::memory::{BLOCK_BYTES, FRAME_BYTES};
 use system_tests::scenario;
 use system_tests::scenario::{FIRST_HOT, Scenario, two_nodes};
-use system_tests::vm::Vm;
+use system_tests::vm::{Vm, soon};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let device = |node, size| VirtioMem { size, requested: Bytes(0), node: Some(node), block: None };
+    let device = |node, size| VirtioMem { size, requested: Bytes(0), node: Some(node), block: None, standby: false };
     let with = |virtio_mems: &[VirtioMem]| Machine { virtio_mems: virtio_mems.to_vec(), way: Way::Pvh, ..two_nodes() };
     let one = || with(&[device(1, gib(4))]);
+    let large = VirtioMem { node: None, ..device(0, gib(64)) };
     let begun = VirtioMem { requested: mib(516), ..device(0, gib(1)) };
     let pieces = |block| VirtioMem { block: Some(block), ..device(0, gib(1)) };
     let movable = &["memhp_default_state=online_movable"];
@@ -32,6 +35,14 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             .on(with(&[device(0, gib(2)), device(1, gib(2))]))
             .params(movable),
         scenario!(a_busy_host_is_asked_again).on(one()).params(movable),
+        scenario!(whatever_fails_in_a_resize_is_tried_again).on(one()).params(movable),
+        scenario!(a_veto_is_named_and_its_end_helps_at_once).on(one()).params(movable),
+        scenario!(what_the_administrator_does_meanwhile_is_respected).on(one()).params(movable),
+        scenario!(a_reset_begins_anew).on(one()).params(movable),
+        scenario!(a_machine_that_stands_still_goes_on).on(one()).params(movable),
+        scenario!(a_small_machine_grows_large_and_small_again)
+            .on(Machine { memory: mib(256), nodes: 1, maxmem: gib(128), virtio_mems: vec![large], ..one() })
+            .params(movable),
         scenario!(pieces_may_be_smaller_and_larger)
             .on(with(&[pieces(mib(1)), pieces(mib(8)), pieces(mib(128)), pieces(mib(256)), pieces(gib(1))]))
             .params(movable),
@@ -142,6 +153,133 @@ fn a_busy_host_is_asked_again(vm: &mut Vm) -> Result<()> {
     vm.settled("vmem0", mib(128))
 }
 
+/// The failure points of growing and of shrinking.
+const GROWING: &[&str] = &["add.map", "add.trial", "piece.grant", "online.begin", "online.prepare"];
+const SHRINKING: &[&str] = &[
+    "piece.withhold",
+    "offline.begin",
+    "offline.isolate",
+    "offline.prepare",
+    "offline.evacuate",
+    "remove.begin",
+    "migrate.destination",
+    "migrate.unmap",
+    "migrate.copy",
+];
+
+fn whatever_fails_in_a_resize_is_tried_again(vm: &mut Vm) -> Result<()> {
+    let points = vm.json("inject -l")?;
+    let known: Vec<_> =
+        points["points"].as_array().into_iter().flatten().filter_map(|point| point["name"].as_str()).collect();
+    let before = vm.usage()?;
+    for (point, times) in GROWING.iter().chain(SHRINKING).flat_map(|point| [(point, 1), (point, 3)]) {
+        ensure!(known.contains(point), "{point} is none of {known:?}");
+        let is_growing = GROWING.contains(point);
+        if !is_growing {
+            vm.resize("vmem0", mib(390))?;
+            // Something lies in every block, so that nothing goes without being moved.
+            vm.fill("fill 300M --in 32-34")?;
+        }
+        vm.cmd(&format!("inject {point} EIO --times {times}"))?;
+        if is_growing {
+            vm.resize("vmem0", mib(390))?;
+            // What could not go online by itself is there, offline.
+            if !point.starts_with("online") {
+                vm.expect_blocks(&[(32..=35, "Movable")])?;
+            }
+        } else {
+            vm.resize("vmem0", mib(130))?;
+            vm.cmd("verify")?;
+        }
+        vm.cmd("inject off")?;
+        vm.memcheck()?;
+        vm.free_everything()?;
+        vm.resize("vmem0", Bytes(0))?;
+        vm.expect_usage(&before)?;
+    }
+    Ok(())
+}
+
+fn a_veto_is_named_and_its_end_helps_at_once(vm: &mut Vm) -> Result<()> {
+    vm.resize("vmem0", mib(256))?;
+    let fill = vm.fill("fill 200M --in 32-33")?;
+    vm.cmd("notify add stubborn 0; notify veto stubborn offline")?;
+    vm.request("vmem0", Bytes(0))?;
+    let why = vm.stuck("vmem0", "waiting")?;
+    ensure!(why.contains("stubborn") || why.contains("in use"), "{why}");
+    // All but the pieces with the struct pages goes without asking.
+    vm.wait_for("the heads to be left", |vm| Ok((vm.plugged("vmem0")? == 4 << 20).then_some(())))?;
+    let why = vm.stuck("vmem0", "waiting")?;
+    ensure!(why.contains("stubborn"), "{why}");
+    vm.cmd("notify allow stubborn")?;
+    vm.settled("vmem0", Bytes(0))?;
+    vm.cmd("notify remove stubborn")?;
+    vm.cmd(&format!("verify {fill}"))?;
+    vm.free_everything()
+}
+
+fn what_the_administrator_does_meanwhile_is_respected(vm: &mut Vm) -> Result<()> {
+    let before = vm.usage()?;
+    vm.resize("vmem0", mib(650))?;
+    vm.plug(&dimm_on("d0", mib(256), 0))?;
+    vm.cmd("offline 33")?;
+    vm.cmd("online_kernel 33")?;
+    vm.cmd("offline 35")?;
+    vm.fails("probe 0x120000000 256M", "EEXIST")?;
+    vm.resize("vmem0", mib(1300))?;
+    vm.expect_blocks(&[(32..=32, "Movable"), (33..=33, "Normal"), (34..=34, "Movable"), (35..=35, "offline")])?;
+    vm.fill("fill 500M --in 36-42 --writers 2")?;
+    for size in [mib(1024), mib(1290), mib(512)] {
+        vm.resize("vmem0", size)?;
+        vm.memcheck()?;
+    }
+    vm.cmd("verify")?;
+    vm.unplug("d0")?;
+    vm.free_everything()?;
+    vm.resize("vmem0", Bytes(0))?;
+    vm.expect_usage(&before)
+}
+
+/// A machine that is reset unplugs everything and keeps what is requested.
+fn a_reset_begins_anew(vm: &mut Vm) -> Result<()> {
+    vm.resize("vmem0", mib(300))?;
+    vm.fill("fill 200M --in 32-34")?;
+    vm.qmp("system_reset", json!({}))?;
+    vm.event("RESET", |event| (event.name == "RESET").then_some(()))?;
+    vm.expect("lists the commands")?;
+    vm.console.expect_prompt(soon())?;
+    vm.settled("vmem0", mib(300))?;
+    vm.expect_blocks(&[(32..=34, "Movable")])?;
+    vm.resize("vmem0", Bytes(0))
+}
+
+fn a_machine_that_stands_still_goes_on(vm: &mut Vm) -> Result<()> {
+    vm.resize("vmem0", gib(1))?;
+    vm.fill("fill 700M --in 32-39 --writers 2")?;
+    for size in [mib(256), gib(3), mib(800)] {
+        vm.request("vmem0", size)?;
+        vm.qmp("stop", json!({}))?;
+        std::thread::sleep(Duration::from_millis(300));
+        vm.qmp("cont", json!({}))?;
+        vm.settled("vmem0", size)?;
+    }
+    vm.cmd("verify")?;
+    vm.free_everything()
+}
+
+fn a_small_machine_grows_large_and_small_again(vm: &mut Vm) -> Result<()> {
+    vm.settled("vmem0", Bytes(0))?;
+    let before = vm.usage()?;
+    vm.resize("vmem0", gib(64))?;
+    same("total", vm.usage()?.total, before.total + managed(gib(64)))?;
+    let fill = vm.fill("fill 300M")?;
+    vm.cmd(&format!("verify {fill}"))?;
+    vm.cmd(&format!("free {fill}"))?;
+    vm.resize("vmem0", Bytes(0))?;
+    vm.memcheck()?;
+    vm.expect_usage(&before)
+}
+
 fn pieces_may_be_smaller_and_larger(vm: &mut Vm) -> Result<()> {
     let before = vm.usage()?;
     for size in [gib(1), mib(512), mib(256), Bytes(0)] {
@@ -163,7 +301,7 @@ fn pieces_may_be_smaller_and_larger(vm: &mut Vm) -> Result<()> {
     vm.settled("vmem4", Bytes(0))?;
     vm.cmd(&format!("verify {fill}"))?;
     vm.free_everything()?;
-    same("totals", vm.usage()?, before)
+    vm.expect_usage(&before)
 }
 
 fn a_device_may_come_later(vm: &mut Vm) -> Result<()> {

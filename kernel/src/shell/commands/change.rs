@@ -13,7 +13,7 @@ use core::time::Duration;
 use mm::Errno;
 use mm::addr::{SectionId, SectionRange};
 use mm::record::policy::OnlineAs;
-use mm::section::group::{Grant, Group, GroupId, GroupName};
+use mm::section::group::{Group, GroupId, GroupKind, GroupName};
 use mm::section::kind::ZoneKind;
 use mm::section::state::BlockState;
 
@@ -177,8 +177,8 @@ fn check_removable(group: &Group) -> Outcome {
     if !group.is_removable() {
         return Err(Failure::invalid(format_args!("{} is boot memory, which cannot be removed", group.name)));
     }
-    if group.terms.grant == Grant::Pieces {
-        return Err(Failure::invalid(format_args!("{} is as large as its host wants it to be", group.name)));
+    if group.name.kind == GroupKind::VirtioMem {
+        return Err(Failure::invalid(format_args!("{} comes and goes as its device and the host agree", group.name)));
     }
     Ok(())
 }

@@ -103,9 +103,9 @@ pub(super) fn points() -> impl Iterator<Item = Point> {
     Point::ALL.iter().copied().filter(is_passed)
 }
 
-/// It has no source of standby memory, of pieces or of device memory.
+/// It has no source of device memory, and what stands by carries its own struct pages.
 fn is_passed(point: &Point) -> bool {
-    !matches!(point.op(), PointOp::Standby | PointOp::Piece | PointOp::Device)
+    point.op() != PointOp::Device && *point != Point::StandbyMemmap
 }
 
 fn change(arguments: &Arguments, word: &str, errno: Option<&str>) -> Outcome {

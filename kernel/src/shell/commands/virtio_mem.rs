@@ -1,28 +1,46 @@
 //! `virtio_mem`: the devices whose size the host changes.
 
-use super::super::arguments::{JSON, Syntax};
+use super::super::arguments::{Count, JSON, Kind, Operand, Syntax};
 use super::super::call::Call;
-use super::super::failure::Outcome;
+use super::super::failure::{Failure, Outcome, Quoted};
 use super::super::table::{Align, Table};
 use super::super::values::Human;
 use super::Command;
-use crate::sources::virtio_mem::{Report, State, reports};
+use crate::sources::virtio_mem::{Mode, ModeError, Report, State, reports, set_mode};
+use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use mm::section::group::GroupName;
 use serde::Serialize;
 
 pub(super) const COMMANDS: &[Command] = &[Command {
     name: "virtio_mem",
-    syntax: Syntax { options: &[JSON], operands: &[] },
-    summary: "list the virtio-mem devices",
+    syntax: Syntax {
+        options: &[JSON],
+        operands: &[
+            Operand { name: "NAME", kind: Kind::Free, count: Count::Optional },
+            Operand { name: "mode", kind: Kind::OneOf(&["mode"]), count: Count::Optional },
+            Operand { name: "requested|standby", kind: Kind::OneOf(&["requested", "standby"]), count: Count::Optional },
+        ],
+    },
+    summary: "list the virtio-mem devices, or set how the memory of one comes",
     details: "\
 Each has a region of addresses, and the host says how much of it the guest shall
 have (REQUESTED). The kernel plugs and unplugs pieces of it until that is so:
 PLUGGED is what it has. New blocks go online as `auto_online` says. What takes
 longer says under STATE what stands in its way; it is tried again at least every
-two seconds. A device that misbehaves is set aside; what is plugged of it stays.",
-    example: "virtio_mem",
+two seconds. A device that misbehaves is set aside; what is plugged of it stays.
+
+mode requested  as above (the default)
+mode standby    every block of the region is known, and offline. `online` has the
+                host back it, `offline` gives it back: ENOMEM is more than the
+                host grants (REQUESTED), EBUSY a busy host. Nothing goes online
+                by itself
+
+A device changes its mode while nothing of it is plugged. The kernel parameter
+`virtio_mem.mode=standby` is for all of them from the start.",
+    example: "virtio_mem vmem0 mode standby",
     run: virtio_mem,
 }];
 
@@ -48,7 +66,7 @@ struct Device {
 }
 
 impl From<Report> for Device {
-    fn from(Report { name, config, state }: Report) -> Self {
+    fn from(Report { name, config, mode, state }: Report) -> Self {
         let (state, reason) = match state {
             State::Idle => ("idle", None),
             State::Working => ("working", None),
@@ -64,7 +82,7 @@ impl From<Report> for Device {
             requested: config.requested,
             plugged: config.plugged,
             block_size: config.block_size,
-            mode: "requested",
+            mode: mode.name(),
             state,
             reason,
         }
@@ -72,9 +90,28 @@ impl From<Report> for Device {
 }
 
 fn virtio_mem(call: &mut Call<'_>) -> Outcome {
-    let report = Devices { devices: reports().into_iter().map(Device::from).collect() };
-    call.show(&report, table);
-    Ok(())
+    let arguments = call.arguments;
+    let name = arguments.operand(0).map(|word| GroupName::parse(word).ok_or(ModeError::Absent)).transpose()?;
+    match (name, arguments.operand(1), arguments.operand(2)) {
+        (Some(name), Some("mode"), Some(mode)) => {
+            let mode = Mode::from_name(mode)
+                .ok_or_else(|| Failure::invalid(format_args!("{} is neither requested nor standby", Quoted(mode))))?;
+            if arguments.has("-J") {
+                return Err(Failure::invalid("-J goes with the list"));
+            }
+            Ok(set_mode(name, mode)?)
+        }
+        (_, None, None) => {
+            let mut reports = reports();
+            reports.retain(|report| name.is_none_or(|name| report.name == name));
+            if reports.is_empty() && name.is_some() {
+                return Err(ModeError::Absent.into());
+            }
+            call.show(&Devices { devices: reports.into_iter().map(Device::from).collect() }, table);
+            Ok(())
+        }
+        _ => Err(Failure::invalid("to set a mode takes three words: virtio_mem NAME mode requested|standby")),
+    }
 }
 
 fn table(report: &Devices) -> String {
@@ -85,7 +122,8 @@ fn table(report: &Devices) -> String {
         ("REGION", Align::Right),
         ("REQUESTED", Align::Right),
         ("PLUGGED", Align::Right),
-        ("PIECE", Align::Right),
+        ("BLOCK", Align::Right),
+        ("MODE", Align::Left),
         ("STATE", Align::Left),
     ]);
     for device in &report.devices {
@@ -94,7 +132,8 @@ fn table(report: &Devices) -> String {
         let sizes = [device.region, device.requested, device.plugged, device.block_size];
         let head = [device.name.clone(), device.node.to_string(), start];
         let sizes = sizes.map(|size| Human(size).to_string());
-        table.row(head.into_iter().chain(sizes).chain([format!("{}{}", device.state, reason.unwrap_or_default())]));
+        let state = format!("{}{}", device.state, reason.unwrap_or_default());
+        table.row(head.into_iter().chain(sizes).chain([device.mode.to_owned(), state]));
     }
     table.to_string()
 }
@@ -104,7 +143,6 @@ mod tests {
     use super::super::super::json;
     use super::*;
     use crate::drivers::virtio::mem::Config;
-    use mm::section::group::GroupName;
 
     #[test]
     fn a_device_in_json_has_the_fields_scripts_rely_on() {
@@ -118,7 +156,7 @@ mod tests {
             requested: 256 << 20,
         };
         let name = GroupName::parse("vmem0").expect("a name");
-        let report = Report { name, config, state: State::Waiting("the host is busy".into()) };
+        let report = Report { name, config, mode: Mode::Requested, state: State::Waiting("the host is busy".into()) };
         let devices = Devices { devices: Vec::from([report.into()]) };
         assert_eq!(
             json::line(&devices),

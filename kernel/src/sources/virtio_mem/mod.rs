@@ -1,40 +1,46 @@
-//! virtio-mem: each device is a group, whose blocks come and go piece by piece as the host asks for more or less.
+//! virtio-mem: each device is a group, whose blocks come and go piece by piece as the host asks for more or less, or stand by until
+//! somebody brings them online.
 //!
 //! | file | what |
 //! |---|---|
 //! | [`region`] | where a device's memory lies, and whether what it says can be |
-//! | [`resize`] | the steps by which its size follows the host |
+//! | [`device`] | the device itself, and its group in either mode |
+//! | [`follow`], [`resize`] | its size follows the host, and the steps of that |
 //! | [`pieces`] | the verbs of the memory subsystem that they take |
+//! | [`standby`] | blocks that are backed while they are online |
+//! | [`mode`] | which of both, and orders to change it |
 //! | [`report`] | what the shell tells of a device |
 //!
 //! A device has a task of its own, so that one whose memory cannot move keeps no other waiting. Nothing interrupts it: it looks
 //! at the device's configuration every [`LOOK`]. What has no event at all, such as a host that is busy, is tried again after a
 //! time that doubles up to [`LONGEST`].
 
+mod device;
+mod follow;
+mod mode;
 mod pieces;
 mod region;
 mod report;
 mod resize;
+mod standby;
 
+pub(crate) use mode::{Mode, ModeError, set_mode};
 pub(crate) use report::{Report, State, reports};
 
 use crate::drivers::pci::Function;
-use crate::drivers::virtio::mem::{Answer, MemDevice, Request};
+use crate::drivers::virtio::mem::MemDevice;
 use crate::drivers::virtio::{self, MemOfMachine, Patience, Trouble};
-use crate::memory::mm;
-use crate::pace::SteadyPace;
-use crate::{task, time};
+use crate::{params, task, time};
+use alloc::boxed::Box;
 use alloc::string::ToString;
 use core::fmt::Display;
 use core::time::Duration;
+use device::Device;
 use mm::addr::NodeId;
 use mm::hotplug::AddError;
-use mm::machine::mapper::DirectMap;
-use mm::section::group::{Grant, Group, GroupKind, GroupName, Ready, Terms};
-use mm::section::kind::MemmapPlace;
-use pieces::PiecesOfGroup;
-use region::{Refused, Region};
-use resize::{Fault, Resizer, Step};
+use mm::section::group::{GroupKind, GroupName};
+use region::Refused;
+use resize::Fault;
 use thiserror::Error;
 
 /// The target of their lines in the log.
@@ -73,9 +79,10 @@ pub(super) fn take_in(function: &Function) {
             return;
         }
     };
-    let name = report::enter(config, |number| GroupName { kind: GroupKind::VirtioMem, number: number as u16 });
+    let mode = params::get().virtio_mem_mode;
+    let name = report::enter(config, mode, |number| GroupName { kind: GroupKind::VirtioMem, number: number as u16 });
     log::info!(target: LOG, "{name}: {} MiB at {:#x}, from {}", config.region >> 20, config.start, function.address);
-    let spawned = task::try_spawn(&name.to_string(), move || drive(device, name));
+    let spawned = task::try_spawn(&name.to_string(), move || drive(device, name, mode));
     if let Err(why) = spawned {
         set_aside(name, why);
     }
@@ -110,102 +117,20 @@ impl From<Refused> for NotDriven {
 }
 
 /// The task of a device.
-fn drive(mut device: MemOfMachine, name: GroupName) {
-    match prepare(&mut device, name) {
-        Ok((region, pieces)) => {
-            let mut resizer = Resizer::new(device, pieces, Wait::default(), region);
-            let fault = follow(&mut resizer, name);
-            resizer.give_up();
-            set_aside(name, fault);
+fn drive(mut device: MemOfMachine, name: GroupName, mode: Mode) {
+    match device::prepare(&mut device, name) {
+        Ok((region, node)) => {
+            // Blocks that are online need it for as long as the machine runs.
+            let device: &'static Device = Box::leak(Box::new(Device::new(device, name, region, node)));
+            let Err(why) = device.serve(mode);
+            device.give_up();
+            set_aside(name, why);
         }
         Err(why) => {
             device.give_up();
             set_aside(name, why);
         }
     }
-}
-
-/// Makes the device's group, with nothing plugged: what somebody has plugged before us, nobody here knows the contents of.
-fn prepare(device: &mut MemOfMachine, name: GroupName) -> Result<(Region, PiecesOfGroup), NotDriven> {
-    let config = device.config()?;
-    let region = Region::new(&config)?;
-    let domain = config.domain.unwrap_or(0);
-    let node = NodeId::new(domain).ok_or(NotDriven::Domain(domain))?;
-    if config.plugged > 0 {
-        log::info!(target: LOG, "{name}: {} MiB are plugged already, and are unplugged first", config.plugged >> 20);
-        let mut pause = SHORTEST;
-        while device.ask(Request::UnplugAll, &mut Wait::default())? != Answer::Done {
-            task::sleep(pause);
-            pause = LONGEST.min(pause * 2);
-        }
-    }
-    let grant = if region.per_unit() > 1 { Grant::Pieces } else { Grant::Whole };
-    let terms = Terms {
-        memmap: MemmapPlace::Head,
-        unit: region.unit_blocks(),
-        ready: Ready::AtAdd,
-        grant,
-        direct_map: DirectMap::Present,
-    };
-    let group = Group { name, window: region.window, node, terms };
-    let id = mm().register_group(&group, None, &mut SteadyPace).map_err(NotDriven::Group)?;
-    Ok((region, PiecesOfGroup { id, name }))
-}
-
-/// Follows the host until something is wrong with the device.
-fn follow(resizer: &mut Resizer<MemOfMachine, PiecesOfGroup, Wait>, name: GroupName) -> Fault {
-    loop {
-        if let Err(fault) = follow_on(resizer, name) {
-            return fault;
-        }
-    }
-}
-
-/// Takes steps until there is as much as the host wants, and then waits until it wants something else.
-fn follow_on(resizer: &mut Resizer<MemOfMachine, PiecesOfGroup, Wait>, name: GroupName) -> Result<(), Fault> {
-    let mut pause = SHORTEST;
-    loop {
-        // What it says after the step may have come after it.
-        let requested = resizer.look()?.requested;
-        let step = resizer.step()?;
-        let config = resizer.look()?;
-        match step {
-            Step::Moved => {
-                report::note(name, Some(config), State::Working);
-                pause = SHORTEST;
-            }
-            Step::Waiting(obstacle) => {
-                let why = obstacle.to_string();
-                if report::note(name, Some(config), State::Waiting(why.clone())) {
-                    let (plugged, requested) = (config.plugged >> 20, config.requested >> 20);
-                    log::warn!(target: LOG, "{name}: {plugged} MiB plugged, {requested} requested: {why}");
-                }
-                wait_for_change(resizer, requested, Some(pause))?;
-                pause = LONGEST.min(pause * 2);
-            }
-            Step::Settled => {
-                if report::note(name, Some(config), State::Idle) {
-                    log::info!(target: LOG, "{name}: {} MiB plugged, as requested", config.plugged >> 20);
-                }
-                return wait_for_change(resizer, requested, None);
-            }
-        }
-    }
-}
-
-/// Waits until something else is requested, or for so long.
-fn wait_for_change(
-    resizer: &mut Resizer<MemOfMachine, PiecesOfGroup, Wait>,
-    requested: u64,
-    limit: Option<Duration>,
-) -> Result<(), Fault> {
-    let mut left = limit;
-    while resizer.look()?.requested == requested && left != Some(Duration::ZERO) {
-        let nap = left.map_or(LOOK, |left| left.min(LOOK));
-        task::sleep(nap);
-        left = left.map(|left| left - nap);
-    }
-    Ok(())
 }
 
 /// Waiting for an answer: first while others run, then asleep.

@@ -1,5 +1,6 @@
 //! What every device says, and what is being done about it.
 
+use super::mode::{Mode, Order};
 use crate::drivers::virtio::mem::Config;
 use crate::sync::Mutex;
 use alloc::string::String;
@@ -23,28 +24,42 @@ pub(crate) enum State {
 pub(crate) struct Report {
     pub(crate) name: GroupName,
     pub(crate) config: Config,
+    pub(crate) mode: Mode,
     pub(crate) state: State,
 }
 
-static REPORTS: Mutex<Vec<Report>> = Mutex::new(Vec::new());
+struct Entry {
+    report: Report,
+    order: Order,
+}
+
+static ENTRIES: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 
 /// Every device, in the order in which they came.
 pub(crate) fn reports() -> Vec<Report> {
-    REPORTS.lock().clone()
+    ENTRIES.lock().iter().map(|entry| entry.report.clone()).collect()
 }
 
 /// A device has come; `name` makes a name of how many there were.
-pub(super) fn enter(config: Config, name: impl FnOnce(usize) -> GroupName) -> GroupName {
-    let mut reports = REPORTS.lock();
-    let name = name(reports.len());
-    reports.push(Report { name, config, state: State::Working });
+pub(super) fn enter(config: Config, mode: Mode, name: impl FnOnce(usize) -> GroupName) -> GroupName {
+    let mut entries = ENTRIES.lock();
+    let name = name(entries.len());
+    entries.push(Entry { report: Report { name, config, mode, state: State::Working }, order: Order::None });
     name
+}
+
+/// Works with what there is of a device, if it has come, while nobody else does.
+pub(super) fn with_entry<R>(name: GroupName, work: impl FnOnce(&mut Report, &mut Order) -> R) -> Option<R> {
+    let mut entries = ENTRIES.lock();
+    let entry = entries.iter_mut().find(|entry| entry.report.name == name)?;
+    Some(work(&mut entry.report, &mut entry.order))
 }
 
 /// Notes what is being done about a device; says whether that is something else than before.
 pub(super) fn note(name: GroupName, config: Option<Config>, state: State) -> bool {
-    let mut reports = REPORTS.lock();
-    let report = reports.iter_mut().find(|report| report.name == name).expect("who is driven has come");
-    report.config = config.unwrap_or(report.config);
-    core::mem::replace(&mut report.state, state.clone()) != state
+    let noted = with_entry(name, |report, _| {
+        report.config = config.unwrap_or(report.config);
+        core::mem::replace(&mut report.state, state.clone()) != state
+    });
+    noted.expect("who is driven has come")
 }

@@ -119,11 +119,6 @@ impl<D: MemDevice, P: Pieces, W: Patience> Resizer<D, P, W> {
         }
     }
 
-    /// The device is not used any more; what is plugged stays.
-    pub(super) fn give_up(&mut self) {
-        self.device.give_up();
-    }
-
     /// How many pieces are known.
     fn count(&self) -> u64 {
         self.plugged.values().map(|bits| u64::from(bits.count_ones())).sum()

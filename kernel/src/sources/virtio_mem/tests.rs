@@ -3,11 +3,13 @@
 use super::pieces::Pieces;
 use super::region::{Refused, Region};
 use super::resize::{Fault, Obstacle, Resizer, Step};
+use super::standby::Standby;
 use crate::drivers::virtio::mem::{Answer, Config, MemDevice, Request};
 use crate::drivers::virtio::{Patience, Trouble};
 use alloc::collections::{BTreeMap, BTreeSet};
 use mm::addr::{PAGE_SIZE, PfnRange, SECTION_SIZE, SectionId, SectionRange};
 use mm::hotplug::{AddError, PieceError, RemoveError, UnplugError};
+use mm::machine::backing::BackingError;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -430,4 +432,61 @@ fn whatever_the_host_wants_and_whoever_uses_memory_both_sides_agree() {
         assert_eq!((guest.settle(), guest.plugged()), (Step::Settled, 512 * MIB));
         guest.assert_agreed();
     }
+}
+
+/// Standby memory of 1 GiB from block 32 on, of which the host grants so much.
+fn standby(block_size: u64, requested: u64) -> (Rc<RefCell<Host>>, Standby<Device, Never>) {
+    let guest = Guest::new(block_size, 1 << 30);
+    guest.request(requested);
+    let region = Region::new(&guest.host.borrow().config).expect("it can be");
+    let device = Device(Rc::clone(&guest.host));
+    (guest.host, Standby::new(device, Never, region))
+}
+
+fn block(number: u64) -> SectionId {
+    SectionId::new(number).expect("in reach")
+}
+
+#[test]
+fn a_block_that_stands_by_is_backed_while_it_is_in_use() {
+    for block_size in [4096, MIB, 2 * MIB, 128 * MIB] {
+        let (host, mut standby) = standby(block_size, 256 * MIB);
+        let mut plugged = |standby: &mut Standby<_, _>| standby.look().expect("the device does right").plugged / MIB;
+        assert_eq!(standby.back(block(35)), Ok(()));
+        assert_eq!(standby.back(block(33)), Ok(()));
+        assert_eq!(plugged(&mut standby), 256);
+        let blocks = [33, 35].map(|number| number * SECTION_SIZE);
+        let is_inside = |at: &u64| blocks.iter().any(|start| (*start..start + SECTION_SIZE).contains(at));
+        assert!(host.borrow().plugged.iter().all(is_inside));
+        assert_eq!(standby.back(block(34)), Err(BackingError::Refused), "the host grants no more");
+        assert_eq!(standby.back(block(39)), Err(BackingError::Refused), "it is not usable");
+        standby.release(block(33));
+        assert_eq!(standby.back(block(34)), Ok(()));
+        [35, 34].into_iter().for_each(|number| standby.release(block(number)));
+        assert_eq!(plugged(&mut standby), 0);
+    }
+    let (host, mut standby) = standby(1 << 30, 1 << 30);
+    assert_eq!(standby.back(block(32)), Ok(()));
+    assert_eq!(host.borrow().plugged.len(), 1);
+}
+
+#[test]
+fn a_block_that_the_host_does_not_take_back_is_offered_again_or_used_again() {
+    let (host, mut standby) = standby(2 * MIB, 1 << 30);
+    host.borrow_mut().answers.push(Answer::Busy);
+    assert_eq!(standby.back(block(32)), Err(BackingError::Busy));
+    [32, 33].into_iter().for_each(|number| standby.back(block(number)).expect("granted"));
+    host.borrow_mut().answers.extend([Answer::Busy; 3]);
+    [32, 33].into_iter().for_each(|number| standby.release(block(number)));
+    assert_eq!(standby.look().expect("counted").plugged, 256 * MIB);
+    assert_eq!(standby.back(block(33)), Ok(()), "it is there, and nobody has to be asked");
+    assert!(!standby.offer_again());
+    assert!(standby.offer_again());
+    assert_eq!(standby.look().expect("counted").plugged, 128 * MIB);
+    standby.release(block(33));
+    assert_eq!(standby.look().expect("counted").plugged, 0);
+    host.borrow_mut().answers.push(Answer::Wrong);
+    assert_eq!(standby.back(block(32)), Err(BackingError::Failed));
+    host.borrow_mut().plugged.insert(START);
+    assert_eq!(standby.look(), Err(Fault::Refused(Refused::Count { device: 2 * MIB, own: 0 })));
 }

@@ -1,0 +1,79 @@
+//! The task of a device whose size follows the host.
+
+use super::device::Device;
+use super::mode::Mode;
+use super::pieces::PiecesOfGroup;
+use super::report::{self, State};
+use super::resize::{Fault, Resizer, Step};
+use super::{LOG, LONGEST, LOOK, SHORTEST, Wait};
+use crate::task;
+use alloc::string::ToString;
+use core::time::Duration;
+use mm::section::group::GroupId;
+
+type ResizerOfDevice = Resizer<&'static Device, PiecesOfGroup, Wait>;
+
+impl Device {
+    /// Follows the host until another mode is ordered.
+    pub(super) fn follow(&'static self, id: GroupId) -> Result<Mode, Fault> {
+        let pieces = PiecesOfGroup { id, name: self.name };
+        let mut resizer = Resizer::new(self, pieces, Wait::default(), self.region);
+        loop {
+            if let Some(mode) = self.follow_on(&mut resizer)? {
+                return Ok(mode);
+            }
+        }
+    }
+
+    /// Takes steps until there is as much as the host wants, and then waits until it wants something else, or another mode is ordered.
+    fn follow_on(&'static self, resizer: &mut ResizerOfDevice) -> Result<Option<Mode>, Fault> {
+        let mut pause = SHORTEST;
+        loop {
+            if let Some(mode) = self.ordered(Mode::Requested, &resizer.look()?) {
+                return Ok(Some(mode));
+            }
+            // What it says after the step may have come after it.
+            let requested = resizer.look()?.requested;
+            let step = resizer.step()?;
+            let config = resizer.look()?;
+            match step {
+                Step::Moved => {
+                    report::note(self.name, Some(config), State::Working);
+                    pause = SHORTEST;
+                }
+                Step::Waiting(obstacle) => {
+                    let why = obstacle.to_string();
+                    if report::note(self.name, Some(config), State::Waiting(why.clone())) {
+                        let (plugged, requested) = (config.plugged >> 20, config.requested >> 20);
+                        log::warn!(target: LOG, "{}: {plugged} MiB plugged, {requested} requested: {why}", self.name);
+                    }
+                    self.wait_for_change(resizer, requested, Some(pause))?;
+                    pause = LONGEST.min(pause * 2);
+                }
+                Step::Settled => {
+                    if report::note(self.name, Some(config), State::Idle) {
+                        log::info!(target: LOG, "{}: {} MiB plugged, as requested", self.name, config.plugged >> 20);
+                    }
+                    self.wait_for_change(resizer, requested, None)?;
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// Waits until something else is requested, or ordered, or for so long.
+    fn wait_for_change(
+        &self,
+        resizer: &mut ResizerOfDevice,
+        requested: u64,
+        limit: Option<Duration>,
+    ) -> Result<(), Fault> {
+        let mut left = limit;
+        while resizer.look()?.requested == requested && !self.is_ordered() && left != Some(Duration::ZERO) {
+            let nap = left.map_or(LOOK, |left| left.min(LOOK));
+            task::sleep(nap);
+            left = left.map(|left| left - nap);
+        }
+        Ok(())
+    }
+}
