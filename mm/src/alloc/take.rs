@@ -427,7 +427,7 @@ pub(crate) fn free_together<M: Machine>(memory: &Memory<M>, blocks: impl Iterato
             let page = memory.machine.page(head);
             assert!(page.served(order).is_some(), "freed {head:?} of order {order:?}, which is {:?}", page.head());
             page.set_head(Head::TAIL);
-            zone.area_mut(origin).put(&memory.machine, head, order);
+            zone.area_mut(origin).put_isolated(&memory.machine, head, order);
         }
     });
 }

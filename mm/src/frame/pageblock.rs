@@ -318,21 +318,29 @@ impl Pageblock {
     #[inline]
     pub(crate) fn give(self, memmap: &impl Memmap, head: Pfn, order: Order, known: Order) -> Option<Order> {
         let index = head.number() % FRAMES;
-        let bits = order.index() as u32;
-        let n = index / BITS;
-        if bits <= WORD_ORDER {
-            let given = if order == Order::PAGE { 1 << (index % BITS) } else { group(index, bits) };
-            let used = self.word(memmap, n) & !given;
-            self.set_word(memmap, n, used);
-            let next = known.index() as u32 + 1;
-            // Most often, its word tells at once that it is not.
-            if next <= WORD_ORDER && used & group(index, next) != 0 {
-                return None;
-            }
-        } else {
-            (n..n + order.pages() / BITS).for_each(|n| self.set_word(memmap, n, 0));
+        let used = self.mark_free(memmap, head, order);
+        let next = known.index() as u32 + 1;
+        // Most often, its word tells at once that it is not.
+        if next <= WORD_ORDER && used & group(index, next) != 0 {
+            return None;
         }
         self.grown(memmap, head, known)
+    }
+
+    /// Gives back what was taken; what its word says of the frames beside it then.
+    #[inline]
+    pub(crate) fn mark_free(self, memmap: &impl Memmap, head: Pfn, order: Order) -> u64 {
+        let index = head.number() % FRAMES;
+        let bits = order.index() as u32;
+        let n = index / BITS;
+        if bits > WORD_ORDER {
+            (n..n + order.pages() / BITS).for_each(|n| self.set_word(memmap, n, 0));
+            return 0;
+        }
+        let given = if order == Order::PAGE { 1 << (index % BITS) } else { group(index, bits) };
+        let used = self.word(memmap, n) & !given;
+        self.set_word(memmap, n, used);
+        used
     }
 
     /// The order of the free group, below a pageblock's, that `pfn` is part of, if it is above `order`.

@@ -2,11 +2,11 @@
 //! and pieces of one.
 
 use super::{FreeArea, set_listing};
-use crate::addr::{PfnRange, SectionId};
+use crate::addr::{Order, Pfn, PfnRange, SectionId};
 use crate::frame::list::End;
 use crate::frame::memmap::Memmap;
 use crate::frame::mobility::Mobility;
-use crate::frame::pageblock::{Descriptor, FRAMES, KEPT_COUNT, Listing, PER_SECTION, Pageblock};
+use crate::frame::pageblock::{Descriptor, FRAMES, KEPT_COUNT, LARGEST_PART, Listing, PER_SECTION, Pageblock};
 
 impl FreeArea {
     /// A section's pageblocks, on no list so far, come within reach: the lowest are handed out first, after those of
@@ -67,6 +67,20 @@ impl FreeArea {
             self.isolated += descriptor.free();
             block.set(memmap, descriptor.with_listing(Listing::Isolated));
         }
+    }
+
+    /// Gives frames back that were taken together and lie in isolated pageblocks. What may be found there is known when they come
+    /// back: nobody looks before.
+    pub(crate) fn put_isolated(&mut self, memmap: &impl Memmap, head: Pfn, order: Order) {
+        if order >= Order::PAGEBLOCK {
+            return self.put(memmap, head, order);
+        }
+        let block = Pageblock::of(head);
+        let descriptor = block.descriptor(memmap);
+        assert!(descriptor.listing() == Listing::Isolated, "{head:?} is not on its way out");
+        block.mark_free(memmap, head, order);
+        block.set(memmap, descriptor.given(order.pages()).with_largest(LARGEST_PART));
+        self.isolated += order.pages();
     }
 
     /// An isolated section, all of it free, leaves the zone.
