@@ -188,7 +188,14 @@ impl Points {
     }
 
     /// Fails if `point` is armed.
+    #[inline]
     pub(crate) fn check(&self, point: Point) -> Result<(), Injected> {
+        if self.is_armed(point) { self.pass_armed(point) } else { Ok(()) }
+    }
+
+    /// Fails, unless somebody else has just passed for the last time.
+    #[cold]
+    fn pass_armed(&self, point: Point) -> Result<(), Injected> {
         let word = &self.armed[point as usize];
         let taken = word.try_update(Ordering::Relaxed, Ordering::Relaxed, |word| match word >> 8 {
             0 => None,

@@ -3,7 +3,7 @@
 use crate::addr::{Order, Pfn};
 use crate::alloc::lookup;
 use crate::frame::mobility::Mobility;
-use crate::frame::page::{Owner, PageState};
+use crate::frame::page::{Head, Owner, PageInfo, PageState};
 use crate::frame::pageblock::Pageblock;
 use crate::machine::Machine;
 use crate::memory::Memory;
@@ -106,12 +106,13 @@ pub(crate) fn is_known_empty<M: Machine>(memory: &Memory<M>, block: Pageblock, s
 pub(crate) fn next_content<M: Machine>(memory: &Memory<M>, block: Pageblock, at: &mut Pfn) -> Option<(Content, u64)> {
     while *at < block.pages().end() {
         let pfn = *at;
-        let head = memory.machine.page(pfn).head();
+        let page = memory.machine.page(pfn);
+        let head = page.head();
         match head.state {
             PageState::Allocated => {
                 let pages = head.order.pages();
                 *at = pfn.add(pages);
-                return Some((content_of(memory, pfn, head.order, head.owner), pages));
+                return Some((content_of(memory, pfn, page, head), pages));
             }
             PageState::Reserved => {
                 *at = pfn.add(1);
@@ -126,16 +127,18 @@ pub(crate) fn next_content<M: Machine>(memory: &Memory<M>, block: Pageblock, at:
 }
 
 /// A faulty block that could move is in flight: it is to be poisoned first.
-fn content_of<M: Machine>(memory: &Memory<M>, head: Pfn, order: Order, owner: Owner) -> Content {
-    match content_of_any(memory, head, order, owner) {
-        Content::Movable(_) if memory.machine.page(head).is_faulty() => Content::InFlight(head),
+#[inline]
+fn content_of<M: Machine>(memory: &Memory<M>, head: Pfn, page: &PageInfo, was: Head) -> Content {
+    match content_of_any(memory, head, page, was) {
+        Content::Movable(_) if page.is_faulty() => Content::InFlight(head),
         content => content,
     }
 }
 
-/// An allocated block, faulty or not.
-pub(crate) fn content_of_any<M: Machine>(memory: &Memory<M>, head: Pfn, order: Order, owner: Owner) -> Content {
-    let page = memory.machine.page(head);
+/// An allocated block, faulty or not, by its struct page and what that said a moment ago.
+#[inline]
+pub(crate) fn content_of_any<M: Machine>(memory: &Memory<M>, head: Pfn, page: &PageInfo, was: Head) -> Content {
+    let Head { order, owner, .. } = was;
     if page.is_abandoned() {
         return Content::InFlight(head);
     }

@@ -239,6 +239,7 @@ impl PageInfo {
     }
 
     /// The same of a block that may be faulty.
+    #[inline]
     pub(crate) fn asked_for(&self, order: Order) -> Option<Mobility> {
         let word = self.head.load(Ordering::Relaxed);
         let head = Head::decode(word);
@@ -276,6 +277,7 @@ impl PageInfo {
     }
 
     /// Whether a frame of the allocated block that begins here has an error.
+    #[inline]
     pub(crate) fn is_faulty(&self) -> bool {
         self.head.load(Ordering::Relaxed) & FAULTY != 0
     }
@@ -289,6 +291,7 @@ impl PageInfo {
     }
 
     /// Whether [`abandon`](Self::abandon) was the last that was done to it.
+    #[inline]
     pub(crate) fn is_abandoned(&self) -> bool {
         self.is_faulty() && self.head().owner == Owner::None
     }
@@ -328,6 +331,7 @@ impl PageInfo {
     }
 
     /// Inherits from the struct page of the block that moved here since when it has been held.
+    #[inline]
     pub(crate) fn inherit_age(&self, old: &Self) {
         let since = old.refs.load(Ordering::Relaxed) & !REFS;
         if since != 0 {
@@ -361,6 +365,7 @@ impl PageInfo {
     }
 
     /// Takes the owner's reference away, if there is no other: until it is back the block cannot be pinned.
+    #[inline]
     #[must_use = "a block that others refer to cannot move"]
     pub fn freeze(&self) -> bool {
         let none = |refs: u32| (refs & REFS == 1).then(|| refs - 1);
@@ -369,6 +374,7 @@ impl PageInfo {
     }
 
     /// Gives the owner its reference to a block that [`freeze`](Self::freeze) froze.
+    #[inline]
     pub fn thaw(&self) {
         // Release pairs with the Acquire in `pin` and `freeze`.
         self.refs.fetch_add(1, Ordering::Release);

@@ -227,7 +227,7 @@ fn poison_faulty<M: Machine>(memory: &Memory<M>, pfn: Pfn) {
 /// What lies at an allocated frame.
 fn content_at<M: Machine>(memory: &Memory<M>, pfn: Pfn) -> Content {
     let (head, found) = lookup::containing_block(memory, pfn);
-    content::content_of_any(memory, head, found.order, found.owner)
+    content::content_of_any(memory, head, memory.machine.page(head), found)
 }
 
 fn check_poison<M: Machine>(memory: &Memory<M>, id: SectionId, section: Section, pfn: Pfn) -> Result<(), PoisonError> {
@@ -341,7 +341,7 @@ fn poison_used<M: Machine>(memory: &Memory<M>, kind: ZoneKind, pfn: Pfn, node: N
         let block = Block { head, order: found.order, owner: found.owner, mobility: Mobility::Unmovable };
         return Ok(poison_free(memory, kind, pfn, node, Some(block)));
     }
-    let block = match content::content_of_any(memory, head, found.order, found.owner) {
+    let block = match content::content_of_any(memory, head, memory.machine.page(head), found) {
         Content::Movable(block) => block,
         Content::InFlight(_) => return Ok(false),
         Content::Fixed(Blocker { hold, owner, .. }) => {
