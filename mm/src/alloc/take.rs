@@ -123,6 +123,29 @@ fn take_at_hand<M: Machine>(memory: &Memory<M>, request: &Request) -> Option<Pfn
     Some(head)
 }
 
+/// Takes up to `most` more blocks for a request that has just been served with `last`, as far as the cache of this CPU has them
+/// of the same source: those before it had nothing, and what lies in a cache is nothing that must be left.
+pub(crate) fn take_more_at_hand<M: Machine>(
+    memory: &Memory<M>,
+    request: &Request,
+    last: Pfn,
+    most: usize,
+    mut each: impl FnMut(Pfn),
+) {
+    if memory.points.is_armed(Point::AllocFrames) {
+        return;
+    }
+    let Some((class, section)) = request.size_class().zip(memory.sections.open(last)) else { return };
+    let Some(kind) = section.state.zone_of(last) else { return };
+    let mut cache = memory.caches.of(memory.machine.cpu(), zone_number(section.node, kind)).lock();
+    let stack = cache.stack(section.origin, class);
+    for _ in 0..most {
+        let Some((head, page)) = stack.pop(&memory.machine) else { return };
+        hand_out(memory, page, request);
+        each(head);
+    }
+}
+
 #[inline(never)]
 fn allocate_slowly<M: Machine>(memory: &Memory<M>, request: Request) -> Result<Pfn, AllocError> {
     let request = &request;

@@ -67,6 +67,14 @@ pub(crate) struct Block {
     pub(crate) mobility: Mobility,
 }
 
+impl Block {
+    /// Whether both are single frames that any place serves which serves one of them.
+    pub(crate) fn is_single_like(self, other: Self) -> bool {
+        let is_single = |block: Self| block.order == Order::PAGE && block.mobility == Mobility::Movable;
+        is_single(self) && is_single(other) && self.owner == other.owner
+    }
+}
+
 /// Tells what in a pageblock, whose struct pages are mapped and stay so, is not free. Free frames in caches count as in flight.
 pub(crate) fn look_into<M: Machine>(
     memory: &Memory<M>,

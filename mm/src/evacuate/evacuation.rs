@@ -169,11 +169,13 @@ impl<'a, M: Machine> Batch<'a, M> {
             let Some(first) = found.first() else { break };
             pace.pause().map_err(|stop| EvacuateError::Unfinished(stop, first.head))?;
             pin::check_pins(self.memory, watch).map_err(EvacuateError::Fixed)?;
-            for block in &found {
+            let mut rest = found.as_slice();
+            while let Some((block, behind)) = rest.split_first() {
                 if self.send(*block)? {
                     // Its parts are to be moved.
                     at = block.head;
                 }
+                rest = &behind[self.send_alike(*block, behind)..];
             }
             self.flush()?;
         }
@@ -222,6 +224,21 @@ impl<'a, M: Machine> Batch<'a, M> {
                 Err(EvacuateError::Injected(injected))
             }
         }
+    }
+
+    /// Has the first of the blocks behind one that was sent moved with it, as far as they are like it and there are places for them at
+    /// hand where it goes; how many.
+    fn send_alike(&mut self, sent: Block, behind: &[Block]) -> usize {
+        let alike = behind.iter().take_while(|block| block.is_single_like(sent)).count();
+        let Some(Move { to, .. }) = self.batch.last().copied().filter(|_| alike > 0) else { return 0 };
+        let request = moving::destination_request(self.memory, sent, self.home);
+        let mut froms = behind[..alike].iter().map(|block| block.head);
+        moving::take_more_destinations(self.memory, &request, to, alike, |to| {
+            let from = froms.next().expect("no more places are taken than there are blocks");
+            let wanted = Move { from, to, order: Order::PAGE, outcome: Ok(()) };
+            assert!(self.batch.push(wanted).is_ok(), "there are no more blocks than places for them");
+        });
+        alike - froms.len()
     }
 
     fn split(&mut self, head: Pfn) -> Result<bool, EvacuateError> {

@@ -1,8 +1,8 @@
 //! Moving single blocks elsewhere.
 
 use crate::addr::{NodeId, Pfn};
-use crate::alloc::lookup;
 use crate::alloc::request::{AllocError, Place, Request, Urgency};
+use crate::alloc::{lookup, take};
 use crate::evacuate::content::Block;
 use crate::frame::mobility::Mobility;
 use crate::inject::Point;
@@ -67,6 +67,20 @@ pub(crate) fn destination_request<M: Machine>(memory: &Memory<M>, block: Block, 
             Mobility::Unmovable => Urgency::Ordinary,
         },
         site: site.unwrap_or_else(Site::here),
+    }
+}
+
+/// Takes up to `most` more places for the same request, of what is at hand where `last` was found for it.
+pub(super) fn take_more_destinations<M: Machine>(
+    memory: &Memory<M>,
+    request: &Request,
+    last: Pfn,
+    most: usize,
+    each: impl FnMut(Pfn),
+) {
+    // Where a failure is injected, each place is a step of its own.
+    if !memory.points.is_armed(Point::MigrateDestination) {
+        take::take_more_at_hand(memory, request, last, most, each);
     }
 }
 
