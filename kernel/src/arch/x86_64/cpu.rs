@@ -30,7 +30,6 @@ pub(super) struct Cpu {
     apic_id: AtomicU32,
     /// It runs, or was called.
     has_number: AtomicBool,
-    online: AtomicBool,
     critical_depth: AtomicUsize,
     irqs_were_on: AtomicBool,
     critical_since: AtomicU64,
@@ -53,7 +52,6 @@ impl Cpu {
             id: AtomicUsize::new(0),
             apic_id: AtomicU32::new(0),
             has_number: AtomicBool::new(false),
-            online: AtomicBool::new(false),
             critical_depth: AtomicUsize::new(0),
             irqs_were_on: AtomicBool::new(false),
             critical_since: AtomicU64::new(0),
@@ -80,6 +78,11 @@ impl Cpu {
 }
 
 pub(super) static CPUS: [Cpu; CPUS_MAX] = [const { Cpu::new() }; CPUS_MAX];
+
+/// A bit for each running CPU, so that who waits for all of them need not look at those that there could be.
+static ONLINE: AtomicU64 = AtomicU64::new(0);
+
+const _: () = assert!(CPUS_MAX <= u64::BITS as usize, "there is a bit for each CPU");
 
 /// The number of the CPU that runs this, from 0.
 pub(crate) fn cpu_id() -> usize {
@@ -223,17 +226,23 @@ pub(super) fn adopt(id: usize) {
 
 /// From now on this CPU counts as running.
 pub(super) fn set_online() {
-    this().online.store(true, SeqCst);
+    ONLINE.fetch_or(1 << cpu_id(), SeqCst);
 }
 
 /// Whether that CPU runs.
 pub(super) fn is_online(id: usize) -> bool {
-    CPUS[id].online.load(SeqCst)
+    ONLINE.load(SeqCst) >> id & 1 != 0
 }
 
 /// Every running CPU, by number.
 pub(super) fn online() -> impl Iterator<Item = (usize, &'static Cpu)> {
-    CPUS.iter().enumerate().filter(|(_, cpu)| cpu.online.load(SeqCst))
+    let mut rest = ONLINE.load(SeqCst);
+    core::iter::from_fn(move || {
+        // Of an empty set this is a number that no CPU has.
+        let id = rest.trailing_zeros() as usize;
+        rest &= rest.wrapping_sub(1);
+        CPUS.get(id).map(|cpu| (id, cpu))
+    })
 }
 
 /// The word at `OFFSET` of this CPU's data.
