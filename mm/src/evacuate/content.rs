@@ -98,12 +98,17 @@ pub(crate) fn look_into<M: Machine>(
 }
 
 /// Whether nothing lies in a pageblock, or what does is told of with the one before it.
+#[inline]
 pub(crate) fn is_known_empty<M: Machine>(memory: &Memory<M>, block: Pageblock, section: Section) -> bool {
     let descriptor = block.descriptor(&memory.machine);
     // Of an added section, all that the allocator does not manage holds its own struct pages and tables, or is poisoned.
-    if descriptor.is_empty() && (descriptor.is_whole() || !section.has_reserved_frames()) {
-        return true;
-    }
+    let holds_nothing = descriptor.is_empty() && (descriptor.is_whole() || !section.has_reserved_frames());
+    holds_nothing || is_second_of_pair(memory, block)
+}
+
+/// Whether a pageblock was taken together with the one before it.
+#[inline(never)]
+fn is_second_of_pair<M: Machine>(memory: &Memory<M>, block: Pageblock) -> bool {
     let first = block.pair_first();
     let head = memory.machine.page(first.first()).head();
     block != first && head.state == PageState::Allocated && head.order == Order::MAX
