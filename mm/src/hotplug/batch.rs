@@ -80,11 +80,12 @@ pub(crate) fn span_without<M: Machine>(
         let zone = memory.zones.lock(node, kind);
         (zone.span(), zone.changes())
     };
-    let stays = |id: &SectionId| {
-        let section = memory.sections.get(*id).filter(|section| section.state.is_in_zone());
-        let is_member = section.is_some_and(|section| section.node == node && section.state.reaches_into(kind));
-        is_member && !run.contains(*id)
+    let is_member = |id: SectionId| {
+        let section = memory.sections.get(id).filter(|section| section.state.is_in_zone());
+        section.is_some_and(|section| section.node == node && section.state.reaches_into(kind))
     };
+    // Those that go come first, and are most.
+    let stays = |id: &SectionId| !run.contains(*id) && is_member(*id);
     let without = span.and_then(|(first, last)| {
         // An end that is not among those that go stays the end.
         let low = if run.contains(first) { SectionId::through(first, last).find(stays)? } else { first };
