@@ -6,6 +6,7 @@
 //! | [`region`] | where a device's memory lies, and whether what it says can be |
 //! | [`device`] | the device itself, and its group in either mode |
 //! | [`follow`], [`resize`] | its size follows the host, and the steps of that |
+//! | [`plugged`] | which pieces there are |
 //! | [`pieces`] | the verbs of the memory subsystem that they take |
 //! | [`standby`] | blocks that are backed while they are online |
 //! | [`mode`] | which of both, and orders to change it |
@@ -19,6 +20,7 @@ mod device;
 mod follow;
 mod mode;
 mod pieces;
+mod plugged;
 mod region;
 mod report;
 mod resize;

@@ -118,9 +118,10 @@ impl Region {
         self.unit_blocks() * SECTION_SIZE / self.piece_bytes()
     }
 
-    /// The first blocks of all units, lowest first.
-    pub(super) fn units(&self) -> impl Iterator<Item = SectionId> {
-        self.window.cut(self.unit_blocks()).map(|unit| unit.first())
+    /// The first block of the unit of that number, if there are so many.
+    pub(super) fn unit_at(&self, number: usize) -> Option<SectionId> {
+        let first = u64::from(self.window.first().number()) + number as u64 * self.unit_blocks();
+        SectionId::new(first).filter(|id| self.window.contains(*id))
     }
 
     /// Our blocks of a unit.

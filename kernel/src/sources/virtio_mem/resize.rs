@@ -5,10 +5,10 @@
 //! uses, Movable before Normal, highest first, and then has things move.
 
 use super::pieces::Pieces;
+use super::plugged::Plugged;
 use super::region::{Refused, Region, Run, runs};
 use crate::drivers::virtio::mem::{Answer, Config, MemDevice, Request};
 use crate::drivers::virtio::{Patience, Trouble};
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use mm::addr::SectionId;
 use mm::hotplug::{AddError, PieceError, UnplugError};
@@ -72,8 +72,7 @@ pub(super) struct Resizer<D, P, W> {
     pieces: P,
     patience: W,
     region: Region,
-    /// Of each unit that is known, which pieces are plugged: a bit for each.
-    plugged: BTreeMap<SectionId, u64>,
+    plugged: Plugged,
     /// What is plugged, but not known, as the host did not take it back yet.
     spare: Vec<Run>,
     /// Why it did not.
@@ -83,7 +82,7 @@ pub(super) struct Resizer<D, P, W> {
 impl<D: MemDevice, P: Pieces, W: Patience> Resizer<D, P, W> {
     /// Begins with a device of which nothing is plugged.
     pub(super) const fn new(device: D, pieces: P, patience: W, region: Region) -> Self {
-        Self { device, pieces, patience, region, plugged: BTreeMap::new(), spare: Vec::new(), refusal: None }
+        Self { device, pieces, patience, region, plugged: Plugged::new(region), spare: Vec::new(), refusal: None }
     }
 
     /// What the device says, if it can be true.
@@ -91,7 +90,7 @@ impl<D: MemDevice, P: Pieces, W: Patience> Resizer<D, P, W> {
         let config = self.device.config()?;
         self.region.check(&config)?;
         let spare: u64 = self.spare.iter().map(|run| run.count).sum();
-        let own = (self.count() + spare) * self.region.piece_bytes();
+        let own = (self.plugged.count() + spare) * self.region.piece_bytes();
         if config.plugged != own {
             return Err(Refused::Count { device: config.plugged, own }.into());
         }
@@ -108,7 +107,7 @@ impl<D: MemDevice, P: Pieces, W: Patience> Resizer<D, P, W> {
         if let Some(obstacle) = self.refusal {
             return Ok(Step::Waiting(obstacle));
         }
-        let (wanted, have) = (config.requested / self.region.piece_bytes(), self.count());
+        let (wanted, have) = (config.requested / self.region.piece_bytes(), self.plugged.count());
         match (wanted.checked_sub(have), have.saturating_sub(wanted)) {
             (Some(0), _) => match config.requested % self.region.piece_bytes() {
                 0 => Ok(Step::Settled),
@@ -117,11 +116,6 @@ impl<D: MemDevice, P: Pieces, W: Patience> Resizer<D, P, W> {
             (Some(missing), _) => self.grow(missing, &config),
             (None, surplus) => self.shrink(surplus, &config),
         }
-    }
-
-    /// How many pieces are known.
-    fn count(&self) -> u64 {
-        self.plugged.values().map(|bits| u64::from(bits.count_ones())).sum()
     }
 
     fn grow(&mut self, missing: u64, config: &Config) -> Result<Step, Fault> {
@@ -143,13 +137,13 @@ impl<D: MemDevice, P: Pieces, W: Patience> Resizer<D, P, W> {
 
     /// Makes memory of pieces that have been plugged.
     fn take_in(&mut self, run: Run) -> Result<Step, Fault> {
-        let granted = match self.plugged.contains_key(&run.id) {
+        let granted = match self.plugged.pieces(run.id).is_some() {
             true => self.pieces.grant(self.region.frames(run)).map_err(Obstacle::Grant),
             false => self.begin(run),
         };
         match granted {
             Ok(()) => {
-                *self.plugged.entry(run.id).or_default() |= run.bits();
+                self.plugged.add(run);
                 Ok(Step::Moved)
             }
             Err(obstacle) => {
@@ -177,13 +171,10 @@ impl<D: MemDevice, P: Pieces, W: Patience> Resizer<D, P, W> {
     }
 
     /// Where at most `missing` pieces can be plugged, below address `end`.
-    fn vacancy(&self, missing: u64, end: u64) -> Option<Run> {
-        let all = Run { id: self.region.window.first(), first: 0, count: self.region.per_unit() }.bits();
-        let begun = self.plugged.iter().map(|(id, bits)| (*id, all & !bits));
-        let new = self.region.units().find(|id| !self.plugged.contains_key(id)).map(|id| (id, all));
-        let mut vacant = begun.chain(new).flat_map(|(id, bits)| runs(id, bits));
-        vacant.find_map(|run| {
-            let usable = end.saturating_sub(self.region.address(run)) / self.region.piece_bytes();
+    fn vacancy(&mut self, missing: u64, end: u64) -> Option<Run> {
+        let region = self.region;
+        self.plugged.vacant().find_map(|run| {
+            let usable = end.saturating_sub(region.address(run)) / region.piece_bytes();
             let count = run.count.min(missing).min(usable);
             (count > 0).then_some(Run { count, ..run })
         })
@@ -193,7 +184,7 @@ impl<D: MemDevice, P: Pieces, W: Patience> Resizer<D, P, W> {
         self.pieces.drain();
         let (mut left, mut obstacle) = (surplus, None);
         for take in [Take::Unused, Take::Used] {
-            let mut ids: Vec<SectionId> = self.plugged.keys().rev().copied().collect();
+            let mut ids = self.plugged.highest_first();
             // What the kernel itself may use is harder to empty, and missed more.
             ids.sort_by_key(|id| self.pieces.is_for_kernel(*id));
             for id in ids {
@@ -217,13 +208,13 @@ impl<D: MemDevice, P: Pieces, W: Patience> Resizer<D, P, W> {
         take: Take,
         obstacle: &mut Option<Obstacle>,
     ) -> Result<u64, Fault> {
-        let Some(bits) = self.plugged.get(&id).copied() else { return Ok(0) };
+        let Some(bits) = self.plugged.pieces(id) else { return Ok(0) };
         let (unit, count) = (self.region.unit(id), u64::from(bits.count_ones()));
         let is_unused = |pieces: &P| unit.iter().all(|id| pieces.is_unused(id.pages()));
         if count <= limit && (take == Take::Used || is_unused(&self.pieces)) {
             match self.pieces.remove(unit) {
                 Ok(()) => {
-                    self.plugged.remove(&id);
+                    self.plugged.remove(id);
                     for run in runs(id, bits) {
                         self.give_back(run)?;
                     }
@@ -245,7 +236,7 @@ impl<D: MemDevice, P: Pieces, W: Patience> Resizer<D, P, W> {
             }
             match self.pieces.withhold(frames) {
                 Ok(()) => {
-                    self.plugged.insert(id, self.plugged[&id] & !run.bits());
+                    self.plugged.take(run);
                     self.give_back(run)?;
                     taken += 1;
                 }

@@ -451,7 +451,7 @@ fn block(number: u64) -> SectionId {
 fn a_block_that_stands_by_is_backed_while_it_is_in_use() {
     for block_size in [4096, MIB, 2 * MIB, 128 * MIB] {
         let (host, mut standby) = standby(block_size, 256 * MIB);
-        let mut plugged = |standby: &mut Standby<_, _>| standby.look().expect("the device does right").plugged / MIB;
+        let plugged = |standby: &mut Standby<_, _>| standby.look().expect("the device does right").plugged / MIB;
         assert_eq!(standby.back(block(35)), Ok(()));
         assert_eq!(standby.back(block(33)), Ok(()));
         assert_eq!(plugged(&mut standby), 256);
