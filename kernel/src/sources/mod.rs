@@ -19,8 +19,23 @@ pub(crate) mod virtio_mem;
 
 pub(crate) use probe::{ProbeError, probe};
 
-/// Takes in what is there already and starts listening for more. The memory subsystem and ACPI's events work.
-pub(crate) fn start() {
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// How often somebody has let go of something.
+static RELIEFS: AtomicU64 = AtomicU64::new(0);
+
+/// Memory was given back, unpinned or allowed to go: a source that waits for such a thing tries again at once.
+pub(crate) fn relieve() {
+    RELIEFS.fetch_add(1, Ordering::Relaxed);
+}
+
+fn reliefs() -> u64 {
+    RELIEFS.load(Ordering::Relaxed)
+}
+
+/// Takes in what is there already and starts listening for more; virtio-mem devices begin in that mode. The memory subsystem and
+/// ACPI's events work.
+pub(crate) fn start(mode: virtio_mem::Mode) {
     dimm::start();
-    functions::start();
+    functions::start(mode);
 }

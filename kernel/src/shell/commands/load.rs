@@ -9,6 +9,7 @@ use crate::fill::registry::{self, Entry};
 use crate::fill::{self, CheckError, Fill, FreeError, Source, TakeError, Taken, WRITERS_MAX};
 use crate::memory::mm;
 use crate::pace::TaskPace;
+use crate::sources;
 use crate::vm::{PageSize, Placement};
 use alloc::format;
 use alloc::sync::Arc;
@@ -258,7 +259,7 @@ fn wrong(id: u64, error: CheckError) -> Failure {
 fn free(call: &mut Call<'_>) -> Outcome {
     let entry = find(call.arguments.operand(0).unwrap_or_default())?;
     let _change = fill::change();
-    entry.free().map_err(|error| match error {
+    entry.free().inspect(|()| sources::relieve()).map_err(|error| match error {
         FreeError::Gone => unknown(entry.id),
         FreeError::Pinned => Failure::new(Errno::Busy, format_args!("fill {} is pinned, see `unpin`", entry.id)),
     })

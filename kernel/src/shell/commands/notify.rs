@@ -7,6 +7,7 @@ use super::super::listeners::{self, Call as Heard, CallKind, Script};
 use super::super::table::{Align, Table};
 use super::Command;
 use crate::memory::mm;
+use crate::sources;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use mm::record::notifier::{Accept, ChainError, Direction, LISTENER_LIMIT, ListenerReport, Name};
@@ -155,7 +156,7 @@ fn notify(call: &mut Call<'_>) -> Outcome {
             let direction = direction(last)?;
             script(name, |script| script.veto(direction))
         }
-        "allow" => script(name, Script::allow),
+        "allow" => script(name, Script::allow).inspect(|()| sources::relieve()),
         _ => remove(name),
     }
 }
@@ -170,6 +171,7 @@ fn remove(name: Name) -> Outcome {
     script(name, |_| ())?;
     mm().unregister_listener(name)?;
     listeners::release(name);
+    sources::relieve();
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use super::load::{find, unknown};
 use crate::fill::registry::Entry;
 use crate::fill::{self, Fill, PinFailure, Pinned};
 use crate::pace::TaskPace;
+use crate::sources;
 use crate::vm::PinMode;
 use alloc::format;
 use mm::plural::Plural;
@@ -92,6 +93,7 @@ fn pin(call: &mut Call<'_>) -> Outcome {
 fn unpin(call: &mut Call<'_>) -> Outcome {
     let (entry, page) = named(call)?;
     let pages = work(&entry, |fill| fill.unpin(page))?;
+    sources::relieve();
     call.show(&UnpinReport { id: entry.id, pages }, |report| {
         format!("fill {}: unpinned {}\n", report.id, Plural(report.pages, "page"))
     });

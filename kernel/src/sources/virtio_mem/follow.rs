@@ -6,10 +6,18 @@ use super::pieces::PiecesOfGroup;
 use super::report::{self, State};
 use super::resize::{Fault, Resizer, Step};
 use super::{LOG, LONGEST, LOOK, SHORTEST, Wait};
+use crate::sources::reliefs;
 use crate::task;
 use alloc::string::ToString;
 use core::time::Duration;
 use mm::section::group::GroupId;
+
+/// What there was before a step.
+#[derive(Clone, Copy)]
+struct Since {
+    requested: u64,
+    reliefs: u64,
+}
 
 type ResizerOfDevice = Resizer<&'static Device, PiecesOfGroup, Wait>;
 
@@ -32,8 +40,8 @@ impl Device {
             if let Some(mode) = self.ordered(Mode::Requested, &resizer.look()?) {
                 return Ok(Some(mode));
             }
-            // What it says after the step may have come after it.
-            let requested = resizer.look()?.requested;
+            // What is there after the step may have come after it.
+            let since = Since { requested: resizer.look()?.requested, reliefs: reliefs() };
             let step = resizer.step()?;
             let config = resizer.look()?;
             match step {
@@ -47,29 +55,32 @@ impl Device {
                         let (plugged, requested) = (config.plugged >> 20, config.requested >> 20);
                         log::warn!(target: LOG, "{}: {plugged} MiB plugged, {requested} requested: {why}", self.name);
                     }
-                    self.wait_for_change(resizer, requested, Some(pause))?;
+                    self.wait_for_change(resizer, since, Some(pause))?;
                     pause = LONGEST.min(pause * 2);
                 }
                 Step::Settled => {
                     if report::note(self.name, Some(config), State::Idle) {
                         log::info!(target: LOG, "{}: {} MiB plugged, as requested", self.name, config.plugged >> 20);
                     }
-                    self.wait_for_change(resizer, requested, None)?;
+                    self.wait_for_change(resizer, since, None)?;
                     return Ok(None);
                 }
             }
         }
     }
 
-    /// Waits until something else is requested, or ordered, or for so long.
+    /// Waits until something else is requested, or ordered; or, for so long at most, until something else may help.
     fn wait_for_change(
         &self,
         resizer: &mut ResizerOfDevice,
-        requested: u64,
+        since: Since,
         limit: Option<Duration>,
     ) -> Result<(), Fault> {
         let mut left = limit;
-        while resizer.look()?.requested == requested && !self.is_ordered() && left != Some(Duration::ZERO) {
+        while resizer.look()?.requested == since.requested && !self.is_ordered() && left != Some(Duration::ZERO) {
+            if left.is_some() && reliefs() != since.reliefs {
+                break;
+            }
             let nap = left.map_or(LOOK, |left| left.min(LOOK));
             task::sleep(nap);
             left = left.map(|left| left - nap);

@@ -32,7 +32,7 @@ pub(crate) use report::{Report, State, reports};
 use crate::drivers::pci::Function;
 use crate::drivers::virtio::mem::MemDevice;
 use crate::drivers::virtio::{self, MemOfMachine, Patience, Trouble};
-use crate::{params, task, time};
+use crate::{task, time};
 use alloc::boxed::Box;
 use alloc::string::ToString;
 use core::fmt::Display;
@@ -68,8 +68,8 @@ pub(super) fn is_ours(function: &Function) -> bool {
     (function.vendor, function.device) == (VENDOR, DEVICE)
 }
 
-/// Starts a device and the task that drives it.
-pub(super) fn take_in(function: &Function) {
+/// Starts a device and the task that drives it, at first in that mode.
+pub(super) fn take_in(function: &Function, mode: Mode) {
     let started = virtio::open(function, &mut Wait::default()).and_then(|mut device| {
         let config = device.config()?;
         Ok((device, config))
@@ -81,7 +81,6 @@ pub(super) fn take_in(function: &Function) {
             return;
         }
     };
-    let mode = params::get().virtio_mem_mode;
     let name = report::enter(config, mode, |number| GroupName { kind: GroupKind::VirtioMem, number: number as u16 });
     log::info!(target: LOG, "{name}: {} MiB at {:#x}, from {}", config.region >> 20, config.start, function.address);
     let spawned = task::try_spawn(&name.to_string(), move || drive(device, name, mode));
