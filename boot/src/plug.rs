@@ -116,8 +116,7 @@ pub fn resize(qmp: &mut Qmp, id: &str, size: Bytes, progress: &mut dyn FnMut(&st
     let Some(mut last) = size_of(qmp, id)? else {
         bail!("no device `{id}` whose size can be changed; ./x devices lists them");
     };
-    let path = format!("/machine/peripheral/{id}");
-    qmp.execute("qom-set", json!({"path": path, "property": "requested-size", "value": size.0}))?;
+    request(qmp, id, size)?;
     progress(&format!("{id}: {size} requested, {last} plugged"));
     let mut deadline = Instant::now() + STANDSTILL;
     while Instant::now() < deadline {
@@ -131,6 +130,12 @@ pub fn resize(qmp: &mut Qmp, id: &str, size: Bytes, progress: &mut dyn FnMut(&st
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(Verdict::Refused(format!("{id}: {last} plugged, and the guest comes no nearer; `virtio_mem` there says why")))
+}
+
+/// Says how much of a virtio-mem device the guest shall have, and waits for nothing.
+pub(crate) fn request(qmp: &mut Qmp, id: &str, size: Bytes) -> Result<()> {
+    let path = format!("/machine/peripheral/{id}");
+    qmp.execute("qom-set", json!({"path": path, "property": "requested-size", "value": size.0})).map(drop)
 }
 
 /// How much of a virtio-mem device is plugged.
@@ -177,10 +182,11 @@ fn memory_devices(qmp: &mut Qmp) -> Result<Vec<Value>> {
     Ok(devices.as_array().cloned().unwrap_or_default())
 }
 
-/// The ids of all memory devices.
-pub fn ids(qmp: &mut Qmp) -> Result<Vec<String>> {
+/// The ids of all memory modules.
+pub(crate) fn modules(qmp: &mut Qmp) -> Result<Vec<String>> {
     let devices = memory_devices(qmp)?;
-    Ok(devices.iter().filter_map(|device| device["data"]["id"].as_str().map(str::to_owned)).collect())
+    let modules = devices.iter().filter(|device| device["type"] == "dimm");
+    Ok(modules.filter_map(|device| device["data"]["id"].as_str().map(str::to_owned)).collect())
 }
 
 fn memory_of(qmp: &mut Qmp, id: &str) -> Result<Option<String>> {

@@ -1,6 +1,8 @@
-//! `./x stress`: the kernel's own `stress`, while memory modules come and go from outside at random, all from one seed.
+//! `./x stress`: the kernel's own `stress`, while memory modules come and go and a virtio-mem device changes its size from outside at
+//! random, all from one seed.
 
 mod modules;
+mod resizes;
 mod verdict;
 
 use std::fs;
@@ -78,8 +80,15 @@ pub fn run(options: &Options) -> Result<()> {
     println!("seed {}", options.seed);
     let images = image::up_to_date()?;
     fs::create_dir_all(&options.output).with_context(|| format!("cannot make {}", options.output.display()))?;
-    let machine =
-        Machine { memory: gib(2), maxmem: gib(32), slots: 16, cpus: options.cpus, nodes: 2, ..Machine::default() };
+    let machine = Machine {
+        memory: gib(2),
+        maxmem: gib(32),
+        slots: 16,
+        cpus: options.cpus,
+        nodes: 2,
+        virtio_mems: vec![resizes::DEVICE],
+        ..Machine::default()
+    };
     let guest = Guest::start(&machine, &images, options.accelerator, None)?;
     let mut session = Session::new(guest, options)?;
     let result = session.run();
@@ -121,17 +130,21 @@ impl<'a> Session<'a> {
         self.guest.console.expect_prompt(deadline).context("the machine did not boot")?;
         let before = self.totals()?;
         let job = self.start_job()?;
-        let counts = self.plug_and_unplug(job)?;
+        let (counts, resizes) = self.change_memory(job)?;
         let limit = PUT_BACK_LIMIT + Duration::from_secs(self.options.seconds);
         self.guest.console.command_within(&format!("wait {job}"), limit).context("the guest's own stress")?;
         Modules::new(&mut self.qmp).unplug_all()?;
+        resizes::shrink_to_nothing(&mut self.qmp)?;
         self.guest.console.command("memcheck")?;
         self.compare(&before)?;
         verdict::check_log(&self.guest.console.log())?;
         let guest = verdict::guest_report(&self.guest.console.log())?;
         self.power_off()?;
         let Options { seconds, seed, cpus, .. } = self.options;
-        Ok(json!({"seed": seed, "seconds": seconds, "cpus": cpus, "modules": counts.to_json(), "guest": guest}))
+        let modules = counts.to_json();
+        Ok(json!({
+            "seed": seed, "seconds": seconds, "cpus": cpus, "modules": modules, "resizes": resizes, "guest": guest
+        }))
     }
 
     /// Stacks of tasks that have ended are given back a moment later.
@@ -157,23 +170,28 @@ impl<'a> Session<'a> {
         number.with_context(|| format!("no job was started: {output}"))
     }
 
-    /// Plugs and unplugs until the time is over or the guest has failed.
-    fn plug_and_unplug(&mut self, job: u64) -> Result<Counts> {
+    /// Plugs, unplugs and resizes until the time is over or the guest has failed; how often which of that.
+    fn change_memory(&mut self, job: u64) -> Result<(Counts, u64)> {
         let mut dice = Dice::new(self.options.seed);
-        let mut counts = Counts::default();
+        let (mut counts, mut resizes) = (Counts::default(), 0);
         let begun = Instant::now();
         let end = begun + Duration::from_secs(self.options.seconds);
         let mut told = begun;
         while Instant::now() < end && self.is_running(job)? {
             ensure!(!self.stop.load(Ordering::Relaxed), "interrupted");
             std::thread::sleep(Duration::from_millis(dice.below(1000)));
-            Modules::new(&mut self.qmp).change(&mut dice, &mut counts)?;
+            if dice.below(2) == 0 {
+                resizes::change(&mut self.qmp, &mut dice)?;
+                resizes += 1;
+            } else {
+                Modules::new(&mut self.qmp).change(&mut dice, &mut counts)?;
+            }
             if told.elapsed() >= PROGRESS && std::io::stderr().is_terminal() {
                 told = Instant::now();
-                eprintln!("{:>5} s: {counts}", begun.elapsed().as_secs());
+                eprintln!("{:>5} s: {counts}, {resizes} resizes", begun.elapsed().as_secs());
             }
         }
-        Ok(counts)
+        Ok((counts, resizes))
     }
 
     /// Whether the guest is still at it; asked through the shell, which must answer.

@@ -58,7 +58,7 @@ impl<'a> Modules<'a> {
 
     /// Plugs or unplugs one at random.
     pub(super) fn change(&mut self, dice: &mut Dice, counts: &mut Counts) -> Result<()> {
-        let ids = plug::ids(self.qmp)?;
+        let ids = plug::modules(self.qmp)?;
         // The fewer there are, the likelier comes another one.
         if dice.below(MOST as u64) >= ids.len() as u64 {
             return self.plug(dice, counts);
@@ -92,7 +92,7 @@ impl<'a> Modules<'a> {
 
     /// Nobody uses them any more, so all must go.
     pub(super) fn unplug_all(&mut self) -> Result<()> {
-        for id in plug::ids(self.qmp)? {
+        for id in plug::modules(self.qmp)? {
             let mut last = None;
             for _ in 0..ATTEMPTS {
                 last = Some(self.unplug(&id)?);

@@ -66,7 +66,7 @@ pub(super) fn summary(report: &Value) -> String {
     let (guest, modules) = (&report["guest"], &report["modules"]);
     format!(
         "seed {}: {} s on {} CPUs, {} operations and {} refusals in the guest, {} recounts, {} modules plugged \
-         ({} not taken), {} unplugged ({} kept), totals as before",
+         ({} not taken), {} unplugged ({} kept), {} resizes, totals as before",
         report["seed"],
         report["seconds"],
         guest["cpus"],
@@ -76,7 +76,8 @@ pub(super) fn summary(report: &Value) -> String {
         modules["plugged"],
         modules["not_taken"],
         modules["unplugged"],
-        modules["kept"]
+        modules["kept"],
+        report["resizes"]
     )
 }
 

@@ -28,7 +28,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// `./x stress`: modules come and go beside the guest's own stress, and all that is promised of the end holds.
+/// `./x stress`: modules come and go, and a device changes its size, beside the guest's own stress, and all that is promised of the end holds.
 pub(crate) fn the_host_tool_plugs_and_unplugs_beside_it() -> Result<()> {
     let output = tempfile::tempdir().context("cannot make a directory")?;
     let options = Options { seed: 20, output: output.path().to_owned(), ..Options::new(15, 4) };
@@ -37,6 +37,7 @@ pub(crate) fn the_host_tool_plugs_and_unplugs_beside_it() -> Result<()> {
     let report: serde_json::Value = serde_json::from_str(&read("report.json")?)?;
     same("seed", &report["seed"], 20)?;
     ensure!(report["modules"]["plugged"].as_u64() > Some(0), "no module was plugged: {report}");
+    ensure!(report["resizes"].as_u64() > Some(0), "no size was changed: {report}");
     contains("console.log", &read("console.log")?, "stress 15 --seed 20")
 }
 
