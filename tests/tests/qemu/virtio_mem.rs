@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use boot::dice::Dice;
 use boot::qemu::{Board, Machine, VirtioMem, Way, backend};
 use boot::size::{Bytes, gib, mib};
 use serde_json::json;
@@ -39,6 +40,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(a_veto_is_named_and_its_end_helps_at_once).on(one()).params(movable),
         scenario!(what_the_administrator_does_meanwhile_is_respected).on(one()).params(movable),
         scenario!(a_reset_begins_anew).on(one()).params(movable),
+        scenario!(a_machine_that_moves_to_another_host_goes_on).on(moving(&[])).params(movable),
+        scenario!(sizes_at_random_are_reached_whatever_is_in_use).on(one()).params(movable),
         scenario!(a_machine_that_stands_still_goes_on).on(one()).params(movable),
         scenario!(a_small_machine_grows_large_and_small_again)
             .on(Machine { memory: mib(256), nodes: 1, maxmem: gib(128), virtio_mems: vec![large], ..one() })
@@ -52,6 +55,13 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             .on(Machine { board: Board::Pc, way: Way::Pvh, ..two_nodes() })
             .params(movable),
     ]
+}
+
+/// A machine of which there can be two alike.
+fn moving(extra: &[&str]) -> Machine {
+    let device = VirtioMem { size: gib(4), requested: Bytes(0), node: Some(1), block: None, standby: false };
+    let extra = extra.iter().map(|word| (*word).to_owned()).collect();
+    Machine { virtio_mems: vec![device], way: Way::Pvh, extra, ..two_nodes() }
 }
 
 /// What of `size` is not struct pages.
@@ -251,6 +261,56 @@ fn a_reset_begins_anew(vm: &mut Vm) -> Result<()> {
     vm.settled("vmem0", mib(300))?;
     vm.expect_blocks(&[(32..=34, "Movable")])?;
     vm.resize("vmem0", Bytes(0))
+}
+
+/// Its state goes through a file, while the device is busy and another size is requested.
+fn a_machine_that_moves_to_another_host_goes_on(vm: &mut Vm) -> Result<()> {
+    vm.resize("vmem0", mib(600))?;
+    let fill = vm.fill("fill 300M --in 32-36")?;
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("state");
+    vm.qmp("migrate-set-parameters", json!({"max-bandwidth": 1_u64 << 30}))?;
+    vm.qmp("migrate", json!({"uri": format!("exec:cat >{}", file.display())}))?;
+    vm.request("vmem0", gib(1))?;
+    vm.wait_for("the state to be in the file", |vm| {
+        let migration = vm.qmp("query-migrate", json!({}))?;
+        ensure!(migration["status"] != "failed", "{migration}");
+        Ok((migration["status"] == "completed").then_some(()))
+    })?;
+    let plugged = vm.plugged("vmem0")?;
+    *vm = scenario::start(&moving(&["-incoming", &format!("exec:cat {}", file.display())]))?;
+    vm.wait_for("the state to be read", |vm| {
+        Ok((vm.qmp("query-status", json!({}))?["status"] == "running").then_some(()))
+    })?;
+    ensure!(vm.plugged("vmem0")? >= plugged, "less is plugged than before");
+    // Its prompt was printed on the other host.
+    vm.console.submit("")?;
+    vm.console.expect_prompt(soon())?;
+    vm.settled("vmem0", gib(1))?;
+    vm.cmd(&format!("verify {fill}"))?;
+    vm.memcheck()?;
+    vm.resize("vmem0", mib(400))?;
+    vm.cmd(&format!("verify {fill}"))?;
+    vm.free_everything()?;
+    vm.resize("vmem0", Bytes(0))
+}
+
+fn sizes_at_random_are_reached_whatever_is_in_use(vm: &mut Vm) -> Result<()> {
+    const ROUNDS: u64 = 200;
+    let before = vm.usage()?;
+    let mut dice = Dice::new(41);
+    let fills = ["fill 150M --writers 2", "fill 100M --huge", "fill 50M"].map(|fill| vm.fill(fill));
+    for round in 1..=ROUNDS {
+        vm.resize("vmem0", mib(2 * dice.below(1025)))?;
+        if round.is_multiple_of(20) {
+            vm.cmd("verify")?;
+            vm.memcheck()?;
+        }
+    }
+    fills.into_iter().collect::<Result<Vec<_>>>()?;
+    vm.free_everything()?;
+    vm.resize("vmem0", Bytes(0))?;
+    vm.expect_usage(&before)
 }
 
 fn a_machine_that_stands_still_goes_on(vm: &mut Vm) -> Result<()> {
