@@ -34,7 +34,11 @@ pub(super) fn arguments(machine: &Machine, wiring: &Wiring) -> Vec<String> {
     line.pair("-cpu", cpu(machine, wiring.accelerator));
     line.pair("-smp", machine.cpus);
     let Machine { memory, slots, maxmem, .. } = machine;
-    let hotplug = if *slots > 0 { format!(",slots={slots},maxmem={maxmem}") } else { String::new() };
+    let hotplug = match slots {
+        0 if machine.virtio_mems.is_empty() => String::new(),
+        0 => format!(",maxmem={maxmem}"),
+        slots => format!(",slots={slots},maxmem={maxmem}"),
+    };
     line.pair("-m", format!("{memory}{hotplug}"));
     if machine.nodes > 1 {
         nodes(machine, &mut line);
@@ -271,9 +275,12 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_without_slots_has_no_maxmem() {
+    fn a_machine_without_slots_grows_by_devices_only() {
         let arguments = arguments(&Machine { slots: 0, ..Machine::default() }, &wiring());
         assert!(arguments.windows(2).any(|pair| pair == ["-m", "1G"]), "{arguments:?}");
+        let device = VirtioMem { size: gib(8), requested: Bytes(0), node: None, block: None, standby: false };
+        let growing = Machine { slots: 0, virtio_mems: vec![device], ..Machine::default() };
+        assert_contains(&line(&growing), "-m 1G,maxmem=64G ");
     }
 
     #[test]

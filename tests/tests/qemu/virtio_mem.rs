@@ -49,6 +49,10 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(pieces_may_be_smaller_and_larger)
             .on(with(&[pieces(mib(1)), pieces(mib(8)), pieces(mib(128)), pieces(mib(256)), pieces(gib(1))]))
             .params(movable),
+        scenario!(the_size_follows_the_host_both_ways)
+            .with("without_slots")
+            .on(Machine { slots: 0, ..one() })
+            .params(movable),
         scenario!(a_device_may_come_later).on(Machine { extra: port, way: Way::Pvh, ..two_nodes() }).params(movable),
         scenario!(a_device_may_come_later)
             .with("on_pc")
