@@ -22,6 +22,7 @@ use mm::inject::{Injected, Point};
 use mm::machine::mover::{Move, Mover, Stay};
 use mm::machine::tasks::Unhurried;
 use mm::section::kind::ZoneKind;
+use mm::section::state::BlockState;
 use mm::site::Site;
 
 pub(in crate::selftest) const TESTS: &[Test] = &[
@@ -113,7 +114,7 @@ fn a_large_page_is_split_under_its_writers() {
 
 fn what_is_pinned_stays() {
     without_a_trace(|| {
-        let space = space(2 * 512, LARGE);
+        let space = space(2 * 512, Placement { blocks: Some(normal_blocks()), ..LARGE });
         space.fault_in(0).expect("there is memory");
         let frame = space.pin(100, PinMode::Stay).expect("it can stay");
         let (head, order) = (frame.align_down(Order::PAGEBLOCK), Order::PAGEBLOCK);
@@ -137,6 +138,13 @@ fn what_is_pinned_stays() {
         assert_eq!(none.pin(0, PinMode::Stay), Err(missing));
         assert_eq!(missing.errno(), Errno::NoMemory);
     });
+}
+
+/// The blocks of Normal, from which nobody has to go to be pinned.
+fn normal_blocks() -> Vec<SectionRange> {
+    let normal = BlockState::Online(ZoneKind::Normal);
+    let blocks = mm().blocks().filter(|(_, section)| section.state == normal);
+    blocks.map(|(id, _)| SectionRange::single(id)).collect()
 }
 
 /// A block that is offline at first, in Movable; and a placement of pages there.
