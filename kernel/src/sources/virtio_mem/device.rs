@@ -127,6 +127,17 @@ impl Device {
         }
     }
 
+    /// Whoever asks afterwards hears what the device says after it.
+    fn with_standby<R>(&self, work: impl FnOnce(&mut Standby<MemOfMachine, Wait>) -> R) -> R {
+        let mut standby = self.standby.lock();
+        let done = work(&mut standby);
+        // What is wrong with it, its task finds out.
+        if let Ok(config) = standby.look() {
+            report::with_entry(self.name, |report, _| report.config = config);
+        }
+        done
+    }
+
     /// The mode that is wanted instead of this one, if nothing keeps the device in it; orders that change nothing are answered.
     pub(super) fn ordered(&self, mode: Mode, config: &Config) -> Option<Mode> {
         let wanted = mode::wanted(self.name)?;
@@ -165,10 +176,10 @@ impl MemDevice for &Device {
 
 impl Backing for Device {
     fn back(&self, unit: SectionRange, _: &mut dyn Pace) -> Result<(), BackingError> {
-        self.standby.lock().back(unit.first())
+        self.with_standby(|standby| standby.back(unit.first()))
     }
 
     fn release(&self, unit: SectionRange) {
-        self.standby.lock().release(unit.first());
+        self.with_standby(|standby| standby.release(unit.first()));
     }
 }
