@@ -9,8 +9,8 @@ use crate::arch::interrupts;
 use crate::arch::ports::PortRange;
 use crate::arch::{self, GsiMode, Polarity, Trigger};
 use crate::power;
-use crate::task::{self, WaitQueue};
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use crate::task::{self, Signal};
+use core::sync::atomic::{AtomicU8, Ordering};
 use core::time::Duration;
 use spin::Once;
 
@@ -61,32 +61,6 @@ enum Handler {
 /// How long the firmware may take to hand the hardware over.
 const PATIENCE_STEPS: u32 = 300;
 const PATIENCE_STEP: Duration = Duration::from_millis(1);
-
-/// One kind of event: whether it came, and who waits for it.
-#[derive(Debug)]
-pub(crate) struct Signal {
-    is_raised: AtomicBool,
-    waiters: WaitQueue,
-}
-
-impl Signal {
-    const fn new() -> Self {
-        Self { is_raised: AtomicBool::new(false), waiters: WaitQueue::new() }
-    }
-
-    /// Notes that it came; also in interrupt handlers.
-    pub(crate) fn raise(&self) {
-        // Release pairs with the Acquire in `wait`.
-        self.is_raised.store(true, Ordering::Release);
-        self.waiters.wake_all();
-    }
-
-    /// Waits until it came since the last time this returned.
-    pub(crate) fn wait(&self) {
-        // Acquire pairs with the Release in `raise`.
-        self.waiters.wait_until(|| self.is_raised.swap(false, Ordering::Acquire));
-    }
-}
 
 /// Something about a DIMM.
 pub(crate) static MEMORY: Signal = Signal::new();
@@ -267,6 +241,6 @@ mod tests {
         raise(ALL_GENERAL_EVENTS);
         let news: u8 = GENERAL_EVENTS.iter().filter(is_news).map(GeneralEvent::mask).sum();
         assert_eq!(UNTOLD.load(Ordering::Relaxed), news);
-        assert!(MEMORY.is_raised.load(Ordering::Relaxed) && NEWS.is_raised.load(Ordering::Relaxed));
+        assert!(MEMORY.take() && NEWS.take());
     }
 }

@@ -9,11 +9,13 @@ mod cpu_set;
 mod idle;
 mod queue;
 mod scheduler;
+mod signal;
 mod wait;
 pub(crate) mod work;
 
 pub(crate) use idle::{IdleTask, prepare_idle};
 pub(crate) use scheduler::{freeze_others, longest_wait, preempt, tick};
+pub(crate) use signal::Signal;
 pub(crate) use wait::{Cancelled, WaitQueue, sleep, sleep_cancellable};
 
 use crate::arch::{self, Context, Root};
