@@ -6,9 +6,12 @@
 #![deny(unsafe_code)]
 
 mod capabilities;
+mod line;
+mod messages;
 mod placement;
 
 pub(crate) use capabilities::{Capability, capabilities};
+pub(crate) use messages::Messages;
 
 use crate::arch::ports::{self, PortRange};
 use crate::entry;
@@ -16,7 +19,7 @@ use crate::sync::Mutex;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
-use placement::{Room, place, switch_on};
+use placement::{Room, place, switch_off, switch_on};
 
 const DEVICES: u8 = 32;
 const FUNCTIONS: u8 = 8;
@@ -132,7 +135,7 @@ pub(crate) fn with_config<R>(work: impl FnOnce(&mut PortRange) -> R) -> R {
     work(&mut CONFIG.lock())
 }
 
-/// Lets a function read and write memory, as the bridges on the way to it must, too. It raises no interrupts.
+/// Lets a function read and write memory, as the bridges on the way to it must, too. Its line stays quiet.
 pub(crate) fn start_mastering(function: &Function) {
     let functions = functions();
     with_config(|config| {
@@ -146,6 +149,40 @@ pub(crate) fn start_mastering(function: &Function) {
             bus = bridge.address.bus;
         }
     });
+}
+
+/// Whether a function speaks up by its line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Line {
+    Quiet,
+    Heard,
+}
+
+/// Lets a function use its line, or not.
+pub(crate) fn set_line(function: &Function, line: Line) {
+    // Another one may be there by now.
+    if !THERE.lock().contains(function) {
+        return;
+    }
+    with_config(|config| match line {
+        Line::Quiet => switch_on(config, function.address, NO_INTERRUPTS),
+        Line::Heard => switch_off(config, function.address, NO_INTERRUPTS),
+    });
+}
+
+/// The ISA interrupt that a function's line arrives as, if that can be known.
+pub(crate) fn line(function: &Function) -> Option<u8> {
+    let functions = functions();
+    with_config(|config| line::line(config, &functions, function.address))
+}
+
+/// The messages that a function can send, from now on, but for those that are masked.
+pub(crate) fn messages(function: &Function) -> Option<Messages> {
+    with_config(|config| {
+        let messages = Messages::of(config, function)?;
+        messages.switch_on(config, function);
+        Some(messages)
+    })
 }
 
 /// The IOAPICs, and what else every PC has there, begin here.
@@ -298,11 +335,12 @@ fn memory_bars(config: &mut impl ConfigSpace, address: Address, count: u8) -> Ve
     found
 }
 
-/// Where the BAR of that number is.
-pub(crate) fn bar_address(config: &mut impl ConfigSpace, function: &Function, number: u8) -> Option<u64> {
+/// What the BAR of that number decodes.
+pub(crate) fn bar(config: &mut impl ConfigSpace, function: &Function, number: u8) -> Option<Range> {
     let bars = memory_bars(config, function.address, function.bar_count);
     let bar = bars.iter().find(|bar| bar.number == number)?;
-    Some(joined(bar.low, bar.high) & !BAR_FLAGS)
+    let start = joined(bar.low, bar.high) & !BAR_FLAGS;
+    function.bars.iter().find(|range| range.start == start).copied()
 }
 
 /// What the BARs decode. Decoding is off while they are written.

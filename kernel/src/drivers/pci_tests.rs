@@ -54,7 +54,10 @@ impl ConfigSpace for FakeConfig {
 
     fn write(&mut self, function: Address, register: u8, value: u32) {
         let is_deaf = self.read(function, COMMAND) & DECODES_MEMORY == 0;
-        assert!(register == COMMAND || is_deaf, "{function} decodes while {register:#x} is written");
+        assert!(
+            register == COMMAND || register >= 0x40 || is_deaf,
+            "{function} decodes while {register:#x} is written"
+        );
         assert_eq!(if register == COMMAND { value >> 16 } else { 0 }, 0, "status bits of {function} are cleared");
         let bits = self.writable.get(&(function, register)).copied().unwrap_or(0);
         if let Some(kept) = self.registers.get_mut(&(function, register)) {
@@ -203,8 +206,8 @@ fn what_comes_later_gets_addresses_that_its_bridge_passes_on() {
     let places: Vec<_> = new.bars.iter().map(|bar| (bar.start, bar.len)).collect();
     assert_eq!(places, [(0xfe80_4000, 0x4000), (0xfe90_0000, 0x10_0000), (0xfe80_1000, 0x1000)]);
     assert_eq!(command, DECODES_MEMORY);
-    assert_eq!(bar_address(&mut config, new, 2), Some(0xfe90_0000));
-    assert_eq!(bar_address(&mut config, new, 1), None, "the upper half of the first");
+    assert_eq!(bar(&mut config, new, 2), Some(Range { start: 0xfe90_0000, len: 0x10_0000 }));
+    assert_eq!(bar(&mut config, new, 1), None, "the upper half of the first");
 }
 
 #[test]
@@ -228,6 +231,79 @@ fn on_the_first_bus_what_bridges_pass_on_is_taken() {
     assert_eq!(functions[1].bars, [Range { start: 0xc020_0000, len: 0x4000 }]);
 }
 
+/// What the firmware made of a function's line, or zero, and the pin.
+fn wire(config: &mut FakeConfig, function: Address, line: u32, pin: u32) {
+    config.set(function, 0x3c, pin << 8 | line);
+}
+
+/// A root port that the firmware gave line 11 to, and a function that came behind it, with that pin.
+fn behind_a_port(device: u8, pin: u32) -> (FakeConfig, Vec<Function>) {
+    let mut config = FakeConfig::default();
+    config.bridge(at(0, 3, 0), 4).put(at(0, 3, 1), 0, 0x0200).put(at(4, device, 0), 0, 0x0500);
+    config.set(at(0, 3, 0), HEADER, 0x0081_0000);
+    wire(&mut config, at(0, 3, 0), 11, 1);
+    wire(&mut config, at(0, 3, 1), 10, 2);
+    wire(&mut config, at(4, device, 0), 0, pin);
+    let functions = scan(&mut config, &[]);
+    (config, functions)
+}
+
+#[test]
+fn a_line_is_what_the_firmware_made_of_it_there() {
+    for (device, pin, expected) in
+        [(0, 1, Some(11)), (0, 2, Some(10)), (1, 1, Some(10)), (1, 4, Some(11)), (0, 3, None)]
+    {
+        let (mut config, functions) = behind_a_port(device, pin);
+        assert_eq!(line::line(&mut config, &functions, at(4, device, 0)), expected, "device {device}, pin {pin}");
+    }
+    let (mut config, functions) = behind_a_port(0, 1);
+    assert_eq!(line::line(&mut config, &functions, at(0, 3, 1)), Some(10));
+    // It has none, or says what cannot be.
+    for (own, pin) in [(0, 0), (5, 0), (5, 5), (0xff, 3)] {
+        wire(&mut config, at(4, 0, 0), own, pin);
+        assert_eq!(line::line(&mut config, &functions, at(4, 0, 0)), None, "line {own}, pin {pin}");
+    }
+    assert_eq!(line::line(&mut config, &functions, at(9, 0, 0)), None, "no bridge leads there");
+}
+
+#[test]
+fn a_piix3_tells_the_line_of_what_comes_to_any_place() {
+    let mut config = FakeConfig::default();
+    config.put(at(0, 1, 0), 0, 0x0601).set(at(0, 1, 0), ID, 0x7000_8086).set(at(0, 1, 0), 0x60, 0x80_0b_0a_05);
+    for (device, pin, expected) in [(1, 1, Some(5)), (1, 2, Some(10)), (4, 1, None), (5, 1, Some(5)), (7, 1, Some(11))]
+    {
+        config.put(at(0, device, 0), 0, 0x0500);
+        if device == 1 {
+            config.set(at(0, 1, 0), ID, 0x7000_8086);
+        }
+        wire(&mut config, at(0, device, 0), 0, pin);
+        let functions = scan(&mut config, &[]);
+        assert_eq!(line::line(&mut config, &functions, at(0, device, 0)), expected, "device {device}, pin {pin}");
+    }
+    config.set(at(0, 1, 0), ID, 0x7110_8086);
+    let functions = scan(&mut config, &[]);
+    assert_eq!(line::line(&mut config, &functions, at(0, 5, 0)), None);
+}
+
+#[test]
+fn messages_are_found_where_their_table_is_decoded() {
+    let of = |table: u32, at_register: u8| {
+        let (mut config, function) = listed(at_register.into(), &[(at_register, 0x11, 0)]);
+        config.set(function, at_register, 0x4003_0011).set(function, at_register.wrapping_add(4), table);
+        config.bar(function, 0x14, 0xfe00_0000, 0x1000);
+        config.writable.insert((function, at_register), 0xc000_0000);
+        let function = scan(&mut config, &[]).remove(0);
+        let messages = Messages::of(&mut config, &function)?;
+        messages.switch_on(&mut config, &function);
+        assert_eq!(config.read(function.address, at_register), 0x8003_0011);
+        Some(messages.entry)
+    };
+    assert_eq!(of(0x801, 0x84), Some(0xfe00_0800));
+    assert_eq!(of(0xff1, 0x84), Some(0xfe00_0ff0));
+    // Behind the end, in BARs that are not there, behind the last register.
+    assert_eq!([of(0xff9, 0x84), of(0x1001, 0x84), of(0x800, 0x84), of(0x807, 0x84), of(0x801, 0xfc)], [None; 5]);
+}
+
 proptest! {
     #[test]
     fn any_configuration_space_is_walked_to_its_end(
@@ -243,8 +319,11 @@ proptest! {
         }
         let mut functions = scan(&mut config, &[]);
         place_new(&mut config, &mut functions, &[], Range { start: 0xc000_0000, len: 0x1000_0000 });
+        let all = functions.clone();
         for function in functions {
             prop_assert!(capabilities(&mut config, function.address).len() <= 48);
+            prop_assert!(line::line(&mut config, &all, function.address).is_none_or(|line| (1..16).contains(&line)));
+            prop_assert!(Messages::of(&mut config, &function).is_none_or(|messages| messages.entry > 0));
             for range in function.bars.iter().chain(function.bridge.iter().flat_map(|bridge| &bridge.windows)) {
                 prop_assert!(range.len > 0 && range.start.checked_add(range.len - 1).is_some());
             }

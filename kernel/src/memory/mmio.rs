@@ -11,6 +11,8 @@ pub(crate) struct Mmio {
 
 // SAFETY: The registers are mapped for good and may be reached from every CPU.
 unsafe impl Send for Mmio {}
+// SAFETY: Accesses are single volatile loads and stores.
+unsafe impl Sync for Mmio {}
 
 /// What memory is accessed by that a device shares with us.
 pub(crate) trait Word: Copy {}

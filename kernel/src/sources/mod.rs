@@ -27,6 +27,7 @@ static RELIEFS: AtomicU64 = AtomicU64::new(0);
 /// Memory was given back, unpinned or allowed to go: a source that waits for such a thing tries again at once.
 pub(crate) fn relieve() {
     RELIEFS.fetch_add(1, Ordering::Relaxed);
+    virtio_mem::wake();
 }
 
 fn reliefs() -> u64 {

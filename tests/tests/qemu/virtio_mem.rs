@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use boot::dice::Dice;
 use boot::qemu::{Board, Machine, VirtioMem, Way, backend};
 use boot::size::{Bytes, gib, mib};
 use serde_json::json;
+use std::time::Duration;
 use system_tests::check::same;
 use system_tests::dimms::dimm_on;
 use system_tests::memory::{BLOCK_BYTES, FRAME_BYTES};
@@ -29,6 +30,10 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             .with("on_pc")
             .on(Machine { board: Board::Pc, ..one() })
             .params(movable),
+        scenario!(a_device_that_calls_is_not_looked_at).on(with(&[device(0, gib(1)), device(1, gib(1))])),
+        scenario!(a_device_that_calls_is_not_looked_at)
+            .with("on_pc")
+            .on(Machine { board: Board::Pc, ..with(&[device(0, gib(1)), device(1, gib(1))]) }),
         scenario!(what_comes_stays_offline_unless_told).on(one()),
         scenario!(what_is_requested_at_boot_is_there).on(with(&[begun])).params(movable),
         scenario!(what_is_in_use_moves_and_what_is_pinned_stays).on(one()).params(movable),
@@ -87,6 +92,34 @@ fn the_size_follows_the_host_both_ways(vm: &mut Vm) -> Result<()> {
     let after = vm.usage()?;
     same("page tables", after.page_tables, before.page_tables)?;
     same("totals", after, before)
+}
+
+/// Of two devices, which may share a line, neither's task runs while the host wants nothing.
+fn a_device_that_calls_is_not_looked_at(vm: &mut Vm) -> Result<()> {
+    for size in [mib(256), mib(64)] {
+        vm.resize("vmem0", size)?;
+        calls(vm, "vmem0")?;
+        calls(vm, "vmem1")?;
+    }
+    Ok(())
+}
+
+/// Waits until the task of a device has rested for a while, in which it would have looked at the device several times.
+fn calls(vm: &mut Vm, name: &str) -> Result<()> {
+    let cpu_ns = |vm: &mut Vm| {
+        let list = vm.json("tasks")?;
+        let task = list["tasks"].as_array().and_then(|tasks| tasks.iter().find(|task| task["name"] == name));
+        task.and_then(|task| task["cpu_ns"].as_u64()).with_context(|| format!("no task {name} in {list}"))
+    };
+    vm.wait_for(&format!("the task of {name} to rest"), |vm| {
+        let before = cpu_ns(vm)?;
+        std::thread::sleep(Duration::from_millis(400));
+        Ok((cpu_ns(vm)? == before).then_some(()))
+    })?;
+    let log = vm.kernel_log()?;
+    let how = log.iter().find(|line| line.contains(&format!("{name}: ")) && line.contains(", by "));
+    ensure!(how.is_some_and(|line| !line.contains("by no interrupt")), "{how:?}");
+    Ok(())
 }
 
 fn what_comes_stays_offline_unless_told(vm: &mut Vm) -> Result<()> {
@@ -382,5 +415,6 @@ fn a_device_may_come_later(vm: &mut Vm) -> Result<()> {
     for size in [mib(512), mib(100), Bytes(0)] {
         vm.resize(id, size)?;
     }
+    calls(vm, id)?;
     Ok(())
 }

@@ -263,6 +263,11 @@ impl IoApic {
         Self::write(&registers, entry, trigger | polarity | u32::from(vector));
     }
 
+    /// Sends an input nowhere.
+    pub(super) fn mask(&self, gsi: u32) {
+        Self::write(&self.registers.lock(), Self::REDIRECTION + 2 * (gsi - self.gsi_base), Self::MASKED);
+    }
+
     fn read(registers: &Registers, register: u32) -> u32 {
         registers.write(Self::SELECT, register);
         registers.read(Self::WINDOW)

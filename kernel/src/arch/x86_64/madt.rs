@@ -70,6 +70,8 @@ pub(crate) enum Polarity {
 impl GsiMode {
     /// What an ISA interrupt is unless the firmware says otherwise.
     pub(crate) const ISA: Self = Self { trigger: Trigger::Edge, polarity: Polarity::ActiveHigh };
+    /// What a line of PCI is.
+    pub(crate) const PCI: Self = Self { trigger: Trigger::Level, polarity: Polarity::ActiveLow };
 }
 
 impl CpuChoice {

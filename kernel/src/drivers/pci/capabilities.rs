@@ -21,6 +21,8 @@ pub(crate) struct Capability {
 impl Capability {
     /// What vendors use as they like.
     pub(crate) const VENDOR: u8 = 0x09;
+    /// MSI-X.
+    pub(super) const MESSAGES: u8 = 0x11;
 }
 
 /// Every capability of a function, in the order of the list; a list that leads back, or into the header, ends there.

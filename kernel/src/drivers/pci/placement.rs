@@ -66,3 +66,9 @@ pub(super) fn switch_on(config: &mut impl ConfigSpace, function: Address, bits: 
     let command = config.read(function, COMMAND) & COMMAND_BITS;
     config.write(function, COMMAND, command | bits);
 }
+
+/// Clears bits of a function's command register.
+pub(super) fn switch_off(config: &mut impl ConfigSpace, function: Address, bits: u32) {
+    let command = config.read(function, COMMAND) & COMMAND_BITS;
+    config.write(function, COMMAND, command & !bits);
+}

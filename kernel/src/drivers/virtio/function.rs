@@ -1,8 +1,10 @@
 //! From a PCI function to a device: where its registers are (virtio 1.2 §4.1.4), looked at before any is touched.
 
+use super::calls::Calls;
+use super::face::{COMMON_BYTES, Face};
 use super::mem::VirtioMem;
 use super::shared::Patience;
-use super::transport::{COMMON_BYTES, Transport};
+use super::transport::Transport;
 use super::{MemOfMachine, Trouble};
 use crate::drivers::pci::{self, Address, Capability, ConfigSpace, Function};
 use crate::memory::dma::DmaPage;
@@ -20,6 +22,7 @@ const MULTIPLIER: u8 = 16;
 /// Kinds of registers.
 const COMMON: u8 = 1;
 const NOTIFY: u8 = 2;
+const STATUS: u8 = 3;
 const CONFIG: u8 = 4;
 
 /// More registers of a kind than this have no use here.
@@ -57,13 +60,15 @@ struct Layout {
     common: Place,
     notify: Place,
     notify_multiplier: u32,
+    /// Of its interrupt, which may be missing.
+    status: Option<Place>,
     config: Place,
 }
 
 impl Layout {
     /// Reads the capabilities; of several of a kind, the first that makes sense counts.
     fn read(config: &mut impl ConfigSpace, function: &Function) -> Result<Self, Unfit> {
-        let (mut common, mut notify, mut device) = (None, None, None);
+        let (mut common, mut notify, mut status, mut device) = (None, None, None, None);
         for capability in pci::capabilities(config, function.address) {
             if capability.id != Capability::VENDOR {
                 continue;
@@ -74,6 +79,7 @@ impl Layout {
             match kind {
                 COMMON if place.len >= COMMON_BYTES as u64 => common = common.or(Some(place)),
                 NOTIFY => notify = notify.or(Some((place, word(config, MULTIPLIER)))),
+                STATUS => status = status.or(Some(place)),
                 CONFIG => device = device.or(Some(place)),
                 _ => {}
             }
@@ -83,6 +89,7 @@ impl Layout {
             common: common.ok_or(Unfit::NoRegisters("common"))?,
             notify,
             notify_multiplier,
+            status,
             config: device.ok_or(Unfit::NoRegisters("configuration"))?,
         })
     }
@@ -97,18 +104,22 @@ fn register(config: &mut impl ConfigSpace, function: Address, at: u8, offset: u8
 fn place(config: &mut impl ConfigSpace, function: &Function, at: u8) -> Option<Place> {
     let mut word = |offset| register(config, function.address, at, offset);
     let (bar, offset, len) = (word(BAR) as u8, u64::from(word(OFFSET)), u64::from(word(LENGTH)));
-    let start = pci::bar_address(config, function, bar)?;
-    let range = function.bars.iter().find(|range| range.start == start)?;
+    let range = pci::bar(config, function, bar)?;
     let is_inside = len > 0 && offset.checked_add(len).is_some_and(|end| end <= range.len);
-    is_inside.then(|| Place { address: start + offset, len: len.min(BYTES_MAX) })
+    is_inside.then(|| Place { address: range.start + offset, len: len.min(BYTES_MAX) })
 }
 
 /// Resets the virtio-mem device that a function is, and starts it.
-pub(crate) fn open(function: &Function, patience: &mut impl Patience) -> Result<MemOfMachine, Unfit> {
+pub(crate) fn open(function: &Function, patience: &mut impl Patience) -> Result<(MemOfMachine, Calls), Unfit> {
     let layout = pci::with_config(|config| Layout::read(config, function))?;
-    let Layout { common, notify, notify_multiplier, config } = layout;
-    let transport = Transport::new(common.map()?, notify.map()?, notify_multiplier, config.map()?);
+    let Layout { common, notify, notify_multiplier, status, config } = layout;
+    let (common, notify, config) = (common.map()?, notify.map()?, config.map()?);
+    let mut transport =
+        Transport { face: Face::Function { common, notify, notify_multiplier, sends_messages: false }, config };
     transport.reset(patience)?;
     pci::start_mastering(function);
-    Ok(VirtioMem::start(transport, DmaPage::take()?)?)
+    let calls = Calls::by_message(function).inspect(|_| transport.face.send_messages());
+    let status = status.and_then(|status| status.map().ok());
+    let calls = calls.or_else(|| Calls::by_line(function, status?)).unwrap_or_else(Calls::none);
+    Ok((VirtioMem::start(transport, DmaPage::take()?)?, calls))
 }

@@ -2,6 +2,7 @@
 //! which blocks.
 
 use super::Trouble;
+use super::face::Doorbell;
 use super::queue::Queue;
 use super::shared::{Patience, Registers, SharedPage};
 use super::transport::Transport;
@@ -20,6 +21,9 @@ const USABLE_SIZE: usize = 32;
 const PLUGGED_SIZE: usize = 40;
 const REQUESTED_SIZE: usize = 48;
 const CONFIG_BYTES: usize = 56;
+
+/// Its only queue (§5.15.2).
+const REQUESTS: u16 = 0;
 
 // Requests and answers (§5.15.6).
 const PLUG: u32 = 0;
@@ -80,20 +84,22 @@ pub(crate) trait MemDevice {
 /// A device behind registers and a queue.
 pub(crate) struct VirtioMem<R, S> {
     transport: Transport<R>,
-    queue: Queue<S>,
+    requests: Queue<S>,
+    doorbell: Doorbell,
     has_node: bool,
 }
 
 impl<R: Registers, S: SharedPage> VirtioMem<R, S> {
     /// Starts a device that has been reset.
-    pub(super) fn start(mut transport: Transport<R>, page: S) -> Result<Self, Trouble> {
+    pub(super) fn start(transport: Transport<R>, page: S) -> Result<Self, Trouble> {
         let bytes = transport.config.len();
         if bytes < CONFIG_BYTES {
             return Err(Trouble::ShortConfig(bytes));
         }
         let features = transport.negotiate(HAS_NODE | UNPLUGGED_INACCESSIBLE)?;
-        let queue = transport.start(page)?;
-        Ok(Self { transport, queue, has_node: features & HAS_NODE != 0 })
+        let (requests, doorbell) = transport.queue(REQUESTS, page)?;
+        transport.run()?;
+        Ok(Self { transport, requests, doorbell, has_node: features & HAS_NODE != 0 })
     }
 }
 
@@ -120,11 +126,11 @@ impl<R: Registers, S: SharedPage> MemDevice for VirtioMem<R, S> {
             Request::Unplug { start, blocks } => (UNPLUG, start, blocks),
             Request::UnplugAll => (UNPLUG_ALL, 0, 0),
         };
-        self.queue.ask(&[kind, 0, start as u32, (start >> 32) as u32, blocks.into(), 0], ANSWER_WORDS);
-        self.transport.notify();
+        self.requests.ask(&[kind, 0, start as u32, (start >> 32) as u32, blocks.into(), 0], ANSWER_WORDS);
+        self.transport.face.notify(&self.doorbell);
         patience.begin();
         let answer = loop {
-            if let Some(answer) = self.queue.answer(ANSWER_WORDS)? {
+            if let Some(answer) = self.requests.answer(ANSWER_WORDS)? {
                 break answer;
             }
             self.transport.check()?;

@@ -1,6 +1,7 @@
 //! The driver against a whole device, which does as virtio 1.2 §5.15 says, or not.
 
 use super::*;
+use crate::drivers::virtio::face::{COMMON_BYTES, Face};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -212,8 +213,9 @@ fn device(does: Does) -> Shared {
 /// As [`open`](super::super::open) does it.
 fn start(device: &Shared) -> Result<VirtioMem<Side, Page>, Trouble> {
     let side = |window, len| Side(Rc::clone(device), window, len);
-    let transport =
-        Transport::new(side(Window::Common, 0x38), side(Window::Notify, 4), 4, side(Window::Config, CONFIG_BYTES));
+    let (common, notify) = (side(Window::Common, COMMON_BYTES), side(Window::Notify, 4));
+    let face = Face::Function { common, notify, notify_multiplier: 4, sends_messages: false };
+    let transport = Transport { face, config: side(Window::Config, CONFIG_BYTES) };
     transport.reset(&mut Looks(0))?;
     VirtioMem::start(transport, Page(Rc::clone(device)))
 }

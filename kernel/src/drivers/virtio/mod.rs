@@ -4,23 +4,25 @@
 //! |---|---|
 //! | [`shared`] | what a driver asks of the machine: registers, memory that the device reaches, time |
 //! | [`queue`] | a split virtqueue with one request at a time |
-//! | [`transport`] | a device's registers: how it is reset and started, its queue, its configuration |
-//! | [`function`] | where the registers are that a PCI function has |
+//! | [`face`] | the registers that all devices have, on each kind of bus |
+//! | [`transport`] | what is done with them: reset, start, queues, the configuration |
+//! | [`calls`] | how a device tells that it has something to say |
+//! | [`function`] | where the registers are that a PCI function has, and how it calls |
 //! | [`mem`] | virtio-mem: requests, answers, configuration |
 //!
 //! A device may lie. What it says is looked at once, copied, and checked; nothing is waited for without end. A device in
 //! [`Trouble`] is not used any more.
-//!
-//! There are no interrupts: which line a function has, only the firmware's code tells, and devices of this kind have no MSI-X on
-//! the hosts that matter most. Whoever drives a device looks at it now and then.
 #![deny(unsafe_code)]
 
+mod calls;
+mod face;
 mod function;
 pub(crate) mod mem;
 mod queue;
 mod shared;
 mod transport;
 
+pub(crate) use calls::Calls;
 pub(crate) use function::open;
 pub(crate) use shared::Patience;
 
@@ -44,6 +46,8 @@ pub(crate) enum Trouble {
     Features(u64),
     #[error("it has no queue for requests")]
     NoQueue,
+    #[error("it does not take the message that it is to send")]
+    NoMessage,
     #[error("its configuration never stands still")]
     Restless,
     #[error("its configuration has {0} bytes only")]

@@ -29,8 +29,6 @@ const ANSWER_WORDS: usize = 8;
 /// Flags of a descriptor: another one follows; the device writes it.
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
-/// In the flags of the available ring: there is nobody to be interrupted.
-const NO_INTERRUPT: u16 = 1;
 /// Of either ring.
 const INDEX: usize = 2;
 const RING: usize = 4;
@@ -54,9 +52,7 @@ impl<S: SharedPage> Queue<S> {
     pub(super) fn new(page: S, limit: u16) -> Result<Self, Trouble> {
         let size = (1..=limit.min(SIZE_MAX)).rev().find(|size| size.is_power_of_two());
         let size = size.filter(|size| *size >= DESCRIPTORS).ok_or(Trouble::NoQueue)?;
-        let mut queue = Self { page, size, made: 0, seen: 0 };
-        queue.page.write_u16(AVAILABLE, NO_INTERRUPT);
-        Ok(queue)
+        Ok(Self { page, size, made: 0, seen: 0 })
     }
 
     pub(super) const fn size(&self) -> u16 {

@@ -5,15 +5,16 @@ use super::region::Region;
 use super::report::{self, State};
 use super::resize::Fault;
 use super::standby::Standby;
-use super::{LOG, LONGEST, LOOK, NotDriven, SHORTEST, Wait};
+use super::{LOG, LONGEST, NotDriven, SHORTEST, Wait};
 use crate::drivers::virtio::mem::{Answer, Config, MemDevice, Request};
-use crate::drivers::virtio::{MemOfMachine, Patience, Trouble};
+use crate::drivers::virtio::{Calls, MemOfMachine, Patience, Trouble};
 use crate::memory::mm;
 use crate::pace::SteadyPace;
 use crate::sync::Mutex;
 use crate::task;
 use alloc::format;
 use alloc::string::ToString;
+use alloc::sync::Arc;
 use core::convert::Infallible;
 use mm::addr::{NodeId, SectionRange};
 use mm::hotplug::AddError;
@@ -27,30 +28,37 @@ use mm::section::kind::MemmapPlace;
 pub(super) struct Device {
     pub(super) name: GroupName,
     pub(super) region: Region,
+    pub(super) calls: Arc<Calls>,
     node: NodeId,
     standby: Mutex<Standby<MemOfMachine, Wait>>,
 }
 
 /// Whether a device can be driven, with nothing plugged: what somebody has plugged before us, nobody here knows the contents of.
-pub(super) fn prepare(device: &mut MemOfMachine, name: GroupName) -> Result<(Region, NodeId), NotDriven> {
+pub(super) fn prepare(
+    device: &mut MemOfMachine,
+    calls: &Arc<Calls>,
+    name: GroupName,
+) -> Result<(Region, NodeId), NotDriven> {
     let config = device.config()?;
     let region = Region::new(&config)?;
     let domain = config.domain.unwrap_or(0);
     let node = NodeId::new(domain).ok_or(NotDriven::Domain(domain))?;
     if config.plugged > 0 {
         log::info!(target: LOG, "{name}: {} MiB are plugged already, and are unplugged first", config.plugged >> 20);
-        let mut pause = SHORTEST;
-        while device.ask(Request::UnplugAll, &mut Wait::default())? != Answer::Done {
-            task::sleep(pause);
-            pause = LONGEST.min(pause * 2);
-        }
+    }
+    // With nothing plugged it shows whether the device calls.
+    let mut pause = SHORTEST;
+    while device.ask(Request::UnplugAll, &mut Wait::with(calls))? != Answer::Done {
+        task::sleep(pause);
+        pause = LONGEST.min(pause * 2);
     }
     Ok((region, node))
 }
 
 impl Device {
-    pub(super) fn new(device: MemOfMachine, name: GroupName, region: Region, node: NodeId) -> Self {
-        Self { name, region, node, standby: Mutex::new(Standby::new(device, Wait::default(), region)) }
+    pub(super) fn new(device: MemOfMachine, calls: Arc<Calls>, name: GroupName, region: Region, node: NodeId) -> Self {
+        let standby = Mutex::new(Standby::new(device, Wait::with(&calls), region));
+        Self { name, region, calls, node, standby }
     }
 
     /// Drives it in one mode after the other until something is wrong with it.
@@ -123,7 +131,7 @@ impl Device {
                 log::warn!(target: LOG, "{}: {} MiB plugged: {why}", self.name, config.plugged >> 20);
             }
             pause = if is_settled { SHORTEST } else { LONGEST.min(pause * 2) };
-            task::sleep(if is_settled { LOOK } else { pause });
+            self.calls.wait((!is_settled).then_some(pause));
         }
     }
 
@@ -135,6 +143,9 @@ impl Device {
         if let Ok(config) = standby.look() {
             report::with_entry(self.name, |report, _| report.config = config);
         }
+        drop(standby);
+        // What the device called for meanwhile, and what it did not take back, is for its task to see.
+        self.calls.wake();
         done
     }
 

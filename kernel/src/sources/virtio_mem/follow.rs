@@ -5,9 +5,9 @@ use super::mode::Mode;
 use super::pieces::PiecesOfGroup;
 use super::report::{self, State};
 use super::resize::{Fault, Resizer, Step};
-use super::{LOG, LONGEST, LOOK, SHORTEST, Wait};
+use super::{LOG, LONGEST, SHORTEST, Wait};
 use crate::sources::reliefs;
-use crate::task;
+use crate::time;
 use alloc::string::ToString;
 use core::time::Duration;
 use mm::section::group::GroupId;
@@ -25,7 +25,7 @@ impl Device {
     /// Follows the host until another mode is ordered.
     pub(super) fn follow(&'static self, id: GroupId) -> Result<Mode, Fault> {
         let pieces = PiecesOfGroup { id, name: self.name };
-        let mut resizer = Resizer::new(self, pieces, Wait::default(), self.region);
+        let mut resizer = Resizer::new(self, pieces, Wait::with(&self.calls), self.region);
         loop {
             if let Some(mode) = self.follow_on(&mut resizer)? {
                 return Ok(mode);
@@ -76,14 +76,14 @@ impl Device {
         since: Since,
         limit: Option<Duration>,
     ) -> Result<(), Fault> {
-        let mut left = limit;
-        while resizer.look()?.requested == since.requested && !self.is_ordered() && left != Some(Duration::ZERO) {
-            if left.is_some() && reliefs() != since.reliefs {
+        let deadline_ns = limit.map(time::deadline_after);
+        while resizer.look()?.requested == since.requested && !self.is_ordered() {
+            let left = deadline_ns.map(|deadline| Duration::from_nanos(deadline.saturating_sub(time::now_ns())));
+            let is_relieved = limit.is_some() && reliefs() != since.reliefs;
+            if is_relieved || left == Some(Duration::ZERO) {
                 break;
             }
-            let nap = left.map_or(LOOK, |left| left.min(LOOK));
-            task::sleep(nap);
-            left = left.map(|left| left - nap);
+            self.calls.wait(left);
         }
         Ok(())
     }

@@ -12,9 +12,8 @@
 //! | [`mode`] | which of both, and orders to change it |
 //! | [`report`] | what the shell tells of a device |
 //!
-//! A device has a task of its own, so that one whose memory cannot move keeps no other waiting. Nothing interrupts it: it looks
-//! at the device's configuration every [`LOOK`]. What has no event at all, such as a host that is busy, is tried again after a
-//! time that doubles up to [`LONGEST`].
+//! A device has a task of its own, so that one whose memory cannot move keeps no other waiting. It sleeps until the device calls.
+//! What nobody tells of, such as a host that is not busy any more, is tried again after a time that doubles up to [`LONGEST`].
 
 mod device;
 mod follow;
@@ -27,14 +26,15 @@ mod resize;
 mod standby;
 
 pub(crate) use mode::{Mode, ModeError, set_mode};
-pub(crate) use report::{Report, State, reports};
+pub(crate) use report::{Report, State, reports, wake};
 
 use crate::drivers::pci::Function;
 use crate::drivers::virtio::mem::MemDevice;
-use crate::drivers::virtio::{self, MemOfMachine, Patience, Trouble};
+use crate::drivers::virtio::{self, Calls, MemOfMachine, Patience, Trouble};
 use crate::{task, time};
 use alloc::boxed::Box;
 use alloc::string::ToString;
+use alloc::sync::Arc;
 use core::fmt::Display;
 use core::time::Duration;
 use device::Device;
@@ -52,8 +52,6 @@ const LOG: &str = "virtio-mem";
 const VENDOR: u16 = 0x1af4;
 const DEVICE: u16 = 0x1040 + 24;
 
-/// How often the configuration of a device is looked at.
-const LOOK: Duration = Duration::from_millis(50);
 /// How long it takes at first until something is tried again, and at most.
 const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(2);
@@ -70,20 +68,22 @@ pub(super) fn is_ours(function: &Function) -> bool {
 
 /// Starts a device and the task that drives it, at first in that mode.
 pub(super) fn take_in(function: &Function, mode: Mode) {
-    let started = virtio::open(function, &mut Wait::default()).and_then(|mut device| {
+    let started = virtio::open(function, &mut Wait::default()).and_then(|(mut device, calls)| {
         let config = device.config()?;
-        Ok((device, config))
+        Ok((device, Arc::new(calls), config))
     });
-    let (device, config) = match started {
+    let (device, calls, config) = match started {
         Ok(started) => started,
         Err(why) => {
             log::error!(target: LOG, "{}: set aside: {why}", function.address);
             return;
         }
     };
-    let name = report::enter(config, mode, |number| GroupName { kind: GroupKind::VirtioMem, number: number as u16 });
-    log::info!(target: LOG, "{name}: {} MiB at {:#x}, from {}", config.region >> 20, config.start, function.address);
-    let spawned = task::try_spawn(&name.to_string(), move || drive(device, name, mode));
+    let named = |number| GroupName { kind: GroupKind::VirtioMem, number: number as u16 };
+    let name = report::enter(config, mode, Arc::clone(&calls), named);
+    let (mib, start, address) = (config.region >> 20, config.start, function.address);
+    log::info!(target: LOG, "{name}: {mib} MiB at {start:#x}, from {address}, by {calls}");
+    let spawned = task::try_spawn(&name.to_string(), move || drive(device, calls, name, mode));
     if let Err(why) = spawned {
         set_aside(name, why);
     }
@@ -118,11 +118,11 @@ impl From<Refused> for NotDriven {
 }
 
 /// The task of a device.
-fn drive(mut device: MemOfMachine, name: GroupName, mode: Mode) {
-    match device::prepare(&mut device, name) {
+fn drive(mut device: MemOfMachine, calls: Arc<Calls>, name: GroupName, mode: Mode) {
+    match device::prepare(&mut device, &calls, name) {
         Ok((region, node)) => {
             // Blocks that are online need it for as long as the machine runs.
-            let device: &'static Device = Box::leak(Box::new(Device::new(device, name, region, node)));
+            let device: &'static Device = Box::leak(Box::new(Device::new(device, calls, name, region, node)));
             let Err(why) = device.serve(mode);
             device.give_up();
             set_aside(name, why);
@@ -134,24 +134,36 @@ fn drive(mut device: MemOfMachine, name: GroupName, mode: Mode) {
     }
 }
 
-/// Waiting for an answer: first while others run, then asleep.
+/// Waiting for an answer: first while others run, then until the device calls.
 #[derive(Default)]
 struct Wait {
+    calls: Option<Arc<Calls>>,
     yields: u32,
     deadline_ns: u64,
 }
 
+impl Wait {
+    fn with(calls: &Arc<Calls>) -> Self {
+        Self { calls: Some(Arc::clone(calls)), ..Self::default() }
+    }
+}
+
 impl Patience for Wait {
     fn begin(&mut self) {
-        *self = Self { yields: 0, deadline_ns: time::deadline_after(ANSWER_WITHIN) };
+        (self.yields, self.deadline_ns) = (0, time::deadline_after(ANSWER_WITHIN));
+        if let Some(calls) = &self.calls {
+            calls.expect_one();
+        }
     }
 
     fn wait(&mut self) -> bool {
-        if self.yields < YIELDS {
-            self.yields += 1;
-            task::yield_now();
-        } else {
-            task::sleep(Duration::from_millis(1));
+        match &self.calls {
+            _ if self.yields < YIELDS => {
+                self.yields += 1;
+                task::yield_now();
+            }
+            Some(calls) => calls.wait_for_answer(),
+            None => task::sleep(Duration::from_millis(1)),
         }
         time::now_ns() < self.deadline_ns
     }

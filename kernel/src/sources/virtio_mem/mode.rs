@@ -89,6 +89,7 @@ pub(crate) fn set_mode(name: GroupName, mode: Mode) -> Result<(), ModeError> {
         }
     });
     given.unwrap_or(Err(ModeError::Absent))?;
+    report::wake();
     loop {
         let said = report::with_entry(name, |report, order| match (&report.state, core::mem::take(order)) {
             (_, Order::Answered(said)) => Some(said),

@@ -1,9 +1,11 @@
 //! What every device says, and what is being done about it.
 
 use super::mode::{Mode, Order};
+use crate::drivers::virtio::Calls;
 use crate::drivers::virtio::mem::Config;
 use crate::sync::Mutex;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use mm::section::group::GroupName;
 
@@ -31,6 +33,8 @@ pub(crate) struct Report {
 struct Entry {
     report: Report,
     order: Order,
+    /// What its task waits for.
+    calls: Arc<Calls>,
 }
 
 static ENTRIES: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
@@ -40,12 +44,18 @@ pub(crate) fn reports() -> Vec<Report> {
     ENTRIES.lock().iter().map(|entry| entry.report.clone()).collect()
 }
 
-/// A device has come; `name` makes a name of how many there were.
-pub(super) fn enter(config: Config, mode: Mode, name: impl FnOnce(usize) -> GroupName) -> GroupName {
+/// A device has come, which calls so; `name` makes a name of how many there were.
+pub(super) fn enter(config: Config, mode: Mode, calls: Arc<Calls>, name: impl FnOnce(usize) -> GroupName) -> GroupName {
     let mut entries = ENTRIES.lock();
     let name = name(entries.len());
-    entries.push(Entry { report: Report { name, config, mode, state: State::Working }, order: Order::None });
+    let report = Report { name, config, mode, state: State::Working };
+    entries.push(Entry { report, order: Order::None, calls });
     name
+}
+
+/// Has the task of every device look whether there is something to be done.
+pub(crate) fn wake() {
+    ENTRIES.lock().iter().for_each(|entry| entry.calls.wake());
 }
 
 /// Works with what there is of a device, if it has come, while nobody else does.
