@@ -7,7 +7,6 @@ use boot::dice::Dice;
 use boot::qemu::{Board, Machine, VirtioMem, Way, backend};
 use boot::size::{Bytes, gib, mib};
 use serde_json::json;
-use std::time::Duration;
 use system_tests::check::same;
 use system_tests::dimms::dimm_on;
 use system_tests::memory::{BLOCK_BYTES, FRAME_BYTES};
