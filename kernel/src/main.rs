@@ -46,7 +46,7 @@ fn kernel_main(collect: &dyn Fn() -> BootFacts) -> ! {
     arch::interrupts::init(&firmware.madt);
     time::init(firmware.clocks());
     power::init(firmware.power_controls());
-    pci::start();
+    pci::start(firmware.config_spaces(), &firmware.host_bridges);
     let cpus = arch::interrupts::choose_cpus(&firmware.madt, params::get().max_cpus);
     let params = params::get();
     memory::host::start(firmware, cpus.count(), params.mem_limit, params.kernelcore);

@@ -1,25 +1,37 @@
 //! PCI: which functions there are, which addresses they decode, and which of them their bridges pass on.
 //!
-//! Configuration space is reached by two ports (PCI Local Bus 3.0 §3.2.2.3.2), as on every PC. Each function is read once, before
-//! anybody drives it, at boot or when it has come: how large a BAR is, it tells only while it is written. What the firmware has
-//! not switched on has no addresses yet; what came later gets some here.
+//! Each function is read once, before anybody drives it, at boot or when it has come: how large a BAR is, it tells only while it
+//! is written. What the firmware has not switched on has no addresses yet. What came later gets some here, and so does everything
+//! on a machine whose firmware gave none.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`space`] | the ways to configuration space |
+//! | [`mod@capabilities`] | what a function can do beyond what all do |
+//! | [`placement`] | addresses for what has none |
+//! | [`mod@line`] | which interrupt a function's line arrives as |
+//! | [`mod@messages`] | interrupts by messages |
 #![deny(unsafe_code)]
 
 mod capabilities;
 mod line;
 mod messages;
 mod placement;
+mod space;
 
 pub(crate) use capabilities::{Capability, capabilities};
 pub(crate) use messages::Messages;
+pub(crate) use space::Ecam;
 
-use crate::arch::ports::{self, PortRange};
-use crate::entry;
+use crate::arch::ports;
+use crate::entry::{self, RegionKind};
 use crate::sync::Mutex;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 use placement::{Room, place, switch_off, switch_on};
+use space::Space;
+use spin::Once;
 
 const DEVICES: u8 = 32;
 const FUNCTIONS: u8 = 8;
@@ -52,7 +64,7 @@ const HOST_BRIDGE: u32 = 0x0600;
 const BAR_IO: u32 = 1 << 0;
 const BAR_FLAGS: u64 = 0xf;
 
-/// A function of a device on a bus, all of the one segment that the ports reach.
+/// A function of a device on a bus, all of the first segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Address {
     pub(crate) bus: u8,
@@ -102,15 +114,31 @@ pub(crate) struct Bridge {
     pub(crate) windows: Vec<Range>,
 }
 
+/// Where a tree of buses begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostBridge {
+    pub(crate) first_bus: u8,
+    /// The memory that it passes on.
+    pub(crate) windows: Vec<Range>,
+}
+
 /// Configuration space, for one user at a time.
-static CONFIG: Mutex<PortRange> = Mutex::new(ports::pci_config());
+static CONFIG: Mutex<Space> = Mutex::new(Space::Ports(ports::pci_config()));
 /// Every function that is there, by address; changes under the lock of [`CONFIG`].
 static THERE: Mutex<Vec<Function>> = Mutex::new(Vec::new());
+/// Where the buses begin.
+static HOST_BRIDGES: Once<Vec<HostBridge>> = Once::new();
 
-/// Looks at everything that the firmware has set up. Nobody else uses PCI yet.
-pub(crate) fn start() {
-    let functions = scan(&mut *CONFIG.lock(), &[]);
-    log::debug!(target: "pci", "{} functions", functions.len());
+/// Looks at everything that the firmware has set up, and sets up what it has not. Nobody else uses PCI yet.
+pub(crate) fn start(regions: &[Ecam], said: &[HostBridge]) {
+    let bridges = HOST_BRIDGES.call_once(|| host_bridges(said));
+    let mut config = CONFIG.lock();
+    *config = Space::choose(ports::pci_config(), regions, &firmware_map(|kind| kind != RegionKind::Firmware));
+    let mut functions = scan(&mut *config, bridges, &[]);
+    if functions.iter().all(|function| function.bars.is_empty()) {
+        place_new(&mut *config, &mut functions, &[], bridges);
+    }
+    log::debug!(target: "pci", "{} functions, configured {}", functions.len(), config.name());
     *THERE.lock() = functions;
 }
 
@@ -123,15 +151,16 @@ pub(crate) fn functions() -> Vec<Function> {
 pub(crate) fn look_again() -> Vec<Function> {
     let mut config = CONFIG.lock();
     let known = functions();
-    let mut now = scan(&mut *config, &known);
-    place_new(&mut *config, &mut now, &known, root_window());
+    let bridges = HOST_BRIDGES.get().map_or(&[][..], Vec::as_slice);
+    let mut now = scan(&mut *config, bridges, &known);
+    place_new(&mut *config, &mut now, &known, bridges);
     THERE.lock().clone_from(&now);
     now.retain(|function| !known.contains(function));
     now
 }
 
 /// Works with configuration space while nobody else does.
-pub(crate) fn with_config<R>(work: impl FnOnce(&mut PortRange) -> R) -> R {
+pub(crate) fn with_config<R>(work: impl FnOnce(&mut Space) -> R) -> R {
     work(&mut CONFIG.lock())
 }
 
@@ -188,15 +217,43 @@ pub(crate) fn messages(function: &Function) -> Option<Messages> {
 /// The IOAPICs, and what else every PC has there, begin here.
 const FIXED_START: u64 = 0xfec0_0000;
 
-/// What the first bus is reached by: addresses above everything that the firmware's map names, up to what is fixed on a PC.
-fn root_window() -> Range {
+/// Below this, nothing of PCI has been placed for decades.
+const LOWEST: u64 = 1 << 20;
+
+/// Where buses begin, with what of its windows each can give to functions, which is below what is fixed on a PC. Where the firmware
+/// does not tell, there is one bridge, which passes on what is above all that the firmware's map names.
+fn host_bridges(said: &[HostBridge]) -> Vec<HostBridge> {
+    let named = firmware_map(|_| true);
+    let above = named.iter().map(Range::end).filter(|end| *end <= FIXED_START).max().unwrap_or(FIXED_START);
+    let fallback = Range { start: above, len: FIXED_START - above };
+    let mut bridges: Vec<_> = said.to_vec();
+    for bridge in &mut bridges {
+        bridge.windows.retain(|window| (LOWEST..FIXED_START).contains(&window.start));
+        for window in &mut bridge.windows {
+            window.len = window.end().min(FIXED_START) - window.start;
+        }
+    }
+    if bridges.iter().all(|bridge| bridge.first_bus != 0) {
+        bridges.insert(0, HostBridge { first_bus: 0, windows: vec![fallback] });
+    }
+    bridges
+}
+
+/// What of the firmware's map is of such a kind.
+fn firmware_map(is_meant: impl Fn(RegionKind) -> bool) -> Vec<Range> {
     let regions = entry::facts().map_or(&[][..], |facts| &facts.memory);
-    let start = regions.iter().map(|region| region.end).filter(|end| *end <= FIXED_START).max().unwrap_or(FIXED_START);
-    Range { start, len: FIXED_START - start }
+    let meant = regions.iter().filter(|region| is_meant(region.kind));
+    meant.map(|region| Range { start: region.start, len: region.end - region.start }).collect()
 }
 
 /// Gives addresses to functions that are not among the known ones and have none.
-fn place_new(config: &mut impl ConfigSpace, functions: &mut [Function], known: &[Function], root: Range) {
+fn place_new(
+    config: &mut impl ConfigSpace,
+    functions: &mut [Function],
+    known: &[Function],
+    host_bridges: &[HostBridge],
+) {
+    let named = firmware_map(|_| true);
     for n in 0..functions.len() {
         let function = &functions[n];
         if known.contains(function) || !function.bars.is_empty() || function.bar_count == 0 {
@@ -204,14 +261,12 @@ fn place_new(config: &mut impl ConfigSpace, functions: &mut [Function], known: &
         }
         let bus = function.address.bus;
         let bridge = functions.iter().find_map(|it| it.bridge.as_ref().filter(|bridge| bridge.bus == bus));
-        let windows = match bridge {
-            Some(bridge) => bridge.windows.clone(),
-            None => vec![root],
-        };
-        // On the first bus, the windows of bridges are taken as well.
+        let root = || host_bridges.iter().find(|root| root.first_bus == bus).map(|root| root.windows.clone());
+        let windows = bridge.map(|bridge| bridge.windows.clone()).or_else(root).unwrap_or_default();
+        // On a first bus, the windows of bridges are taken as well.
         let passed_on = functions.iter().filter(|it| it.address.bus == bus).filter_map(|it| it.bridge.as_ref());
         let passed_on = passed_on.flat_map(|bridge| bridge.windows.iter());
-        let taken = functions.iter().flat_map(|it| &it.bars).chain(passed_on).copied().collect();
+        let taken = functions.iter().flat_map(|it| &it.bars).chain(passed_on).chain(&named).copied().collect();
         if place(config, function, &mut Room { windows, taken }) {
             functions[n].bars = bars(config, functions[n].address, functions[n].bar_count);
         } else {
@@ -227,31 +282,11 @@ pub(crate) trait ConfigSpace {
     fn write(&mut self, function: Address, register: u8, value: u32);
 }
 
-const ADDRESS_PORT: u16 = 0;
-const DATA_PORT: u16 = 4;
-const ENABLE: u32 = 1 << 31;
-
-fn select(ports: &PortRange, Address { bus, device, function }: Address, register: u8) {
-    let place = u32::from(bus) << 16 | u32::from(device) << 11 | u32::from(function) << 8 | u32::from(register & !3);
-    ports.write_u32(ADDRESS_PORT, ENABLE | place);
-}
-
-impl ConfigSpace for PortRange {
-    fn read(&mut self, function: Address, register: u8) -> u32 {
-        select(self, function, register);
-        self.read_u32(DATA_PORT)
-    }
-
-    fn write(&mut self, function: Address, register: u8, value: u32) {
-        select(self, function, register);
-        self.write_u32(DATA_PORT, value);
-    }
-}
-
-/// Every function on the first bus and on those behind bridges; those that are known already are not looked at again.
-fn scan(config: &mut impl ConfigSpace, known: &[Function]) -> Vec<Function> {
+/// Every function on first buses and on those behind bridges; those that are known already are not looked at again.
+fn scan(config: &mut impl ConfigSpace, host_bridges: &[HostBridge], known: &[Function]) -> Vec<Function> {
     let mut functions = Vec::new();
-    let (mut buses, mut seen) = (vec![0], [false; 256]);
+    let mut buses: Vec<_> = host_bridges.iter().map(|bridge| bridge.first_bus).collect();
+    let mut seen = [false; 256];
     while let Some(bus) = buses.pop() {
         // Bridges that nobody has numbered may lead anywhere, even back.
         if core::mem::replace(&mut seen[usize::from(bus)], true) {

@@ -17,6 +17,11 @@ fn at(bus: u8, device: u8, function: u8) -> Address {
     Address { bus, device, function }
 }
 
+/// As most machines have one.
+fn first_bus() -> [HostBridge; 1] {
+    [HostBridge { first_bus: 0, windows: vec![Range { start: 0xc000_0000, len: 0x1000_0000 }] }]
+}
+
 impl FakeConfig {
     fn put(&mut self, address: Address, header: u32, class: u32) -> &mut Self {
         self.set(address, ID, 0x1111_8086).set(address, CLASS, class << 16).set(address, HEADER, header << 16);
@@ -80,7 +85,8 @@ fn bars_are_as_large_as_they_say_and_stay_where_they_are() {
     config.put(large, 0, 0x0500).bar(large, 0x18, 0x40_0000_000c, 8 << 30);
     let before = config.registers.clone();
     let range = |start, len| Range { start, len };
-    let bars: Vec<_> = scan(&mut config, &[]).into_iter().map(|function| (function.address, function.bars)).collect();
+    let bars: Vec<_> =
+        scan(&mut config, &first_bus(), &[]).into_iter().map(|function| (function.address, function.bars)).collect();
     assert_eq!(
         bars,
         [
@@ -102,7 +108,7 @@ fn what_is_not_placed_or_not_switched_on_has_no_addresses() {
     config.bridge(at(0, 5, 0), 3);
     // A host bridge is not even asked.
     config.put(at(0, 0, 0), 0, HOST_BRIDGE).bar(at(0, 0, 0), 0x10, 0xfe00_0000, 0x1000);
-    for function in scan(&mut config, &[]) {
+    for function in scan(&mut config, &first_bus(), &[]) {
         assert_eq!(function.bars, [], "{}", function.address);
         assert!(function.bridge.is_none_or(|bridge| bridge.windows.is_empty()), "{}", function.address);
     }
@@ -116,7 +122,7 @@ fn bridges_pass_on_their_windows_and_lead_to_their_buses() {
     config.bridge(port, 5).set(port, MEMORY_WINDOW, 0xfe90_fe80).set(port, PREFETCH_WINDOW, 0x0021_0011);
     config.set(port, PREFETCH_BASE_HIGH, 8).set(port, PREFETCH_LIMIT_HIGH, 9);
     config.put(at(5, 0, 0), 0, 0x0200).bar(at(5, 0, 0), 0x10, 0xfe80_0000, 0x2000);
-    let functions = scan(&mut config, &[]);
+    let functions = scan(&mut config, &first_bus(), &[]);
     assert_eq!(functions.iter().map(|it| it.address).collect::<Vec<_>>(), [at(0, 1, 0), port, at(5, 0, 0)]);
     let windows =
         vec![Range { start: 0xfe80_0000, len: 0x20_0000 }, Range { start: 0x8_0010_0000, len: 0x1_0020_0000 }];
@@ -129,12 +135,34 @@ fn bridges_pass_on_their_windows_and_lead_to_their_buses() {
 fn bridges_in_a_circle_are_walked_once() {
     let mut config = FakeConfig::default();
     config.bridge(at(0, 1, 0), 0).bridge(at(0, 2, 0), 7).bridge(at(7, 0, 0), 7).bridge(at(7, 1, 0), 0);
-    assert_eq!(scan(&mut config, &[]).len(), 4);
+    assert_eq!(scan(&mut config, &first_bus(), &[]).len(), 4);
+}
+
+#[test]
+fn buses_may_begin_at_several_bridges() {
+    let mut config = FakeConfig::default();
+    config.put(at(0, 1, 0), 0, 0x0200).bridge(at(12, 0, 0), 13).put(at(13, 0, 0), 0, 0x0200);
+    let bridges = [0, 12, 200].map(|first_bus| HostBridge { first_bus, windows: vec![] });
+    let found: Vec<_> = scan(&mut config, &bridges, &[]).iter().map(|it| it.address).collect();
+    assert_eq!(found, [at(0, 1, 0), at(12, 0, 0), at(13, 0, 0)]);
+}
+
+#[test]
+fn what_a_host_bridge_passes_on_is_given_from_there() {
+    let mut config = FakeConfig::default();
+    config.put(at(12, 1, 0), 0, 0x0200).bar(at(12, 1, 0), 0x10, 0, 0x1000).set(at(12, 1, 0), COMMAND, 0);
+    let windows = [(0xa_0000, 0x2_0000), (0xfec0_0000, 1 << 30), (0xfebf_f000, 1 << 30)];
+    let windows = windows.map(|(start, len)| Range { start, len }).to_vec();
+    let bridges = host_bridges(&[HostBridge { first_bus: 12, windows }]);
+    assert_eq!(bridges.iter().map(|bridge| bridge.first_bus).collect::<Vec<_>>(), [0, 12]);
+    let mut functions = scan(&mut config, &bridges, &[]);
+    place_new(&mut config, &mut functions, &[], &bridges);
+    assert_eq!(functions[0].bars, [Range { start: 0xfebf_f000, len: 0x1000 }]);
 }
 
 #[test]
 fn without_pci_there_is_nothing() {
-    assert_eq!(scan(&mut FakeConfig::default(), &[]), []);
+    assert_eq!(scan(&mut FakeConfig::default(), &first_bus(), &[]), []);
 }
 
 #[test]
@@ -143,7 +171,7 @@ fn a_bar_that_makes_no_sense_is_left_out() {
     let mut config = FakeConfig::default();
     let odd = at(0, 1, 0);
     config.put(odd, 0, 0xff00).set(odd, 0x10, 0xfe00_0002).set(odd, 0x14, 0xfe00_0006).set(odd, 0x24, 0xfe00_0004);
-    assert_eq!(scan(&mut config, &[]).remove(0).bars, []);
+    assert_eq!(scan(&mut config, &first_bus(), &[]).remove(0).bars, []);
     // No bit that can be set, no place, an end beyond any address.
     for (value, mask) in [(0xfe00_0000, 0), (0, !0xfff), (u64::MAX << 40, u64::MAX << 41)] {
         assert_eq!(decoded(value, mask), None, "{value:#x}");
@@ -188,14 +216,13 @@ fn coming(sizes: &[u64]) -> (FakeConfig, Vec<Function>) {
     let mut config = FakeConfig::default();
     config.bridge(at(0, 1, 0), 1).set(at(0, 1, 0), MEMORY_WINDOW, 0xfe90_fe80);
     config.put(at(1, 0, 0), 0, 0x0200).bar(at(1, 0, 0), 0x10, 0xfe80_0000, 0x1000);
-    let known = scan(&mut config, &[]);
+    let known = scan(&mut config, &first_bus(), &[]);
     config.put(at(1, 1, 0), 0, 0x0500).set(at(1, 1, 0), COMMAND, 0);
     for (register, size) in (0x10..).step_by(8).zip(sizes) {
         config.bar(at(1, 1, 0), register, 0xc, *size);
     }
-    let mut functions = scan(&mut config, &known);
-    let root = Range { start: 0xc000_0000, len: 0x1000_0000 };
-    place_new(&mut config, &mut functions, &known, root);
+    let mut functions = scan(&mut config, &first_bus(), &known);
+    place_new(&mut config, &mut functions, &known, &first_bus());
     (config, functions)
 }
 
@@ -224,10 +251,10 @@ fn what_has_no_room_or_no_size_stays_switched_off_or_without() {
 fn on_the_first_bus_what_bridges_pass_on_is_taken() {
     let mut config = FakeConfig::default();
     config.bridge(at(0, 1, 0), 1).set(at(0, 1, 0), MEMORY_WINDOW, 0xc010_c000);
-    let known = scan(&mut config, &[]);
+    let known = scan(&mut config, &first_bus(), &[]);
     config.put(at(0, 5, 0), 0, 0x0500).set(at(0, 5, 0), COMMAND, 0).bar(at(0, 5, 0), 0x20, 0xc, 0x4000);
-    let mut functions = scan(&mut config, &known);
-    place_new(&mut config, &mut functions, &known, Range { start: 0xc000_0000, len: 0x1000_0000 });
+    let mut functions = scan(&mut config, &first_bus(), &known);
+    place_new(&mut config, &mut functions, &known, &first_bus());
     assert_eq!(functions[1].bars, [Range { start: 0xc020_0000, len: 0x4000 }]);
 }
 
@@ -244,7 +271,7 @@ fn behind_a_port(device: u8, pin: u32) -> (FakeConfig, Vec<Function>) {
     wire(&mut config, at(0, 3, 0), 11, 1);
     wire(&mut config, at(0, 3, 1), 10, 2);
     wire(&mut config, at(4, device, 0), 0, pin);
-    let functions = scan(&mut config, &[]);
+    let functions = scan(&mut config, &first_bus(), &[]);
     (config, functions)
 }
 
@@ -277,11 +304,11 @@ fn a_piix3_tells_the_line_of_what_comes_to_any_place() {
             config.set(at(0, 1, 0), ID, 0x7000_8086);
         }
         wire(&mut config, at(0, device, 0), 0, pin);
-        let functions = scan(&mut config, &[]);
+        let functions = scan(&mut config, &first_bus(), &[]);
         assert_eq!(line::line(&mut config, &functions, at(0, device, 0)), expected, "device {device}, pin {pin}");
     }
     config.set(at(0, 1, 0), ID, 0x7110_8086);
-    let functions = scan(&mut config, &[]);
+    let functions = scan(&mut config, &first_bus(), &[]);
     assert_eq!(line::line(&mut config, &functions, at(0, 5, 0)), None);
 }
 
@@ -292,7 +319,7 @@ fn messages_are_found_where_their_table_is_decoded() {
         config.set(function, at_register, 0x4003_0011).set(function, at_register.wrapping_add(4), table);
         config.bar(function, 0x14, 0xfe00_0000, 0x1000);
         config.writable.insert((function, at_register), 0xc000_0000);
-        let function = scan(&mut config, &[]).remove(0);
+        let function = scan(&mut config, &first_bus(), &[]).remove(0);
         let messages = Messages::of(&mut config, &function)?;
         messages.switch_on(&mut config, &function);
         assert_eq!(config.read(function.address, at_register), 0x8003_0011);
@@ -317,8 +344,8 @@ proptest! {
             }
             config.writable.insert((at(bus, device, function), COMMAND), COMMAND_BITS);
         }
-        let mut functions = scan(&mut config, &[]);
-        place_new(&mut config, &mut functions, &[], Range { start: 0xc000_0000, len: 0x1000_0000 });
+        let mut functions = scan(&mut config, &first_bus(), &[]);
+        place_new(&mut config, &mut functions, &[], &first_bus());
         let all = functions.clone();
         for function in functions {
             prop_assert!(capabilities(&mut config, function.address).len() <= 48);

@@ -6,6 +6,7 @@
 
 const NAME_OP: u8 = 0x08;
 const ROOT_CHARACTER: u8 = b'\\';
+const BUFFER_OP: u8 = 0x11;
 const PACKAGE_OP: u8 = 0x12;
 const ZERO_OP: u8 = 0x00;
 const ONE_OP: u8 = 0x01;
@@ -37,6 +38,28 @@ pub(crate) fn dimm_slot_count(aml: &[u8]) -> Option<u32> {
     named(aml, *b"MDNR").find_map(|value| constant(value).map(|(count, _)| count))
 }
 
+/// What follows each place where a text is, up to the next one.
+pub(super) fn behind<'a>(aml: &'a [u8], text: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    let find = move |bytes: &[u8]| bytes.windows(text.len()).position(|window| window == text);
+    let mut rest = find(aml).map(|at| &aml[at + text.len()..]);
+    core::iter::from_fn(move || {
+        let own = rest?;
+        let next = find(own);
+        rest = next.map(|at| &own[at + text.len()..]);
+        Some(&own[..next.unwrap_or(own.len())])
+    })
+}
+
+/// The bytes of every buffer that is defined by that name.
+pub(super) fn buffers(aml: &[u8], name: [u8; 4]) -> impl Iterator<Item = &[u8]> {
+    named(aml, name).filter_map(|value| {
+        let body = value.strip_prefix(&[BUFFER_OP])?;
+        let (length, length_bytes) = package_length(body)?;
+        let (size, bytes) = constant(body.get(length_bytes..length.min(body.len()))?)?;
+        Some(&bytes[..bytes.len().min(size as usize)])
+    })
+}
+
 /// What follows each definition of that name.
 fn named(aml: &[u8], name: [u8; 4]) -> impl Iterator<Item = &[u8]> {
     (0..aml.len()).filter_map(move |offset| {
@@ -64,7 +87,7 @@ fn package_length(body: &[u8]) -> Option<(usize, usize)> {
 }
 
 /// A constant integer of at most 32 bits and what follows it.
-fn constant(bytes: &[u8]) -> Option<(u32, &[u8])> {
+pub(super) fn constant(bytes: &[u8]) -> Option<(u32, &[u8])> {
     let (&prefix, rest) = bytes.split_first()?;
     let width = match prefix {
         ZERO_OP => return Some((0, rest)),

@@ -1,6 +1,7 @@
 //! The MCFG table: where PCI's configuration space lies in memory (ECAM). PCI Firmware 3.3 §4.1.2.
 
 use super::table::{self, TableProblem, u32_at, u64_at};
+use crate::drivers::pci::Ecam;
 use alloc::vec::Vec;
 use thiserror::Error;
 
@@ -19,22 +20,6 @@ pub(crate) struct Mcfg {
     pub(crate) regions: Vec<Ecam>,
     /// What was wrong with the table, to be logged.
     pub(crate) problems: Vec<McfgProblem>,
-}
-
-/// The configuration space of some buses of a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ecam {
-    /// Of the first of its buses.
-    pub(crate) start: u64,
-    pub(crate) segment: u16,
-    pub(crate) first_bus: u8,
-    pub(crate) last_bus: u8,
-}
-
-impl Ecam {
-    pub(crate) fn len(&self) -> u64 {
-        (u64::from(self.last_bus) - u64::from(self.first_bus) + 1) * BUS_BYTES
-    }
 }
 
 /// Something in the table that could not be taken as it stands.

@@ -14,6 +14,7 @@ mod madt;
 mod mcfg;
 mod nfit;
 pub(crate) mod owners;
+mod resources;
 pub(crate) mod slit;
 pub(crate) mod srat;
 mod table;
@@ -28,6 +29,7 @@ use mm::plural::Plural;
 use thiserror::Error;
 
 use crate::arch::MadtInfo;
+use crate::drivers::pci::{Ecam, HostBridge};
 use crate::memory::acpi_handler::{TableCopies, View, acpi_tables};
 use crate::memory::map_firmware;
 use crate::power::{self, PowerControls, SoftOff};
@@ -57,6 +59,9 @@ pub(crate) struct Firmware {
     pub(crate) slit: Option<Slit>,
     pub(crate) mcfg: Mcfg,
     pub(crate) nfit: Nfit,
+    /// Where PCI's configuration space is, for want of an MCFG.
+    config_space: Option<Ecam>,
+    pub(crate) host_bridges: Vec<HostBridge>,
     /// How to switch off; `None` if the firmware does not say.
     pub(crate) sleep_type: Option<SleepType>,
     /// Slots of the memory-hotplug controller; `None` if there is no such controller.
@@ -125,6 +130,8 @@ impl Firmware {
             slit: bytes_of(b"SLIT").map(Slit::parse),
             mcfg: bytes_of(b"MCFG").map(Mcfg::parse).unwrap_or_default(),
             nfit: bytes_of(b"NFIT").map(Nfit::parse).unwrap_or_default(),
+            config_space: resources::config_space(dsdt),
+            host_bridges: resources::host_bridges(dsdt),
             sleep_type: aml::sleep_type_s5(dsdt),
             dimm_slots: aml::dimm_slot_count(dsdt),
             fadt,
@@ -143,6 +150,8 @@ impl Firmware {
             slit: None,
             mcfg: Mcfg::default(),
             nfit: Nfit::default(),
+            config_space: None,
+            host_bridges: Vec::new(),
             sleep_type: None,
             dimm_slots: None,
         }
@@ -171,6 +180,14 @@ impl Firmware {
             ClockSource::PmTimer(timer.port.registers(), width)
         });
         hpet.into_iter().chain(pm_timer)
+    }
+
+    /// Where PCI's configuration space lies in memory.
+    pub(crate) fn config_spaces(&self) -> &[Ecam] {
+        match self.mcfg.regions.as_slice() {
+            [] => self.config_space.as_slice(),
+            regions => regions,
+        }
     }
 
     /// How to switch off and to start anew.

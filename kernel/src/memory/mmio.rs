@@ -1,5 +1,6 @@
 //! Registers of a device that a driver found, as a range that is safe to use.
 
+use super::paging::boot_map::physical_bits;
 use super::paging::devices::map_mmio;
 use mm::addr::MAX_PHYS_BITS;
 
@@ -21,9 +22,10 @@ impl Word for u16 {}
 impl Word for u32 {}
 
 impl Mmio {
-    /// Maps registers at a physical address; `None` if they lie beyond those that are supported.
+    /// Maps registers at a physical address; `None` if they lie beyond those that are supported, here or by the CPU.
     pub(crate) fn map(address: u64, len: usize) -> Option<Self> {
-        let end = address.checked_add(len as u64).filter(|end| *end <= 1 << MAX_PHYS_BITS);
+        let limit = 1 << physical_bits().min(MAX_PHYS_BITS);
+        let end = address.checked_add(len as u64).filter(|end| *end <= limit);
         end.map(|_| Self { base: map_mmio(address, len), len })
     }
 

@@ -178,7 +178,7 @@ fn devices() -> Vec<Resource> {
 
 /// What the firmware has set up of PCI, what passes on first: of equal ranges that holds the other.
 fn pci() -> Vec<Resource> {
-    let spaces = firmware::get().mcfg.regions.iter().map(|space| {
+    let spaces = firmware::get().config_spaces().iter().map(|space| {
         let (first, last) = (space.first_bus, space.last_bus);
         let name = format!("PCI ECAM {:04x} [bus {first:02x}-{last:02x}]", space.segment);
         Resource::new(space.start, space.len(), name)
