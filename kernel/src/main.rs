@@ -59,7 +59,7 @@ fn kernel_main(collect: &dyn Fn() -> BootFacts) -> ! {
         memory::host::start_keeper();
         console::start();
         firmware::events::start(firmware);
-        sources::start(params::get().virtio_mem_mode);
+        sources::start(&params::get().virtio_slots, params::get().virtio_mem_mode);
         match &params::get().selftest {
             Some(filter) => selftest::run(filter),
             None => shell::run(params::get().run()),

@@ -5,7 +5,9 @@
 //! thing the last counts, and those of the file come last. Double quotes keep blanks in a word.
 #![deny(unsafe_code)]
 
+use crate::arch::GsiMode;
 use crate::drivers::fw_cfg;
+use crate::drivers::virtio::Slot;
 use crate::entry;
 use crate::logging;
 use crate::memory::host::{Amount, KernelCore};
@@ -41,6 +43,8 @@ pub(crate) struct Params {
     pub(crate) loglevel: Option<u8>,
     /// Run the in-kernel tests whose names contain this, or one of its parts between commas, instead of the shell.
     pub(crate) selftest: Option<String>,
+    /// Where devices of virtio's memory-mapped bus may be.
+    pub(crate) virtio_slots: Vec<Slot>,
     run: String,
     problems: Vec<ParamProblem>,
 }
@@ -153,6 +157,9 @@ impl Params {
             "maxcpus" => self.max_cpus = Some(text.parse().ok().ok_or_else(wanted("a number"))?),
             "kernelcore" => self.kernelcore.kernel = Some(amount(text).ok_or_else(wanted("a size or a percentage"))?),
             "movablecore" => self.kernelcore.movable = Some(amount(text).ok_or_else(wanted("a size or a percentage"))?),
+            "virtio_mmio.device" => {
+                self.virtio_slots.push(slot(text).ok_or_else(wanted("SIZE@ADDRESS:INTERRUPT"))?);
+            }
             "selftest" => self.selftest = Some(text.to_owned()),
             "run" if value.is_some() => self.run = text.to_owned(),
             _ => return Err(ParamProblem::Unknown(word.to_owned())),
@@ -199,6 +206,14 @@ fn switch(value: Option<&str>) -> Option<bool> {
         Some("0" | "n" | "N" | "off" | "false") => Some(false),
         Some(_) => None,
     }
+}
+
+/// A place and a line, which is as on the ISA bus; a number at the end names the device for others.
+fn slot(text: &str) -> Option<Slot> {
+    let (len, place) = text.split_once('@')?;
+    let mut parts = place.split(':');
+    let (start, gsi) = (size(parts.next()?)?, parts.next()?.parse().ok()?);
+    Some(Slot { start, len: size(len)?, gsi, mode: GsiMode::ISA })
 }
 
 /// A size, or a percentage of all boot memory.
@@ -352,6 +367,17 @@ mod tests {
         params.read_bytes(b"mem=4G \xff");
         assert_eq!(params.mem_limit, Some(2 << 30));
         assert_eq!(params.problems.last(), Some(&ParamProblem::NotText));
+    }
+
+    #[test]
+    fn slots_are_where_they_are_said_to_be() {
+        let mut params = Params::default();
+        params.read("virtio_mmio.device=512@0xfeb00e00:12 virtio_mmio.device=1K@0x1000:5:3");
+        let slot = |start, len, gsi| Slot { start, len, gsi, mode: GsiMode::ISA };
+        assert_eq!(params.virtio_slots, [slot(0xfeb0_0e00, 512, 12), slot(0x1000, 1024, 5)]);
+        for senseless in ["", "512", "512@", "512@0xfeb00e00", "@0x1000:1", "512@x:1", "512@0x1000:", "512@0x1000:-1"] {
+            assert_eq!(super::slot(senseless), None, "{senseless}");
+        }
     }
 
     #[test]

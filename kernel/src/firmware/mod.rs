@@ -30,6 +30,7 @@ use thiserror::Error;
 
 use crate::arch::MadtInfo;
 use crate::drivers::pci::{Ecam, HostBridge};
+use crate::drivers::virtio::Slot;
 use crate::memory::acpi_handler::{TableCopies, View, acpi_tables};
 use crate::memory::map_firmware;
 use crate::power::{self, PowerControls, SoftOff};
@@ -62,6 +63,7 @@ pub(crate) struct Firmware {
     /// Where PCI's configuration space is, for want of an MCFG.
     config_space: Option<Ecam>,
     pub(crate) host_bridges: Vec<HostBridge>,
+    pub(crate) virtio_slots: Vec<Slot>,
     /// How to switch off; `None` if the firmware does not say.
     pub(crate) sleep_type: Option<SleepType>,
     /// Slots of the memory-hotplug controller; `None` if there is no such controller.
@@ -132,6 +134,7 @@ impl Firmware {
             nfit: bytes_of(b"NFIT").map(Nfit::parse).unwrap_or_default(),
             config_space: resources::config_space(dsdt),
             host_bridges: resources::host_bridges(dsdt),
+            virtio_slots: resources::virtio_slots(dsdt),
             sleep_type: aml::sleep_type_s5(dsdt),
             dimm_slots: aml::dimm_slot_count(dsdt),
             fadt,
@@ -152,6 +155,7 @@ impl Firmware {
             nfit: Nfit::default(),
             config_space: None,
             host_bridges: Vec::new(),
+            virtio_slots: Vec::new(),
             sleep_type: None,
             dimm_slots: None,
         }

@@ -1,15 +1,20 @@
 //! What devices use, from the resource templates that AML holds as constants (ACPI 6.5 §6.4): host bridges with the buses and
-//! addresses that they pass on.
+//! addresses that they pass on, and slots of virtio's memory-mapped bus.
 //!
 //! As with the other facts that only AML holds, they are looked for where they are defined; a template that a method makes is
 //! not found.
 
 use super::aml;
+use super::table::u32_at;
+use crate::arch::{GsiMode, Polarity, Trigger};
 use crate::drivers::pci::{Ecam, HostBridge, Range};
+use crate::drivers::virtio::Slot;
 use alloc::vec::Vec;
 
 /// Kinds of entries: those with a length of 16 bits have the upper bit set.
 const END: u8 = 0x79;
+const FIXED_MEMORY: u8 = 0x86;
+const INTERRUPT: u8 = 0x89;
 const DWORD_SPACE: u8 = 0x87;
 const WORD_SPACE: u8 = 0x88;
 const QWORD_SPACE: u8 = 0x8a;
@@ -43,6 +48,30 @@ fn host_bridge(template: &[u8]) -> Option<HostBridge> {
     let first_bus = u8::try_from(buses(template)?.start).ok()?;
     let memory = entries(template).filter_map(|entry| space(entry).filter(|(kind, _)| *kind == MEMORY));
     Some(HostBridge { first_bus, windows: memory.map(|(_, window)| window).collect() })
+}
+
+/// What virtio's slots are called.
+const VIRTIO_SLOT: &[u8] = b"LNRO0005";
+
+/// The slots of virtio's memory-mapped bus.
+pub(super) fn virtio_slots(table: &[u8]) -> Vec<Slot> {
+    let devices = aml::behind(table, VIRTIO_SLOT);
+    devices.filter_map(|device| aml::buffers(device, *b"_CRS").next()).filter_map(virtio_slot).collect()
+}
+
+fn virtio_slot(template: &[u8]) -> Option<Slot> {
+    const IS_EDGE: u8 = 1 << 1;
+    const IS_LOW: u8 = 1 << 2;
+    let body_of = |wanted| entries(template).find(|(kind, _)| *kind == wanted).map(|(_, body)| body);
+    let (memory, interrupt) = (body_of(FIXED_MEMORY)?, body_of(INTERRUPT)?);
+    let flags = *interrupt.first()?;
+    let mode = GsiMode {
+        trigger: if flags & IS_EDGE != 0 { Trigger::Edge } else { Trigger::Level },
+        polarity: if flags & IS_LOW != 0 { Polarity::ActiveLow } else { Polarity::ActiveHigh },
+    };
+    // Behind a byte that says whether it can be written, and behind flags and a count.
+    let (start, len, gsi) = (u32_at(memory, 1)?, u32_at(memory, 5)?, u32_at(interrupt, 2)?);
+    Some(Slot { start: start.into(), len: len.into(), gsi, mode })
 }
 
 /// What kind of addresses an entry is about, and which.
@@ -132,6 +161,29 @@ mod tests {
         assert_eq!(config_space(&[cba, &crs(1, 64)].concat()), None, "nothing is said of the first bus");
         assert_eq!(config_space(&[&cba[..10], &crs(0, 64)].concat()), None);
         assert!(fixtures::CONFIGS.iter().all(|config| config_space(&fixtures::bytes(config, "dsdt.aml")).is_none()));
+    }
+
+    /// A slot as QEMU's microvm tells of it.
+    fn slot_device(crs: &[u8]) -> Vec<u8> {
+        let size = crs.len() as u8;
+        let name = b"\x08_HID\x0dLNRO0005\0\x08_UID\x0a\x07\x08_CCA\x01\x08_CRS\x11";
+        [&name[..], &[size + 3, 0x0a, size], crs].concat()
+    }
+
+    #[test]
+    fn slots_of_virtio_have_a_place_and_a_line() {
+        let memory = [0x86, 9, 0, 1, 0, 0x0e, 0xb0, 0xfe, 0, 2, 0, 0];
+        let line = [0x89, 6, 0, 0xb, 1, 0x1f, 0, 0, 0];
+        let whole = slot_device(&[&memory[..], &line, &[END, 0]].concat());
+        let mode = GsiMode { trigger: Trigger::Edge, polarity: Polarity::ActiveHigh };
+        let slot = Slot { start: 0xfeb0_0e00, len: 0x200, gsi: 31, mode };
+        assert_eq!(virtio_slots(&[&whole[..], b"\x08_CRS\x11\x03\x0a\x01", &whole].concat()), [slot, slot]);
+        for part in [&memory[..], &line, &memory[..9], &[]] {
+            assert_eq!(virtio_slots(&slot_device(part)), [], "{part:x?}");
+        }
+        // What another device has is not the slot's.
+        let other = [b"LNRO0005\0" as &[u8], &whole].concat();
+        assert_eq!(virtio_slots(&other), [slot]);
     }
 
     proptest::proptest! {

@@ -7,6 +7,7 @@
 //! | [`dimm`] | DIMMs, plugged and unplugged |
 //! | [`mod@probe`] | memory that is added by hand |
 //! | [`functions`] | functions of PCI that are there, and that come |
+//! | [`slots`] | devices on virtio's memory-mapped bus |
 //! | [`virtio_mem`] | virtio-mem devices, which grow and shrink |
 #![deny(unsafe_code)]
 
@@ -15,10 +16,12 @@ mod blocks;
 pub(crate) mod dimm;
 mod functions;
 mod probe;
+mod slots;
 pub(crate) mod virtio_mem;
 
 pub(crate) use probe::{ProbeError, probe};
 
+use crate::drivers::virtio::Slot;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// How often somebody has let go of something.
@@ -34,9 +37,10 @@ fn reliefs() -> u64 {
     RELIEFS.load(Ordering::Relaxed)
 }
 
-/// Takes in what is there already and starts listening for more; virtio-mem devices begin in that mode. The memory subsystem and
-/// ACPI's events work.
-pub(crate) fn start(mode: virtio_mem::Mode) {
+/// Takes in what is there already, also in slots that the command line names, and starts listening for more; virtio-mem devices
+/// begin in that mode. The memory subsystem and ACPI's events work.
+pub(crate) fn start(named: &[Slot], mode: virtio_mem::Mode) {
     dimm::start();
     functions::start(mode);
+    slots::start(named, mode);
 }

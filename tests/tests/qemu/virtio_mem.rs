@@ -14,6 +14,22 @@ use system_tests::scenario;
 use system_tests::scenario::{FIRST_HOT, Scenario, two_nodes};
 use system_tests::vm::{Vm, soon};
 
+/// What a microvm gets a device of 1 GiB by that has its registers in memory. The machine has no place for the device's memory, which it
+/// then claims to have at address zero.
+const MAPPED: [&str; 4] = [
+    "-object",
+    "memory-backend-ram,id=vmem0-ram,size=1G,reserve=off",
+    "-device",
+    "virtio-mem,id=vmem0,memdev=vmem0-ram",
+];
+/// As the standard has it, not as it was before.
+const MODERN: [&str; 2] = ["-global", "virtio-mmio.force-legacy=false"];
+
+fn microvm(extra: &[&[&str]]) -> Machine {
+    let extra = extra.concat().into_iter().map(str::to_owned).collect();
+    Machine { board: Board::Microvm, way: Way::Pvh, slots: 0, extra, ..Machine::default() }
+}
+
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let device = |node, size| VirtioMem { size, requested: Bytes(0), node: Some(node), block: None, standby: false };
     let with = |virtio_mems: &[VirtioMem]| Machine { virtio_mems: virtio_mems.to_vec(), way: Way::Pvh, ..two_nodes() };
@@ -57,6 +73,18 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             .with("without_slots")
             .on(Machine { slots: 0, ..one() })
             .params(movable),
+        scenario!(memory_that_is_elsewhere_sets_a_device_aside).on(microvm(&[&MODERN, &MAPPED])),
+        scenario!(memory_that_is_elsewhere_sets_a_device_aside).with("without_acpi").on(microvm(&[
+            &MODERN,
+            &MAPPED,
+            &["-machine", "acpi=off"],
+        ])),
+        scenario!(memory_that_is_elsewhere_sets_a_device_aside).with("on_pcie").on(microvm(&[
+            &["-machine", "pcie=on"],
+            &MAPPED[..3],
+            &["virtio-mem-pci,id=vmem0,memdev=vmem0-ram"],
+        ])),
+        scenario!(a_device_from_before_the_standard_is_set_aside).on(microvm(&[&MAPPED])),
         scenario!(a_device_may_come_later).on(Machine { extra: port, way: Way::Pvh, ..two_nodes() }).params(movable),
         scenario!(a_device_may_come_later)
             .with("on_pc")
@@ -415,5 +443,21 @@ fn a_device_may_come_later(vm: &mut Vm) -> Result<()> {
         vm.resize(id, size)?;
     }
     calls(vm, id)?;
+    Ok(())
+}
+
+fn memory_that_is_elsewhere_sets_a_device_aside(vm: &mut Vm) -> Result<()> {
+    let before = vm.trace()?;
+    let device = vm.resizable("vmem0")?;
+    same("start", device.start, 0)?;
+    let why = vm.stuck("vmem0", "set-aside")?;
+    ensure!(why.contains("cannot be used"), "{why}");
+    vm.unchanged_since("a device with memory that is not its own", &before)
+}
+
+fn a_device_from_before_the_standard_is_set_aside(vm: &mut Vm) -> Result<()> {
+    same("devices", vm.resizables()?, Vec::new())?;
+    let log = vm.kernel_log()?;
+    ensure!(log.iter().any(|line| line.contains("set aside: it speaks no version")), "{log:?}");
     Ok(())
 }

@@ -109,7 +109,7 @@ pub(crate) fn listen_on_line(irq: u8, listener: Arc<dyn Listener>) -> Option<Lis
 }
 
 /// Listens on a line; `None` if it is somebody's alone, arrives nowhere, or others on it have it be otherwise.
-fn listen(gsi: u32, mode: GsiMode, listener: Arc<dyn Listener>) -> Option<Listening> {
+pub(crate) fn listen(gsi: u32, mode: GsiMode, listener: Arc<dyn Listener>) -> Option<Listening> {
     if !interrupts::may_be_shared(gsi) {
         return None;
     }

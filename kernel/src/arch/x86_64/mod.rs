@@ -40,7 +40,7 @@ pub(crate) use ipi::{flush_tlb_everywhere, kick, wait_for_grace_period};
 pub(crate) use irq::{
     IrqOff, enable as enable_interrupts, halt_forever, irq_off, may_block, pop_off, pop_off_and_halt, push_off,
 };
-pub(crate) use listeners::{Heard, Listener, Listening, Message, listen_on_line, listen_to_message};
+pub(crate) use listeners::{Heard, Listener, Listening, Message, listen, listen_on_line, listen_to_message};
 pub(crate) use madt::{CpuInfo, GsiMode, IoApicInfo, IsaOverride, MadtInfo, Polarity, Trigger};
 pub(crate) use nmi::{CpuTrace, ask_where, stop_here, stop_others, trace_of};
 pub(crate) use panicking::{begin_panic, is_panicking};

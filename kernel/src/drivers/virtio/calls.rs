@@ -5,7 +5,7 @@
 //! device be quiet, notes that it called, and wakes the driver.
 
 use super::shared::Registers;
-use crate::arch::{self, Heard, Listener, Listening, Message};
+use crate::arch::{self, GsiMode, Heard, Listener, Listening, Message};
 use crate::drivers::pci::{self, Function, Line};
 use crate::memory::mmio::Mmio;
 use crate::task::Signal;
@@ -30,10 +30,15 @@ const SECOND_NS: u64 = 1_000_000_000;
 pub(super) enum Quieting<R> {
     /// Its status is zero if it did not call, and reading it suffices (virtio 1.2 §4.1.4.5).
     Read(R),
+    /// What its status says is written back (§4.2.2).
+    Acknowledge(R),
     /// It calls by messages, of which this is the entry.
     Mask(R),
 }
 
+// Registers of devices on a memory-mapped bus.
+pub(super) const INTERRUPT_STATUS: usize = 0x60;
+pub(super) const INTERRUPT_ACKNOWLEDGE: usize = 0x64;
 /// An entry of messages is address, its upper half, data, and this.
 const ENTRY_CONTROL: usize = 12;
 const ENTRY_MASKED: u32 = 1;
@@ -81,6 +86,13 @@ impl<R: Registers> Bell<R> {
     fn quieten(&self) -> Heard {
         match &self.quieting {
             Some(Quieting::Read(status)) if status.read_u8(0) == 0 => Heard::Nothing,
+            Some(Quieting::Acknowledge(registers)) => match registers.read_u32(INTERRUPT_STATUS) {
+                0 => Heard::Nothing,
+                status => {
+                    registers.write_u32(INTERRUPT_ACKNOWLEDGE, status);
+                    Heard::Call
+                }
+            },
             _ => Heard::Call,
         }
     }
@@ -129,9 +141,13 @@ impl fmt::Display for Calls {
 }
 
 impl Calls {
+    const fn new(bell: Arc<Bell<Mmio>>, listening: Option<Listening>, line_of: Option<Function>) -> Self {
+        Self { bell, listening, line_of }
+    }
+
     /// Of a device that does not call.
     pub(super) fn none() -> Self {
-        Self { bell: Arc::new(Bell::new(None)), listening: None, line_of: None }
+        Self::new(Arc::new(Bell::new(None)), None, None)
     }
 
     /// Of a function that sends messages, if it can and there is one left for it.
@@ -140,7 +156,7 @@ impl Calls {
         let bell = Arc::new(Bell::new(Some(Quieting::Mask(entry))));
         let (listening, message) = arch::listen_to_message(Arc::clone(&bell) as Arc<dyn Listener>)?;
         bell.expect(message);
-        Some(Self { bell, listening: Some(listening), line_of: None })
+        Some(Self::new(bell, Some(listening), None))
     }
 
     /// Of a function that says by `status` whether it called on its line, if it is known where that arrives.
@@ -148,7 +164,14 @@ impl Calls {
         let bell = Arc::new(Bell::new(Some(Quieting::Read(status))));
         let listening = arch::listen_on_line(pci::line(function)?, Arc::clone(&bell) as Arc<dyn Listener>)?;
         pci::set_line(function, Line::Heard);
-        Some(Self { bell, listening: Some(listening), line_of: Some(function.clone()) })
+        Some(Self::new(bell, Some(listening), Some(function.clone())))
+    }
+
+    /// Of a device with a line of its own, and with these registers.
+    pub(super) fn by_own_line(registers: Mmio, gsi: u32, mode: GsiMode) -> Option<Self> {
+        let bell = Arc::new(Bell::new(Some(Quieting::Acknowledge(registers))));
+        let listening = arch::listen(gsi, mode, Arc::clone(&bell) as Arc<dyn Listener>)?;
+        Some(Self::new(bell, Some(listening), None))
     }
 
     /// Has whoever waits look at once.
@@ -252,17 +275,23 @@ mod tests {
 
     #[test]
     fn a_device_that_did_not_call_is_not_taken_to_have_done_so() {
-        let bell = bell(Quieting::Read, 0);
-        assert_eq!(bell.hear(), Heard::Nothing);
-        assert!(!bell.rings() && !bell.signal.take());
+        for quieting in [Quieting::Read, Quieting::Acknowledge] {
+            let bell = bell(quieting, 0);
+            assert_eq!(bell.hear(), Heard::Nothing);
+            assert!(!bell.rings() && !bell.signal.take());
+        }
     }
 
     #[test]
-    fn a_message_is_masked_in_the_end() {
-        let bell = bell(Quieting::Mask, 0);
-        assert_eq!(bell.hear(), Heard::Call);
-        bell.cut_off();
-        let Some(Quieting::Mask(entry)) = &bell.quieting else { panic!("it has an entry") };
+    fn what_a_status_says_is_written_back_and_a_message_is_masked_in_the_end() {
+        let mapped = bell(Quieting::Acknowledge, 2);
+        assert_eq!(mapped.hear(), Heard::Call);
+        let Some(Quieting::Acknowledge(registers)) = &mapped.quieting else { panic!("it has registers") };
+        assert_eq!(registers.written(), (0x64, 2));
+        let other = bell(Quieting::Mask, 0);
+        assert_eq!(other.hear(), Heard::Call);
+        other.cut_off();
+        let Some(Quieting::Mask(entry)) = &other.quieting else { panic!("it has an entry") };
         assert_eq!(entry.written(), (12, 1));
     }
 

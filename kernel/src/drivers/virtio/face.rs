@@ -1,4 +1,4 @@
-//! The registers that every device has, as PCI lays them out (virtio 1.2 §4.1.4).
+//! The registers that every device has, as the two kinds of buses lay them out: PCI (virtio 1.2 §4.1.4) and memory-mapped (§4.2.2).
 
 use super::Trouble;
 use super::shared::Registers;
@@ -20,8 +20,26 @@ mod function {
     pub(super) const QUEUE_PLACES: [usize; 3] = [0x20, 0x28, 0x30];
 }
 
+/// Registers of a memory-mapped device, each of 32 bits.
+mod mapped {
+    pub(super) const DEVICE_FEATURE: usize = 0x10;
+    pub(super) const DEVICE_FEATURE_SELECT: usize = 0x14;
+    pub(super) const DRIVER_FEATURE: usize = 0x20;
+    pub(super) const DRIVER_FEATURE_SELECT: usize = 0x24;
+    pub(super) const QUEUE_SELECT: usize = 0x30;
+    pub(super) const QUEUE_SIZE_MAX: usize = 0x34;
+    pub(super) const QUEUE_SIZE: usize = 0x38;
+    pub(super) const QUEUE_READY: usize = 0x44;
+    pub(super) const QUEUE_NOTIFY: usize = 0x50;
+    pub(super) const STATUS: usize = 0x70;
+    pub(super) const QUEUE_PLACES: [usize; 3] = [0x80, 0x90, 0xa0];
+    pub(super) const GENERATION: usize = 0xfc;
+}
+
 /// How much of the common configuration there must be.
 pub(super) const COMMON_BYTES: usize = 0x38;
+/// How many bytes the registers of a memory-mapped device have.
+pub(super) const MAPPED_BYTES: usize = 0x100;
 
 /// The entry of the table of messages that everything is told by.
 const MESSAGE: u16 = 0;
@@ -36,6 +54,7 @@ pub(super) enum Face<R> {
         /// Whether it sends messages.
         sends_messages: bool,
     },
+    Mapped(R),
 }
 
 /// What a queue is notified by.
@@ -47,19 +66,22 @@ pub(super) struct Doorbell {
 impl<R: Registers> Face<R> {
     /// From now on a function sends messages.
     pub(super) const fn send_messages(&mut self) {
-        let Self::Function { sends_messages, .. } = self;
-        *sends_messages = true;
+        if let Self::Function { sends_messages, .. } = self {
+            *sends_messages = true;
+        }
     }
 
     pub(super) fn status(&self) -> u8 {
         match self {
             Self::Function { common, .. } => common.read_u8(function::STATUS),
+            Self::Mapped(registers) => registers.read_u32(mapped::STATUS) as u8,
         }
     }
 
     pub(super) fn set_status(&self, status: u8) {
         match self {
             Self::Function { common, .. } => common.write_u8(function::STATUS, status),
+            Self::Mapped(registers) => registers.write_u32(mapped::STATUS, status.into()),
         }
     }
 
@@ -67,6 +89,7 @@ impl<R: Registers> Face<R> {
     pub(super) fn device_features(&self, half: u32) -> u32 {
         let (registers, select, features) = match self {
             Self::Function { common, .. } => (common, function::DEVICE_FEATURE_SELECT, function::DEVICE_FEATURE),
+            Self::Mapped(registers) => (registers, mapped::DEVICE_FEATURE_SELECT, mapped::DEVICE_FEATURE),
         };
         registers.write_u32(select, half);
         registers.read_u32(features)
@@ -76,6 +99,7 @@ impl<R: Registers> Face<R> {
     pub(super) fn set_driver_features(&self, half: u32, bits: u32) {
         let (registers, select, features) = match self {
             Self::Function { common, .. } => (common, function::DRIVER_FEATURE_SELECT, function::DRIVER_FEATURE),
+            Self::Mapped(registers) => (registers, mapped::DRIVER_FEATURE_SELECT, mapped::DRIVER_FEATURE),
         };
         registers.write_u32(select, half);
         registers.write_u32(features, bits);
@@ -85,6 +109,7 @@ impl<R: Registers> Face<R> {
     pub(super) fn generation(&self) -> u32 {
         match self {
             Self::Function { common, .. } => common.read_u8(function::GENERATION).into(),
+            Self::Mapped(registers) => registers.read_u32(mapped::GENERATION),
         }
     }
 
@@ -102,6 +127,10 @@ impl<R: Registers> Face<R> {
             Self::Function { common, .. } => {
                 common.write_u16(function::QUEUE_SELECT, number);
                 common.read_u16(function::QUEUE_SIZE)
+            }
+            Self::Mapped(registers) => {
+                registers.write_u32(mapped::QUEUE_SELECT, number.into());
+                registers.read_u32(mapped::QUEUE_SIZE_MAX).min(u16::MAX.into()) as u16
             }
         }
     }
@@ -122,6 +151,12 @@ impl<R: Registers> Face<R> {
                 common.write_u16(function::QUEUE_ENABLE, 1);
                 Ok(Doorbell { at, queue: number })
             }
+            Self::Mapped(registers) => {
+                registers.write_u32(mapped::QUEUE_SIZE, size.into());
+                write_places(registers, mapped::QUEUE_PLACES, places);
+                registers.write_u32(mapped::QUEUE_READY, 1);
+                Ok(Doorbell { at: mapped::QUEUE_NOTIFY, queue: number })
+            }
         }
     }
 
@@ -129,6 +164,7 @@ impl<R: Registers> Face<R> {
     pub(super) fn notify(&self, doorbell: &Doorbell) {
         match self {
             Self::Function { notify, .. } => notify.write_u16(doorbell.at, doorbell.queue),
+            Self::Mapped(registers) => registers.write_u32(doorbell.at, doorbell.queue.into()),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! | [`transport`] | what is done with them: reset, start, queues, the configuration |
 //! | [`calls`] | how a device tells that it has something to say |
 //! | [`function`] | where the registers are that a PCI function has, and how it calls |
+//! | [`mapped`] | slots of the memory-mapped bus |
 //! | [`mem`] | virtio-mem: requests, answers, configuration |
 //!
 //! A device may lie. What it says is looked at once, copied, and checked; nothing is waited for without end. A device in
@@ -17,13 +18,15 @@
 mod calls;
 mod face;
 mod function;
+mod mapped;
 pub(crate) mod mem;
 mod queue;
 mod shared;
 mod transport;
 
 pub(crate) use calls::Calls;
-pub(crate) use function::open;
+pub(crate) use function::{Unfit, open};
+pub(crate) use mapped::{Slot, open_slot};
 pub(crate) use shared::Patience;
 
 use crate::memory::dma::DmaPage;

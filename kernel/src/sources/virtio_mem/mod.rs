@@ -30,7 +30,7 @@ pub(crate) use report::{Report, State, reports, wake};
 
 use crate::drivers::pci::Function;
 use crate::drivers::virtio::mem::MemDevice;
-use crate::drivers::virtio::{self, Calls, MemOfMachine, Patience, Trouble};
+use crate::drivers::virtio::{self, Calls, MemOfMachine, Patience, Slot, Trouble, Unfit};
 use crate::{task, time};
 use alloc::boxed::Box;
 use alloc::string::ToString;
@@ -48,9 +48,10 @@ use thiserror::Error;
 /// The target of their lines in the log.
 const LOG: &str = "virtio-mem";
 
-/// Red Hat's vendor number, and the device's (virtio 1.2 §4.1.2, §5.15.1).
+/// The device's number, and what that is on PCI with Red Hat's as its vendor (virtio 1.2 §4.1.2, §5.15.1).
+pub(super) const NUMBER: u32 = 24;
 const VENDOR: u16 = 0x1af4;
-const DEVICE: u16 = 0x1040 + 24;
+const DEVICE: u16 = 0x1040 + NUMBER as u16;
 
 /// How long it takes at first until something is tried again, and at most.
 const SHORTEST: Duration = Duration::from_millis(10);
@@ -66,23 +67,33 @@ pub(super) fn is_ours(function: &Function) -> bool {
     (function.vendor, function.device) == (VENDOR, DEVICE)
 }
 
-/// Starts a device and the task that drives it, at first in that mode.
+/// Drives the device that a function is, at first in that mode.
 pub(super) fn take_in(function: &Function, mode: Mode) {
-    let started = virtio::open(function, &mut Wait::default()).and_then(|(mut device, calls)| {
+    begin(function.address, virtio::open(function, &mut Wait::default()), mode);
+}
+
+/// Drives the device in a slot.
+pub(super) fn take_in_slot(slot: &Slot, mode: Mode) {
+    begin(slot, virtio::open_slot(slot, &mut Wait::default()), mode);
+}
+
+/// Starts the task that drives a device, which is in that place.
+fn begin(place: impl Display, opened: Result<(MemOfMachine, Calls), Unfit>, mode: Mode) {
+    let begun = opened.and_then(|(mut device, calls)| {
         let config = device.config()?;
         Ok((device, Arc::new(calls), config))
     });
-    let (device, calls, config) = match started {
-        Ok(started) => started,
+    let (device, calls, config) = match begun {
+        Ok(begun) => begun,
         Err(why) => {
-            log::error!(target: LOG, "{}: set aside: {why}", function.address);
+            log::error!(target: LOG, "{place}: set aside: {why}");
             return;
         }
     };
     let named = |number| GroupName { kind: GroupKind::VirtioMem, number: number as u16 };
     let name = report::enter(config, mode, Arc::clone(&calls), named);
-    let (mib, start, address) = (config.region >> 20, config.start, function.address);
-    log::info!(target: LOG, "{name}: {mib} MiB at {start:#x}, from {address}, by {calls}");
+    let (mib, start) = (config.region >> 20, config.start);
+    log::info!(target: LOG, "{name}: {mib} MiB at {start:#x}, from {place}, by {calls}");
     let spawned = task::try_spawn(&name.to_string(), move || drive(device, calls, name, mode));
     if let Err(why) = spawned {
         set_aside(name, why);
