@@ -11,15 +11,18 @@
 //! | [`placement`] | addresses for what has none |
 //! | [`mod@line`] | which interrupt a function's line arrives as |
 //! | [`mod@messages`] | interrupts by messages |
+//! | [`ejector`] | functions that the host wants back |
 #![deny(unsafe_code)]
 
 mod capabilities;
+mod ejector;
 mod line;
 mod messages;
 mod placement;
 mod space;
 
 pub(crate) use capabilities::{Capability, capabilities};
+pub(crate) use ejector::{Ejector, PORTS as EJECTOR_PORTS};
 pub(crate) use messages::Messages;
 pub(crate) use space::Ecam;
 
@@ -147,16 +150,22 @@ pub(crate) fn functions() -> Vec<Function> {
     THERE.lock().clone()
 }
 
-/// Looks what has come and gone, and gives addresses to what has none; returns what has come.
-pub(crate) fn look_again() -> Vec<Function> {
+/// What has come and gone.
+pub(crate) struct Changes {
+    pub(crate) came: Vec<Function>,
+    pub(crate) went: Vec<Function>,
+}
+
+/// Looks what has come and gone, and gives addresses to what has none.
+pub(crate) fn look_again() -> Changes {
     let mut config = CONFIG.lock();
     let known = functions();
     let bridges = HOST_BRIDGES.get().map_or(&[][..], Vec::as_slice);
     let mut now = scan(&mut *config, bridges, &known);
     place_new(&mut *config, &mut now, &known, bridges);
     THERE.lock().clone_from(&now);
-    now.retain(|function| !known.contains(function));
-    now
+    let missing = |of: &[Function], from: Vec<Function>| from.into_iter().filter(|it| !of.contains(it)).collect();
+    Changes { went: missing(&now, known.clone()), came: missing(&known, now) }
 }
 
 /// Works with configuration space while nobody else does.

@@ -1,10 +1,14 @@
-//! The two facts that only AML holds: the sleep type of S5 and the number of DIMM slots.
+//! Facts that only AML holds: the sleep type of S5, the number of DIMM slots, how PCI functions are ejected.
 //!
-//! Both are `Name`s with constant values, so they are looked for and decoded on the spot. An interpreter for them would
+//! All are definitions with constant values, so they are looked for and decoded on the spot. An interpreter for them would
 //! be by far the largest part of the kernel, and the one we use for tables cannot run what QEMU's tables contain.
 //! ACPI 6.5 §20.2.
 
+use crate::arch::ports;
+use crate::drivers::pci::{EJECTOR_PORTS, Ejector};
+
 const NAME_OP: u8 = 0x08;
+const IN_PORTS: u8 = 1;
 const ROOT_CHARACTER: u8 = b'\\';
 const BUFFER_OP: u8 = 0x11;
 const PACKAGE_OP: u8 = 0x12;
@@ -36,6 +40,31 @@ pub(crate) fn sleep_type_s5(aml: &[u8]) -> Option<SleepType> {
 /// How many slots the memory-hotplug controller has, from QEMU's integer `MDNR`.
 pub(crate) fn dimm_slot_count(aml: &[u8]) -> Option<u32> {
     named(aml, *b"MDNR").find_map(|value| constant(value).map(|(count, _)| count))
+}
+
+/// Where functions of PCI are ejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EjectPorts {
+    base: u16,
+    buses: u32,
+}
+
+impl EjectPorts {
+    #[expect(unsafe_code, reason = "whose ports these are is what the table says")]
+    pub(crate) fn ejector(self) -> Ejector {
+        // SAFETY: The base is made from the DSDT only, below.
+        Ejector::new(unsafe { ports::pci_hotplug(self.base, EJECTOR_PORTS) }, self.buses)
+    }
+}
+
+/// Where functions are ejected, from QEMU's region `PCST`, and on how many buses, whose highest number is the highest `BSEL`.
+pub(crate) fn eject_ports(aml: &[u8]) -> Option<EjectPorts> {
+    const BUSES_MAX: u32 = 256;
+    let region = behind(aml, b"\x5b\x80PCST").next()?;
+    let base = u16::try_from(constant(region.strip_prefix(&[IN_PORTS])?)?.0).ok()?;
+    base.checked_add(EJECTOR_PORTS)?;
+    let highest = named(aml, *b"BSEL").filter_map(|value| constant(value).map(|(number, _)| number)).max()?;
+    Some(EjectPorts { base, buses: highest.saturating_add(1).min(BUSES_MAX) })
 }
 
 /// What follows each place where a text is, up to the next one.
@@ -123,6 +152,25 @@ mod tests {
     }
 
     #[test]
+    fn every_fixture_says_where_functions_are_ejected() {
+        for config in fixtures::CONFIGS {
+            let base = if config.starts_with("pc") { 0xae00 } else { 0xcc0 };
+            let ports = eject_ports(&fixtures::bytes(config, "dsdt.aml"));
+            if let Some(ports) = ports {
+                assert_eq!((ports.base, ports.buses), (base, 1), "{config}");
+            }
+            assert!(ports.is_some() || config.starts_with("q35"), "{config}");
+        }
+        let with = |region: &[u8], bus: &[u8]| eject_ports(&[b"\x5b\x80PCST", region, b"\x08BSEL", bus].concat());
+        assert_eq!(with(&[1, 0x0b, 0xc0, 0x0c], &[0x0a, 7]), Some(EjectPorts { base: 0xcc0, buses: 8 }));
+        assert_eq!(with(&[1, 0x0b, 0xc0, 0x0c], &[0x0c, 0xff, 0xff, 0xff, 0xff]).map(|ports| ports.buses), Some(256));
+        for nowhere in [&[0, 0x0b, 0xc0, 0x0c][..], &[1, 0x0b, 0xf0, 0xff], &[1, 0x0c, 0, 0, 1, 0], &[1]] {
+            assert_eq!(with(nowhere, &[0]), None, "{nowhere:x?}");
+        }
+        assert_eq!(with(&[1, 0x0b, 0xc0, 0x0c], &[]), None);
+    }
+
+    #[test]
     fn every_width_of_constant_is_read() {
         let count = |value: &[u8]| dimm_slot_count(&[b"\x08MDNR", value].concat());
         assert_eq!(count(&[0]), Some(0));
@@ -157,6 +205,7 @@ mod tests {
             let aml = fixtures::mutated("q35-bios-numa", "dsdt.aml", &flips);
             assert!(sleep_type_s5(&aml).is_none_or(|sleep| sleep.a < 8 && sleep.b < 8));
             dimm_slot_count(&aml);
+            eject_ports(&aml);
         }
     }
 }

@@ -36,7 +36,7 @@ use crate::memory::map_firmware;
 use crate::power::{self, PowerControls, SoftOff};
 use crate::time::{ClockSource, PmTimerWidth};
 
-use aml::SleepType;
+use aml::{EjectPorts, SleepType};
 use fadt::{FadtFacts, PortBlock};
 use hpet::HpetProblem;
 use mcfg::Mcfg;
@@ -64,6 +64,8 @@ pub(crate) struct Firmware {
     config_space: Option<Ecam>,
     pub(crate) host_bridges: Vec<HostBridge>,
     pub(crate) virtio_slots: Vec<Slot>,
+    /// `None` if functions of PCI are not ejected by ACPI.
+    pub(crate) eject_ports: Option<EjectPorts>,
     /// How to switch off; `None` if the firmware does not say.
     pub(crate) sleep_type: Option<SleepType>,
     /// Slots of the memory-hotplug controller; `None` if there is no such controller.
@@ -135,6 +137,7 @@ impl Firmware {
             config_space: resources::config_space(dsdt),
             host_bridges: resources::host_bridges(dsdt),
             virtio_slots: resources::virtio_slots(dsdt),
+            eject_ports: aml::eject_ports(dsdt),
             sleep_type: aml::sleep_type_s5(dsdt),
             dimm_slots: aml::dimm_slot_count(dsdt),
             fadt,
@@ -156,6 +159,7 @@ impl Firmware {
             config_space: None,
             host_bridges: Vec::new(),
             virtio_slots: Vec::new(),
+            eject_ports: None,
             sleep_type: None,
             dimm_slots: None,
         }

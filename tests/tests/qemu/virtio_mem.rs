@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use boot::dice::Dice;
 use boot::qemu::{Board, Machine, VirtioMem, Way, backend};
 use boot::size::{Bytes, gib, mib};
-use serde_json::json;
+use serde_json::{Value, json};
 use system_tests::check::same;
 use system_tests::dimms::dimm_on;
 use system_tests::memory::{BLOCK_BYTES, FRAME_BYTES};
@@ -85,6 +85,12 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             &["virtio-mem-pci,id=vmem0,memdev=vmem0-ram"],
         ])),
         scenario!(a_device_from_before_the_standard_is_set_aside).on(microvm(&[&MAPPED])),
+        scenario!(a_function_may_come_and_go).on(Machine { extra: port.clone(), way: Way::Pvh, ..two_nodes() }),
+        scenario!(a_function_may_come_and_go).with("on_pc").on(Machine {
+            board: Board::Pc,
+            way: Way::Pvh,
+            ..two_nodes()
+        }),
         scenario!(a_device_may_come_later).on(Machine { extra: port, way: Way::Pvh, ..two_nodes() }).params(movable),
         scenario!(a_device_may_come_later)
             .with("on_pc")
@@ -460,4 +466,45 @@ fn a_device_from_before_the_standard_is_set_aside(vm: &mut Vm) -> Result<()> {
     let log = vm.kernel_log()?;
     ensure!(log.iter().any(|line| line.contains("set aside: it speaks no version")), "{log:?}");
     Ok(())
+}
+
+/// Twice in the same place: first nobody uses it, then it is a device that is used, which the host may keep.
+fn a_function_may_come_and_go(vm: &mut Vm) -> Result<()> {
+    let is_pc = !vm.monitor("info qtree")?.contains("q35");
+    let placed = |mut device: Value| {
+        match is_pc {
+            true => device["addr"] = json!("9"),
+            false => device["bus"] = json!("slot1"),
+        }
+        device
+    };
+    for number in 1..=3 {
+        let told = |vm: &mut Vm, word: &str| {
+            vm.wait_for(word, |vm| {
+                let count =
+                    vm.kernel_log()?.iter().filter(|line| line.contains(word) && line.contains("1af4:")).count();
+                Ok((count == number).then_some(()))
+            })
+        };
+        vm.qmp("device_add", placed(json!({"driver": "virtio-rng-pci", "id": "rng0"})))?;
+        told(vm, ") came; it is not used")?;
+        vm.qmp("device_del", json!({"id": "rng0"}))?;
+        told(vm, ") went")?;
+        vm.event("the device to be gone", |event| (event.name == "DEVICE_DELETED").then_some(()))?;
+    }
+    let id = "vmem0";
+    vm.qmp("object-add", json!({"qom-type": "memory-backend-ram", "id": backend(id), "size": 1 << 30}))?;
+    vm.qmp("device_add", placed(json!({"driver": "virtio-mem-pci", "id": id, "memdev": backend(id)})))?;
+    vm.wait_for("the device", |vm| Ok((!vm.resizables()?.is_empty()).then_some(())))?;
+    vm.resize(id, mib(256))?;
+    vm.resize(id, Bytes(0))?;
+    // Hosts from QEMU 8.2 on give up a device of which nothing is plugged.
+    match vm.qmp("device_del", json!({"id": id})) {
+        Ok(_) => {
+            let why = vm.stuck(id, "set-aside")?;
+            ensure!(why.contains("it is gone"), "{why}");
+            Ok(())
+        }
+        Err(_) => vm.resize(id, mib(128)),
+    }
 }

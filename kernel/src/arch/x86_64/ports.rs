@@ -106,6 +106,15 @@ pub(crate) const fn pci_config() -> PortRange {
     unsafe { PortRange::claim(0xcf8, 8) }
 }
 
+/// QEMU's registers for PCI hotplug.
+///
+/// # Safety
+/// The DSDT names these ports, with the name that QEMU gives them.
+pub(crate) const unsafe fn pci_hotplug(base: u16, length: u16) -> PortRange {
+    // SAFETY: By the contract they belong to that device, which masters no bus.
+    unsafe { PortRange::claim(base, length) }
+}
+
 /// A register block that the FADT names: PM1 event and control, PM timer, GPE, SMI command, reset register.
 ///
 /// # Safety

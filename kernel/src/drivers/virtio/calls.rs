@@ -4,6 +4,7 @@
 //! been heard, and no more when they have been cut off; else the driver looks at its device every [`LOOK`]. The handler has the
 //! device be quiet, notes that it called, and wakes the driver.
 
+use super::Trouble;
 use super::shared::Registers;
 use crate::arch::{self, GsiMode, Heard, Listener, Listening, Message};
 use crate::drivers::pci::{self, Function, Line};
@@ -129,6 +130,7 @@ pub(crate) struct Calls {
     listening: Option<Listening>,
     /// Whose line is to be quiet when nobody listens any more.
     line_of: Option<Function>,
+    is_over: AtomicBool,
 }
 
 impl fmt::Display for Calls {
@@ -142,7 +144,7 @@ impl fmt::Display for Calls {
 
 impl Calls {
     const fn new(bell: Arc<Bell<Mmio>>, listening: Option<Listening>, line_of: Option<Function>) -> Self {
-        Self { bell, listening, line_of }
+        Self { bell, listening, line_of, is_over: AtomicBool::new(false) }
     }
 
     /// Of a device that does not call.
@@ -179,8 +181,8 @@ impl Calls {
         self.bell.signal.raise();
     }
 
-    /// Waits until the device may have something to say, or for so long.
-    pub(crate) fn wait(&self, limit: Option<Duration>) {
+    /// Waits until the device may have something to say, or for so long; fails if it has gone.
+    pub(crate) fn wait(&self, limit: Option<Duration>) -> Result<(), Trouble> {
         let look = (!self.bell.rings()).then_some(LOOK);
         match limit.into_iter().chain(look).min() {
             Some(pause) => {
@@ -188,11 +190,12 @@ impl Calls {
             }
             None => self.bell.signal.wait(),
         }
+        if self.is_over.load(Relaxed) { Err(Trouble::Gone) } else { Ok(()) }
     }
 
     /// Waits a moment for the answer to what the device was asked.
-    pub(crate) fn wait_for_answer(&self) {
-        self.wait(Some(if self.bell.rings() { LOOK_FOR_ANSWER } else { LOOK_FOR_ANSWER_UNTOLD }));
+    pub(crate) fn wait_for_answer(&self) -> Result<(), Trouble> {
+        self.wait(Some(if self.bell.rings() { LOOK_FOR_ANSWER } else { LOOK_FOR_ANSWER_UNTOLD }))
     }
 
     /// The device is about to be asked something, whose answer it calls for; what it called for so far is looked at before the
@@ -201,16 +204,27 @@ impl Calls {
         self.bell.signal.take();
         self.bell.unasked.update(Relaxed, Relaxed, |count| count.saturating_sub(1));
     }
-}
 
-impl Drop for Calls {
-    fn drop(&mut self) {
+    /// The device is not to call any more.
+    pub(crate) fn close(&self) {
         if self.listening.is_some() {
             self.bell.cut_off();
         }
         if let Some(function) = &self.line_of {
             pci::set_line(function, Line::Quiet);
         }
+    }
+
+    /// The device has gone; its driver is told.
+    pub(crate) fn end(&self) {
+        self.is_over.store(true, Relaxed);
+        self.bell.signal.raise();
+    }
+}
+
+impl Drop for Calls {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

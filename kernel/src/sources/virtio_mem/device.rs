@@ -131,7 +131,7 @@ impl Device {
                 log::warn!(target: LOG, "{}: {} MiB plugged: {why}", self.name, config.plugged >> 20);
             }
             pause = if is_settled { SHORTEST } else { LONGEST.min(pause * 2) };
-            self.calls.wait((!is_settled).then_some(pause));
+            self.calls.wait((!is_settled).then_some(pause))?;
         }
     }
 
@@ -168,6 +168,7 @@ impl Device {
     /// The device is not used any more; what is plugged stays.
     pub(super) fn give_up(&self) {
         self.standby.lock().device.give_up();
+        self.calls.close();
     }
 }
 

@@ -83,7 +83,7 @@ impl Device {
             if is_relieved || left == Some(Duration::ZERO) {
                 break;
             }
-            self.calls.wait(left);
+            self.calls.wait(left)?;
         }
         Ok(())
     }

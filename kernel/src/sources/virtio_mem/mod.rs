@@ -34,7 +34,7 @@ use crate::drivers::virtio::{self, Calls, MemOfMachine, Patience, Slot, Trouble,
 use crate::{task, time};
 use alloc::boxed::Box;
 use alloc::string::ToString;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use core::fmt::Display;
 use core::time::Duration;
 use device::Device;
@@ -67,9 +67,9 @@ pub(super) fn is_ours(function: &Function) -> bool {
     (function.vendor, function.device) == (VENDOR, DEVICE)
 }
 
-/// Drives the device that a function is, at first in that mode.
-pub(super) fn take_in(function: &Function, mode: Mode) {
-    begin(function.address, virtio::open(function, &mut Wait::default()), mode);
+/// Drives the device that a function is, at first in that mode; returns what its driver is called by.
+pub(super) fn take_in(function: &Function, mode: Mode) -> Option<Weak<Calls>> {
+    begin(function.address, virtio::open(function, &mut Wait::default()), mode)
 }
 
 /// Drives the device in a slot.
@@ -78,7 +78,7 @@ pub(super) fn take_in_slot(slot: &Slot, mode: Mode) {
 }
 
 /// Starts the task that drives a device, which is in that place.
-fn begin(place: impl Display, opened: Result<(MemOfMachine, Calls), Unfit>, mode: Mode) {
+fn begin(place: impl Display, opened: Result<(MemOfMachine, Calls), Unfit>, mode: Mode) -> Option<Weak<Calls>> {
     let begun = opened.and_then(|(mut device, calls)| {
         let config = device.config()?;
         Ok((device, Arc::new(calls), config))
@@ -87,17 +87,19 @@ fn begin(place: impl Display, opened: Result<(MemOfMachine, Calls), Unfit>, mode
         Ok(begun) => begun,
         Err(why) => {
             log::error!(target: LOG, "{place}: set aside: {why}");
-            return;
+            return None;
         }
     };
     let named = |number| GroupName { kind: GroupKind::VirtioMem, number: number as u16 };
     let name = report::enter(config, mode, Arc::clone(&calls), named);
     let (mib, start) = (config.region >> 20, config.start);
     log::info!(target: LOG, "{name}: {mib} MiB at {start:#x}, from {place}, by {calls}");
+    let told = Arc::downgrade(&calls);
     let spawned = task::try_spawn(&name.to_string(), move || drive(device, calls, name, mode));
     if let Err(why) = spawned {
         set_aside(name, why);
     }
+    Some(told)
 }
 
 fn set_aside(name: GroupName, why: impl Display) {
@@ -173,7 +175,8 @@ impl Patience for Wait {
                 self.yields += 1;
                 task::yield_now();
             }
-            Some(calls) => calls.wait_for_answer(),
+            Some(calls) if calls.wait_for_answer().is_err() => return false,
+            Some(_) => {}
             None => task::sleep(Duration::from_millis(1)),
         }
         time::now_ns() < self.deadline_ns
