@@ -4,6 +4,7 @@
 
 mod column;
 mod counted;
+mod data;
 mod debian;
 mod document;
 mod facts;
