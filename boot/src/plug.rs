@@ -139,7 +139,7 @@ pub(crate) fn request(qmp: &mut Qmp, id: &str, size: Bytes) -> Result<()> {
 }
 
 /// How much of a virtio-mem device is plugged.
-fn size_of(qmp: &mut Qmp, id: &str) -> Result<Option<Bytes>> {
+pub(crate) fn size_of(qmp: &mut Qmp, id: &str) -> Result<Option<Bytes>> {
     let devices = memory_devices(qmp)?;
     let device = devices.iter().find(|device| device["type"] == "virtio-mem" && device["data"]["id"] == id);
     Ok(device.and_then(|device| device["data"]["size"].as_u64()).map(Bytes))

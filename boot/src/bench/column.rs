@@ -7,8 +7,9 @@ use super::hotplug::{self, Kernel, Trial};
 use super::inside;
 use super::moving;
 use super::report::Unit;
+use super::resize;
 use super::samples::{Row, Samples};
-use crate::qemu::{Machine, Software};
+use crate::qemu::{Machine, Software, VirtioMem};
 use crate::size::{Bytes, gib, mib};
 
 /// The usual guest, and one whose memory could not hold the struct pages of what it gets.
@@ -19,15 +20,35 @@ pub(super) const SMALL_MEMORY: Bytes = mib(256);
 pub(super) const ROOM: Bytes = gib(512);
 pub(super) const MUCH_ROOM: Bytes = gib(8 << 10);
 
-/// What is measured of a module.
+/// What is measured of a module, or of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
     Everything,
     /// That it comes, goes online by itself, and leaves.
     Plug,
+    /// That a virtio-mem device grows to each size, and shrinks.
+    Resize,
 }
 
-/// A machine, and the modules it gets.
+impl Extent {
+    /// The machine's devices.
+    fn devices(self) -> Vec<VirtioMem> {
+        match self {
+            Self::Everything | Self::Plug => Vec::new(),
+            Self::Resize => vec![resize::device()],
+        }
+    }
+
+    /// What has the sizes.
+    const fn thing(self) -> &'static str {
+        match self {
+            Self::Everything | Self::Plug => "a DIMM",
+            Self::Resize => "a virtio-mem device",
+        }
+    }
+}
+
+/// A machine, and the modules it gets or the sizes of its device.
 pub(super) struct Column {
     pub who: String,
     pub kernel: Kernel,
@@ -47,29 +68,34 @@ impl Column {
     pub(super) fn measure(&self, software: Software<'_>, samples: &mut Samples) -> Result<Option<String>> {
         let Self { memory, room, .. } = *self;
         let params = self.params.clone();
-        let machine = Machine { memory, maxmem: room, slots: 16, cpus: 1, params, ..Machine::default() };
+        let virtio_mems = self.extent.devices();
+        let machine = Machine { memory, maxmem: room, slots: 16, cpus: 1, virtio_mems, params, ..Machine::default() };
         let mut machine = Counted::boot(&machine, software).with_context(|| self.who.clone())?;
         for (size, rounds) in &self.sizes {
-            eprintln!("{}: a DIMM of {size}", self.who);
-            let mut trial = Trial::new(&mut machine, self.kernel, *size, samples);
+            let thing = format!("{}: {} of {size}", self.who, self.extent.thing());
+            eprintln!("{thing}");
             for _ in 0..=*rounds {
-                let outcome = match self.extent {
-                    Extent::Everything => trial.round(),
-                    Extent::Plug => trial.plug_online(),
-                };
-                let Err(error) = outcome else { continue };
-                let last_words = trial.machine.last_words();
+                let Err(error) = self.round(&mut machine, *size, samples) else { continue };
+                let last_words = machine.last_words();
                 if last_words.is_none() && !error.is::<Unusable>() {
-                    return Err(error.context(format!("{}: a DIMM of {size}", self.who)));
+                    return Err(error.context(thing));
                 }
                 let end = last_words.map_or_else(String::new, |words| format!("; its last words: `{words}`"));
-                return Ok(Some(format!("{}, a DIMM of {size}: {error:#}{end}", self.who)));
+                return Ok(Some(format!("{thing}: {error:#}{end}")));
             }
         }
         for extra in &self.extras {
             extra.measure(&mut machine, self.kernel, samples).with_context(|| format!("{}: {extra:?}", self.who))?;
         }
         Ok(None)
+    }
+
+    fn round(&self, machine: &mut Counted, size: Bytes, samples: &mut Samples) -> Result<()> {
+        match self.extent {
+            Extent::Everything => Trial::new(machine, self.kernel, size, samples).round(),
+            Extent::Plug => Trial::new(machine, self.kernel, size, samples).plug_online(),
+            Extent::Resize => resize::Trial { machine, kernel: self.kernel, samples }.round(size),
+        }
     }
 }
 
@@ -78,6 +104,8 @@ impl Column {
 pub(super) enum Extra {
     /// What it costs to take memory out that is in use.
     Moving,
+    /// What it costs that a device shrinks that is in use.
+    Shrinking,
     /// What taking frames costs.
     Frames,
     /// Whether scattered memory comes back whole.
@@ -90,6 +118,7 @@ impl Extra {
     fn measure(self, machine: &mut Counted, kernel: Kernel, samples: &mut Samples) -> Result<()> {
         match self {
             Self::Moving => moving::measure(machine, kernel, samples),
+            Self::Shrinking => resize::Trial { machine, kernel, samples }.with_data(),
             Self::Frames => inside::measure(&mut Trial::new(machine, Kernel::Altmap, gib(1), samples)),
             Self::Scatter => inside::scatter(machine, samples),
             Self::InterruptsOff => {

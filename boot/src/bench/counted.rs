@@ -1,4 +1,4 @@
-//! A machine whose instructions are counted: altmap or Linux, with one module coming and going.
+//! A machine whose instructions are counted: altmap or Linux, with one module coming and going, or a device that is resized.
 //!
 //! QEMU counts what the guest executes (`-icount`) and tells by `query-replay`, exactly while the machine stands still. So it
 //! is stopped before and after what is measured; waiting costs nothing, and nothing depends on how busy this machine is.
@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use thiserror::Error;
 
+use super::requests::Requests;
 use crate::accelerator::Accelerator;
 use crate::guest::Guest;
 use crate::ost;
@@ -41,6 +42,10 @@ const WORK_OF_PERIOD: u64 = 200_000_000;
 /// The module.
 const DIMM: &str = "dimm0";
 
+/// The virtio-mem device, and how often is looked at its size.
+const DEVICE: &str = "vmem0";
+const LOOK: Duration = Duration::from_millis(10);
+
 /// Sections, and so blocks, are 128 MiB.
 pub(super) const BLOCK: u64 = 128 << 20;
 
@@ -48,6 +53,7 @@ pub(super) const BLOCK: u64 = 128 << 20;
 pub(super) struct Counted {
     guest: Guest,
     qmp: Qmp,
+    requests: Requests,
 }
 
 /// How a guest did not cope with a module.
@@ -63,6 +69,8 @@ pub(super) enum Unusable {
          {after} are left"
     )]
     Missing { usable: u64, size: Bytes, before: u64, after: u64 },
+    #[error("the guest has {plugged} of {size}, and comes no nearer")]
+    Short { plugged: Bytes, size: Bytes },
 }
 
 /// What it cost to plug the module.
@@ -76,14 +84,28 @@ pub(super) struct Plugged {
     pub success: bool,
 }
 
+/// What it cost to change the size of the device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Resized {
+    /// From `qom-set` until QEMU counts what was requested.
+    pub instructions: u64,
+    /// Growth of QEMU's memory meanwhile, in bytes.
+    pub host_memory: u64,
+    /// What the guest asked of the device for it, where QEMU tells.
+    pub requests: u64,
+}
+
 impl Counted {
     pub(super) fn boot(machine: &Machine, software: Software<'_>) -> Result<Self> {
-        let mut guest = Guest::start(machine, software, Accelerator::Counting, None)?;
+        let requests = Requests::new()?;
+        let mut machine = machine.clone();
+        machine.extra.extend(requests.flags());
+        let mut guest = Guest::start(&machine, software, Accelerator::Counting, None)?;
         let mut qmp = guest.connect_qmp()?;
         guest.console.command_deadline = PATIENCE;
         let console = &mut guest.console;
         nudged(&mut qmp, || console.expect_prompt(Instant::now() + PATIENCE)).context("booting")?;
-        Ok(Self { guest, qmp })
+        Ok(Self { guest, qmp, requests })
     }
 
     /// Runs a command and returns what it printed.
@@ -132,11 +154,27 @@ impl Counted {
         Ok(instructions)
     }
 
-    /// The first block of the module.
+    /// Changes the size of the device and waits until the guest is through with it.
+    pub(super) fn resize(&mut self, size: Bytes) -> Result<Resized> {
+        let memory = self.guest.qemu.resident_bytes()?;
+        let requests = self.requests.count()?;
+        let (instructions, ()) = self.count(|machine| {
+            plug::request(&mut machine.qmp, DEVICE, size)?;
+            machine.has_size(size)
+        })?;
+        Ok(Resized {
+            instructions,
+            host_memory: self.guest.qemu.resident_bytes()?.saturating_sub(memory),
+            requests: self.requests.count()? - requests,
+        })
+    }
+
+    /// The first block of the module or of the device.
     pub(super) fn first_block(&mut self) -> Result<u64> {
-        let modules = self.qmp.execute("query-memory-devices", json!({}))?;
-        let address = modules[0]["data"]["addr"].as_u64().with_context(|| format!("no module in {modules}"))?;
-        Ok(address / BLOCK)
+        let devices = self.qmp.execute("query-memory-devices", json!({}))?;
+        let data = &devices[0]["data"];
+        let address = data["addr"].as_u64().or_else(|| data["memaddr"].as_u64());
+        Ok(address.with_context(|| format!("no module in {devices}"))? / BLOCK)
     }
 
     /// The line in which the guest said that it cannot go on.
@@ -157,6 +195,26 @@ impl Counted {
             watch.nudge(&mut self.qmp)?;
         }
         bail!("the guest does not answer");
+    }
+
+    /// Waits until the guest has so much of the device, as long as it comes nearer.
+    fn has_size(&mut self, size: Bytes) -> Result<()> {
+        let mut watch = Watch::start(&mut self.qmp)?;
+        let mut last = None;
+        loop {
+            let plugged = plug::size_of(&mut self.qmp, DEVICE)?.context("the machine has no such device")?;
+            if plugged == size {
+                return Ok(());
+            }
+            if last.replace(plugged) != Some(plugged) {
+                watch = Watch::start(&mut self.qmp)?;
+            }
+            watch.nudge(&mut self.qmp).map_err(|error| match error.is::<Unusable>() {
+                true => Unusable::Short { plugged, size }.into(),
+                false => error,
+            })?;
+            std::thread::sleep(LOOK);
+        }
     }
 
     /// What the guest executes while `act` acts.

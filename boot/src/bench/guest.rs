@@ -7,6 +7,7 @@ use super::column::{Column, Extent, Extra, MEMORY, MUCH_ROOM, ROOM, SMALL_MEMORY
 use super::hotplug::{self, Kernel, Rows};
 use super::moving;
 use super::report::Report;
+use super::resize;
 use super::samples::{self, Row, Samples};
 use super::start;
 use crate::image;
@@ -65,7 +66,7 @@ fn columns(quick: bool) -> [(String, Vec<Column>, Limit); 2] {
         extras: extras.to_vec(),
     };
     let usual = [mib(128), gib(1), gib(8), gib(64), gib(256)];
-    let (sizes, small_sizes) = if quick { (&usual[..2], &usual[1..2]) } else { (&usual[..], &usual[1..4]) };
+    let (sizes, few) = if quick { (&usual[..2], &usual[1..2]) } else { (&usual[..], &usual[1..4]) };
     let extras = [Extra::Moving, Extra::Frames, Extra::InterruptsOff, Extra::Scatter];
     let extras = if quick { &extras[..3] } else { &extras };
     let mut large = vec![column(MEMORY, ROOM, Extent::Everything, sizes, extras)];
@@ -73,8 +74,9 @@ fn columns(quick: bool) -> [(String, Vec<Column>, Limit); 2] {
         let sizes = [gib(1 << 10), gib(4 << 10)];
         large.push(column(MEMORY, MUCH_ROOM, Extent::Everything, &sizes, &[Extra::InterruptsOff]));
     }
-    let small = column(SMALL_MEMORY, ROOM, Extent::Plug, small_sizes, &[]);
-    [("altmap".to_owned(), large, limit), (in_small("altmap"), vec![small], limit_in_small)]
+    large.push(column(MEMORY, ROOM, Extent::Resize, few, &[Extra::Shrinking]));
+    let small = [Extent::Plug, Extent::Resize].map(|extent| column(SMALL_MEMORY, ROOM, extent, few, &[]));
+    [("altmap".to_owned(), large, limit), (in_small("altmap"), Vec::from(small), limit_in_small)]
 }
 
 /// What altmap promises.
@@ -91,12 +93,15 @@ fn limit(row: &Row) -> Option<f64> {
         (_, hotplug::IRQS_OFF) => Some(50_000.0),
         (_, hotplug::MEMMAP) => Some(0.0),
         (hotplug::PLUG, what) if size == 4 << 40 => limit_of_plug(what),
-        _ => moving::limit(row),
+        _ => moving::limit(row).or_else(|| resize::limit(row)),
     }
 }
 
 fn limit_in_small(row: &Row) -> Option<f64> {
-    limit_of_plug(row.what).filter(|_| row.size == Some(64 << 30))
+    match row.table {
+        hotplug::PLUG => limit_of_plug(row.what).filter(|_| row.size == Some(64 << 30)),
+        _ => resize::limit(row),
+    }
 }
 
 fn limit_of_plug(what: &str) -> Option<f64> {
@@ -126,7 +131,31 @@ pub(super) fn explain(report: &mut Report) {
         (hotplug::INSIDE, "By the shell's `bench`; the first time is apart, because nothing is at hand then."),
         (hotplug::ONE, "A late block is the 30000th of a DIMM of 4 TiB, or the one as far along a smaller DIMM."),
     ];
-    for (table, text) in remarks.into_iter().chain(moving::REMARKS) {
+    for (table, text) in remarks.into_iter().chain(moving::REMARKS).chain(resize::REMARKS) {
         report.remark(table, text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::report::Unit;
+
+    #[test]
+    fn in_a_quick_run_a_device_grows_by_1_gib_only() {
+        let columns = columns(true).into_iter().flat_map(|(_, columns, _)| columns);
+        let resized: Vec<_> = columns.filter(|column| column.extent == Extent::Resize).collect();
+        assert_eq!(resized.len(), 2);
+        assert!(resized.iter().all(|column| column.sizes == [(gib(1), 1)]));
+    }
+
+    #[test]
+    fn a_device_may_cost_the_same_in_both_guests() {
+        let row = |what| Row { table: resize::GROW, what, size: Some(64 << 30), unit: Unit::Instructions };
+        for what in [resize::PER_GIB, resize::TAKEN] {
+            let of_usual = limit(&row(what));
+            assert!(of_usual.is_some());
+            assert_eq!(limit_in_small(&row(what)), of_usual);
+        }
     }
 }

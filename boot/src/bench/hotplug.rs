@@ -8,13 +8,28 @@ use super::counted::{BLOCK, Counted, Unusable};
 use super::memory::Memory;
 use super::moving;
 use super::report::Unit;
+use super::resize;
 use super::samples::{Row, Samples};
 use super::start;
 use crate::size::Bytes;
 
-/// The tables, in the order of a machine's and a module's life.
-pub(super) const TABLES: [&str; 11] =
-    [start::START, PLUG, ADD, ONLINE, ONE, USE, INSIDE, OFFLINE, moving::OFFLINE, REMOVE, moving::REMOVE];
+/// The tables, in the order of a machine's, a module's and a device's life.
+pub(super) const TABLES: [&str; 14] = [
+    start::START,
+    PLUG,
+    ADD,
+    ONLINE,
+    ONE,
+    USE,
+    INSIDE,
+    OFFLINE,
+    moving::OFFLINE,
+    REMOVE,
+    moving::REMOVE,
+    resize::GROW,
+    resize::SHRINK,
+    resize::SHRINK_USED,
+];
 
 pub(super) const ADD: &str = "Adding a DIMM that stays offline";
 pub(super) const ONLINE: &str = "Bringing a whole DIMM online by one command";

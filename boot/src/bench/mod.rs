@@ -17,6 +17,8 @@ mod memory;
 mod moving;
 mod plot;
 pub mod report;
+mod requests;
+mod resize;
 mod samples;
 mod start;
 mod table;

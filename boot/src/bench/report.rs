@@ -48,6 +48,8 @@ pub enum Unit {
     Bytes,
     /// Frames of 4 KiB.
     Frames,
+    /// What a guest asks of a device.
+    Requests,
     /// Hundredths.
     Percent,
 }
@@ -62,6 +64,7 @@ impl Unit {
             Self::Nanoseconds => "ns",
             Self::Bytes => "bytes",
             Self::Frames => "frames",
+            Self::Requests => "requests",
             Self::Percent => "%",
         }
     }
