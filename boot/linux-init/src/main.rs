@@ -7,6 +7,7 @@
 
 mod fill;
 mod memory;
+mod modules;
 
 use std::io::{BufRead, Write};
 use std::time::Duration;
@@ -40,6 +41,7 @@ fn serve() -> Result<()> {
         mount(kind, directory, kind, MountFlags::empty(), None).with_context(|| format!("cannot mount {directory}"))?;
     }
     memory::check_block_size()?;
+    modules::load()?;
     print!("{}{PROMPT}", std::fs::read_to_string("/proc/version")?);
     std::io::stdout().flush()?;
     let mut fills = Fills::default();

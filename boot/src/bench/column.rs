@@ -46,6 +46,14 @@ impl Extent {
             Self::Resize => "a virtio-mem device",
         }
     }
+
+    /// The table that tells what became of a guest that did not cope.
+    pub(super) const fn table(self) -> &'static str {
+        match self {
+            Self::Everything | Self::Plug => hotplug::PLUG,
+            Self::Resize => resize::GROW,
+        }
+    }
 }
 
 /// A machine, and the modules it gets or the sizes of its device.

@@ -14,6 +14,13 @@ use crate::{build, workspace};
 const META_PACKAGE: &str = "linux-image-amd64";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// What the kernel is called among the files that are kept of it.
+const KERNEL: &str = "vmlinuz";
+
+/// The drivers of virtio-mem, which this Linux has as modules, each after those that it needs.
+const MODULES: [&str; 6] =
+    ["virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_mem"];
+
 /// What QEMU boots, and what it is called.
 pub(super) struct Debian {
     pub linux: Linux,
@@ -31,15 +38,15 @@ pub(super) fn get() -> Result<Debian> {
     let directory = workspace::artifacts().join("peer");
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let package = Package::newest()?;
-    let kernel = directory.join(format!("vmlinuz-{}", package.release));
-    if !kernel.exists() {
+    let files = directory.join(&package.release);
+    if !files.exists() {
         fetch(&package, &directory)?;
     }
     let initramfs = directory.join("initramfs.cpio");
-    pack(&first_program()?, &initramfs)?;
+    pack(&first_program()?, &files, &initramfs)?;
     let version: Vec<_> = package.release.split('.').take(2).collect();
     Ok(Debian {
-        linux: Linux { kernel, initramfs },
+        linux: Linux { kernel: files.join(KERNEL), initramfs },
         name: format!("Linux {}", version.join(".")),
         package: format!("{} {}", package.name, package.version),
     })
@@ -73,7 +80,7 @@ impl Package {
     }
 }
 
-/// Downloads the package and keeps the kernel of it.
+/// Downloads the package and keeps the kernel of it, and the modules.
 fn fetch(package: &Package, directory: &Path) -> Result<()> {
     eprintln!("fetching {} {}", package.name, package.version);
     let work = tempfile::tempdir_in(directory).context("cannot make a directory for the package")?;
@@ -87,8 +94,28 @@ fn fetch(package: &Package, directory: &Path) -> Result<()> {
     let archive = entries.next().context("nothing was downloaded")??.path();
     let unpacked = work.path().join("unpacked");
     output(Command::new("dpkg-deb").arg("-x").args([&archive, &unpacked])).context("cannot unpack it")?;
-    let kernel = format!("vmlinuz-{}", package.release);
-    fs::rename(unpacked.join("boot").join(&kernel), directory.join(&kernel)).context("there is no kernel in it")
+    let kept = work.path().join("kept");
+    fs::create_dir(&kept).context("cannot make a directory for what is kept")?;
+    let Package { release, .. } = package;
+    let kernel = unpacked.join("boot").join(format!("vmlinuz-{release}"));
+    fs::rename(kernel, kept.join(KERNEL)).context("there is no kernel in it")?;
+    let drivers = unpacked.join("lib/modules").join(release).join("kernel/drivers/virtio");
+    MODULES.into_iter().try_for_each(|module| keep_module(module, &drivers, &kept))?;
+    fs::rename(kept, directory.join(release)).context("cannot keep it")
+}
+
+/// Moves a module; a newer Debian has them compressed.
+fn keep_module(name: &str, from: &Path, to: &Path) -> Result<()> {
+    let file = file_of(name);
+    let compressed = from.join(&file).with_added_extension("xz");
+    if compressed.exists() {
+        output(Command::new("xz").arg("--decompress").arg(&compressed))?;
+    }
+    fs::rename(from.join(&file), to.join(&file)).with_context(|| format!("there is no module {name} in it"))
+}
+
+fn file_of(module: &str) -> String {
+    format!("{module}.ko")
 }
 
 /// Builds our first program, which needs nothing that Linux does not have by itself.
@@ -104,12 +131,18 @@ fn first_program() -> Result<PathBuf> {
     Ok(workspace::root().join("target").join(TARGET).join("release/linux-init"))
 }
 
-/// Makes an archive in which `program` is what Linux starts first.
-fn pack(program: &Path, archive: &Path) -> Result<()> {
-    let input = File::open(program).with_context(|| format!("cannot read {}", program.display()))?;
+/// Makes an archive in which `program` is what Linux starts first, and the modules in `files` have names in their order.
+fn pack(program: &Path, files: &Path, archive: &Path) -> Result<()> {
+    let mut inputs = vec![("init".to_owned(), program.to_owned())];
+    let modules = MODULES.into_iter().map(file_of).enumerate();
+    inputs.extend(modules.map(|(number, file)| (format!("{number}-{file}"), files.join(file))));
+    let mut entries = Vec::new();
+    for (name, path) in inputs {
+        let input = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        entries.push((NewcBuilder::new(&name).mode(0o100_755), input));
+    }
     let output = File::create(archive).with_context(|| format!("cannot write {}", archive.display()))?;
-    let init = NewcBuilder::new("init").mode(0o100_755);
-    cpio::write_cpio([(init, input)].into_iter(), output).context("cannot pack the program for Linux")?;
+    cpio::write_cpio(entries.into_iter(), output).context("cannot pack the program for Linux")?;
     Ok(())
 }
 
@@ -145,12 +178,44 @@ mod tests {
     }
 
     #[test]
-    fn linux_finds_the_program_in_the_archive() {
+    fn linux_finds_the_program_in_the_archive_and_the_modules_in_order() {
         let directory = tempfile::tempdir().expect("a directory");
         let (program, archive) = (directory.path().join("linux-init"), directory.path().join("cpio"));
         fs::write(&program, b"\x7fELF").expect("written");
-        pack(&program, &archive).expect("packed");
-        let reader = cpio::NewcReader::new(File::open(&archive).expect("there")).expect("an archive");
-        assert_eq!((reader.entry().name(), reader.entry().mode()), ("init", 0o100_755));
+        for module in MODULES {
+            fs::write(directory.path().join(file_of(module)), module).expect("written");
+        }
+        pack(&program, directory.path(), &archive).expect("packed");
+        let mut file = File::open(&archive).expect("there");
+        let mut names = Vec::new();
+        loop {
+            let reader = cpio::NewcReader::new(file).expect("an archive");
+            if reader.entry().is_trailer() {
+                break;
+            }
+            names.push((reader.entry().name().to_owned(), reader.entry().mode()));
+            file = reader.finish().expect("whole");
+        }
+        assert_eq!(names[0], ("init".to_owned(), 0o100_755));
+        let modules: Vec<_> = names[1..].iter().map(|(name, _)| name.as_str()).collect();
+        assert!(modules.is_sorted() && modules.len() == MODULES.len(), "{modules:?}");
+        assert_eq!((modules[0], modules[5]), ("0-virtio_ring.ko", "5-virtio_mem.ko"));
+    }
+
+    #[test]
+    fn a_compressed_module_is_kept_as_linux_loads_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (from, to) = (directory.path().join("from"), directory.path().join("to"));
+        for path in [&from, &to] {
+            fs::create_dir(path).expect("made");
+        }
+        fs::write(from.join("virtio.ko"), b"\x7fELF").expect("written");
+        output(Command::new("xz").arg(from.join("virtio.ko"))).expect("compressed");
+        fs::write(from.join("virtio_mem.ko"), b"\x7fELF").expect("written");
+        for module in ["virtio", "virtio_mem"] {
+            keep_module(module, &from, &to).expect(module);
+            assert_eq!(fs::read(to.join(file_of(module))).expect(module), b"\x7fELF");
+        }
+        assert!(keep_module("virtio_rtc", &from, &to).is_err());
     }
 }
