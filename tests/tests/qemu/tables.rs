@@ -37,7 +37,7 @@ fn with_mcfg(name: &str, base: u64, buses: [u8; 2]) -> Machine {
     let table = [&[0; 8][..], &base.to_le_bytes(), &[0; 2], &buses, &[0; 4]].concat();
     std::fs::write(&file, table).expect("the directory for this is writable");
     let extra = ["-acpitable".to_owned(), format!("sig=MCFG,rev=1,data={}", file.display())].to_vec();
-    let device = VirtioMem { size: gib(1), requested: mib(256), node: None, block: None };
+    let device = VirtioMem { size: gib(1), requested: mib(256), node: None, block: None, standby: false };
     Machine { board: Board::Pc, extra, virtio_mems: vec![device], ..Machine::default() }
 }
 
