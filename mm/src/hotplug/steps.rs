@@ -289,11 +289,15 @@ fn map_unit<M: Machine>(memory: &Memory<M>, unit: Unit) -> Result<(), ReadyError
 }
 
 /// One frame speaks for all: whatever else is to hold struct pages or tables is tried when it does, so that what nobody
-/// uses stays untouched. It is the first behind the tables, which may be in use since the unit was mapped.
+/// uses stays untouched. It is the first behind the tables, which may be in use since the unit was mapped. What comes piece by piece
+/// and has no tables is left alone: its host would have to find memory for each of many units.
 fn try_first_frame<M: Machine>(memory: &Memory<M>, unit: Unit, point: Point) -> Result<(), ReadyError> {
+    let tables = altmap(memory, unit.range, unit.terms).map_or(PfnRange::EMPTY, |altmap| altmap.tables());
+    if unit.terms.grant == Grant::Pieces && tables.is_empty() {
+        return Ok(());
+    }
     memory.check_injected(point).map_err(ReadyError::Injected)?;
-    let altmap = altmap(memory, unit.range, unit.terms);
-    let first = altmap.map_or(unit.range.first().pages().start(), |altmap| altmap.tables().end());
+    let first = if tables.is_empty() { unit.range.first().pages().start() } else { tables.end() };
     memory.machine.try_frames(PfnRange::new(first, 1)).map_err(ReadyError::BadMemory)
 }
 

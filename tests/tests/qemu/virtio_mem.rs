@@ -234,7 +234,7 @@ fn a_busy_host_is_asked_again(vm: &mut Vm) -> Result<()> {
 }
 
 /// The failure points of growing and of shrinking.
-const GROWING: &[&str] = &["add.map", "add.trial", "piece.grant", "online.begin", "online.prepare"];
+const GROWING: &[&str] = &["add.map", "piece.grant", "online.begin", "online.prepare"];
 const SHRINKING: &[&str] = &[
     "piece.withhold",
     "offline.begin",
