@@ -73,18 +73,22 @@ fn map(address: u64, bytes: u64, rights: Flags) -> Result<u64, Fault> {
     check(address, bytes)?;
     let offset = address % PAGE_SIZE;
     let pages = (offset + bytes).div_ceil(PAGE_SIZE).max(1);
-    let mut next = NEXT.lock();
-    if pages * PAGE_SIZE > layout::DEVICES + layout::SLOT_SIZE - PAGE_SIZE - *next {
-        return Err(Fault::NoRoom(address));
-    }
-    let start = *next;
+    let start = take_window(pages).ok_or(Fault::NoRoom(address))?;
+    // Many pages are no reason to keep anybody waiting.
     for page in 0..pages {
         let leaf = Entry::new(Pfn::containing(address).add(page), rights);
         tables::edit(|tree| tree.map(start + page * PAGE_SIZE, Level::PAGE_TABLE, leaf))
             .map_err(|_| Fault::NoRoom(address))?;
     }
-    *next += (pages + 1) * PAGE_SIZE;
     Ok(start + offset)
+}
+
+/// Addresses for so many pages that nobody else gets, and one behind them that nobody uses.
+fn take_window(pages: u64) -> Option<u64> {
+    let mut next = NEXT.lock();
+    let is_room = pages * PAGE_SIZE <= layout::DEVICES + layout::SLOT_SIZE - PAGE_SIZE - *next;
+    let behind = *next + (pages + 1) * PAGE_SIZE;
+    is_room.then(|| core::mem::replace(&mut *next, behind))
 }
 
 /// Reads one byte of memory, if the direct map shows any at `address`.

@@ -24,7 +24,7 @@ pub(super) const COMMANDS: &[Command] = &[Command {
             Operand { name: "requested|standby", kind: Kind::OneOf(&["requested", "standby"]), count: Count::Optional },
         ],
     },
-    summary: "list the virtio-mem devices, or set how the memory of one comes",
+    summary: "list the virtio-mem devices, or set the mode of one",
     details: "\
 Each has a region of addresses, and the host says how much of it the guest shall
 have (REQUESTED). The kernel plugs and unplugs pieces of it until that is so:
@@ -33,10 +33,10 @@ longer says under STATE what stands in its way; it is tried again at least every
 two seconds. A device that misbehaves is set aside; what is plugged of it stays.
 
 mode requested  as above (the default)
-mode standby    every block of the region is known, and offline. `online` has the
-                host back it, `offline` gives it back: ENOMEM is more than the
-                host grants (REQUESTED), EBUSY a busy host. Nothing goes online
-                by itself
+mode standby    every block of the region is known, and offline. `online` has
+                the host back it, `offline` gives it back: ENOMEM is more than
+                the host grants (REQUESTED), EBUSY a busy host. Nothing goes
+                online by itself
 
 A device changes its mode while nothing of it is plugged. The kernel parameter
 `virtio_mem.mode=standby` is for all of them from the start.",
