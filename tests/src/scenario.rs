@@ -158,12 +158,12 @@ macro_rules! scenario {
     };
 }
 
-/// The images of the newest kernel, built once for all scenarios.
 /// Starts another machine, for a scenario that needs two.
 pub fn start(machine: &Machine) -> Result<Vm> {
     Vm::start(machine, images()?, Accelerator::best())
 }
 
+/// The images of the newest kernel, built once for all scenarios.
 fn images() -> Result<&'static Images> {
     static IMAGES: OnceLock<Result<Images>> = OnceLock::new();
     let images = IMAGES.get_or_init(image::up_to_date);

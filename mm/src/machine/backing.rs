@@ -50,6 +50,6 @@ pub trait Backing: Sync {
     fn back(&self, unit: SectionRange, pace: &mut dyn Pace) -> Result<(), BackingError>;
 
     /// Gives `unit` back, whose contents are lost. What the host refuses to take stays backed, unused, and is offered again
-    /// by the implementation; a later [`back`](Self::back) finds it there.
+    /// by the implementation, before a later [`back`](Self::back) of it at the latest.
     fn release(&self, unit: SectionRange);
 }

@@ -75,13 +75,17 @@ impl Device {
                 mode::answer(self.name, Err(ModeError::Remove(why)));
                 continue;
             }
-            let registered = self.register(wanted);
+            // Blocks that went online and offline since it was asked may not have been taken back.
+            let registered = match self.standby.lock().plugged() {
+                0 => self.register(wanted).map_err(ModeError::Add),
+                plugged => Err(ModeError::Plugged(plugged)),
+            };
             (mode, id) = match registered {
                 Ok(id) => (wanted, id),
                 Err(_) => (mode, self.register(mode).map_err(NotDriven::Group)?),
             };
             report::with_entry(self.name, |report, _| report.mode = mode);
-            mode::answer(self.name, registered.map(drop).map_err(ModeError::Add));
+            mode::answer(self.name, registered.map(drop));
         }
     }
 
@@ -167,7 +171,7 @@ impl Device {
 
     /// The device is not used any more; what is plugged stays.
     pub(super) fn give_up(&self) {
-        self.standby.lock().device.give_up();
+        self.standby.lock().give_up();
         self.calls.close();
     }
 }

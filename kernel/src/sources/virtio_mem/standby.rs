@@ -30,21 +30,22 @@ impl<D: MemDevice, W: Patience> Standby<D, W> {
 
     /// Has the host back a unit.
     pub(super) fn back(&mut self, first: SectionId) -> Result<(), BackingError> {
-        if let Some(n) = self.spare.iter().position(|spare| *spare == first) {
-            self.spare.swap_remove(n);
-        } else {
-            let usable = self.device.config().map_or(0, |config| config.usable);
-            let run = self.whole(first);
-            if self.region.address(run) + self.unit_bytes() > self.region.start + usable {
-                return Err(BackingError::Refused);
-            }
-            let (start, blocks) = (self.region.address(run), self.region.device_blocks(run));
-            match self.ask(Request::Plug { start, blocks }) {
-                Some(Answer::Done) => {}
-                Some(Answer::TooMuch) => return Err(BackingError::Refused),
-                Some(Answer::Busy) => return Err(BackingError::Busy),
-                Some(Answer::Wrong) | None => return Err(BackingError::Failed),
-            }
+        // What it did not take back counts for what it grants, and may have gone for all that we know.
+        self.offer_again();
+        let config = self.look().map_err(|_| BackingError::Failed)?;
+        if self.spare.contains(&first) {
+            return Err(BackingError::Busy);
+        }
+        let run = self.whole(first);
+        let (start, blocks) = (self.region.address(run), self.region.device_blocks(run));
+        if start + self.unit_bytes() > self.region.start + config.usable {
+            return Err(BackingError::Refused);
+        }
+        match self.ask(Request::Plug { start, blocks }) {
+            Some(Answer::Done) => {}
+            Some(Answer::TooMuch) if self.spare.is_empty() => return Err(BackingError::Refused),
+            Some(Answer::TooMuch | Answer::Busy) => return Err(BackingError::Busy),
+            Some(Answer::Wrong) | None => return Err(BackingError::Failed),
         }
         self.backed += 1;
         Ok(())
@@ -53,13 +54,32 @@ impl<D: MemDevice, W: Patience> Standby<D, W> {
     /// Gives a unit back that is backed, or keeps it in mind if the host does not take it now.
     pub(super) fn release(&mut self, first: SectionId) {
         self.backed -= 1;
-        self.offer(first);
+        self.spare.push(first);
+        self.offer_again();
     }
 
-    /// Offers the host what it did not take; whether it has taken everything.
+    /// Offers the host what it did not take, until it refuses; whether it has taken everything.
     pub(super) fn offer_again(&mut self) -> bool {
-        core::mem::take(&mut self.spare).into_iter().for_each(|first| self.offer(first));
-        self.spare.is_empty()
+        while let Some(first) = self.spare.last() {
+            let run = self.whole(*first);
+            let (start, blocks) = (self.region.address(run), self.region.device_blocks(run));
+            if self.ask(Request::Unplug { start, blocks }) != Some(Answer::Done) {
+                return false;
+            }
+            self.spare.pop();
+        }
+        true
+    }
+
+    /// Bytes that are plugged.
+    pub(super) fn plugged(&self) -> u64 {
+        (self.backed + self.spare.len() as u64) * self.unit_bytes()
+    }
+
+    /// The device is not used any more; what is plugged stays.
+    pub(super) fn give_up(&mut self) {
+        self.trouble.get_or_insert(Trouble::Gone);
+        self.device.give_up();
     }
 
     /// What the device says, if it can be true.
@@ -69,19 +89,11 @@ impl<D: MemDevice, W: Patience> Standby<D, W> {
         }
         let config = self.device.config()?;
         self.region.check(&config)?;
-        let own = (self.backed + self.spare.len() as u64) * self.unit_bytes();
+        let own = self.plugged();
         if config.plugged != own {
             return Err(Refused::Count { device: config.plugged, own }.into());
         }
         Ok(config)
-    }
-
-    fn offer(&mut self, first: SectionId) {
-        let run = self.whole(first);
-        let (start, blocks) = (self.region.address(run), self.region.device_blocks(run));
-        if self.ask(Request::Unplug { start, blocks }) != Some(Answer::Done) {
-            self.spare.push(first);
-        }
     }
 
     /// No answer comes from a device that is in trouble, now or since earlier.

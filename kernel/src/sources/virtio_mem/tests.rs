@@ -471,22 +471,38 @@ fn a_block_that_stands_by_is_backed_while_it_is_in_use() {
 }
 
 #[test]
-fn a_block_that_the_host_does_not_take_back_is_offered_again_or_used_again() {
+fn a_block_that_the_host_does_not_take_back_is_offered_again() {
     let (host, mut standby) = standby(2 * MIB, 1 << 30);
     host.borrow_mut().answers.push(Answer::Busy);
     assert_eq!(standby.back(block(32)), Err(BackingError::Busy));
     [32, 33].into_iter().for_each(|number| standby.back(block(number)).expect("granted"));
-    host.borrow_mut().answers.extend([Answer::Busy; 3]);
+    host.borrow_mut().answers.extend([Answer::Busy; 4]);
     [32, 33].into_iter().for_each(|number| standby.release(block(number)));
     assert_eq!(standby.look().expect("counted").plugged, 256 * MIB);
-    assert_eq!(standby.back(block(33)), Ok(()), "it is there, and nobody has to be asked");
+    assert_eq!(standby.back(block(33)), Err(BackingError::Busy), "it may have gone for all that we know");
     assert!(!standby.offer_again());
     assert!(standby.offer_again());
-    assert_eq!(standby.look().expect("counted").plugged, 128 * MIB);
-    standby.release(block(33));
     assert_eq!(standby.look().expect("counted").plugged, 0);
+    // What is not taken back counts for what is granted.
+    host.borrow_mut().config.requested = 128 * MIB;
+    standby.back(block(32)).expect("granted");
+    host.borrow_mut().answers.extend([Answer::Busy; 2]);
+    standby.release(block(32));
+    assert_eq!(standby.back(block(33)), Err(BackingError::Busy));
+    assert_eq!(standby.back(block(33)), Ok(()));
+    standby.release(block(33));
     host.borrow_mut().answers.push(Answer::Wrong);
     assert_eq!(standby.back(block(32)), Err(BackingError::Failed));
     host.borrow_mut().plugged.insert(START);
     assert_eq!(standby.look(), Err(Fault::Refused(Refused::Count { device: 2 * MIB, own: 0 })));
+    assert_eq!(standby.back(block(32)), Err(BackingError::Failed), "it counts wrong");
+    host.borrow_mut().plugged.clear();
+    host.borrow_mut().config.usable = u64::MAX;
+    assert_eq!(standby.back(block(32)), Err(BackingError::Failed));
+    host.borrow_mut().config.usable = 1 << 30;
+    standby.back(block(32)).expect("granted");
+    standby.give_up();
+    standby.release(block(32));
+    assert_eq!(standby.back(block(33)), Err(BackingError::Failed));
+    assert_eq!(host.borrow().plugged.len(), 64);
 }
